@@ -1,0 +1,1 @@
+"""Sources of scribbles and dense labels, written as nnU-Net raw datasets."""

@@ -1,0 +1,238 @@
+"""ACDC: cine MRI of the heart, with the expert scribbles of Valvano et al."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nnunet_attenscribble.dataset_conversion.files import find_files, unpacked
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.splits import (
+    ACDC_BLOCKS,
+    MAAG_TEST,
+    MAAG_VALIDATION,
+    five_nnunet_folds,
+    leave_block_out_folds,
+    maag_folds,
+    splits_by_patient,
+)
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}  # 4 in the scribbles: unlabelled
+CHANNELS = {0: "cineMRI"}  # a name that nnU-Net does not know, so it normalises by z-score, as MRI needs
+SPLITS = ("nnunet", "contiguous", "maag")
+
+_FILE = re.compile(r"patient(?P<patient>\d{3})_frame(?P<frame>\d{2})(?P<role>_gt|_scribble|)\.nii(\.gz)?")
+_NAMED_PATIENTS = {"maag-validation": MAAG_VALIDATION, "maag-test": MAAG_TEST}
+
+
+def convert_acdc(
+    folder: Path,
+    scribbles: Path,
+    *,
+    raw_folder: Path,
+    dataset_id: int,
+    dense_id: int | None = None,
+    dense: bool = True,
+    name: str = "ACDC",
+    split: str = "nnunet",
+    test: str | None = None,
+    preprocessed_folder: Path | None = None,
+    results_folder: Path | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+) -> WrittenDatasets:
+    """Write ACDC as a scribble dataset and, where its dense labels are there, the densely labelled twin.
+
+    Args:
+        folder: the official download (`database/training/patient001/...`, or any folder of it), or one folder with all
+            files. What lies in a folder `testing` is only used for patients of `test`.
+        scribbles: the released zip archive, or a folder.
+        raw_folder: see `write_raw_datasets`, as for all that is not listed here.
+        dataset_id: of the scribble dataset.
+        dense_id: of the twin; None: `dataset_id` plus one where there are dense labels.
+        dense: False for no twin.
+        name: of the dataset.
+        split: `nnunet` (nnU-Net's five folds, drawn by patient), `contiguous` (fold k validates patients 20k+1 to
+            20k+20) or `maag` (one fold).
+        test: patients kept out of training, see `parse_patients`.
+        preprocessed_folder: see there.
+        results_folder: see there.
+        workers: see there.
+        progress: see there.
+
+    Raises:
+        AttenScribbleError: every problem of the input, one sentence each.
+    """
+    test_patients = parse_patients(test) if test else frozenset()
+    if split not in SPLITS:
+        raise AttenScribbleError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+    if dense_id is not None and not dense:
+        raise AttenScribbleError(f"dense ID {dense_id}: contradicts leaving the dense twin out: give one of the two")
+
+    with unpacked(scribbles) as scribble_folder:
+        scans = _find_scans(folder, test_patients)
+        strokes = _find_scribbles(scribble_folder, scribbles)
+        problems = scans.problems + strokes.problems
+        if not scans.images:
+            raise AttenScribbleError(problems)
+        cases = [
+            Case(
+                identifier=_identifier(*key),
+                images=(image,),
+                scribble=strokes.scribbles.get(key),
+                dense=scans.dense.get(key),
+                test=key[0] in test_patients,
+            )
+            for key, image in scans.images.items()
+        ]
+        if dense and dense_id is None and any(case.dense is not None and not case.test for case in cases):
+            dense_id = dataset_id + 1
+        problems += _absent_test_patients(test, test_patients, {patient for patient, _ in scans.images})
+        training: dict[int, list[str]] = {}
+        for patient, frame in scans.images:
+            if patient not in test_patients:
+                training.setdefault(patient, []).append(_identifier(patient, frame))
+        splits = None
+        try:
+            splits = _make_splits(split, training) if training else None
+        except AttenScribbleError as error:
+            problems += error.problems
+        written = write_raw_datasets(
+            cases,
+            raw_folder=raw_folder,
+            dataset_id=dataset_id,
+            name=name,
+            channel_names=CHANNELS,
+            labels=LABELS,
+            provenance={
+                "source": "ACDC (Bernard et al., IEEE TMI 2018) with the scribbles of Valvano et al., IEEE TMI 2021",
+                "reference": "https://www.creatis.insa-lyon.fr/Challenge/acdc/ and "
+                "https://vios-s.github.io/multiscale-adversarial-attention-gates/data",
+                "license": "images and dense labels: terms of the ACDC challenge, CC BY-NC-SA 4.0; "
+                "scribbles: Apache-2.0",
+                "options": {"split": split, "test": sorted(test_patients)},
+            },
+            dense_id=dense_id,
+            splits=splits,
+            preprocessed_folder=preprocessed_folder,
+            results_folder=results_folder,
+            problems=problems,
+            workers=workers,
+            progress=progress,
+        )
+    return replace(written, notes=_notes(split, splits or [], cases, set(strokes.scribbles) - set(scans.images)))
+
+
+def parse_patients(text: str) -> frozenset[int]:
+    """Patients from `maag-validation`, `maag-test`, or numbers and ranges such as `1-20,84`.
+
+    >>> sorted(parse_patients("1-3,84"))
+    [1, 2, 3, 84]
+    """
+    if text in _NAMED_PATIENTS:
+        return frozenset(_NAMED_PATIENTS[text])
+    patients: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,3})(?:\s*-\s*(\d{1,3}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise AttenScribbleError(
+                f"test patients {text!r}: {part.strip()!r} is no number and no range: "
+                f"give {', '.join(_NAMED_PATIENTS)}, or a list such as 1-20,84"
+            )
+        patients.update(range(first, last + 1))
+    return frozenset(patients)
+
+
+@dataclass
+class _Found:
+    """Files by (patient, frame)."""
+
+    images: dict[tuple[int, int], Path] = field(default_factory=dict)
+    dense: dict[tuple[int, int], Path] = field(default_factory=dict)
+    scribbles: dict[tuple[int, int], Path] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def sort_in(self, files: Iterable[Path], roles: Mapping[str, dict[tuple[int, int], Path]]) -> None:
+        for file in files:
+            match = _FILE.fullmatch(file.name)
+            if match is None or match["role"] not in roles:
+                continue
+            key = int(match["patient"]), int(match["frame"])
+            other = roles[match["role"]].setdefault(key, file)
+            if other != file:
+                self.problems.append(f"{file}: the same file is also at {other}: remove one of them")
+
+
+def _find_scans(folder: Path, test_patients: frozenset[int]) -> _Found:
+    found = _Found()
+
+    def wanted(file: Path) -> bool:
+        match = _FILE.fullmatch(file.name)
+        held_back = "testing" in file.relative_to(folder).parts[:-1]
+        return match is not None and (not held_back or int(match["patient"]) in test_patients)
+
+    found.sort_in(filter(wanted, find_files(folder)), {"": found.images, "_gt": found.dense})
+    if not found.images:
+        found.problems.append(
+            f"{folder}: holds no patientXXX_frameYY.nii.gz, nor does any folder in it: "
+            "give the unpacked ACDC download, or a folder with all its files"
+        )
+    found.problems += [
+        f"{found.dense[key]}: has no image {_identifier(*key)}.nii.gz: add it, or remove the label"
+        for key in found.dense
+        if found.images and key not in found.images
+    ]
+    return found
+
+
+def _find_scribbles(folder: Path, given: Path) -> _Found:
+    found = _Found()
+    found.sort_in(find_files(folder), {"_scribble": found.scribbles})
+    if not found.scribbles:
+        raise AttenScribbleError(
+            f"{given}: holds no patientXXX_frameYY_scribble.nii.gz: give the released archive, or its folder"
+        )
+    return found
+
+
+def _absent_test_patients(text: str | None, wanted: frozenset[int], present: set[int]) -> list[str]:
+    absent = sorted(wanted - present)
+    # Published lists may exceed a download; numbers typed by hand are meant.
+    if not absent or (text in _NAMED_PATIENTS and wanted & present):
+        return []
+    return [f"test patients {', '.join(map(str, absent))}: are not in the data: correct the list of test patients"]
+
+
+def _make_splits(split: str, cases: Mapping[int, Sequence[str]]) -> list[dict[str, list[str]]]:
+    if split == "maag":
+        folds = maag_folds()
+    elif split == "contiguous":
+        folds = leave_block_out_folds(cases, ACDC_BLOCKS)
+    else:
+        folds = five_nnunet_folds(cases)
+    return splits_by_patient(cases, folds)
+
+
+def _notes(
+    split: str,
+    splits: Sequence[Mapping[str, Sequence[str]]],
+    cases: Sequence[Case],
+    unused: set[tuple[int, int]],
+) -> tuple[str, ...]:
+    notes = []
+    used = {identifier for fold in splits for side in fold.values() for identifier in side}
+    idle = sum(not case.test and case.identifier not in used for case in cases)
+    if idle:
+        notes.append(f"{idle} training cases are in no fold of the split {split}; `--test` can set them aside")
+    if unused:
+        notes.append(f"{len(unused)} scribbles were not used, for their images are not there")
+    return tuple(notes)
+
+
+def _identifier(patient: int, frame: int) -> str:
+    return f"patient{patient:03d}_frame{frame:02d}"

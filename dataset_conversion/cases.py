@@ -1,0 +1,202 @@
+"""One case on its way into a raw dataset: what it is made of, how it is checked, how it is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from nnunet_attenscribble.dataset_conversion.volumes import (
+    Source,
+    describe,
+    geometry_problems,
+    has_consistent_header,
+    label_values,
+    read_volume,
+    sha256,
+    write_volume,
+)
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+ENDING = ".nii.gz"
+IGNORE = "ignore"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: where its images, scribble and dense label come from.
+
+    A source is a file, an image in memory, or a picklable call that makes the image. Calls run twice, once to check and
+    once to write, so that thousands of cases need not sit in memory together; they must give the same image each time.
+    """
+
+    identifier: str
+    images: tuple[Source, ...]
+    """One per channel, all on the same grid."""
+    scribble: Source | None = None
+    """Values as in `labels`, with the highest value plus one for unlabelled; or any, with `scribble_values`."""
+    dense: Source | None = None
+    """Values as in `labels`; or any, with `dense_values`. Training cases need it where a twin is written."""
+    test: bool = False
+    """Kept out of training: imagesTs, and the dense label, if any, in labelsTs. The scribble is not used."""
+    inputs: tuple[Path, ...] = ()
+    """Files behind calls, for their SHA-256."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """The label values of a conversion, and where they come from."""
+
+    labels: Mapping[str, int]
+    scribble_values: Mapping[int, int] | None
+    dense_values: Mapping[int, int] | None
+    with_dense: bool
+
+    @property
+    def ignore(self) -> int:
+        """The value of unlabelled voxels."""
+        return max(self.labels.values()) + 1
+
+    def problems(self) -> list[str]:
+        """What nnU-Net could not accept."""
+        values = sorted(self.labels.values())
+        if IGNORE in self.labels or self.labels.get("background") != 0 or values != list(range(len(values))):
+            return [
+                f"labels {dict(self.labels)}: need background as 0, then 1, 2, ..., and no {IGNORE}, which is added"
+            ]
+        if self.ignore > np.iinfo(np.uint8).max:
+            return [f"{len(values)} labels: at most 255 fit"]
+        return []
+
+    def scribble(self, label: sitk.Image, name: str) -> np.ndarray:
+        """Voxels of a scribble in this dataset's values, (z, y, x) uint8."""
+        return _coded(label_values(label, name), self.scribble_values, self.ignore, name)
+
+    def dense(self, label: sitk.Image, name: str) -> np.ndarray:
+        """Voxels of a dense label in this dataset's values, (z, y, x) uint8."""
+        return _coded(label_values(label, name), self.dense_values, self.ignore - 1, name)
+
+
+def _coded(values: np.ndarray, mapping: Mapping[int, int] | None, highest: int, name: str) -> np.ndarray:
+    if mapping is None and values.min() >= 0 and values.max() <= highest:
+        return values.astype(np.uint8)  # the usual case, without sorting out each value
+    allowed = list(range(highest + 1)) if mapping is None else sorted(mapping)
+    wrong = sorted(set(np.unique(values).tolist()) - set(allowed))
+    if wrong:
+        told = ", ".join(str(value) for value in wrong[:8]) + (", ..." if len(wrong) > 8 else "")
+        raise AttenScribbleError(
+            f"{name}: label values {told} are outside the coding, which knows {', '.join(map(str, allowed))}"
+        )
+    assert mapping is not None  # or there would have been wrong values
+    targets = np.array([mapping[value] for value in allowed], dtype=np.uint8)
+    return targets[np.searchsorted(np.array(allowed), values)]
+
+
+@dataclass
+class CheckedCase:
+    """What checking one case found."""
+
+    problems: list[str] = field(default_factory=list)
+    inputs: dict[str, object] = field(default_factory=dict)
+    scribble_voxels: list[int] = field(default_factory=list)
+    dense_voxels: list[int] = field(default_factory=list)
+
+
+def check_case(case: Case, *, coding: Coding) -> CheckedCase:
+    """Read everything of a case that would be written, and tell every problem of it; runs in a worker process."""
+    result = CheckedCase()
+
+    def read(source: Source, role: str) -> tuple[sitk.Image | None, str]:
+        name = describe(source, f"{role} of case {case.identifier}")
+        try:
+            return read_volume(source, name), name
+        except AttenScribbleError as error:
+            result.problems += error.problems
+            return None, name
+
+    def check_label(source: Source, role: str, code) -> list[int]:
+        label, name = read(source, role)
+        if label is None:
+            return []
+        if first is not None:
+            result.problems.extend(geometry_problems(first, label, name, first_name))
+        try:
+            values = code(label, name)
+        except AttenScribbleError as error:
+            result.problems += error.problems
+            return []
+        return [int(np.count_nonzero(values == value)) for value in range(coding.ignore + 1)]
+
+    first, first_name = None, ""
+    for channel, source in enumerate(case.images):
+        image, name = read(source, f"channel {channel}")
+        if image is None:
+            continue
+        if first is None:
+            first, first_name = image, name
+        else:
+            result.problems += geometry_problems(first, image, name, first_name)
+        if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+            result.problems.append(f"{name}: holds NaN or infinite voxels, which nnU-Net refuses: replace them")
+    if case.scribble is not None and not case.test:
+        result.scribble_voxels = check_label(case.scribble, "scribble", coding.scribble)
+    if _uses_dense(case, coding.with_dense):
+        voxels = check_label(case.dense, "dense label", coding.dense)
+        result.dense_voxels = [] if case.test else voxels
+    if not result.problems:
+        result.inputs = _fingerprints(case, coding.with_dense)
+    return result
+
+
+def _uses_dense(case: Case, with_dense: bool) -> bool:
+    return case.dense is not None and (case.test or with_dense)
+
+
+def _fingerprints(case: Case, with_dense: bool) -> dict[str, object]:
+    """Name and SHA-256 of the files of a case. Names only: folders are the machine's business."""
+
+    def fingerprint(path: Path) -> dict[str, str]:
+        return {"file": path.name, "sha256": sha256(path)}
+
+    roles: dict[str, Iterable[Source | None]] = {
+        "images": case.images,
+        "scribble": () if case.test else (case.scribble,),
+        "dense": (case.dense,) if _uses_dense(case, with_dense) else (),
+        "further": case.inputs,
+    }
+    files = {role: [fingerprint(s) for s in sources if isinstance(s, Path)] for role, sources in roles.items()}
+    return {role: entries for role, entries in files.items() if entries}
+
+
+def write_case(case: Case, *, coding: Coding, scribble: Path, dense: Path | None) -> None:
+    """Write a checked case into the folders of the two datasets; runs in a worker process.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    part = "Ts" if case.test else "Tr"
+    grid: sitk.Image | None = None
+    for channel, source in enumerate(case.images):
+        target = scribble / f"images{part}" / f"{case.identifier}_{channel:04d}{ENDING}"
+        image = read_volume(source, "", thorough=False)
+        grid = image if grid is None else grid
+        if isinstance(source, Path) and source.name.endswith(ENDING) and has_consistent_header(image):
+            shutil.copyfile(source, target)  # exact to the byte, and quicker
+        else:
+            write_volume(image, target)
+    assert grid is not None  # cases without images were refused
+
+    def write_label(source: Source, code, target: Path) -> None:
+        label = sitk.GetImageFromArray(code(read_volume(source, "", thorough=False), ""))
+        label.CopyInformation(grid)
+        write_volume(label, target)
+
+    if case.scribble is not None and not case.test:
+        write_label(case.scribble, coding.scribble, scribble / "labelsTr" / f"{case.identifier}{ENDING}")
+    if _uses_dense(case, coding.with_dense):
+        folder = scribble / "labelsTs" if case.test else dense / "labelsTr"
+        write_label(case.dense, coding.dense, folder / f"{case.identifier}{ENDING}")

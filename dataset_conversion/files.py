@@ -1,0 +1,74 @@
+"""Finding input files in folders and archives as people have them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Every file below `folder`, sorted; links are followed, hidden files and macOS's shadow copies left out.
+
+    Raises:
+        AttenScribbleError: where `folder` is no folder, or one below it cannot be listed.
+    """
+    if not folder.is_dir():
+        raise AttenScribbleError(f"{folder}: {'is not a folder' if folder.exists() else 'does not exist'}")
+    problems: list[str] = []
+    seen: set[str] = set()  # links may lead back to a folder above
+    files: list[Path] = []
+
+    def report(error: OSError) -> None:
+        problems.append(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    for here, subfolders, names in os.walk(folder, followlinks=True, onerror=report):
+        real = os.path.realpath(here)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not _is_shadow(name))
+        files += [Path(here, name) for name in names if not _is_shadow(name)]
+    if problems:
+        raise AttenScribbleError(problems)
+    return sorted(files)
+
+
+@contextmanager
+def unpacked(source: Path) -> Iterator[Path]:
+    """A folder with the content of `source`, which is a folder itself or a zip archive.
+
+    Raises:
+        AttenScribbleError: where it is neither, or the archive is damaged.
+    """
+    if source.is_dir():
+        yield source
+        return
+    if not source.exists():
+        raise AttenScribbleError(f"{source}: does not exist")
+    with tempfile.TemporaryDirectory(prefix="attenscribble-") as temporary:
+        folder = Path(temporary, source.name)  # so that errors about what it holds name the archive
+        folder.mkdir()
+        try:
+            with zipfile.ZipFile(source) as archive:
+                for member in archive.infolist():
+                    if not any(_is_shadow(part) for part in PurePosixPath(member.filename).parts):
+                        archive.extract(member, folder)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise AttenScribbleError(
+                f"{source}: is neither a folder nor a whole zip archive ({error}): download it again"
+            ) from None
+        except (RuntimeError, NotImplementedError, OSError) as error:  # a password, a rare compression, a full disk
+            raise AttenScribbleError(f"{source}: cannot be unpacked ({error}): unpack it and give the folder") from None
+        yield folder
+
+
+def _is_shadow(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"

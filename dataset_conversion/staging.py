@@ -1,0 +1,63 @@
+"""Folders that appear whole or not at all: written under a hidden name beside their place, renamed at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from errno import EEXIST
+from pathlib import Path
+
+_READY = "ready"  # in a hidden folder whose content is complete: the names to publish, one per line, in this order
+
+
+@contextmanager
+def staged_folders(parent: Path, names: Sequence[str], key: str) -> Iterator[Path]:
+    """Write the folders `names` of `parent` so that they appear whole or not at all.
+
+    Args:
+        parent: made if it is not there.
+        names: folders, made empty inside the hidden one.
+        key: tells this job's hidden folders from those of others, see `finish_interrupted`.
+
+    Yields:
+        The hidden folder. Left without an exception, its folders are renamed to `parent / name`, in the order of
+        `names`; left with one, it is removed.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own for every run: workers of another run, still alive, can never write into this one's folder.
+    hidden = Path(tempfile.mkdtemp(prefix=_prefix(key), dir=parent))
+    try:
+        for name in names:
+            (hidden / name).mkdir()
+        yield hidden
+        for name in names:
+            if (parent / name).exists():
+                raise FileExistsError(EEXIST, "appeared while it was being written", str(parent / name))
+        part = hidden / f"{_READY}.part"
+        part.write_text("\n".join(names), encoding="utf-8")
+        part.rename(hidden / _READY)
+        _publish(hidden)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def finish_interrupted(parent: Path, key: str) -> None:
+    """Clear up behind a killed run of `key`: what it had finished is put in its place, what it had not is removed."""
+    for hidden in sorted(parent.glob(_prefix(key) + "*")):
+        if (hidden / _READY).exists():
+            _publish(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _publish(hidden: Path) -> None:
+    for name in (hidden / _READY).read_text(encoding="utf-8").split("\n"):
+        target = hidden.parent / name
+        if (hidden / name).exists() and not target.exists():
+            os.rename(hidden / name, target)
+
+
+def _prefix(key: str) -> str:
+    return f".attenscribble-{key}-"

@@ -1,0 +1,186 @@
+"""Reading images and labels from files that nobody has checked yet."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+# A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
+Source = Path | sitk.Image | Callable[[], sitk.Image]
+
+_CHUNK = 1 << 20  # bytes
+SPACING_TOLERANCE = 1e-3  # relative
+ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
+DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels
+
+
+def read_volume(source: Source, name: str, *, thorough: bool = True) -> sitk.Image:
+    """Read one scalar 2D or 3D image.
+
+    Args:
+        source: where it comes from.
+        name: how errors call it, see `describe`.
+        thorough: also decompress a gzip file to its end and compare its length with the header. ITK fills what is
+            missing in a truncated or corrupt file with whatever it has, and says nothing.
+
+    Raises:
+        AttenScribbleError: naming the file and what is wrong with it.
+    """
+    image = _read_file(source, thorough) if isinstance(source, Path) else source() if callable(source) else source
+    if image.GetDimension() not in (2, 3):
+        raise AttenScribbleError(f"{name}: has {image.GetDimension()} dimensions, 2 or 3 are needed: extract one frame")
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise AttenScribbleError(f"{name}: has several components per voxel (colour or vectors): give one file each")
+    return image
+
+
+def describe(source: Source, role: str) -> str:
+    """How an error names this source: a file by its path, anything else by its role (`image 0 of case a`)."""
+    return str(source) if isinstance(source, Path) else role
+
+
+def label_values(label: sitk.Image, name: str) -> np.ndarray:
+    """The voxels of a label as integers, in numpy's order (z, y, x).
+
+    Raises:
+        AttenScribbleError: where a voxel is not an integer.
+    """
+    values = sitk.GetArrayFromImage(label)
+    if not np.issubdtype(values.dtype, np.integer):
+        whole = np.isfinite(values) & (values == np.round(values))
+        if not whole.all():
+            found = ", ".join(f"{value:g}" for value in np.unique(values[~whole])[:5])
+            raise AttenScribbleError(
+                f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
+                "Export it again with nearest neighbour"
+            )
+        values = values.astype(np.int64)
+    return values
+
+
+def geometry_problems(image: sitk.Image, other: sitk.Image, name: str, image_name: str) -> list[str]:
+    """How the grid of `other` differs from the image's: one sentence per difference, none where they agree."""
+    if image.GetSize() != other.GetSize():
+        return [
+            f"{name}: size {_numbers(other.GetSize())} differs from {_numbers(image.GetSize())} of {image_name}: "
+            "both must lie on the same voxels"
+        ]
+    edge = min(image.GetSpacing())
+    checks = [
+        ("spacing", image.GetSpacing(), other.GetSpacing(), {"rtol": SPACING_TOLERANCE, "atol": 0.0}),
+        ("origin", image.GetOrigin(), other.GetOrigin(), {"rtol": 0.0, "atol": ORIGIN_TOLERANCE * edge}),
+        ("direction", image.GetDirection(), other.GetDirection(), {"rtol": 0.0, "atol": DIRECTION_TOLERANCE}),
+    ]
+    return [
+        f"{name}: {what} {_numbers(theirs)} differs from {_numbers(ours)} of {image_name}: "
+        "correct the header, or resample it to the image"
+        for what, ours, theirs, tolerance in checks
+        if not np.allclose(theirs, ours, **tolerance)
+    ]
+
+
+def has_consistent_header(image: sitk.Image) -> bool:
+    """Whether every NIfTI reader will see the spacing that SimpleITK sees.
+
+    Some files, ACDC's among them, carry an sform of unit scale beside the true voxel size. SimpleITK falls back to the
+    latter (and warns at each reading), others do not. An image without NIfTI header fields is consistent.
+    """
+    keys = ("srow_x", "srow_y", "srow_z", "sform_code", "pixdim[1]", "pixdim[2]", "pixdim[3]")
+    if not all(image.HasMetaDataKey(key) for key in keys) or int(image.GetMetaData("sform_code")) == 0:
+        return True
+    rows = np.array([image.GetMetaData(f"srow_{axis}").split()[:3] for axis in "xyz"], dtype=float)
+    edges = np.array([image.GetMetaData(f"pixdim[{axis}]") for axis in (1, 2, 3)], dtype=float)
+    return bool(np.allclose(np.linalg.norm(rows, axis=0), edges, rtol=SPACING_TOLERANCE))
+
+
+def write_volume(image: sitk.Image, path: Path) -> None:
+    """Write a compressed image and make sure that it arrived whole.
+
+    Raises:
+        OSError: for instance on a full disk, which ITK's writer passes over in silence.
+    """
+    try:
+        with _quiet():
+            sitk.WriteImage(image, str(path), useCompression=True)
+        _decompressed_size(path)
+    except (RuntimeError, EOFError, zlib.error) as error:
+        raise OSError(f"{path} was not written completely: is the disk full?") from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_file(path: Path, thorough: bool) -> sitk.Image:
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        if not start:
+            raise AttenScribbleError(f"{path}: is empty: copy or download it again")
+        size = None
+        if path.name.endswith(".gz"):
+            if start != b"\x1f\x8b":
+                raise AttenScribbleError(f"{path}: is named .gz but is not gzip data: download it again or rename it")
+            size = _decompressed_size(path) if thorough else None
+        elif path.suffix == ".nii":
+            size = path.stat().st_size
+    except FileNotFoundError:
+        raise AttenScribbleError(f"{path}: does not exist") from None
+    except (EOFError, zlib.error):
+        raise AttenScribbleError(f"{path}: is truncated or corrupt: copy or download it again") from None
+    except OSError as error:
+        raise AttenScribbleError(f"{path}: cannot be read ({error.strerror or error})") from None
+    try:
+        with _quiet():
+            image = sitk.ReadImage(str(path))
+    except RuntimeError:
+        raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read") from None
+    if size is not None and image.HasMetaDataKey("vox_offset") and image.HasMetaDataKey("bitpix"):
+        voxels = int(float(image.GetMetaData("bitpix"))) // 8 * image.GetNumberOfPixels()
+        if size < float(image.GetMetaData("vox_offset")) + voxels:
+            raise AttenScribbleError(f"{path}: is truncated: it ends before its last voxel: copy or download it again")
+    return image
+
+
+def _decompressed_size(path: Path) -> int:
+    """Bytes behind a gzip file, read to its end; zlib checks its checksum."""
+    size = 0
+    with path.open("rb") as file:
+        data = file.read(_CHUNK)
+        while data:
+            stream = zlib.decompressobj(wbits=31)  # gzip; a file may hold several streams
+            while not stream.eof:
+                if not data:
+                    raise EOFError
+                size += len(stream.decompress(data))
+                data = stream.unused_data if stream.eof else file.read(_CHUNK)
+            data = (data or file.read(_CHUNK)).lstrip(b"\0")  # some writers pad the end with zeros
+    return size
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without ITK's C++ warnings, which no caller can catch and which would bury our own messages."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _numbers(values: tuple) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -1,0 +1,59 @@
+"""Many cases at once: a process pool that starts, fails and dies cleanly."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Map = Callable[[Callable[[Item], Result], Iterable[Item]], Iterator[Result]]
+
+_MOST_WORKERS = 8  # beyond, reading and writing wait for the disk
+
+
+def default_workers() -> int:
+    """As many as there are processors for this process, eight at most."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, _MOST_WORKERS)
+
+
+@contextmanager
+def worker_map(workers: int) -> Iterator[Map]:
+    """A `map` in the order of its items, over `workers` processes, or in this process where `workers` is 1.
+
+    Processes are spawned, never forked: ITK and torch start threads. Function and items must be picklable.
+    """
+    if workers <= 1:
+        yield map
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_die_with_parent)
+    try:
+        yield pool.map
+    except BrokenProcessPool:
+        raise AttenScribbleError(
+            f"a worker process died, perhaps for lack of memory: try again with fewer than {workers} workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+    """End this worker when its parent was killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only ever called in a worker
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

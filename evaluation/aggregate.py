@@ -1,0 +1,102 @@
+"""Many cases to a few numbers, with the rule for absent organs applied in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from nnunet_attenscribble.evaluation.metrics import METRICS, StructureScores
+
+__all__ = ["RULES", "aggregate_scores", "collect_metric", "count_statuses", "mean_over_structures", "summarise_values"]
+
+# Written into every result file, so that no number travels without the rule it was made by.
+RULES = {
+    "absent": "An organ that is neither in the dense label nor in the prediction is NaN (null, 'absent') in every "
+    "metric and enters no mean.",
+    "missed": "An organ that is in the dense label only has Dice and IoU 0, which enter the mean, and infinite HD95 "
+    "and ASSD; the case is counted under 'missed'.",
+    "spurious": "An organ that is in the prediction only is scored in the same way and counted under 'spurious'.",
+    "mean": "Mean and standard deviation (n - 1) are over the n finite values; 'infinite' tells how many are not in "
+    "them. Nothing is clipped or replaced: read a mean distance together with missed and spurious.",
+    "median": "The median is over finite and infinite values, so a missed organ counts as the worst distance there is.",
+    "foreground_mean": "The unweighted mean of the structures' means; its standard deviation is over cases, of each "
+    "case's mean over its structures.",
+    "surface": "A surface voxel is in the mask and has a face neighbour outside it or lies at the image's border. "
+    "ASSD is the mean distance over both directions pooled. An image axis of length one is dropped.",
+    "volume_difference": "Predicted minus true volume; NaN for images of two axes.",
+}
+
+
+def collect_metric(
+    cases: Mapping[str, Mapping[str, StructureScores]], structures: Sequence[str], metric: str
+) -> np.ndarray:
+    """One metric of all cases, float64, (cases, structures); NaN where the structure is absent."""
+    return np.array([[getattr(scores[name], metric) for name in structures] for scores in cases.values()], dtype=float)
+
+
+def count_statuses(cases: Mapping[str, Mapping[str, StructureScores]], structures: Sequence[str]) -> dict[str, int]:
+    """How often the structures together are `present`, `missed`, `spurious` and `absent`."""
+    found = [scores[name].status for scores in cases.values() for name in structures]
+    return {status: found.count(status) for status in ("present", "missed", "spurious", "absent")}
+
+
+def summarise_values(values: np.ndarray) -> dict[str, float | int]:
+    """Mean, standard deviation and median of one metric of one structure, by `RULES`.
+
+    Args:
+        values: (cases,), NaN where absent, infinite where a distance is.
+
+    Returns:
+        `n` finite values with their `mean` and `sd`, the number of `infinite` values, and the `median` of both; NaN for
+        what cannot be told.
+    """
+    known = values[~np.isnan(values)]
+    finite = known[np.isfinite(known)]
+    return {
+        "n": int(finite.size),
+        "infinite": int(known.size - finite.size),
+        "mean": float(finite.mean()) if finite.size else float("nan"),
+        "sd": float(finite.std(ddof=1)) if finite.size > 1 else float("nan"),
+        "median": _compute_median(known),
+    }
+
+
+def mean_over_structures(values: np.ndarray) -> float:
+    """The mean of the structures' means over finite values of (cases, structures); NaN if there is none."""
+    means = [column[np.isfinite(column)].mean() for column in values.T if np.isfinite(column).any()]
+    return float(np.mean(means)) if means else float("nan")
+
+
+def aggregate_scores(
+    cases: Mapping[str, Mapping[str, StructureScores]], structures: Sequence[str]
+) -> dict[str, dict[str, object]]:
+    """Summarise every metric per structure and over the foreground.
+
+    Returns:
+        `structures`: by name, the counts of statuses and each metric as `summarise_values` gives it;
+        `foreground_mean`: the counts over all structures and each metric's `mean`, `sd` and number of `structures`.
+    """
+    per_structure: dict[str, object] = {}
+    foreground: dict[str, object] = dict(count_statuses(cases, structures))
+    for name in structures:
+        per_structure[name] = dict(count_statuses(cases, [name])) | {
+            metric: summarise_values(collect_metric(cases, [name], metric)[:, 0]) for metric in METRICS
+        }
+    for metric in METRICS:
+        values = collect_metric(cases, structures, metric)
+        of_cases = np.array([row[np.isfinite(row)].mean() for row in values if np.isfinite(row).any()])
+        foreground[metric] = {
+            "structures": int(np.isfinite(values).any(axis=0).sum()),
+            "mean": mean_over_structures(values),
+            "sd": float(of_cases.std(ddof=1)) if of_cases.size > 1 else float("nan"),
+        }
+    return {"structures": per_structure, "foreground_mean": foreground}
+
+
+def _compute_median(known: np.ndarray) -> float:
+    if not known.size:
+        return float("nan")
+    # Not np.median: between a finite value and an infinite one lies an infinite one, without a warning.
+    ranked = np.sort(known)
+    lower, upper = ranked[(known.size - 1) // 2], ranked[known.size // 2]
+    return float(lower if lower == upper else (lower + upper) / 2)

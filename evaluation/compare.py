@@ -1,0 +1,348 @@
+"""Several models compared with a fully supervised one, on exactly the same cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+from nnunet_attenscribble.evaluation.aggregate import (
+    collect_metric,
+    count_statuses,
+    mean_over_structures,
+    summarise_values,
+)
+from nnunet_attenscribble.evaluation.metrics import METRICS
+from nnunet_attenscribble.evaluation.significance import (
+    adjust_holm,
+    bootstrap_means,
+    compute_wilcoxon_p,
+    draw_case_weights,
+    pair_differences,
+)
+from nnunet_attenscribble.evaluation.summary import Summary
+from nnunet_attenscribble.evaluation.tables import list_some
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["FOREGROUND", "TESTED_METRICS", "Comparison", "ComparisonRow", "compare_summaries", "pool_folds"]
+
+FOREGROUND = "foreground mean"
+
+# The difference that stands for "as bad as can be" in a test on ranks. Volume differences are signed, so that neither
+# a larger nor a smaller one is better: they are told, not tested.
+TESTED_METRICS = {"dice": -1.0, "iou": -1.0, "hd95_mm": float("inf"), "assd_mm": float("inf")}
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One metric of one structure of one model.
+
+    Attributes:
+        model: its name.
+        structure: its name, or `FOREGROUND`, the mean of the structures' means.
+        metric: one of `metrics.METRICS`.
+        n: finite values that the mean is over; `infinite` values are not in it. Both over all structures in FOREGROUND.
+        infinite: distances of missed and spurious organs.
+        mean: over the finite values.
+        sd: standard deviation over cases.
+        median: over finite and infinite values; NaN in FOREGROUND.
+        low: lower end of the bootstrap interval of the mean.
+        high: upper end.
+        missed: organs in the truth only.
+        spurious: organs in the prediction only.
+        share: the mean in per cent of the reference's; NaN for anything but Dice and IoU.
+        difference: mean minus the reference's; for distances over the pairs that are finite in both.
+        difference_low: lower end of its bootstrap interval.
+        difference_high: upper end.
+        pairs: values that the difference is over.
+        p: of Wilcoxon's signed-rank test against the reference; NaN for the reference itself.
+        p_holm: corrected for all tests of this metric in this comparison.
+    """
+
+    model: str
+    structure: str
+    metric: str
+    n: int
+    infinite: int
+    mean: float
+    sd: float
+    median: float
+    low: float
+    high: float
+    missed: int
+    spurious: int
+    share: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    pairs: int
+    p: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows of every model, the reference first, and what they rest on.
+
+    Attributes:
+        reference: name of the model that the others are compared with.
+        models: names, the reference first.
+        structures: names, without `FOREGROUND`.
+        cases: identifiers of the cases.
+        subjects: the number of subjects, which are what is resampled and tested.
+        rows: one per model, structure and metric.
+        hd95: definition that was used, a key of `metrics.HD95_DEFINITIONS`.
+        protocol: name of the set of rules.
+        notes: of the summaries, each once.
+        confidence: of the intervals.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        provenance: by model, what was compared with what, and the versions that did it.
+    """
+
+    reference: str
+    models: tuple[str, ...]
+    structures: tuple[str, ...]
+    cases: tuple[str, ...]
+    subjects: int
+    rows: tuple[ComparisonRow, ...]
+    hd95: str
+    protocol: str
+    notes: tuple[str, ...]
+    confidence: float
+    resamples: int
+    seed: int
+    provenance: Mapping[str, Mapping[str, object]]
+
+    def get(self, model: str, structure: str, metric: str) -> ComparisonRow:
+        """The row of a model's structure and metric."""
+        wanted = (model, structure, metric)
+        return next(row for row in self.rows if (row.model, row.structure, row.metric) == wanted)
+
+
+def compare_summaries(
+    summaries: Mapping[str, Summary],
+    reference: str,
+    *,
+    subject: str | None = None,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare models with a reference.
+
+    Args:
+        summaries: by the model's name, the reference among them.
+        reference: name of the fully supervised model.
+        subject: regular expression that finds the subject in a case's name, for data with several cases of one subject
+            (`patient\\d+` in ACDC); its first group, or the whole match. None: every case is its own subject.
+        confidence: of the bootstrap intervals.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        AttenScribbleError: the summaries differ in cases, structures, dense labels or definitions; every problem.
+    """
+    first = summaries[reference]
+    problems = list(
+        chain.from_iterable(_list_differences(name, own, reference, first) for name, own in summaries.items())
+    )
+    subjects, unknown = _find_subjects(list(first.cases), subject)
+    if unknown:
+        problems.append(f"the pattern {subject!r} finds no subject in the cases {list_some(unknown)}: mend the pattern")
+    if problems:
+        raise AttenScribbleError(problems)
+    models = (reference, *(name for name in summaries if name != reference))
+    weights = draw_case_weights(subjects, resamples=resamples, seed=seed)
+    tail = 100 * (1 - confidence) / 2
+    rows = []
+    for metric in METRICS:
+        of_metric = [
+            _compare_structure(name, summaries[name], first, metric, structure, subjects, weights, tail)
+            for name in models
+            for structure in (*first.names, FOREGROUND)
+        ]
+        rows += _correct_family(of_metric, single=len(first.names) == 1)
+    return Comparison(
+        reference=reference,
+        models=models,
+        structures=tuple(first.names),
+        cases=tuple(first.cases),
+        subjects=len(set(subjects)),
+        rows=tuple(rows),
+        hd95=first.hd95,
+        protocol=first.protocol,
+        notes=tuple(dict.fromkeys(note for name in models for note in summaries[name].notes)),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+        provenance={name: {**summaries[name].provenance, "versions": summaries[name].versions} for name in models},
+    )
+
+
+def pool_folds(name: str, summaries: Sequence[Summary]) -> Summary:
+    """The summaries of several folds of one model as one.
+
+    Args:
+        name: of the model, for messages.
+        summaries: with no case in common.
+
+    Raises:
+        AttenScribbleError: a case is in two of them, or they differ in structures or definitions.
+    """
+    first, *others = summaries
+    problems = []
+    for other in others:
+        problems += _list_differences(name, other, name, first, same_cases=False)
+    together = [case for summary in summaries for case in summary.cases]
+    repeated = sorted({case for case in together if together.count(case) > 1})
+    if repeated:
+        problems.append(
+            f"{name} has several summaries with the cases {list_some(repeated)}: give each fold once, or another run "
+            "of the model another name"
+        )
+    if problems:
+        raise AttenScribbleError(problems)
+    return replace(
+        first,
+        cases={case: scores for summary in summaries for case, scores in summary.cases.items()},
+        shapes={case: shape for summary in summaries for case, shape in summary.shapes.items()},
+        spacings={case: spacing for summary in summaries for case, spacing in summary.spacings.items()},
+        not_predicted=tuple(sorted(set().union(*(summary.not_predicted for summary in summaries)) - set(together))),
+        notes=tuple(dict.fromkeys(note for summary in summaries for note in summary.notes)),
+    )
+
+
+def _list_differences(
+    name: str, own: Summary, other_name: str, other: Summary, *, same_cases: bool = True
+) -> list[str]:
+    if own is other:
+        return []
+    both, again = f"{name} and {other_name}", "evaluate both in the same way"
+    problems = []
+    if own.hd95 != other.hd95 or own.protocol != other.protocol:
+        ways = " and ".join(f"--hd95 {summary.hd95}, protocol {summary.protocol}" for summary in (own, other))
+        problems.append(f"{both} were scored by different definitions ({ways}): {again}")
+    if set(own.structures) != set(other.structures):
+        labels = " and ".join(
+            ", ".join(f"{structure.name}={'+'.join(map(str, structure.values))}" for structure in summary.structures)
+            for summary in (own, other)
+        )
+        problems.append(f"{both} were scored on different labels ({labels}): {again}")
+    if not same_cases or problems:
+        return problems
+    for here, there, one, two in ((own, other, name, other_name), (other, own, other_name, name)):
+        lacking = [case for case in here.cases if case not in there.cases]
+        if lacking:
+            problems.append(
+                f"{len(lacking)} cases are in {one} but not in {two} ({list_some(lacking)}): "
+                "predict and evaluate the same cases with both"
+            )
+    moved = [case for case in own.cases if case in other.cases and not _has_same_truth(case, own, other)]
+    if moved:
+        problems.append(
+            f"{both} were scored against different dense labels in {len(moved)} cases ({list_some(moved)}): {again}"
+        )
+    return problems
+
+
+def _has_same_truth(case: str, own: Summary, other: Summary) -> bool:
+    return (
+        own.shapes[case] == other.shapes[case]
+        and np.allclose(own.spacings[case], other.spacings[case], rtol=1e-3)
+        and all(own.cases[case][name].dense_voxels == other.cases[case][name].dense_voxels for name in own.names)
+    )
+
+
+def _find_subjects(cases: list[str], pattern: str | None) -> tuple[list[str], list[str]]:
+    if pattern is None:
+        return cases, []
+    try:
+        found = [re.search(pattern, case) for case in cases]
+    except re.error as error:
+        raise AttenScribbleError(f"the pattern of subjects {pattern!r} is no regular expression ({error})") from error
+    unknown = [case for case, match in zip(cases, found, strict=True) if match is None]
+    return [match.group(match.re.groups and 1) if match else "" for match in found], unknown
+
+
+def _compare_structure(
+    name: str,
+    summary: Summary,
+    reference: Summary,
+    metric: str,
+    structure: str,
+    subjects: list[str],
+    weights: np.ndarray,
+    tail: float,
+) -> ComparisonRow:
+    names = reference.names if structure == FOREGROUND else [structure]
+    scores = {
+        case: summary.cases[case] for case in reference.cases
+    }  # in the reference's order, so that pairs are pairs
+    own, other = collect_metric(scores, names, metric), collect_metric(reference.cases, names, metric)
+    counts = count_statuses(scores, names)
+    mean, reference_mean = mean_over_structures(own), mean_over_structures(other)
+    summarised = summarise_values(own[:, 0] if structure != FOREGROUND else _mean_per_case(own))
+    low, high = _find_interval(bootstrap_means(own, weights), tail)
+    row = ComparisonRow(
+        model=name,
+        structure=structure,
+        metric=metric,
+        n=int(np.isfinite(own).sum()),
+        infinite=int(np.isinf(own).sum()),
+        mean=mean,
+        sd=summarised["sd"],
+        median=float("nan") if structure == FOREGROUND else summarised["median"],
+        low=low,
+        high=high,
+        missed=counts["missed"],
+        spurious=counts["spurious"],
+        share=100 * (mean / reference_mean) if metric in ("dice", "iou") and reference_mean > 0 else float("nan"),
+        difference=float("nan"),
+        difference_low=float("nan"),
+        difference_high=float("nan"),
+        pairs=0,
+        p=float("nan"),
+        p_holm=float("nan"),
+    )
+    if summary is reference or metric not in TESTED_METRICS:
+        return row
+    differences = pair_differences(own, other, subjects, worst=TESTED_METRICS[metric])
+    if metric.endswith("_mm"):
+        # A model that loses an organ in the hard cases must not gain from their absence.
+        lost = ~(np.isfinite(own) & np.isfinite(other))
+        own, other = np.where(lost, np.nan, own), np.where(lost, np.nan, other)
+    low, high = _find_interval(bootstrap_means(own, weights) - bootstrap_means(other, weights), tail)
+    return replace(
+        row,
+        difference=mean_over_structures(own) - mean_over_structures(other),
+        difference_low=low,
+        difference_high=high,
+        pairs=int((np.isfinite(own) & np.isfinite(other)).sum()),
+        p=compute_wilcoxon_p(differences),
+    )
+
+
+def _mean_per_case(values: np.ndarray) -> np.ndarray:
+    return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in values])
+
+
+def _find_interval(means: np.ndarray, tail: float) -> tuple[float, float]:
+    known = means[np.isfinite(means)]
+    if not known.size:
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, (tail, 100 - tail))
+    return float(low), float(high)
+
+
+def _correct_family(rows: list[ComparisonRow], *, single: bool) -> list[ComparisonRow]:
+    # With one structure the foreground is that structure again, and one test must not be counted as two.
+    family = [row for row in rows if not (single and row.structure == FOREGROUND)]
+    adjusted = {
+        (row.model, row.structure): p for row, p in zip(family, adjust_holm([row.p for row in family]), strict=True)
+    }
+    first = rows[0].structure
+    return [replace(row, p_holm=adjusted.get((row.model, row.structure), adjusted[row.model, first])) for row in rows]

@@ -1,0 +1,190 @@
+"""A folder of predictions scored against a folder of dense labels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+
+from nnunet_attenscribble.evaluation.cases import CasePair, pair_cases
+from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
+from nnunet_attenscribble.evaluation.scoring import CaseScores, score_case
+from nnunet_attenscribble.evaluation.structures import (
+    LabelCoding,
+    find_dataset_json,
+    list_model_folders,
+    read_label_coding,
+)
+from nnunet_attenscribble.evaluation.summary import Summary
+from nnunet_attenscribble.evaluation.tables import list_some
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["count_workers", "evaluate_folder"]
+
+
+def evaluate_folder(
+    predictions: Path | str,
+    dense: Path | str,
+    *,
+    dataset_json: Path | str | None = None,
+    hd95: str = "monai",
+    workers: int | None = None,
+    all_cases: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Score every prediction of a folder. Nothing is written: see `summary.write_summary`.
+
+    Args:
+        predictions: output of `nnUNetv2_predict`, or `fold_X/validation` of a model.
+        dense: folder of dense labels, named as the predictions; it may hold more cases.
+        dataset_json: says which labels there are; searched for if None (`structures.find_dataset_json`).
+        hd95: a key of `metrics.HD95_DEFINITIONS`.
+        workers: processes that score cases side by side; None for one per processor, 1 for none but this one.
+        all_cases: refuse if a dense label has no prediction.
+        on_progress: called with the number of cases done and of all.
+
+    Raises:
+        AttenScribbleError: something keeps the folders from being compared; all problems at once.
+        ValueError: an unknown `hd95`, or fewer than one worker.
+    """
+    if hd95 not in HD95_DEFINITIONS:
+        raise ValueError(f"hd95 is {hd95!r}; it must be one of {', '.join(HD95_DEFINITIONS)}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1")
+    predictions, dense = Path(predictions), Path(dense)
+    file = _choose_dataset_json(predictions, dense, dataset_json)
+    coding = read_label_coding(file)
+    _check_same_coding(file, coding, dense)
+    pairs, not_predicted = pair_cases(predictions, dense, coding.file_ending)
+    if all_cases and not_predicted:
+        raise AttenScribbleError(
+            f"{len(not_predicted)} cases of {dense} have no prediction in {predictions} ({list_some(not_predicted)}): "
+            "predict them, or leave out --all-cases"
+        )
+    results = {}
+    for done, result in enumerate(_score_cases(pairs, coding, hd95, workers or count_workers()), start=1):
+        results[result.case] = result
+        if on_progress is not None:
+            on_progress(done, len(pairs))
+    ordered = [results[pair.case] for pair in pairs]
+    problems = [problem for result in ordered for problem in result.problems]
+    if problems:
+        raise AttenScribbleError(problems)
+    return Summary(
+        structures=coding.structures,
+        cases={result.case: result.scores for result in ordered},
+        shapes={result.case: result.shape for result in ordered},
+        spacings={result.case: result.spacing for result in ordered},
+        hd95=hd95,
+        not_predicted=tuple(not_predicted),
+        notes=tuple(_write_notes(ordered, not_predicted)),
+        provenance={
+            "predictions": str(predictions),
+            "dense_labels": str(dense),
+            "dataset_json": str(file),
+            "plans_sha256": _hash_plans(predictions),
+        },
+        versions=_collect_versions(),
+    )
+
+
+def count_workers() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _choose_dataset_json(predictions: Path, dense: Path, given: Path | str | None) -> Path:
+    if given is not None:
+        file = Path(given) / "dataset.json" if Path(given).is_dir() else Path(given)
+        if not file.is_file():
+            raise AttenScribbleError(f"--dataset-json {given} does not exist: give nnU-Net's dataset.json")
+        return file
+    # A folder that is missing is the first thing to hear of, not the dataset.json that it lacks.
+    if not predictions.is_dir() or not dense.is_dir():
+        pair_cases(predictions, dense, "")
+    return find_dataset_json(predictions, dense)
+
+
+def _check_same_coding(file: Path, coding: LabelCoding, dense: Path) -> None:
+    beside = dense.resolve().parent / "dataset.json"
+    if not beside.is_file() or beside.samefile(file):
+        return
+    own = {structure.name.casefold(): structure.values for structure in read_label_coding(beside).structures}
+    problems = [
+        f"{structure.name} is {list(structure.values)} in {file} but {list(own[structure.name.casefold()])} in "
+        f"{beside}: bring the dense labels and the predictions to one coding"
+        for structure in coding.structures
+        if own.get(structure.name.casefold(), structure.values) != structure.values
+    ]
+    if problems:
+        raise AttenScribbleError(problems)
+
+
+def _score_cases(pairs: Sequence[CasePair], coding: LabelCoding, hd95: str, workers: int) -> Iterator[CaseScores]:
+    if workers == 1 or len(pairs) == 1:
+        yield from (score_case(pair, coding, hd95) for pair in pairs)
+        return
+    # Spawned, not forked: the parent may hold the threads of torch or ITK.
+    with ProcessPoolExecutor(min(workers, len(pairs)), mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(score_case, pair, coding, hd95) for pair in pairs]
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        except BrokenProcessPool as error:
+            raise AttenScribbleError(
+                "a worker process was ended from outside, mostly for want of memory: run again with --workers 1"
+            ) from error
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str]) -> list[str]:
+    notes = []
+    thickest = max(max(result.spacing) for result in results)
+    if any(max(result.spacing) >= 2 * min(result.spacing) for result in results):
+        notes.append(
+            f"Slices lie up to {thickest:.4g} mm apart: HD95 moves in steps of the slice distance, whatever the tool."
+        )
+    if not_predicted:
+        notes.append(
+            f"{len(not_predicted)} cases have a dense label but no prediction and are not scored "
+            f"({list_some(not_predicted)})."
+        )
+    moved = [result.case for result in results if not result.same_frame]
+    if moved:
+        notes.append(
+            f"{len(moved)} cases differ in origin or direction between prediction and dense label and were compared "
+            f"voxel by voxel ({list_some(moved)}): make sure that they show the same anatomy."
+        )
+    if all(set(result.spacing) == {1.0} for result in results):
+        notes.append("Every file says 1 mm along every axis: where that is not so, distances are in voxels.")
+    if all(result.identical for result in results):
+        notes.append(
+            "Every prediction equals its dense label in every voxel: make sure that they are not the dense labels."
+        )
+    return notes
+
+
+def _hash_plans(predictions: Path) -> str | None:
+    for place in list_model_folders(predictions):
+        if (place / "plans.json").is_file():
+            return hashlib.sha256((place / "plans.json").read_bytes()).hexdigest()
+    return None
+
+
+def _collect_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("nnunet-attenscribble", "monai", "numpy", "scipy", "SimpleITK"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # run from a source folder
+            versions[package] = "unknown"
+    return versions

@@ -1,0 +1,204 @@
+"""Overlap, surface distances and volume of one structure in one case.
+
+Masks are boolean arrays of any two or three axes; `spacing` is in millimetres, one number per axis in the order of the
+array's axes (SimpleITK gives it in the opposite order). Distances between two non-empty masks are MONAI's; what happens
+when a mask is empty is decided here, because libraries hide it: absent in both is NaN, absent in one is infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "HD95_DEFINITIONS",
+    "METRICS",
+    "StructureScores",
+    "compute_assd",
+    "compute_dice",
+    "compute_hd95",
+    "compute_iou",
+    "compute_scores",
+    "compute_surface_distances",
+    "compute_volume_ml",
+    "select_structure",
+]
+
+METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml")
+
+HD95_DEFINITIONS = {
+    "monai": "the larger of the two directed 95th percentiles (MONAI)",
+    "union": "the 95th percentile of the distances of both directions pooled (MedPy, WSL4MIS)",
+}
+
+
+@dataclass(frozen=True)
+class StructureScores:
+    """The scores of one structure in one case.
+
+    Attributes:
+        status: `present` (in truth and prediction), `missed` (truth only), `spurious` (prediction only) or `absent`.
+        dice: 0 to 1; 0 if missed or spurious; NaN if absent.
+        iou: likewise.
+        hd95_mm: 95 % Hausdorff distance; infinite if missed or spurious; NaN if absent.
+        assd_mm: average symmetric surface distance; likewise.
+        volume_difference_ml: predicted minus true volume; NaN if absent, and for images of two axes.
+        prediction_voxels: size of the predicted structure.
+        dense_voxels: size of the true structure.
+    """
+
+    status: str
+    dice: float
+    iou: float
+    hd95_mm: float
+    assd_mm: float
+    volume_difference_ml: float
+    prediction_voxels: int
+    dense_voxels: int
+
+
+def compute_scores(
+    prediction: np.ndarray, dense: np.ndarray, spacing: Sequence[float], *, hd95: str = "monai"
+) -> StructureScores:
+    """Score one structure.
+
+    Args:
+        prediction: boolean mask, (Y, X) or (Z, Y, X).
+        dense: the true mask, of the same shape.
+        spacing: millimetres per axis of the array.
+        hd95: a key of `HD95_DEFINITIONS`.
+
+    Raises:
+        ValueError: masks that are not boolean or differ in shape, spacing that does not fit, unknown `hd95`.
+    """
+    distances = compute_surface_distances(prediction, dense, spacing)
+    is_predicted, is_true = bool(prediction.any()), bool(dense.any())
+    status = {(True, True): "present", (False, True): "missed", (True, False): "spurious", (False, False): "absent"}
+    difference = compute_volume_ml(prediction, spacing) - compute_volume_ml(dense, spacing)
+    return StructureScores(
+        status=status[is_predicted, is_true],
+        dice=compute_dice(prediction, dense),
+        iou=compute_iou(prediction, dense),
+        hd95_mm=compute_hd95(distances, definition=hd95),
+        assd_mm=compute_assd(distances),
+        volume_difference_ml=difference if is_predicted or is_true else float("nan"),
+        prediction_voxels=int(np.count_nonzero(prediction)),
+        dense_voxels=int(np.count_nonzero(dense)),
+    )
+
+
+def select_structure(labels: np.ndarray, values: int | Sequence[int]) -> np.ndarray:
+    """The boolean mask of a label, or of a region: the union of several labels."""
+    return np.isin(labels, np.atleast_1d(values))
+
+
+def compute_dice(prediction: np.ndarray, dense: np.ndarray) -> float:
+    """Dice, 2 |A and B| / (|A| + |B|); NaN if both masks are empty."""
+    _check_masks(prediction, dense)
+    total = np.count_nonzero(prediction) + np.count_nonzero(dense)
+    return float(2 * np.count_nonzero(prediction & dense) / total) if total else float("nan")
+
+
+def compute_iou(prediction: np.ndarray, dense: np.ndarray) -> float:
+    """Intersection over union, |A and B| / |A or B|; NaN if both masks are empty."""
+    _check_masks(prediction, dense)
+    union = np.count_nonzero(prediction | dense)
+    return float(np.count_nonzero(prediction & dense) / union) if union else float("nan")
+
+
+def compute_volume_ml(mask: np.ndarray, spacing: Sequence[float]) -> float:
+    """The volume in millilitres; NaN for a mask of two axes, which has an area."""
+    _check_spacing(mask, spacing)
+    return float(np.count_nonzero(mask) * np.prod(spacing) / 1000) if mask.ndim == 3 else float("nan")
+
+
+def compute_surface_distances(
+    prediction: np.ndarray, dense: np.ndarray, spacing: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from each surface voxel to the nearest surface voxel of the other mask, in millimetres.
+
+    A surface voxel belongs to the mask and has a face neighbour that does not, or that lies outside the image (the
+    definition of MONAI and MedPy). An axis of length one is dropped: a volume of a single slice is an image, in which
+    not every voxel is surface.
+
+    Returns:
+        From the prediction to the truth, and from the truth to the prediction. A direction is empty if the mask it
+        starts from is, and infinite throughout if only the mask it leads to is empty.
+    """
+    from monai.metrics.utils import get_mask_edges, get_surface_distance  # seconds to import
+
+    _check_masks(prediction, dense)
+    _check_spacing(prediction, spacing)
+    box = _find_joint_box(prediction, dense)
+    if box is None:
+        return np.empty(0), np.empty(0)
+    kept = [axis for axis, length in enumerate(prediction.shape) if length > 1]
+    step = [float(spacing[axis]) for axis in kept]
+    # One empty voxel around the box is all that the surface can depend on, so a small crop gives the same distances.
+    cropped = [np.pad(mask[box].reshape([mask[box].shape[axis] for axis in kept]), 1) for mask in (prediction, dense)]
+    edges = [np.asarray(edge, dtype=bool) for edge in get_mask_edges(*cropped, crop=False)]
+    found = [edge.any() for edge in edges]
+    if not all(found):
+        return tuple(np.full(np.count_nonzero(edge), np.inf) for edge in edges)
+    return (
+        np.asarray(get_surface_distance(edges[0], edges[1], spacing=step), dtype=np.float64),
+        np.asarray(get_surface_distance(edges[1], edges[0], spacing=step), dtype=np.float64),
+    )
+
+
+def compute_hd95(distances: tuple[np.ndarray, np.ndarray], *, definition: str = "monai") -> float:
+    """The 95 % Hausdorff distance in millimetres, linear interpolation between ranks.
+
+    Args:
+        distances: what `compute_surface_distances` returns.
+        definition: a key of `HD95_DEFINITIONS`.
+
+    Returns:
+        NaN if there is no surface at all, infinite if only one mask has one.
+    """
+    if definition not in HD95_DEFINITIONS:
+        raise ValueError(f"hd95 is {definition!r}; it must be one of {', '.join(HD95_DEFINITIONS)}")
+    pooled = np.concatenate(distances)
+    if pooled.size == 0 or np.isinf(pooled).any():
+        return float("inf") if pooled.size else float("nan")
+    if definition == "union":
+        return float(np.percentile(pooled, 95))
+    return float(max(np.percentile(direction, 95) for direction in distances))
+
+
+def compute_assd(distances: tuple[np.ndarray, np.ndarray]) -> float:
+    """The average symmetric surface distance in millimetres: the mean over both directions pooled (MONAI and MedPy).
+
+    Args:
+        distances: what `compute_surface_distances` returns.
+
+    Returns:
+        NaN if there is no surface at all, infinite if only one mask has one.
+    """
+    pooled = np.concatenate(distances)
+    return float(pooled.mean()) if pooled.size else float("nan")
+
+
+def _find_joint_box(prediction: np.ndarray, dense: np.ndarray) -> tuple[slice, ...] | None:
+    either = prediction | dense
+    if not either.any():
+        return None
+    box = []
+    for axis in range(either.ndim):
+        filled = np.flatnonzero(either.any(axis=tuple(other for other in range(either.ndim) if other != axis)))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return tuple(box)
+
+
+def _check_masks(prediction: np.ndarray, dense: np.ndarray) -> None:
+    if prediction.dtype != bool or dense.dtype != bool:
+        raise ValueError(f"masks must be boolean, got {prediction.dtype} and {dense.dtype}")
+    if prediction.shape != dense.shape:
+        raise ValueError(f"masks must have one shape, got {prediction.shape} and {dense.shape}")
+
+
+def _check_spacing(mask: np.ndarray, spacing: Sequence[float]) -> None:
+    if len(spacing) != mask.ndim or not all(np.isfinite(step) and step > 0 for step in spacing):
+        raise ValueError(f"spacing must be {mask.ndim} positive numbers, one per axis, got {tuple(spacing)}")

@@ -1,0 +1,220 @@
+"""The result files of an evaluation: `attenscribble_summary.json` and `attenscribble_metrics.csv`.
+
+nnU-Net writes a `summary.json` of its own into `fold_X/validation`, scored on whatever it was trained with, which here
+are scribbles; hence names that cannot be taken for it.
+
+JSON, version 1 (a field may be added within a version; none changes its meaning). NaN is null and infinity "inf", for
+JSON has neither:
+
+    schema, schema_version  "nnunet-attenscribble/evaluation", 1
+    package_version         of nnunet-attenscribble; `versions` of the libraries that computed the numbers
+    protocol                name of the set of rules; "default" is this package's own
+    rules, hd95, spacing    the definitions in words
+    provenance              the folders that were compared, dataset.json, SHA-256 of the model's plans.json if found
+    notes                   what a reader of the numbers should know
+    structures              [{"name": "RV", "values": [1]}, ...]; a region has several values
+    aggregate               {"structures": {name: {counts, metric: {n, infinite, mean, sd, median}}}, "foreground_mean"}
+    cases                   [{"case", "shape", "spacing_mm" (both in the order z, y, x), "structures": {name: {status,
+                            dice, iou, hd95_mm, assd_mm, volume_difference_ml, prediction_voxels, dense_voxels}}}]
+    not_predicted           cases that have a dense label and no prediction
+
+CSV: one row per case and structure with the same columns; `nan` and `inf` as such, a region's values joined by "+".
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from nnunet_attenscribble.evaluation.aggregate import RULES, aggregate_scores
+from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, StructureScores
+from nnunet_attenscribble.evaluation.structures import Structure
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["METRICS_FILE", "SUMMARY_FILE", "Summary", "encode_numbers", "read_summary", "write_summary", "write_text"]
+
+SUMMARY_FILE = "attenscribble_summary.json"
+METRICS_FILE = "attenscribble_metrics.csv"
+_SCHEMA = "nnunet-attenscribble/evaluation"
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an evaluation found.
+
+    Attributes:
+        structures: what was scored, in order.
+        cases: scores by case, then by the structure's name.
+        shapes: voxels per axis of each case, (Y, X) or (Z, Y, X).
+        spacings: millimetres per axis of each case, in the same order.
+        hd95: a key of `HD95_DEFINITIONS`.
+        protocol: name of the set of rules.
+        not_predicted: cases with a dense label and without a prediction.
+        notes: what a reader of the numbers should know.
+        provenance: where the numbers come from.
+        versions: of this package, of Python and of the libraries.
+    """
+
+    structures: tuple[Structure, ...]
+    cases: dict[str, dict[str, StructureScores]]
+    shapes: dict[str, tuple[int, ...]]
+    spacings: dict[str, tuple[float, ...]]
+    hd95: str = "monai"
+    protocol: str = "default"
+    not_predicted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, str | None] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The structures' names, in order."""
+        return [structure.name for structure in self.structures]
+
+    def aggregate(self) -> dict[str, dict[str, object]]:
+        """Mean, standard deviation, median and counts: see `aggregate_scores`."""
+        return aggregate_scores(self.cases, self.names)
+
+
+def write_summary(summary: Summary, folder: Path) -> tuple[Path, Path]:
+    """Write both files into a folder, which is made if need be; an interrupted write leaves no half file.
+
+    Returns:
+        The JSON and the CSV file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / METRICS_FILE, _to_csv(summary))
+    write_text(folder / SUMMARY_FILE, json.dumps(_to_json(summary), indent=2, allow_nan=False) + "\n")
+    return folder / SUMMARY_FILE, folder / METRICS_FILE
+
+
+def read_summary(path: Path) -> Summary:
+    """Read what `write_summary` wrote.
+
+    Args:
+        path: the JSON file, or the folder that holds it.
+
+    Raises:
+        AttenScribbleError: nothing there, nnU-Net's own summary.json, a newer version, or a damaged file.
+    """
+    file = path / SUMMARY_FILE if path.is_dir() else path
+    if not file.is_file():
+        hint = "the summary.json there is nnU-Net's own; " if (file.parent / "summary.json").is_file() else ""
+        raise AttenScribbleError(f"no {SUMMARY_FILE} at {path}: {hint}run `attenscribble evaluate` first")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AttenScribbleError(f"{file} cannot be read ({error}): run `attenscribble evaluate` again") from error
+    if isinstance(content, dict) and "metric_per_case" in content:
+        raise AttenScribbleError(
+            f"{file} is nnU-Net's own summary, scored on the labels it was trained with, which may be scribbles: "
+            f"run `attenscribble evaluate` on that folder and give the {SUMMARY_FILE} it writes"
+        )
+    if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
+        raise AttenScribbleError(f"{file} is not a summary of `attenscribble evaluate`: give an {SUMMARY_FILE}")
+    if content.get("schema_version") != _SCHEMA_VERSION:
+        raise AttenScribbleError(
+            f"{file} has schema version {content.get('schema_version')}, this program reads {_SCHEMA_VERSION}: "
+            "run `attenscribble evaluate` again"
+        )
+    try:
+        return _from_json(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AttenScribbleError(f"{file} is damaged ({error!r}): run `attenscribble evaluate` again") from error
+
+
+def encode_numbers(value: object) -> object:
+    """Replace NaN by None and infinity by "inf" or "-inf", throughout nested dicts and lists: JSON has neither."""
+    if isinstance(value, Mapping):
+        return {key: encode_numbers(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode_numbers(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(partial, file)
+
+
+def _to_json(summary: Summary) -> dict[str, object]:
+    return encode_numbers(
+        {
+            "schema": _SCHEMA,
+            "schema_version": _SCHEMA_VERSION,
+            "package_version": summary.versions.get("nnunet-attenscribble"),
+            "versions": dict(summary.versions),
+            "protocol": summary.protocol,
+            "rules": RULES,
+            "hd95": {"name": summary.hd95, "definition": HD95_DEFINITIONS[summary.hd95]},
+            "spacing": "read from the header of each dense label, through SimpleITK",
+            "provenance": dict(summary.provenance),
+            "notes": list(summary.notes),
+            "structures": [asdict(structure) for structure in summary.structures],
+            "aggregate": summary.aggregate(),
+            "not_predicted": list(summary.not_predicted),
+            "cases": [
+                {
+                    "case": case,
+                    "shape": summary.shapes[case],
+                    "spacing_mm": summary.spacings[case],
+                    "structures": {name: asdict(entry) for name, entry in scores.items()},
+                }
+                for case, scores in summary.cases.items()
+            ],
+        }
+    )
+
+
+def _from_json(content: dict) -> Summary:
+    return Summary(
+        structures=tuple(Structure(entry["name"], tuple(entry["values"])) for entry in content["structures"]),
+        cases={
+            entry["case"]: {
+                structure["name"]: _read_scores(entry["structures"][structure["name"]])
+                for structure in content["structures"]
+            }
+            for entry in content["cases"]
+        },
+        shapes={entry["case"]: tuple(entry["shape"]) for entry in content["cases"]},
+        spacings={entry["case"]: tuple(entry["spacing_mm"]) for entry in content["cases"]},
+        hd95=content["hd95"]["name"],
+        protocol=content["protocol"],
+        not_predicted=tuple(content["not_predicted"]),
+        notes=tuple(content["notes"]),
+        provenance=content["provenance"],
+        versions=content["versions"],
+    )
+
+
+def _read_scores(entry: dict) -> StructureScores:
+    values = {column.name: entry[column.name] for column in fields(StructureScores)}
+    for name, value in values.items():
+        if name != "status" and not name.endswith("voxels"):
+            values[name] = float("nan") if value is None else float(value)
+    return StructureScores(**values)
+
+
+def _to_csv(summary: Summary) -> str:
+    text = io.StringIO()
+    columns = [column.name for column in fields(StructureScores)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "label", "values", *columns])
+    for case, scores in summary.cases.items():
+        for structure in summary.structures:
+            entry = asdict(scores[structure.name])
+            values = "+".join(map(str, structure.values))
+            writer.writerow([case, structure.name, values, *(entry[column] for column in columns)])
+    return text.getvalue()

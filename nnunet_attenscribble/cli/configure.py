@@ -1,0 +1,78 @@
+"""`attenscribble configure`: a configuration with settings of the method, or for the CPU, in a plans file."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def read_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`name=value` pairs; values are JSON where they read as such, text otherwise."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or not name:
+            raise AttenScribbleError(f"--set '{assignment}' is not of the form name=value")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+@app.command()
+def configure(
+    dataset: Annotated[str, typer.Argument(help="ID or name of the dataset, planned already.")],
+    base: Annotated[str, typer.Option("-c", "--configuration", help="Configuration to inherit from.")] = "2d",
+    name: Annotated[str | None, typer.Option("--name", help="Name of the new one (with --cpu: BASE_cpu).")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A setting of the method; repeatable.")
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Coarser spacing, same field of view, small network.")] = False,
+    spacing_factor: Annotated[float, typer.Option(min=1.0, help="With --cpu: by how much coarser in-plane.")] = 2.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="With --cpu: patches per batch.")] = 12,
+    plans_name: Annotated[str, typer.Option("-p", "--plans", help="Plans identifier.")] = "nnUNetPlans",
+) -> None:
+    """Write a configuration into the plans file; it never overwrites one.
+
+    Example:  attenscribble configure 501 -c 2d --name 2d_crf05 --set crf_weight=0.05
+
+    Example:  attenscribble configure 501 --cpu --set num_epochs=5
+    """
+    from nnunet_attenscribble.cli.folders import dataset_folder
+    from nnunet_attenscribble.plans import (
+        add_configuration,
+        add_cpu_configuration,
+        describe_difference,
+        read_plans,
+        write_plans,
+    )
+
+    settings = read_assignments(assignments or [])
+    file = dataset_folder("nnUNet_preprocessed", dataset) / f"{plans_name}.json"
+    plans = read_plans(file)
+    if cpu:
+        name = name or f"{base}_cpu"
+        plans = add_cpu_configuration(
+            plans, base, name, spacing_factor=spacing_factor, batch_size=batch_size, settings=settings
+        )
+    elif name is None:
+        raise AttenScribbleError("give the new configuration a name with --name, or use --cpu")
+    elif not settings:
+        raise AttenScribbleError(f"configuration '{name}' would change nothing: give --set FIELD=VALUE, or use --cpu")
+    else:
+        plans = add_configuration(plans, base, name, settings)
+    write_plans(file, plans)
+
+    typer.echo(f"{file.name} of {file.parent.name} has a configuration '{name}', which differs from '{base}' in")
+    for line in describe_difference(plans, base, name):
+        typer.echo(f"  {line}")
+    if cpu:
+        typer.echo(f"Next: nnUNetv2_preprocess -d {dataset} -c {name}")
+    else:
+        typer.echo(f"Next: nnUNetv2_train {dataset} {name} 0 -tr nnUNetTrainerAttenScribble")

@@ -1,0 +1,212 @@
+"""`attenscribble evaluate` and `attenscribble compare`: from predictions to scores, from scores to a table."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.errors import AttenScribbleError
+
+if TYPE_CHECKING:
+    from nnunet_attenscribble.evaluation.summary import Summary
+
+
+class Hd95(str, Enum):
+    """Names of `evaluation.metrics.HD95_DEFINITIONS`, known here without importing it."""
+
+    MONAI = "monai"
+    UNION = "union"
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[
+        Path, typer.Argument(help="Folder of predictions: the output of nnUNetv2_predict, or fold_X/validation.")
+    ],
+    dense_labels: Annotated[Path, typer.Argument(help="Folder of dense labels with the same file names.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the results; by default, that of the predictions.")
+    ] = None,
+    dataset_json: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset-json",
+            help="The dataset.json that names the labels; by default the one beside the predictions, in their model's "
+            "folder or beside the dense labels.",
+        ),
+    ] = None,
+    hd95: Annotated[
+        Hd95,
+        typer.Option(
+            help="monai: the larger of the two directed 95th percentiles. union: the percentile of both directions "
+            "pooled (MedPy, as in the WSL4MIS papers)."
+        ),
+    ] = Hd95.MONAI,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Cases scored side by side; by default, one per processor.")
+    ] = None,
+    all_cases: Annotated[
+        bool, typer.Option("--all-cases", help="Refuse if a dense label has no prediction (by default, a note).")
+    ] = False,
+) -> None:
+    """Score predictions against dense labels: Dice, IoU, HD95, ASSD and volume per case and label.
+
+    Writes attenscribble_summary.json (means, rules and all cases) and attenscribble_metrics.csv (a row per case and
+    label). nnU-Net's own summary.json is left alone: it is scored on the labels of training, which here are scribbles.
+
+    Example:  attenscribble evaluate predictions/ "$nnUNet_raw/Dataset028_ACDCdense/labelsTs"
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
+    from nnunet_attenscribble.evaluation.summary import write_summary
+
+    folder = output or predictions
+    # A missing folder of predictions is reported as such by the evaluation itself.
+    if output is not None or predictions.is_dir():
+        _check_writable(folder)
+    with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
+        task = bar.add_task("Scoring cases", total=None)
+        summary = evaluate_folder(
+            predictions,
+            dense_labels,
+            dataset_json=dataset_json,
+            hd95=hd95.value,
+            workers=workers,
+            all_cases=all_cases,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    files = write_summary(summary, folder)
+    _print_summary(summary)
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
+    for file in files:
+        typer.echo(f"wrote {file}")
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=SUMMARY",
+            help="A model's name and its results: attenscribble_summary.json or the folder that holds it. The folds of "
+            "one model: the same name several times.",
+        ),
+    ],
+    reference: Annotated[
+        list[str],
+        typer.Option("--reference", "-r", metavar="NAME=SUMMARY", help="The fully supervised model to compare with."),
+    ],
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", help="Also write the table: .md, .csv or .json. May be given several times."),
+    ] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression for the subject in a case's name, where subjects have several cases: cases of one "
+            "subject are then resampled and tested as one. By default, every case is a subject."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """Compare models with a fully supervised one, on exactly the same cases, as a Markdown table.
+
+    Example:  attenscribble compare AttenScribble=predictions/scribble --reference nnU-Net=predictions/dense
+    --subject 'patient[0-9]+' -o table.md
+    """
+    from nnunet_attenscribble.evaluation.compare import compare_summaries
+    from nnunet_attenscribble.evaluation.comparison_files import WRITERS, to_markdown
+    from nnunet_attenscribble.evaluation.summary import write_text
+
+    outputs = output or []
+    problems = [
+        f"cannot tell the format of {file}: end its name in {', '.join(WRITERS)}"
+        for file in outputs
+        if file.suffix not in WRITERS
+    ]
+    if problems:
+        raise AttenScribbleError(problems)
+    for file in outputs:
+        _check_writable(file.parent)
+    chosen, others = _read_models(reference), _read_models(models)
+    if len(chosen) != 1:
+        raise AttenScribbleError(f"--reference names several models ({', '.join(chosen)}): there can be one reference")
+    name = next(iter(chosen))
+    if name in others:
+        raise AttenScribbleError(f"{name} is a model and the reference: give it another name or leave one of them out")
+    comparison = compare_summaries(chosen | others, name, subject=subject, seed=seed)
+    for file in outputs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, WRITERS[file.suffix](comparison))
+    typer.echo(to_markdown(comparison))
+
+
+def _read_models(arguments: list[str]) -> dict[str, Summary]:
+    from nnunet_attenscribble.evaluation.compare import pool_folds
+    from nnunet_attenscribble.evaluation.summary import read_summary
+
+    folds: dict[str, list[Summary]] = {}
+    problems = []
+    for argument in arguments:
+        name, separator, path = argument.partition("=")
+        if not separator or not name or not path:
+            problems.append(
+                f"{argument!r} names no model: write NAME=SUMMARY, as in AttenScribble={argument or 'FOLDER'}"
+            )
+            continue
+        try:
+            folds.setdefault(name, []).append(read_summary(Path(path)))
+        except AttenScribbleError as error:
+            problems += error.problems
+    if problems:
+        raise AttenScribbleError(problems)
+    return {name: pool_folds(name, summaries) for name, summaries in folds.items()}
+
+
+def _check_writable(folder: Path) -> None:
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise AttenScribbleError(f"{existing} is a file: give a folder to write into with --output")
+    if not os.access(existing, os.W_OK):
+        raise AttenScribbleError(f"{existing} cannot be written to: give another place with --output")
+
+
+def _print_summary(summary: Summary) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nnunet_attenscribble.evaluation.tables import format_plain
+
+    header, rows = _tabulate(summary)
+    console = Console()
+    if not console.is_terminal:
+        typer.echo(format_plain(header, rows))
+        return
+    table = Table(title=f"{len(summary.cases)} cases, mean ± SD")
+    for column in header:
+        table.add_column(column, justify="left" if column == header[0] else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    from nnunet_attenscribble.evaluation.tables import format_mean_sd
+
+    aggregate = summary.aggregate()
+    rows = []
+    for name, entry in [*aggregate["structures"].items(), ("foreground mean", aggregate["foreground_mean"])]:
+        means = [
+            format_mean_sd(entry[metric]["mean"], entry[metric]["sd"], decimals)
+            for metric, decimals in (("dice", 3), ("hd95_mm", 2), ("assd_mm", 2))
+        ]
+        rows.append([name, *means, *(str(entry[status]) for status in ("missed", "spurious", "absent"))])
+    return ["label", "Dice", "HD95 (mm)", "ASSD (mm)", "missed", "spurious", "absent"], rows

@@ -1,0 +1,35 @@
+"""`attenscribble trainers`: where nnU-Net finds the trainers."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nnunet_attenscribble.cli.app import app
+
+
+def trainers_folder() -> Path:
+    """The installed folder that `nnUNet_extTrainer` must name."""
+    spec = find_spec("nnunet_attenscribble.trainers")
+    assert spec is not None  # it is part of this very package
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@app.command()
+def trainers(
+    names: Annotated[bool, typer.Option("--names", help="Print the names for `nnUNetv2_train -tr` instead.")] = False,
+) -> None:
+    """Print the folder of the trainers, for nnU-Net's environment variable.
+
+    Example:  export nnUNet_extTrainer="$(attenscribble trainers)"
+    """
+    folder = trainers_folder()
+    if names:
+        for file in sorted(folder.glob("nnUNetTrainer*.py")):
+            typer.echo(file.stem)
+    else:
+        typer.echo(folder)

@@ -1,0 +1,121 @@
+"""The weighted sum of AttenScribble's objectives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_attenscribble.losses.attentive_similarity import (
+    AttentiveSimilarityLoss,
+    SimilarityPairLoss,
+    annotated_pairs,
+    grid_labels,
+)
+from nnunet_attenscribble.losses.intensities import rescale_intensities
+from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
+from nnunet_attenscribble.similarity import WindowSimilarity
+
+#: Target value of pixels outside the image, as nnU-Net's data loader writes it.
+PADDING = -1
+
+
+class AttenScribbleLoss(nn.Module):
+    """The regularisers of the full-resolution prediction, and their sum with a segmentation loss.
+
+        L = L_seg + crf_weight * L_crf + similarity_weight * (L_as + pair_weight * L_pair)
+
+    L_pair is there when the similarity is anchored. The CRF acts on the unlabelled pixels inside the image.
+
+    Args:
+        ignore_label: target value of unlabelled pixels.
+        crf: the masked CRF, or None.
+        similarity: the attentive similarity loss, or None.
+        crf_weight, similarity_weight, pair_weight: see above; a pair_weight of 0 leaves L_pair out.
+
+    Reference: Tian, Yang, Gao, "AttenScribble", arXiv 2312.06614.
+    """
+
+    def __init__(
+        self,
+        ignore_label: int,
+        crf: MaskedCRFLoss | None = None,
+        similarity: AttentiveSimilarityLoss | None = None,
+        crf_weight: float = 0.1,
+        similarity_weight: float = 0.1,
+        pair_weight: float = 0.0,
+    ):
+        super().__init__()
+        self.ignore_label = ignore_label
+        self.crf = crf
+        self.similarity = similarity
+        self.pairs = SimilarityPairLoss() if similarity is not None and pair_weight > 0 else None
+        self.crf_weight = crf_weight
+        self.similarity_weight = similarity_weight
+        self.pair_weight = pair_weight
+        #: Factor on the regularisers' weights, for a warm-up.
+        self.strength = 1.0
+
+    def forward(
+        self,
+        segmentation_loss: Tensor,
+        logits: Tensor,
+        target: Tensor,
+        image: Tensor,
+        similarity: WindowSimilarity | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the sum and its terms.
+
+        Args:
+            segmentation_loss: scalar, L_seg.
+            logits: (N, C, *S) at full resolution.
+            target: (N, 1, *S), labels 0..C-1, `ignore_label`, or `PADDING` outside the image.
+            image: (N, M, *S), any intensities.
+            similarity: from the attention block, where there is one.
+
+        Returns:
+            the sum (scalar), and by name each unweighted term and the similarities' means, detached.
+        """
+        total, terms = segmentation_loss, {"segmentation": segmentation_loss}
+        if self.crf is None and self.similarity is None:
+            return total, _detached(terms)
+        with torch.autocast(logits.device.type, enabled=False):
+            probabilities = logits.softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+            inside = target != PADDING
+            if self.crf is not None:
+                scaled = rescale_intensities(image, inside)
+                terms["crf"] = self.crf(probabilities, scaled, target == self.ignore_label, inside)
+                total = total + self.strength * self.crf_weight * terms["crf"]
+            if self.similarity is not None:
+                if similarity is None:
+                    raise ValueError("no similarity given: the network needs an attention block with one")
+                labels = grid_labels(target, similarity.grid, logits.shape[1])
+                single = visible_classes(target, logits.shape[1]) <= 1
+                terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
+                term = terms["similarity"]
+                if self.pairs is not None:
+                    terms["pairs"] = self.pairs(similarity, labels)
+                    term = term + self.pair_weight * terms["pairs"]
+                total = total + self.strength * self.similarity_weight * term
+                terms |= similarity_means(similarity, labels)
+        return total, _detached(terms)
+
+
+def visible_classes(target: Tensor, classes: int) -> Tensor:
+    """How many classes the scribbles of each sample show, (N,) int64; target as in `AttenScribbleLoss`."""
+    flat = target.flatten(1)
+    return torch.stack([(flat == label).any(dim=1) for label in range(classes)]).sum(dim=0)
+
+
+def similarity_means(similarity: WindowSimilarity, labels: Tensor) -> dict[str, Tensor]:
+    """Mean similarity of all pairs, and of annotated pairs of the same and of different classes (NaN without any)."""
+    values = similarity.values.detach()
+    same, different = annotated_pairs(similarity, labels)
+    return {
+        "mean_similarity": values.mean(),
+        "same_class_similarity": (values * same).sum() / same.sum(),
+        "different_class_similarity": (values * different).sum() / different.sum(),
+    }
+
+
+def _detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,220 @@
+"""The attentive similarity loss: positions that the attention finds alike are predicted alike."""
+
+from collections.abc import Sequence
+from math import exp, prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.windows import (
+    check_radius,
+    half_window,
+    overlap_shape,
+    pair_indices,
+    pair_slices,
+    per_axis,
+    position_exponents,
+)
+
+
+class AttentiveSimilarityLoss(nn.Module):
+    """Pairwise energy of the prediction under the learned similarity of neighbours.
+
+        L_as = 1 / (N T) * sum_n sum_i sum_{j in W_r(i), j != i} s_ij * g_ij * (1 - sum_c q_ic q_jc)
+        g_ij = exp(-|pos_i - pos_j|^2 / (2 sigma_position^2))
+
+    with q the prediction resized linearly to the feature grid of T positions. A sample with one visible class adds
+    nothing (it still counts in N) and gives no gradient.
+
+    Args:
+        radius: of the window in grid positions; must equal the similarity's.
+        sigma_position: in grid positions (of the finest spacing, where spacings differ).
+        spacing: of the grid per axis, in any unit; only ratios matter. None: isotropic.
+        detach_similarity: whether the prediction follows a fixed similarity (mode `anchored`) or both learn (`paper`).
+
+    Reference: Tian, Yang, Gao, "AttenScribble", arXiv 2312.06614, L_as.
+    """
+
+    def __init__(
+        self,
+        radius: int | Sequence[int] = 5,
+        sigma_position: float = 6.0,
+        spacing: Sequence[float] | None = None,
+        detach_similarity: bool = False,
+    ):
+        super().__init__()
+        check_radius(radius)
+        if sigma_position <= 0:
+            raise ValueError(f"sigma_position must be positive, got {sigma_position}")
+        self.radius = radius
+        self.sigma_position = sigma_position
+        self.spacing = spacing
+        self.detach_similarity = detach_similarity
+
+    def forward(
+        self,
+        probabilities: Tensor,
+        similarity: WindowSimilarity,
+        single_class: Tensor | None = None,
+        inside: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            probabilities: (N, C, *S) at any resolution.
+            similarity: of the feature grid.
+            single_class: (N,) bool, samples whose scribbles show at most one class. None: none of them.
+            inside: (N, 1, *S), true inside the image. Grid cells that lie outside by more than half form no pair and
+                do not count. None: all inside.
+
+        Returns:
+            scalar, float32 (float64 for float64 probabilities).
+        """
+        ndim = probabilities.ndim - 2
+        radius = tuple(int(r) for r in per_axis(self.radius, ndim, "radius"))
+        if radius != similarity.radius:
+            raise ValueError(f"the loss has radius {radius}, the similarity was computed with {similarity.radius}")
+        spacing = per_axis(1.0 if self.spacing is None else self.spacing, ndim, "spacing")
+        probabilities = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
+        resized = resize_to_grid(probabilities, similarity.grid)
+        values = similarity.values.detach() if self.detach_similarity else similarity.values
+        weight = resized.new_ones(len(resized), *similarity.grid)
+        if inside is not None:
+            weight = (_pool("avg", ndim)(inside.to(resized.dtype), similarity.grid)[:, 0] >= 0.5).to(resized.dtype)
+        count = weight.sum()
+        if single_class is not None:
+            weight = weight * (~single_class).view(-1, *(1,) * ndim)
+        exponents = position_exponents(self.sigma_position, spacing)
+        loss, _, _ = _energy(
+            resized, values.to(resized.dtype), weight, count, list(radius), exponents, values.requires_grad
+        )
+        return loss
+
+
+class SimilarityPairLoss(nn.Module):
+    """Teach the similarity what the scribbles know: balanced loss on pairs of annotated positions.
+
+        1/2 mean over same-class pairs of (1 - s_ij) + 1/2 mean over different-class pairs of s_ij
+
+    each half 0 where there is no such pair. Goes beyond the AttenScribble paper.
+
+    Reference: Ru et al., "Learning Affinity from Attention", CVPR 2022, the affinity loss.
+    """
+
+    def forward(self, similarity: WindowSimilarity, labels: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            similarity: of the feature grid.
+            labels: (N, *grid), the class of a position or a negative value where it is unknown (see `grid_labels`).
+
+        Returns:
+            scalar.
+        """
+        same, different = annotated_pairs(similarity, labels)
+        values = similarity.values
+        alike = ((1 - values) * same).sum() / same.sum().clamp(min=1)
+        unlike = (values * different).sum() / different.sum().clamp(min=1)
+        return 0.5 * (alike + unlike)
+
+
+def annotated_pairs(similarity: WindowSimilarity, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Which in-window pairs are annotated at both ends: (same class, different class), each (N, P) bool."""
+    first, second = pair_indices(similarity.grid, similarity.radius, labels.device)
+    labels = labels.flatten(1)
+    one, other = labels[:, first], labels[:, second]
+    known = (one >= 0) & (other >= 0)
+    return known & (one == other), known & (one != other)
+
+
+def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> Tensor:
+    """Scribbles on the feature grid: the class of each cell in which exactly one class is drawn, -1 elsewhere.
+
+    Args:
+        target: (N, 1, *S) labels; values outside 0..classes-1 are no annotation.
+        grid: to which S is reduced.
+        classes: number of classes.
+
+    Returns:
+        (N, *grid) int64.
+    """
+    target = target[:, 0]
+    labels = torch.full((len(target), *grid), -1, dtype=torch.long, device=target.device)
+    drawn = torch.zeros_like(labels)
+    for label in range(classes):
+        seen = _pool("max", len(grid))((target == label).float()[:, None], tuple(grid))[:, 0] > 0
+        labels.masked_fill_(seen, label)
+        drawn += seen
+    return labels.masked_fill_(drawn != 1, -1)
+
+
+def resize_to_grid(probabilities: Tensor, grid: Sequence[int]) -> Tensor:
+    """Resize (N, C, *S) linearly to (N, C, *grid)."""
+    mode = "bilinear" if len(grid) == 2 else "trilinear"
+    return F.interpolate(probabilities, size=tuple(grid), mode=mode, align_corners=False)
+
+
+def _pool(kind: str, ndim: int):
+    return getattr(F, f"adaptive_{kind}_pool{ndim}d")
+
+
+@torch.library.custom_op("attenscribble::attentive_similarity", mutates_args=())
+def _energy(
+    q: Tensor,
+    values: Tensor,
+    weight: Tensor,
+    count: Tensor,
+    radius: list[int],
+    exponents: list[float],
+    values_need_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Energy and its gradients with respect to the prediction and (if needed) the similarities, in one pass.
+
+    A pair of positions weighs weight_i * weight_j; `count` is what the sum is divided by.
+    """
+    shape = q.shape[2:]
+    q = q.contiguous()
+    grad_q = torch.zeros_like(q)
+    grad_values = torch.zeros_like(values) if values_need_gradient else values.new_empty(0)
+    total = torch.zeros((), dtype=torch.float64, device=q.device)
+    start = 0
+    for offset in half_window(radius, shape):
+        i, j = ((..., *s) for s in pair_slices(offset, shape))
+        size = overlap_shape(offset, shape)
+        here = slice(start, start + prod(size))
+        start = here.stop
+        # Twice, because the sum over i and j meets every unordered pair twice.
+        gaussian = 2 * exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True)))
+        factor = weight[i] * weight[j] * gaussian
+        disagreement = (q[i] * q[j]).sum(dim=1).neg_().add_(1).mul_(factor)
+        if values_need_gradient:
+            grad_values[:, here] = disagreement.flatten(1)
+        similarity = values[:, here].view(-1, *size)
+        total += (similarity * disagreement).sum(dtype=torch.float64)
+        w = (similarity * factor).unsqueeze(1)
+        grad_q[i].addcmul_(w, q[j], value=-1)
+        grad_q[j].addcmul_(w, q[i], value=-1)
+    count = count.where(count > 0, 1)
+    return (total / count).to(q.dtype), grad_q.div_(count), grad_values.div_(count)
+
+
+@_energy.register_fake
+def _(q, values, weight, count, radius, exponents, values_need_gradient):
+    grad_values = torch.empty_like(values) if values_need_gradient else values.new_empty(0)
+    return q.new_empty(()), torch.empty_like(q, memory_format=torch.contiguous_format), grad_values
+
+
+def _setup(ctx, inputs, output):
+    ctx.values_need_gradient = inputs[6]
+    ctx.save_for_backward(output[1], output[2])
+
+
+def _backward(ctx, grad_loss, _, __):
+    grad_q, grad_values = ctx.saved_tensors
+    grad_values = grad_values * grad_loss if ctx.values_need_gradient else None
+    return grad_q * grad_loss, grad_values, None, None, None, None, None
+
+
+_energy.register_autograd(_backward, setup_context=_setup)

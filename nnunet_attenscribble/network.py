@@ -1,0 +1,116 @@
+"""A network as nnU-Net plans it, with the attention block in its encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, prod
+
+from torch import Tensor, nn
+
+from nnunet_attenscribble.attention import SpatialSelfAttention
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.similarity import WindowSimilarity
+
+
+class SpatialAttentionUNet(nn.Module):
+    """A U-Net whose encoder features of one stage pass through an attention block, on their way down and to the
+    decoder.
+
+    The parameters of the planned network keep their names; those of the block are new, under `attention`.
+
+    Args:
+        network: with an encoder of `stages` (and perhaps a `stem`) and a decoder that takes the list of their features.
+        attention: block for the features of the stage.
+        stage: index of the stage.
+    """
+
+    def __init__(self, network: nn.Module, attention: SpatialSelfAttention, stage: int):
+        super().__init__()
+        self.encoder = network.encoder
+        self.decoder = network.decoder
+        self.attention = attention
+        self.attention_stage = stage
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor] | tuple[list[Tensor] | Tensor, WindowSimilarity]:
+        """Predict.
+
+        Returns:
+            logits (N, C, *S), or with deep supervision the list of them from fine to coarse; in training, and if the
+            block has a similarity, the pair (logits, similarity).
+        """
+        skips, similarity = [], None
+        if getattr(self.encoder, "stem", None) is not None:
+            x = self.encoder.stem(x)
+        for index, stage in enumerate(self.encoder.stages):
+            x = stage(x)
+            if index == self.attention_stage:
+                x, similarity = self.attention(x)
+            skips.append(x)
+        logits = self.decoder(skips)
+        return logits if similarity is None else (logits, similarity)
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
+        """Size of all convolutions' feature maps, as nnU-Net's planner counts it; the block's hidden maps included."""
+        size = self.encoder.compute_conv_feature_map_size(input_size)
+        size += self.decoder.compute_conv_feature_map_size(input_size)
+        grid = grid_shape(self.encoder.strides, input_size, self.attention_stage)
+        return size + self.attention.mlp_fc1.out_features * prod(grid)
+
+
+def add_spatial_attention(
+    network: nn.Module,
+    patch_size: Sequence[int],
+    *,
+    stride: int = 4,
+    max_tokens: int = 4096,
+    similarity: str | None = None,
+    radius: int | Sequence[int] = 5,
+) -> SpatialAttentionUNet:
+    """Plug the attention block into a planned network.
+
+    Args:
+        network: with `encoder.stages`, `encoder.strides`, `encoder.output_channels` and a decoder.
+        patch_size: of the network's input.
+        stride, max_tokens: see `attention_stage`.
+        similarity, radius: see `SpatialSelfAttention`.
+
+    Raises:
+        AttenScribbleError: for an architecture without an encoder of stages.
+    """
+    encoder = getattr(network, "encoder", None)
+    if not all(hasattr(encoder, name) for name in ("stages", "strides", "output_channels")) or not hasattr(
+        network, "decoder"
+    ):
+        raise AttenScribbleError(
+            f"network {type(network).__name__} has no encoder of stages for the attention block; use plans with "
+            "PlainConvUNet or ResidualEncoderUNet, or nnUNetTrainerMaskedCRF, which needs no block"
+        )
+    stage = attention_stage(encoder.strides, patch_size, stride, max_tokens)
+    block = SpatialSelfAttention(encoder.output_channels[stage], len(patch_size), similarity, radius)
+    return SpatialAttentionUNet(network, block, stage)
+
+
+def attention_stage(
+    strides: Sequence[int | Sequence[int]], patch_size: Sequence[int], stride: int, max_tokens: int
+) -> int:
+    """First encoder stage whose in-plane stride reaches `stride` and whose grid has at most `max_tokens` positions.
+
+    In-plane are the last two axes. The deepest stage serves where no other does.
+    """
+    for stage in range(len(strides)):
+        in_plane = total_stride(strides, len(patch_size), stage)[-2:]
+        if min(in_plane) >= stride and prod(grid_shape(strides, patch_size, stage)) <= max_tokens:
+            return stage
+    return len(strides) - 1
+
+
+def total_stride(strides: Sequence[int | Sequence[int]], ndim: int, stage: int) -> tuple[int, ...]:
+    """Stride of a stage's grid against the input, per axis."""
+    each = [(s,) * ndim if isinstance(s, int) else tuple(s) for s in strides[: stage + 1]]
+    return tuple(prod(s[axis] for s in each) for axis in range(ndim))
+
+
+def grid_shape(strides: Sequence[int | Sequence[int]], patch_size: Sequence[int], stage: int) -> tuple[int, ...]:
+    """Grid of a stage's features for an input of this size."""
+    total = total_stride(strides, len(patch_size), stage)
+    return tuple(ceil(size / s) for size, s in zip(patch_size, total, strict=True))

@@ -1,0 +1,102 @@
+"""AttenScribble in the form in which nnU-Net calls a loss: loss(output, target)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_attenscribble.losses.attenscribble import PADDING, AttenScribbleLoss
+
+
+def treat_padding(target: Tensor, padding: str, ignore_label: int) -> tuple[Tensor, Tensor | None]:
+    """Turn pixels outside the image into what the segmentation loss shall see.
+
+    Args:
+        target: (N, 1, *S) with `PADDING` outside the image.
+        padding: `background`, `ignore` or `balanced`: background whose weights add up to the number of background
+            pixels in the batch, so that however much padding there is it counts no more than what was drawn. No
+            padding pixel counts more than a drawn one.
+        ignore_label: of the dataset.
+
+    Returns:
+        the target without `PADDING`, and the pixels' weights (N, 1, *S) or None where all weigh 1.
+    """
+    outside = target == PADDING
+    if padding == "ignore":
+        return target.masked_fill(outside, ignore_label), None
+    if padding == "background":
+        return target.masked_fill(outside, 0), None
+    weight = ((target == 0).sum() / outside.sum().clamp(min=1)).clamp(max=1)
+    return target.masked_fill(outside, 0), torch.where(outside, weight, 1.0)
+
+
+class ScribbleObjective(nn.Module):
+    """The loss of a training: segmentation at every scale, regularisers at full resolution.
+
+    nnU-Net hands its loss the network's output and the target only. What else the regularisers need is either in the
+    output (the similarity) or given beforehand (the image); without an image, as in nnU-Net's validation, the
+    regularisers rest.
+
+    Args:
+        segmentation: loss(logits, target, weight).
+        scale_weights: of the deep supervision outputs, or None without deep supervision.
+        regularised: the weighted sum.
+        padding: see `treat_padding`.
+    """
+
+    def __init__(
+        self,
+        segmentation: nn.Module,
+        scale_weights: Sequence[float] | None,
+        regularised: AttenScribbleLoss,
+        padding: str,
+    ):
+        super().__init__()
+        self.segmentation = segmentation
+        self.scale_weights = scale_weights
+        self.regularised = regularised
+        self.padding = padding
+        self.terms: list[dict[str, Tensor]] = []
+        self._image: Tensor | None = None
+
+    @contextmanager
+    def given(self, image: Tensor) -> Iterator[None]:
+        """Within this context the loss is that of this batch's images, (N, M, *S), and its terms are recorded."""
+        self._image = image
+        try:
+            yield
+        finally:
+            self._image = None
+
+    def forward(self, output: Tensor | list[Tensor] | tuple, target: Tensor | list[Tensor]) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            output: logits (N, C, *S), or a list of them per scale, or the pair of either with the similarity.
+            target: (N, 1, *S), or a list of them per scale; labels, the ignore label, or `PADDING`.
+        """
+        logits, similarity = output if isinstance(output, tuple) else (output, None)
+        if self.scale_weights is None:
+            logits, target = [logits], [target]
+        weights = self.scale_weights or [1.0]
+        segmentation = sum(
+            weight * self.segmentation(z, *treat_padding(t, self.padding, self.regularised.ignore_label))
+            for weight, z, t in zip(weights, logits, target, strict=True)
+            if weight != 0
+        )
+        if self._image is None:
+            return segmentation
+        image = self._image.to(logits[0].device, non_blocking=True)
+        total, terms = self.regularised(segmentation, logits[0], target[0], image, similarity)
+        terms["annotated"] = ((target[0] != PADDING) & (target[0] != self.regularised.ignore_label)).float().mean()
+        self.terms.append(terms | {"total": total.detach()})
+        return total
+
+    def take_terms(self) -> dict[str, float]:
+        """Means of the terms recorded since the last call; a term that was never defined is NaN."""
+        terms, self.terms = self.terms, []
+        names = dict.fromkeys(name for step in terms for name in step)
+        return {name: torch.stack([step[name].float() for step in terms]).nanmean().item() for name in names}

@@ -1,0 +1,162 @@
+"""Configurations added to a plans file: settings of the method, and a small network for the CPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.settings import KEY, AttenScribbleSettings
+
+CPU_FEATURES = (16, 32, 64, 128, 128)
+
+
+def resolve_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration with everything it inherits, as nnU-Net resolves it.
+
+    Raises:
+        AttenScribbleError: for a name that the plans do not hold, or circular inheritance.
+    """
+    chain: list[str] = []
+    merged: dict[str, Any] = {}
+    following: str | None = name
+    while following is not None:
+        if following not in plans["configurations"]:
+            known = ", ".join(plans["configurations"])
+            raise AttenScribbleError(f"plans: no configuration '{following}'; there are {known}")
+        if following in chain:
+            raise AttenScribbleError(f"plans: configuration '{name}' inherits from itself: {' <- '.join(chain)}")
+        chain.append(following)
+        own = plans["configurations"][following]
+        merged = {**own, **merged}
+        following = own.get("inherits_from")
+    return deepcopy(merged)
+
+
+def add_configuration(
+    plans: Mapping[str, Any],
+    base: str,
+    name: str,
+    settings: Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Plans with one configuration more, which inherits from another.
+
+    Args:
+        plans: content of a plans file; not changed.
+        base: configuration to inherit from.
+        name: of the new one.
+        settings: fields of `AttenScribbleSettings`, on top of those that the base carries.
+        changes: further keys of the configuration.
+
+    Raises:
+        AttenScribbleError: if the name is taken, the base unknown, or a setting refused.
+    """
+    inherited = resolve_configuration(plans, base).get(KEY, {})
+    if name in plans["configurations"]:
+        raise AttenScribbleError(f"plans: there is a configuration '{name}' already; choose another name with --name")
+    merged = {**inherited, **settings}
+    AttenScribbleSettings.from_mapping(merged)
+    new = {"inherits_from": base, **(changes or {})}
+    if merged:
+        new[KEY] = merged
+    return {**plans, "configurations": {**plans["configurations"], name: new}}
+
+
+def add_cpu_configuration(
+    plans: Mapping[str, Any],
+    base: str = "2d",
+    name: str = "2d_cpu",
+    *,
+    spacing_factor: float = 2.0,
+    batch_size: int = 12,
+    features: Sequence[int] = CPU_FEATURES,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Plans with a configuration small enough for training on a CPU.
+
+    The in-plane spacing becomes coarser by `spacing_factor` and the patch smaller by the same, so that it covers what
+    the planned one covers: trained from scribbles, a network that does not see the whole slice finds the organ in many
+        places.
+    The network has one stage per entry of `features`, two convolutions each.
+
+    Args:
+        plans, base, name, settings: see `add_configuration`. The base may be 2D or 3D; the slice axis stays as planned.
+        spacing_factor: 1 leaves the spacing.
+        batch_size: patches per batch.
+        features: channels per stage.
+    """
+    planned = resolve_configuration(plans, base)
+    architecture = deepcopy(planned["architecture"])
+    arguments = architecture["arch_kwargs"]
+    ndim = len(planned["patch_size"])
+    stages = min(len(features), arguments["n_stages"])
+    strides = arguments["strides"][:stages]
+    arguments |= {
+        "n_stages": stages,
+        "features_per_stage": list(features[:stages]),
+        "kernel_sizes": arguments["kernel_sizes"][:stages],
+        "strides": strides,
+        "n_conv_per_stage_decoder": [2] * (stages - 1) if "n_conv_per_stage" in arguments else [1] * (stages - 1),
+    }
+    for key in ("n_conv_per_stage", "n_blocks_per_stage"):
+        if key in arguments:
+            arguments[key] = arguments[key][:stages] if key == "n_blocks_per_stage" else [2] * stages
+
+    in_plane = [axis >= ndim - 2 for axis in range(ndim)]
+    factors = [spacing_factor if coarse else 1.0 for coarse in in_plane]
+    steps = [prod(stride[axis] for stride in strides) for axis in range(ndim)]
+    sizes = zip(planned["patch_size"], factors, steps, strict=True)
+    changes = {
+        "data_identifier": f"{plans['plans_name']}_{name}",
+        "spacing": [s * f for s, f in zip(planned["spacing"], factors, strict=True)],
+        "patch_size": [ceil(size / factor / step) * step for size, factor, step in sizes],
+        "median_image_size_in_voxels": [
+            size / f for size, f in zip(planned["median_image_size_in_voxels"], factors, strict=True)
+        ],
+        "batch_size": batch_size,
+        "architecture": architecture,
+    }
+    return add_configuration(plans, base, name, settings or {}, changes)
+
+
+def describe_difference(plans: Mapping[str, Any], base: str, name: str) -> list[str]:
+    """What a configuration changes against another, one line per value."""
+    old, new = _flatten(resolve_configuration(plans, base)), _flatten(resolve_configuration(plans, name))
+    keys = [key for key in dict.fromkeys([*old, *new]) if key != "inherits_from" and old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in keys]
+
+
+def read_plans(file: Path) -> dict[str, Any]:
+    """Read a plans file.
+
+    Raises:
+        AttenScribbleError: where there is none, or it is no plans file.
+    """
+    try:
+        plans = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise AttenScribbleError(f"no plans file {file}: run nnUNetv2_plan_and_preprocess first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AttenScribbleError(f"{file} is not valid JSON ({error}): plan the dataset again") from None
+    if "configurations" not in plans:
+        raise AttenScribbleError(f"{file} is no plans file: it has no 'configurations'")
+    return plans
+
+
+def write_plans(file: Path, plans: Mapping[str, Any]) -> None:
+    """Replace a plans file in one step."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(plans, indent=4))
+    part.replace(file)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,153 @@
+"""Every number of the method, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+#: Key of a plans file's configuration under which the settings stand.
+KEY = "attenscribble"
+
+_CHOICES = {
+    "padding": ("balanced", "background", "ignore"),
+    "similarity_mode": ("anchored", "paper"),
+}
+_NOT_NEGATIVE = ("crf_weight", "similarity_weight", "pair_weight", "warmup_epochs")
+_POSITIVE = ("crf_sigma_position", "crf_sigma_intensity", "similarity_sigma_position")
+_COUNTS = ("attention_stride", "attention_max_tokens")
+_OPTIONAL_COUNTS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
+_WHOLE = ("warmup_epochs",)
+_RADII = ("crf_radius", "similarity_radius")
+
+
+@dataclass(frozen=True)
+class AttenScribbleSettings:
+    """Settings of a training, read from the key `attenscribble` of a configuration in the plans file.
+
+    Attributes:
+        padding: what pixels outside the image count as in the segmentation loss: `background` (as in nnU-Net),
+            `ignore`, or `balanced`, background with at most the total weight of the scribbled background.
+        crf_weight: of the masked CRF.
+        crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
+            along an axis of coarser spacing the window reaches as far in mm.
+        crf_sigma_position: in in-plane pixels.
+        crf_sigma_intensity: after each channel's 1st and 99th percentile became 0 and 1.
+        similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
+            the similarity learns from the scribbles.
+        similarity_weight: of the attentive similarity (and of the pair loss with it).
+        pair_weight: of the pair loss relative to the attentive similarity; `anchored` only.
+        similarity_radius: of its window in feature-grid positions; one number or one per axis, as `crf_radius`.
+        similarity_sigma_position: in feature-grid positions.
+        attention_stride: in-plane stride of the encoder stage that gets the attention block.
+        attention_max_tokens: a stage with more positions than this is passed over for a deeper one.
+        warmup_epochs: epochs in which the regularisers' weights rise linearly to their values.
+        num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch: None leaves nnU-Net's own.
+    """
+
+    padding: str = "balanced"
+    crf_weight: float = 0.1
+    crf_radius: int | tuple[int, ...] = 5
+    crf_sigma_position: float = 6.0
+    crf_sigma_intensity: float = 0.1
+    similarity_mode: str = "anchored"
+    similarity_weight: float = 0.1
+    pair_weight: float = 10.0
+    similarity_radius: int | tuple[int, ...] = 5
+    similarity_sigma_position: float = 6.0
+    attention_stride: int = 4
+    attention_max_tokens: int = 4096
+    warmup_epochs: int = 0
+    num_epochs: int | None = None
+    num_iterations_per_epoch: int | None = None
+    num_val_iterations_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, all of them at once."""
+        for name in _RADII:  # JSON knows lists only
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        problems = [problem for field in fields(self) if (problem := _problem(field.name, getattr(self, field.name)))]
+        if problems:
+            raise AttenScribbleError(problems)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> AttenScribbleSettings:
+        """Settings with some fields given; unknown names are refused.
+
+        Raises:
+            AttenScribbleError: for every unknown field and every value out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        problems = [
+            f"settings: unknown field '{name}' (value {value!r}); fields are {', '.join(known)}"
+            for name, value in values.items()
+            if name not in known
+        ]
+        try:
+            settings = cls(**{name: value for name, value in values.items() if name in known})
+        except AttenScribbleError as error:
+            problems += error.problems
+        if problems:
+            raise AttenScribbleError(problems)
+        return settings
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> AttenScribbleSettings:
+        """Settings from one configuration of a plans file, inheritance already resolved."""
+        values = configuration.get(KEY, {})
+        if not isinstance(values, Mapping):
+            raise AttenScribbleError(f"settings: the key '{KEY}' must hold an object of fields, not {values!r}")
+        return cls.from_mapping(values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, as they would stand in a plans file."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def window_radius(radius: int | Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
+    """Radius per axis. One number reaches equally far in mm along every axis, and not at all where a voxel is longer
+    than that.
+
+    Args:
+        radius: positions along the axes of the finest spacing, or one number per axis, which is taken as it is.
+        spacing: per axis.
+    """
+    if isinstance(radius, int):
+        return tuple(int(radius * min(spacing) / s + 1e-6) for s in spacing)
+    if len(radius) != len(spacing):
+        raise AttenScribbleError(f"settings: radius {list(radius)} has {len(radius)} entries for {len(spacing)} axes")
+    return tuple(radius)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _problem(name: str, value: Any) -> str | None:
+    """What is wrong with a value, or None."""
+    expected = None
+    if name in _CHOICES and value not in _CHOICES[name]:
+        expected = f"one of {', '.join(_CHOICES[name])}"
+    elif name in _WHOLE and not (_is_whole(value) and value >= 0):
+        expected = "a whole number of at least 0"
+    elif name in _NOT_NEGATIVE and not (_is_number(value) and 0 <= value < float("inf")):
+        expected = "a number of at least 0"
+    elif name in _POSITIVE and not (_is_number(value) and 0 < value < float("inf")):
+        expected = "a number above 0"
+    elif name in _COUNTS and not (_is_whole(value) and value >= 1):
+        expected = "a whole number of at least 1"
+    elif name in _OPTIONAL_COUNTS and value is not None and not (_is_whole(value) and value >= 1):
+        expected = "a whole number of at least 1, or null for nnU-Net's own"
+    elif name in _RADII:
+        values = value if isinstance(value, tuple) else (value,)
+        if not values or not all(_is_whole(v) and v >= 0 for v in values):
+            expected = "a whole number of at least 0, or one per axis"
+    return None if expected is None else f"settings: {name} is {value!r}, must be {expected}"

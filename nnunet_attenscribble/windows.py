@@ -1,0 +1,94 @@
+"""Pairs of grid positions that see each other through a window, each pair once.
+
+A window of radius (r_1, ..., r_D) holds (2 r_1 + 1) ... (2 r_D + 1) positions. Of the offsets from its centre one
+half mirrors the other, so a loss over unordered pairs visits the lexicographically positive half and serves both ends
+at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
+from math import prod
+
+import torch
+from torch import Tensor
+
+Offset = tuple[int, ...]
+Slices = tuple[slice, ...]
+
+
+def half_window(radius: Sequence[int], shape: Sequence[int]) -> list[Offset]:
+    """Offsets of one half of the window that fit into a grid of this shape, in lexicographic order.
+
+    Args:
+        radius: per axis, in grid positions; 0 switches an axis off.
+        shape: grid, so that offsets which no pair on it has are left out.
+    """
+    reach = [min(r, size - 1) for r, size in zip(radius, shape, strict=True)]
+    zero = (0,) * len(reach)
+    return [offset for offset in product(*(range(-r, r + 1) for r in reach)) if offset > zero]
+
+
+def pair_slices(offset: Offset, shape: Sequence[int]) -> tuple[Slices, Slices]:
+    """Index the positions i and their partners j = i + offset; both views have the same shape.
+
+    Returns:
+        (slices of i, slices of j), one slice per axis.
+    """
+    first = tuple(slice(max(0, -o), size - max(0, o)) for o, size in zip(offset, shape, strict=True))
+    second = tuple(slice(max(0, o), size - max(0, -o)) for o, size in zip(offset, shape, strict=True))
+    return first, second
+
+
+def overlap_shape(offset: Offset, shape: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the set of positions whose partner at this offset lies on the grid."""
+    return tuple(size - abs(o) for o, size in zip(offset, shape, strict=True))
+
+
+def pair_count(grid: Sequence[int], radius: Sequence[int]) -> int:
+    """Number of unordered in-window pairs on the grid."""
+    return sum(prod(overlap_shape(offset, grid)) for offset in half_window(radius, grid))
+
+
+@lru_cache(maxsize=4)
+def pair_indices(grid: tuple[int, ...], radius: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Flat positions (i, j) of all in-window pairs, offset by offset as `half_window` lists them.
+
+    Returns:
+        two int64 tensors of shape (P,), P as `pair_count`. They depend on nothing but the arguments and must not be
+        written to.
+    """
+    positions = torch.arange(prod(grid), device=device).view(grid)
+    slices = [pair_slices(offset, grid) for offset in half_window(radius, grid)]
+    if not slices:
+        nothing = positions.new_empty(0)
+        return nothing, nothing
+    first = torch.cat([positions[i].flatten() for i, _ in slices])
+    second = torch.cat([positions[j].flatten() for _, j in slices])
+    return first, second
+
+
+def per_axis(value: float | Sequence[float], ndim: int, name: str) -> tuple:
+    """One value for all axes, or one per axis, as a tuple of length `ndim`."""
+    values = (value,) * ndim if isinstance(value, (int, float)) else tuple(value)
+    if len(values) != ndim:
+        raise ValueError(f"{name} has {len(values)} entries for {ndim} spatial axes: {values}")
+    return values
+
+
+def check_radius(radius: int | Sequence[int]) -> None:
+    """Refuse a radius that is negative or not whole."""
+    values = (radius,) if isinstance(radius, (int, float)) else tuple(radius)
+    if any(r < 0 or int(r) != r for r in values):
+        raise ValueError(f"radius must be whole and not negative, got {radius}")
+
+
+def position_exponents(sigma: float, spacing: Sequence[float]) -> list[float]:
+    """Per axis, the factor e such that the positional Gaussian of an offset o is exp(-sum_d e_d o_d^2).
+
+    Positions are measured in units of the finest spacing, which on a stack of thick slices is the in-plane one.
+    """
+    finest = min(spacing)
+    return [(s / finest) ** 2 / (2 * sigma**2) for s in spacing]

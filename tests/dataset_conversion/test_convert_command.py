@@ -1,0 +1,85 @@
+"""`attenscribble convert acdc` as it is typed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from nnunet_attenscribble.cli import main
+
+
+@pytest.fixture
+def attenscribble(monkeypatch, capsys, tmp_path):
+    """Run the command: (exit code, stdout, stderr)."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(variable, raising=False)  # they make rich take a file for a terminal
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["attenscribble", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_it_tells_what_it_wrote_and_what_comes_next(tmp_path, attenscribble, write_acdc):
+    folder, scribbles = write_acdc()
+    code, out, err = attenscribble("convert", "acdc", folder, "--scribbles", scribbles, "-d", 501, "--workers", 1)
+    assert code == 0
+    assert f"{tmp_path / 'nnUNet_raw' / 'Dataset501_ACDC'}  (10 training cases)" in out
+    assert "Scribbled:" in out
+    assert out.splitlines()[-1].strip() == "nnUNetv2_plan_and_preprocess -d 501 502 -c 2d --verify_dataset_integrity"
+    assert "export" not in out  # the environment names the folders already
+    assert err.splitlines()[-1] == "Writing: 10 of 10"  # plain lines, since stderr is no terminal here
+    for dataset in ("Dataset501_ACDC", "Dataset502_ACDCDense"):
+        assert (tmp_path / "nnUNet_preprocessed" / dataset / "splits_final.json").is_file()
+
+
+def test_coverage_by_class(attenscribble, write_acdc, dense, strokes):
+    folder, scribbles = write_acdc()
+    _, out, _ = attenscribble("convert", "acdc", folder, "-s", scribbles, "-d", 501, "--workers", 1)
+    for value, label in enumerate(("background", "RV", "MYO", "LV")):
+        assert f"{label} {100 * (strokes == value).sum() / (dense == value).sum():.2f} %" in out
+    assert f"{100 * (strokes != 4).mean():.2f} % of all voxels" in out
+
+
+def test_folders_by_option(tmp_path, attenscribble, write_acdc, monkeypatch):
+    monkeypatch.delenv("nnUNet_raw")
+    monkeypatch.delenv("nnUNet_preprocessed")
+    folder, scribbles = write_acdc()
+    code, out, _ = attenscribble(
+        *("convert", "acdc", folder, "-s", scribbles, "-d", 7, "--raw", tmp_path / "mine", "--no-dense", "--workers", 1)
+    )
+    assert code == 0
+    assert f'export nnUNet_raw="{tmp_path / "mine"}"' in out
+    assert [entry.name for entry in (tmp_path / "mine").iterdir()] == ["Dataset007_ACDC"]
+
+
+def test_a_first_timers_error_is_one_line(attenscribble, write_acdc, monkeypatch):
+    folder, scribbles = write_acdc()
+    monkeypatch.delenv("nnUNet_raw")
+    code, out, err = attenscribble("convert", "acdc", folder, "-s", scribbles, "-d", 501)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: nnUNet_raw is not set: export nnUNet_raw=")
+    assert len(err.splitlines()) == 1
+
+
+def test_an_id_with_trained_models_is_in_use(tmp_path, attenscribble, write_acdc):
+    folder, scribbles = write_acdc()
+    (tmp_path / "nnUNet_results" / "Dataset501_Hearts").mkdir(parents=True)
+    code, _, err = attenscribble("convert", "acdc", folder, "-s", scribbles, "-d", 501, "--workers", 1)
+    assert code == 2
+    assert err.splitlines()[-1].startswith(
+        f"error: {tmp_path / 'nnUNet_results' / 'Dataset501_Hearts'}: has the dataset ID"
+    )
+
+
+def test_help_has_an_example(attenscribble):
+    code, out, _ = attenscribble("convert", "acdc", "--help")
+    assert code == 0
+    assert "attenscribble convert acdc ACDC/database/training" in " ".join(out.split())

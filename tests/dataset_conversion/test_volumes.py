@@ -1,0 +1,133 @@
+"""Reading what may be broken, and comparing grids."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunet_attenscribble.dataset_conversion.volumes import (
+    geometry_problems,
+    has_consistent_header,
+    label_values,
+    read_volume,
+    write_volume,
+)
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def _shorten(data: bytes) -> bytes:
+    return data[: len(data) * 2 // 3]
+
+
+def _flip_a_byte(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage", "told"),
+    [
+        pytest.param(".nii.gz", _shorten, "truncated or corrupt", id="truncated gzip"),
+        pytest.param(".nii.gz", _flip_a_byte, "truncated or corrupt", id="flipped byte"),
+        pytest.param(".nii.gz", lambda data: data[:-9], "truncated or corrupt", id="end of checksum missing"),
+        pytest.param(".nii.gz", gzip.decompress, "is not gzip data", id="not gzip"),
+        pytest.param(".nii.gz", lambda data: b"", "is empty", id="empty"),
+        pytest.param(".nii.gz", lambda data: gzip.compress(b"x" * 500), "not an image", id="no image inside"),
+        pytest.param(
+            ".nii.gz",
+            lambda data: gzip.compress(_shorten(gzip.decompress(data))),
+            "ends before its last voxel",
+            id="truncated, then compressed",
+        ),
+        pytest.param(".nii", _shorten, "ends before its last voxel", id="truncated plain file"),
+        pytest.param(".nii", lambda data: b"hello", "not an image", id="text"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, scan, capfd, ending, damage, told):
+    file = tmp_path / f"scan ä{ending}"
+    sitk.WriteImage(scan(0), file)
+    read_volume(file, str(file))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(AttenScribbleError) as caught:
+        read_volume(file, str(file))
+    assert str(file) in str(caught.value)
+    assert told in str(caught.value)
+    assert capfd.readouterr().err == ""  # nothing from C++ between the lines
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    for file, told in [(tmp_path / "no.nii.gz", "does not exist"), (tmp_path, "cannot be read")]:
+        with pytest.raises(AttenScribbleError, match=told):
+            read_volume(file, str(file))
+
+
+def test_several_gzip_streams_and_padding_are_fine(tmp_path, scan):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(scan(0), file)
+    plain = gzip.decompress(file.read_bytes())
+    file.write_bytes(gzip.compress(plain[:400]) + gzip.compress(plain[400:]) + b"\0" * 512)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+
+
+def test_frames_and_colours_are_refused(tmp_path):
+    for image, told in [
+        (sitk.Image([3, 3, 3, 2], sitk.sitkUInt8), "4 dimensions"),
+        (sitk.Image([3, 3], sitk.sitkVectorUInt8, 3), "several components"),
+    ]:
+        with pytest.raises(AttenScribbleError, match=f"it: has {told}"):
+            read_volume(image, "it")
+
+
+def test_label_values_must_be_integers(volume):
+    whole = label_values(volume(2.0, np.float32), "it")
+    assert np.issubdtype(whole.dtype, np.integer)
+    assert (whole == 2).all()
+    for value in (0.5, np.nan, np.inf):
+        with pytest.raises(AttenScribbleError, match=f"it: label values that are not integers \\({value}\\)"):
+            label_values(volume(value, np.float32), "it")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, None),
+        ({"spacing": (1.5 * 1.0005, 1.25, 8.0)}, None),
+        ({"spacing": (1.5 * 1.002, 1.25, 8.0)}, "spacing"),
+        ({"origin": (-103.6, 20.25, 7.0)}, None),
+        ({"origin": (-103.3, 20.25, 7.0)}, "origin"),
+        ({"direction": (1, 0, 0, 0, 1, 0, 0, 0, 1)}, "direction"),
+        ({"size": (5, 6, 4)}, "size"),
+        ({"size": (6, 5, 4), "spacing": (1.25, 1.5, 8.0)}, "spacing"),
+    ],
+)
+def test_grids_are_compared(volume, change, told):
+    problems = geometry_problems(volume(), volume(**change), "scribble.nii", "image.nii")
+    assert len(problems) == (told is not None)
+    for problem in problems:
+        assert problem.startswith(f"scribble.nii: {told} (")
+        assert "of image.nii" in problem
+
+
+def test_an_sform_of_unit_scale_is_noticed(tmp_path, volume):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(volume(), file)
+    assert has_consistent_header(read_volume(file, ""))
+    header = bytearray(gzip.decompress(file.read_bytes()))
+    header[280:328] = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32).tobytes()  # srow_x, _y, _z
+    file.write_bytes(gzip.compress(bytes(header)))
+    image = read_volume(file, "")
+    assert image.GetSpacing() == (1.5, 1.25, 8.0)
+    assert not has_consistent_header(image)
+
+
+def test_a_file_that_did_not_arrive_whole_is_an_error(tmp_path, scan, monkeypatch):
+    def write_half(image, path, **options):  # what ITK leaves on a full disk, in silence
+        Path(path).write_bytes(gzip.compress(b"x" * 1000)[:-10])
+
+    monkeypatch.setattr(sitk, "WriteImage", write_half)
+    with pytest.raises(OSError, match=r"a\.nii\.gz was not written completely"):
+        write_volume(scan(0), tmp_path / "a.nii.gz")

@@ -1,0 +1,126 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from nnunet_attenscribble.evaluation.summary import METRICS_FILE, SUMMARY_FILE, read_summary
+from typer.testing import CliRunner
+
+from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+
+
+@pytest.fixture
+def evaluated(folders):
+    predictions, dense = folders
+    run("evaluate", predictions, dense, "--workers", 1)
+    return predictions
+
+
+def test_evaluate_prints_a_table_and_writes_beside_the_predictions(folders):
+    predictions, dense = folders
+    (predictions / "summary.json").write_text("nnU-Net's own")
+    result = run("evaluate", predictions, dense, "--workers", 1)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["label", "Dice", "HD95", "(mm)", "ASSD", "(mm)", "missed", "spurious", "absent"]
+    assert lines[1].split() == [
+        *["RV", "0.750", "±", "0.000", "1.00", "±", "0.00"],
+        *lines[1].split()[7:10],
+        "0",
+        "0",
+        "0",
+    ]
+    assert lines[2].split() == ["MYO", "1.000", "±", "0.000", "0.00", "±", "0.00", "0.00", "±", "0.00", "0", "0", "0"]
+    assert lines[3].startswith("foreground mean")
+    assert "note: Slices lie up to 10 mm apart: HD95 moves in steps of the slice distance" in result.stdout
+    assert f"wrote {predictions / SUMMARY_FILE}" in result.stdout
+    assert read_summary(predictions).cases["a"]["RV"].dice == pytest.approx(0.75)
+    assert (predictions / METRICS_FILE).read_text().count("\n") == 1 + 3 * 2
+    assert (predictions / "summary.json").read_text() == "nnU-Net's own"
+    assert not (dense / SUMMARY_FILE).exists()
+
+
+def test_options_of_evaluate(folders, tmp_path, write_dataset_json):
+    write_dataset_json(tmp_path / "coding", {"background": 0, "heart": [1, 2]})
+    arguments = ["-o", tmp_path / "a" / "b", "--dataset-json", tmp_path / "coding", "--hd95", "union", "--all-cases"]
+    assert run("evaluate", *folders, *arguments, "--workers", 1).exit_code == 0
+    summary = read_summary(tmp_path / "a" / "b")
+    assert (summary.names, summary.hd95) == (["heart"], "union")
+    assert not (folders[0] / SUMMARY_FILE).exists()
+    assert run("evaluate", *folders, "--hd95", "max").exit_code == 2
+    assert run("evaluate", *folders, "--workers", 0).exit_code == 2
+
+
+def test_nothing_is_written_if_a_case_cannot_be_scored(folders, tmp_path):
+    (folders[0] / "c.nii.gz").write_text("no image")
+    with pytest.raises(AttenScribbleError, match="cannot be read"):
+        run("evaluate", *folders, "-o", tmp_path / "out", "--workers", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_cannot_be_written_to_are_told_first(folders, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(AttenScribbleError, match=r"file is a file: give a folder"):
+            run("evaluate", *folders, "-o", place)
+
+
+def test_compare(evaluated, tmp_path):
+    shutil.copytree(evaluated, tmp_path / "copy")
+    files = [tmp_path / "new" / f"table{suffix}" for suffix in (".md", ".csv", ".json")]
+    outputs = [argument for file in files for argument in ("-o", file)]
+    result = run("compare", f"scribble={evaluated / SUMMARY_FILE}", "-r", f"dense={tmp_path / 'copy'}", *outputs)
+    assert result.exit_code == 0
+    assert "| scribble | 0.875 [0.875, 0.875] | 100.0 % |" in result.stdout
+    assert files[0].read_text(encoding="utf-8") == result.stdout[:-1]
+    assert files[1].read_text().startswith("model,structure,metric,")
+    assert json.loads(files[2].read_text())["reference"] == "dense"
+
+
+def test_errors_of_compare(evaluated, tmp_path):
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "fold_0" / "summary.json").write_text(json.dumps({"metric_per_case": []}))
+    with pytest.raises(AttenScribbleError) as caught:
+        run("compare", "folder", "=x", "a=", f"b={tmp_path / 'fold_0'}", "-r", f"dense={evaluated}")
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "'folder' names no model",
+        "'=x' names no model",
+        "'a=' names no model",
+        f"no {SUMMARY_FILE} at {tmp_path / 'fold_0'}",
+    ]
+    own = f"own={evaluated}"
+    for arguments, message in (
+        ([own, "-r", own], "own is a model and the reference"),
+        ([own, "-r", f"a={evaluated}", "-r", f"b={evaluated}"], "--reference names several models"),
+        ([own, own, "-r", f"dense={evaluated}"], "own has several summaries with the cases a, b, c"),
+        ([own, "-r", f"dense={evaluated}", "-o", "table.txt"], "end its name in .md, .csv, .json"),
+    ):
+        with pytest.raises(AttenScribbleError) as caught:
+            run("compare", *arguments)
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_help_shows_an_example(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example:  attenscribble {command} " in result.stdout
+
+
+def test_the_installed_command(folders):
+    predictions, dense = folders
+    program = [sys.executable, "-c", "from nnunet_attenscribble.cli import main; main()"]
+    failed = subprocess.run(
+        [*program, "evaluate", predictions, dense / "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 2
+    assert failed.stdout == ""
+    assert failed.stderr == (
+        f"error: no dense labels to compare with: {dense / 'nowhere'} is not a folder; give a folder of dense labels\n"
+    )

@@ -1,0 +1,223 @@
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries, pool_folds
+from nnunet_attenscribble.evaluation.comparison_files import to_csv, to_json, to_markdown
+from nnunet_attenscribble.evaluation.metrics import StructureScores
+from nnunet_attenscribble.evaluation.structures import Structure
+from nnunet_attenscribble.evaluation.summary import Summary
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+INF = math.inf
+RV, MYO = Structure("RV", (1,)), Structure("MYO", (2,))
+
+
+def make_scores(dice, distance, dense=100):
+    if distance == INF:
+        return StructureScores("missed", 0.0, 0.0, INF, INF, -dense / 1000, 0, dense)
+    return StructureScores("present", dice, dice / (2 - dice), distance, distance / 2, 0.0, dense, dense)
+
+
+def make_summary(dice, distance, structures=(RV, MYO), cases=None, **changes):
+    """A summary from (cases, structures) of Dice and of HD95."""
+    cases = cases or [f"patient{index // 2:03d}_frame{index % 2:02d}" for index in range(len(dice))]
+    scores = {
+        case: {structure.name: make_scores(*values) for structure, *values in zip(structures, *rows, strict=True)}
+        for case, *rows in zip(cases, dice, distance, strict=True)
+    }
+    settings = {
+        "shapes": dict.fromkeys(cases, (4, 5, 6)),
+        "spacings": dict.fromkeys(cases, (10.0, 1.5, 1.5)),
+        "notes": ("Slices lie up to 10 mm apart.",),
+    }
+    return Summary(structures, scores, **(settings | changes))
+
+
+DENSE = make_summary([[0.9, 0.8], [0.9, 0.8], [0.7, 0.8], [0.9, 0.8]], [[2, 4], [2, 4], [4, 4], [4, 4]])
+SCRIBBLE = make_summary([[0.9, 0.6], [0.8, 0.6], [0.0, 0.6], [0.8, 0.6]], [[3, 8], [3, 8], [INF, 8], [6, 8]])
+
+
+def test_rows_by_hand():
+    comparison = compare_summaries({"scribble": SCRIBBLE, "dense": DENSE}, "dense", resamples=200)
+    assert comparison.models == ("dense", "scribble")
+    assert comparison.structures == ("RV", "MYO")
+    assert len(comparison.rows) == 5 * 2 * 3
+
+    rv = comparison.get("scribble", "RV", "dice")
+    assert (rv.n, rv.missed, rv.spurious) == (4, 1, 0)
+    assert rv.mean == pytest.approx(2.5 / 4)
+    assert rv.share == pytest.approx(100 * 2.5 / 3.4)
+    assert rv.difference == pytest.approx((2.5 - 3.4) / 4)
+    assert rv.low <= rv.mean <= rv.high
+    assert rv.difference_low <= rv.difference <= rv.difference_high
+
+    foreground = comparison.get("scribble", FOREGROUND, "dice")
+    assert foreground.mean == pytest.approx((0.625 + 0.6) / 2)
+    assert foreground.share == pytest.approx(100 * (0.625 + 0.6) / (0.85 + 0.8))
+    assert foreground.sd == pytest.approx(np.std([0.75, 0.7, 0.3, 0.7], ddof=1))
+
+    hd95 = comparison.get("scribble", "RV", "hd95_mm")
+    assert (hd95.n, hd95.infinite, hd95.missed) == (3, 1, 1)
+    assert hd95.mean == pytest.approx(4)
+    assert hd95.median == pytest.approx(4.5)  # of 3, 3, 6 and infinity
+    assert math.isnan(hd95.share)
+    # Over the three cases that both found: +1, +1, +2. The difference of the means, 4 - 3, would hide that.
+    assert (hd95.pairs, hd95.difference) == (3, pytest.approx(4 / 3))
+
+    reference = comparison.get("dense", FOREGROUND, "dice")
+    assert reference.share == 100
+    assert math.isnan(reference.difference)
+    assert math.isnan(reference.p)
+
+
+def test_a_missed_organ_counts_as_the_worst_rank():
+    dense = make_summary([[0.8, 0.8]] * 6, [[2, 2]] * 6)
+    close = make_summary([[0.8, 0.8]] * 6, [[1.0 - index / 10, 2] for index in range(6)])
+    lost = [[1.0 - index / 10, 2] for index in range(5)] + [[INF, 2]]
+    comparison = compare_summaries(
+        {"close": close, "lost": make_summary([[0.8, 0.8]] * 6, lost), "dense": dense}, "dense"
+    )
+    assert comparison.get("close", "RV", "hd95_mm").p == pytest.approx(2 / 64)
+    # Ranks 1 to 5 for, rank 6 against: 14 of the 64 sign patterns give a rank sum of 6 or less.
+    assert comparison.get("lost", "RV", "hd95_mm").p == pytest.approx(2 * 14 / 64)
+    assert comparison.get("lost", "RV", "hd95_mm").difference < 0
+    assert comparison.get("lost", "RV", "hd95_mm").p_holm == 1
+    # Three tests per model and metric: RV, MYO and the foreground.
+    assert comparison.get("close", "RV", "hd95_mm").p_holm == pytest.approx(6 * 2 / 64)
+
+
+def test_one_structure_is_tested_once():
+    dense = make_summary([[0.8 + index / 100] for index in range(6)], [[2]] * 6, (RV,))
+    other = make_summary([[0.6] for _ in range(6)], [[2]] * 6, (RV,))
+    comparison = compare_summaries({"dense": dense, "other": other}, "dense")
+    for structure in ("RV", FOREGROUND):
+        row = comparison.get("other", structure, "dice")
+        assert (row.p, row.p_holm) == (pytest.approx(2 / 64), pytest.approx(2 / 64))
+
+
+def test_order_of_cases_does_not_matter():
+    turned = replace(SCRIBBLE, cases=dict(reversed(SCRIBBLE.cases.items())))
+    comparisons = [compare_summaries({"s": own, "dense": DENSE}, "dense", resamples=200) for own in (SCRIBBLE, turned)]
+    assert repr(comparisons[0].rows) == repr(comparisons[1].rows)
+
+
+def test_subjects_are_the_unit_if_they_are_named():
+    by_case = compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", resamples=500)
+    by_subject = compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", subject=r"patient\d+", resamples=500)
+    assert (by_case.subjects, by_subject.subjects) == (4, 2)
+    grouped = compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", subject=r"(patient\d+)_frame", resamples=500)
+    assert repr(grouped.rows) == repr(by_subject.rows)
+    row, other = by_case.get("s", "RV", "dice"), by_subject.get("s", "RV", "dice")
+    assert row.mean == other.mean
+    assert other.p > row.p
+    for pattern, message in ((r"frame01", r"finds no subject in the cases patient000_frame00, "), ("(", "no regular")):
+        with pytest.raises(AttenScribbleError, match=message):
+            compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", subject=pattern)
+
+
+def test_the_same_seed_gives_the_same_rows():
+    first, second, other = (
+        compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", seed=seed, resamples=100) for seed in (1, 1, 2)
+    )
+    assert repr(first.rows) == repr(second.rows)
+    assert repr(first.rows) != repr(other.rows)
+
+
+def test_other_cases_are_refused_and_named():
+    fewer = make_summary([[0.9, 0.8]] * 3, [[2, 4]] * 3, cases=["patient000_frame00", "patient000_frame01", "new"])
+    with pytest.raises(AttenScribbleError) as caught:
+        compare_summaries({"fewer": fewer, "dense": DENSE}, "dense")
+    assert caught.value.problems == [
+        "1 cases are in fewer but not in dense (new): predict and evaluate the same cases with both",
+        "2 cases are in dense but not in fewer (patient001_frame00, patient001_frame01): predict and evaluate the same "
+        "cases with both",
+    ]
+
+
+def test_other_definitions_labels_and_truths_are_refused():
+    truth = {case: dict(scores) for case, scores in DENSE.cases.items()}
+    truth["patient000_frame00"]["RV"] = make_scores(0.9, 2, dense=99)
+    others = {
+        "union": replace(SCRIBBLE, hd95="union"),
+        "protocol": replace(SCRIBBLE, protocol="nnunet"),
+        "labels": make_summary([[0.9, 0.8]] * 4, [[2, 4]] * 4, (RV, Structure("MYO", (3,)))),
+        "truth": replace(DENSE, cases=truth),
+        "spacing": replace(SCRIBBLE, spacings=dict.fromkeys(SCRIBBLE.cases, (1.0, 1.0, 1.0))),
+    }
+    with pytest.raises(AttenScribbleError) as caught:
+        compare_summaries({"dense": DENSE, **others}, "dense")
+    union, protocol, labels, own_truth, spacing = caught.value.problems
+    assert (
+        "union and dense were scored by different definitions (--hd95 union, protocol default and --hd95 monai" in union
+    )
+    assert "protocol nnunet and --hd95 monai, protocol default" in protocol
+    assert "labels and dense were scored on different labels (RV=1, MYO=3 and RV=1, MYO=2)" in labels
+    assert "truth and dense were scored against different dense labels in 1 cases (patient000_frame00)" in own_truth
+    assert "spacing and dense were scored against different dense labels in 4 cases" in spacing
+
+
+def test_folds_are_pooled():
+    names = list(DENSE.cases)
+    halves = [
+        replace(
+            DENSE, cases={name: DENSE.cases[name] for name in part}, not_predicted=tuple(rest), notes=(str(part[0]),)
+        )
+        for part, rest in ((names[:2], names[2:]), (names[2:], [*names[:2], "never"]))
+    ]
+    pooled = pool_folds("dense", halves)
+    assert pooled.cases == DENSE.cases
+    assert pooled.not_predicted == ("never",)
+    assert len(pooled.notes) == 2
+    with pytest.raises(AttenScribbleError, match="dense has several summaries with the cases patient000_frame00"):
+        pool_folds("dense", [DENSE, halves[0]])
+    with pytest.raises(AttenScribbleError, match="different definitions"):
+        pool_folds("dense", [halves[0], replace(halves[1], hd95="union")])
+
+
+@pytest.fixture
+def comparison():
+    own = {"a|b": SCRIBBLE, "dense": DENSE}
+    return compare_summaries(own, "dense", resamples=200, subject=r"patient\d+")
+
+
+def test_markdown(comparison):
+    text = to_markdown(comparison)
+    lines = text.splitlines()
+    assert lines[0] == "### Compared with dense on the same 4 cases of 2 subjects"
+    assert lines[2].startswith(
+        "| model | Dice [95 % interval] | share of dense | HD95 (mm) | ASSD (mm) | missed | spurious |"
+    )
+    assert lines[4].startswith("| dense | 0.825 [")
+    assert lines[4].endswith("| 100.0 % | 3.50 | 1.75 | 0 | 0 |")
+    assert lines[5].startswith("| a\\|b | 0.61")
+    assert lines[5].endswith("| 74.2 % | 6.00 | 3.00 | 1 | 0 |")
+    assert "| a\\|b | 4.00 ± 1.73 (1 missed) | 8.00 ± 0.00 |" in text
+    assert "| a\\|b | 0.625 ± 0.419 (73.5 %) | 0.600 ± 0.000 (75.0 %) |" in text
+    for rule in ("Slices lie up to 10 mm apart.", "the larger of the two directed", "ranks as the worst", "seed 0"):
+        assert rule in text
+    widths = {line.replace("\\|", "").count("|") for line in lines[2:6]}
+    assert widths == {8}
+
+
+def test_csv_and_json(comparison):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    content = json.loads(to_json(comparison), parse_constant=refuse)
+    assert (content["schema"], content["schema_version"]) == ("nnunet-attenscribble/comparison", 1)
+    assert len(rows) == len(content["rows"]) == 30
+    assert content["cases"] == list(DENSE.cases)
+    assert content["seed"] == 0
+    assert content["rules"]["absent"]
+    assert set(content["provenance"]) == {"dense", "a|b"}
+    for row, entry in zip(rows, content["rows"], strict=True):
+        assert (row["model"], row["structure"], row["metric"]) == (entry["model"], entry["structure"], entry["metric"])
+        assert float(row["mean"]) == entry["mean"]
+        assert (row["p"] == "nan") == (entry["p"] is None)

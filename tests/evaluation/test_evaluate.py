@@ -1,0 +1,129 @@
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def test_a_folder_by_hand(folders):
+    predictions, dense = folders
+    progress = []
+    summary = evaluate_folder(predictions, dense, workers=1, on_progress=lambda *done: progress.append(done))
+    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert summary.names == ["RV", "MYO"]
+    assert list(summary.cases) == ["a", "b", "c"]
+    assert summary.spacings["a"] == (10.0, 2.0, 1.0)
+    for scores in summary.cases.values():
+        # RV: 2 x 4 x 4 voxels, one column of four off; every surface voxel lies on the other surface or 1 mm beside it.
+        assert scores["RV"].dice == pytest.approx(0.75)
+        assert scores["RV"].hd95_mm == pytest.approx(1.0)
+        assert scores["MYO"].dice == 1
+        assert scores["MYO"].assd_mm == 0
+    assert summary.notes == (
+        "Slices lie up to 10 mm apart: HD95 moves in steps of the slice distance, whatever the tool.",
+    )
+    assert summary.not_predicted == ()
+    assert summary.provenance["dataset_json"] == str(predictions / "dataset.json")
+    assert summary.versions["monai"]
+
+
+def test_worker_processes_change_nothing(folders):
+    alone, together = (evaluate_folder(*folders, workers=workers) for workers in (1, 2))
+    assert dataclasses.asdict(alone) == dataclasses.asdict(together)
+
+
+def test_definition_of_hd95_reaches_the_metrics(tmp_path, write_labels, write_dataset_json):
+    labels = np.zeros((2, 12, 12), np.uint8)
+    labels[:, 0, :10] = 1
+    write_labels(tmp_path / "dense" / "a.nii.gz", labels, spacing=(1.0, 1.0, 1.0))
+    labels[:, 10, 0] = 1
+    write_labels(tmp_path / "predictions" / "a.nii.gz", labels, spacing=(1.0, 1.0, 1.0))
+    write_dataset_json(tmp_path / "predictions", {"background": 0, "row": 1})
+    found = {
+        name: evaluate_folder(tmp_path / "predictions", tmp_path / "dense", hd95=name, workers=1)
+        for name in ("monai", "union")
+    }
+    # Of 22 distances from the prediction two are 10 mm, the rest 0: rank 0.95 x 21 = 19.95 is 0.95 of the way to the
+    # first of the two. Pooled with the other direction's 20 zeros, rank 38.95 of 42 lies among the zeros.
+    assert found["monai"].cases["a"]["row"].hd95_mm == pytest.approx(9.5)
+    assert found["union"].cases["a"]["row"].hd95_mm == 0
+    assert found["union"].hd95 == "union"
+
+
+def test_every_note(tmp_path, write_labels, write_dataset_json, two_slabs):
+    predictions, dense = tmp_path / "predictions", tmp_path / "dense"
+    for case in "abcdefg":
+        write_labels(dense / f"{case}.nii.gz", two_slabs, spacing=(1.0, 1.0, 1.0))
+    write_labels(predictions / "a.nii.gz", two_slabs, spacing=(1.0, 1.0, 1.0), origin=(3, 0, 0))
+    write_dataset_json(predictions)
+    missing, moved, unit, identical = evaluate_folder(predictions, dense, workers=1).notes
+    assert "6 cases have a dense label but no prediction and are not scored (b, c, d, e, f, ...)" in missing
+    assert "1 cases differ in origin or direction" in moved
+    assert "distances are in voxels" in unit
+    assert "Every prediction equals its dense label" in identical
+    with pytest.raises(AttenScribbleError, match=r"6 cases of .* have no prediction in .* \(b, c, d, e, f, \.\.\.\)"):
+        evaluate_folder(predictions, dense, workers=1, all_cases=True)
+
+
+def test_validation_folder_of_a_model(tmp_path, folders, write_dataset_json):
+    predictions, dense = folders
+    validation = tmp_path / "model" / "fold_0" / "validation"
+    validation.parent.mkdir(parents=True)
+    predictions.rename(validation)
+    (validation / "dataset.json").rename(tmp_path / "model" / "dataset.json")
+    (tmp_path / "model" / "plans.json").write_text("{}")
+    summary = evaluate_folder(validation, dense, workers=1)
+    assert summary.provenance["dataset_json"] == str(tmp_path.resolve() / "model" / "dataset.json")
+    assert summary.provenance["plans_sha256"] == hashlib.sha256(b"{}").hexdigest()
+
+
+def test_dataset_json_may_be_given(folders, write_dataset_json, tmp_path):
+    write_dataset_json(tmp_path / "other", {"background": 0, "heart": [1, 2], "RV": 1})
+    for given in (tmp_path / "other", tmp_path / "other" / "dataset.json"):
+        summary = evaluate_folder(*folders, dataset_json=given, workers=1)
+        assert summary.names == ["heart", "RV"]
+    with pytest.raises(AttenScribbleError, match=r"--dataset-json .*nowhere.json does not exist"):
+        evaluate_folder(*folders, dataset_json=tmp_path / "nowhere.json")
+
+
+def test_labels_of_another_coding(folders, write_dataset_json):
+    predictions, dense = folders
+    write_dataset_json(dense.parent, {"background": 0, "myo": 1, "rv": 2})
+    with pytest.raises(AttenScribbleError) as caught:
+        evaluate_folder(predictions, dense)
+    rv, myo = caught.value.problems
+    assert f"RV is [1] in {predictions / 'dataset.json'} but [2] in {dense.parent / 'dataset.json'}" in rv
+    assert "MYO is [2]" in myo
+    write_dataset_json(dense.parent, {"background": 0, "rv": 1, "Left": 3})
+    assert evaluate_folder(predictions, dense, workers=1).names == ["RV", "MYO"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_problems_of_all_cases_come_together(folders, write_labels, two_slabs, workers):
+    predictions, dense = folders
+    write_labels(dense / "a.nii.gz", np.where(two_slabs == 0, 3, two_slabs).astype(np.uint8))
+    write_labels(predictions / "b.nii.gz", two_slabs, spacing=(1.0, 2.0, 8.0))
+    (predictions / "c.nii.gz").write_text("no image")
+    with pytest.raises(AttenScribbleError) as caught:
+        evaluate_folder(predictions, dense, workers=workers)
+    scribbles, spacing, unreadable = caught.value.problems
+    assert "these are scribbles" in scribbles
+    assert "differ in spacing, 1x2x8 and 1x2x10 mm" in spacing
+    assert "c.nii.gz cannot be read" in unreadable
+
+
+def test_missing_folders_are_told_before_dataset_json(tmp_path):
+    with pytest.raises(AttenScribbleError, match="no dense labels to compare with"):
+        evaluate_folder(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(AttenScribbleError, match="no predictions to score"):
+        evaluate_folder(tmp_path / "nowhere", tmp_path)
+
+
+def test_what_programs_may_not_ask_for(folders):
+    with pytest.raises(ValueError, match="one of monai, union"):
+        evaluate_folder(*folders, hd95="medpy")
+    with pytest.raises(ValueError, match="at least 1"):
+        evaluate_folder(*folders, workers=0)

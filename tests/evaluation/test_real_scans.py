@@ -1,0 +1,49 @@
+"""ACDC's dense labels against shifted copies, where the answer is known without a metric library."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunet_attenscribble.evaluation.cases import CasePair
+from nnunet_attenscribble.evaluation.scoring import score_case
+from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ACDC"
+FILES = sorted(DATA.rglob("*_gt.nii.gz"))[:4]
+CODING = LabelCoding(
+    (Structure("RV", (1,)), Structure("MYO", (2,)), Structure("LV", (3,))), frozenset(range(4)), None, ".nii.gz"
+)
+
+pytestmark = pytest.mark.skipif(not FILES, reason="ACDC is not beside the project, see shared/data")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2], ids=["z", "y", "x"])
+def test_a_shift_by_one_voxel(tmp_path, axis):
+    file = FILES[axis]
+    dense = sitk.ReadImage(str(file))
+    # An empty rim, so that no voxel is shifted out of the image.
+    dense = sitk.ConstantPad(dense, [1, 1, 1], [1, 1, 1], 0)
+    moved = sitk.GetImageFromArray(np.roll(sitk.GetArrayFromImage(dense), 1, axis=axis))
+    moved.CopyInformation(dense)
+    pair = CasePair("a", tmp_path / "moved.nii.gz", tmp_path / "dense.nii.gz")
+    sitk.WriteImage(moved, str(pair.prediction))
+    sitk.WriteImage(dense, str(pair.dense))
+    result = score_case(pair, CODING, "monai")
+    step = dense.GetSpacing()[2 - axis]
+    assert result.spacing == pytest.approx(dense.GetSpacing()[::-1])
+    for name, scores in result.scores.items():
+        # Every surface voxel has its own copy one step away; some have a nearer neighbour on the other surface.
+        assert 0 < scores.hd95_mm <= step + 1e-3, name
+        assert 0 < scores.assd_mm < step, name
+        assert scores.volume_difference_ml == 0
+        if axis:
+            assert scores.hd95_mm == pytest.approx(step, rel=1e-3)
+
+
+def test_a_label_against_itself(tmp_path):
+    copy = tmp_path / FILES[0].name
+    copy.write_bytes(FILES[0].read_bytes())
+    result = score_case(CasePair("a", copy, FILES[0]), CODING, "monai")
+    assert result.identical
+    assert {(scores.dice, scores.hd95_mm, scores.assd_mm) for scores in result.scores.values()} == {(1, 0, 0)}

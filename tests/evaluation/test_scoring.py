@@ -1,0 +1,136 @@
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunet_attenscribble.evaluation.cases import CasePair
+from nnunet_attenscribble.evaluation.scoring import read_label_image, score_case
+from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
+
+CODING = LabelCoding((Structure("RV", (1,)), Structure("MYO", (2,))), frozenset({0, 1, 2}), 3, ".nii.gz")
+
+
+@pytest.fixture
+def score(tmp_path, write_labels):
+    """score(prediction, dense, coding, **how the prediction is written) -> CaseScores."""
+
+    def run(prediction, dense, coding=CODING, **writing):
+        pair = CasePair("a", tmp_path / "predictions" / "a.nii.gz", tmp_path / "dense" / "a.nii.gz")
+        write_labels(pair.prediction, prediction, **writing)
+        write_labels(pair.dense, dense)
+        return score_case(pair, coding, "monai")
+
+    return run
+
+
+def voxel(z, y, x):
+    labels = np.zeros((3, 4, 5), np.uint8)
+    labels[z, y, x] = 1
+    return labels
+
+
+@pytest.mark.parametrize(("moved", "millimetres"), [((1, 1, 2), 1.0), ((1, 2, 1), 2.0), ((2, 1, 1), 10.0)])
+def test_spacing_belongs_to_its_axis(score, moved, millimetres):
+    # The file says 1 x 2 x 10 mm along x, y, z; the array comes as z, y, x.
+    result = score(voxel(*moved), voxel(1, 1, 1))
+    assert result.shape == (3, 4, 5)
+    assert result.spacing == (10.0, 2.0, 1.0)
+    assert result.scores["RV"].hd95_mm == pytest.approx(millimetres)
+    assert result.scores["RV"].assd_mm == pytest.approx(millimetres)
+
+
+def test_every_structure_is_scored_for_itself(score, two_slabs):
+    without_rv = np.where(two_slabs == 1, 0, two_slabs).astype(np.uint8)
+    result = score(without_rv, two_slabs)
+    assert result.problems == ()
+    assert (result.scores["RV"].status, result.scores["RV"].hd95_mm) == ("missed", math.inf)
+    assert (result.scores["MYO"].dice, result.scores["MYO"].hd95_mm) == (1, 0)
+    # 2 x 4 x 4 voxels of 20 mm^3
+    assert result.scores["RV"].volume_difference_ml == pytest.approx(-0.64)
+
+
+def test_a_region_is_the_union_of_its_labels(score, two_slabs):
+    swapped = np.choose(two_slabs, [0, 2, 1]).astype(np.uint8)
+    coding = LabelCoding((Structure("heart", (1, 2)), Structure("RV", (1,))), frozenset({0, 1, 2}), None, ".nii.gz")
+    result = score(swapped, two_slabs, coding)
+    assert result.scores["heart"].dice == 1
+    assert result.scores["RV"].dice == 0
+
+
+def test_same_frame_and_identical(score, two_slabs):
+    result = score(two_slabs, two_slabs)
+    assert result.same_frame
+    assert result.identical
+    assert not score(two_slabs, two_slabs, origin=(5, 0, 0)).same_frame
+    assert not score(voxel(0, 0, 0), voxel(0, 0, 1)).identical
+
+
+def test_images_of_two_axes(score):
+    result = score(voxel(0, 1, 1)[0], voxel(0, 3, 1)[0])
+    assert result.scores["RV"].hd95_mm == pytest.approx(4)
+    assert math.isnan(result.scores["RV"].volume_difference_ml)
+
+
+def test_sizes_that_differ(score, two_slabs):
+    (problem,) = score(two_slabs[:, :, :-1], two_slabs).problems
+    assert "predictions/a.nii.gz" in problem
+    assert "dense/a.nii.gz differ in size, 7x6x4 and 8x6x4 voxels" in problem
+
+
+def test_spacings_that_differ(score, two_slabs):
+    (problem,) = score(two_slabs, two_slabs, spacing=(1.0, 2.0, 9.0)).problems
+    assert "predictions/a.nii.gz" in problem
+    assert "dense/a.nii.gz differ in spacing, 1x2x9 and 1x2x10 mm" in problem
+    # Headers round; that is no difference.
+    assert score(two_slabs, two_slabs, spacing=(1.0, 2.0, 10.0001)).problems == ()
+
+
+def test_scribbles_in_place_of_dense_labels(score, two_slabs):
+    scribbles = np.where(two_slabs == 0, 3, two_slabs).astype(np.uint8)
+    (problem,) = score(two_slabs, scribbles).problems
+    assert "holds 3, the value of unlabelled voxels: these are scribbles" in problem
+    unaware = LabelCoding(CODING.structures, CODING.allowed, None, ".nii.gz")
+    (problem,) = score(two_slabs, scribbles, unaware).problems
+    assert "holds 3; the labels of dataset.json are 0, 1, 2" in problem
+    assert "if it marks unlabelled voxels, these are scribbles" in problem
+
+
+def test_values_outside_the_coding(score, two_slabs):
+    strange = two_slabs.copy()
+    strange[0, 0] = range(10, 18)
+    prediction, dense = score(strange, strange).problems
+    for problem, role in ((prediction, "prediction "), (dense, "dense label ")):
+        assert problem.startswith(role)
+        assert "holds 10, 11, 12, 13, 14, ...; the labels of dataset.json are 0, 1, 2" in problem
+    (problem,) = score(np.where(two_slabs == 0, 3, two_slabs).astype(np.uint8), two_slabs).problems
+    assert problem.startswith("prediction ")
+
+
+def test_unreadable_files_are_all_named(tmp_path):
+    pair = CasePair("a", tmp_path / "prediction.nii.gz", tmp_path / "dense.nii.gz")
+    pair.prediction.write_text("no image")
+    pair.dense.write_text("no image")
+    prediction, dense = score_case(pair, CODING, "monai").problems
+    assert str(pair.prediction) in prediction
+    assert "cannot be read" in prediction
+    assert str(pair.dense) in dense
+    assert "\n" not in prediction + dense
+
+
+def test_what_is_no_label_map(tmp_path, write_labels):
+    write_labels(tmp_path / "a.nii.gz", np.full((2, 3, 4), 0.5, np.float32))
+    with pytest.raises(ValueError, match="not whole numbers"):
+        read_label_image(tmp_path / "a.nii.gz")
+    write_labels(tmp_path / "b.mha", np.full((2, 3, 4), np.nan, np.float32))  # NIfTI has no NaN once read
+    with pytest.raises(ValueError, match="not whole numbers"):
+        read_label_image(tmp_path / "b.mha")
+    sitk.WriteImage(sitk.Image([4, 4], sitk.sitkVectorUInt8, 3), str(tmp_path / "c.png"))
+    with pytest.raises(ValueError, match="3 values per voxel"):
+        read_label_image(tmp_path / "c.png")
+
+
+def test_whole_numbers_may_be_stored_as_floats(tmp_path, write_labels, two_slabs):
+    write_labels(tmp_path / "a.nii.gz", two_slabs.astype(np.float32))
+    image = read_label_image(tmp_path / "a.nii.gz")
+    assert np.issubdtype(image.labels.dtype, np.integer)
+    np.testing.assert_array_equal(image.labels, two_slabs)

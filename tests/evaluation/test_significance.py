@@ -1,0 +1,98 @@
+import math
+
+import numpy as np
+import pytest
+from nnunet_attenscribble.evaluation.significance import (
+    adjust_holm,
+    bootstrap_means,
+    compute_wilcoxon_p,
+    draw_case_weights,
+    pair_differences,
+)
+from scipy.stats import wilcoxon
+
+NAN, INF = math.nan, math.inf
+
+
+def test_draws_take_all_cases_of_a_subject_along():
+    weights = draw_case_weights(["p1", "p2", "p1", "p3"], resamples=500, seed=0)
+    assert weights.shape == (500, 4)
+    np.testing.assert_array_equal(weights[:, 0], weights[:, 2])
+    np.testing.assert_array_equal(weights[:, [0, 1, 3]].sum(axis=1), 3)  # as many subjects as there are
+    assert len(np.unique(weights, axis=0)) == 10  # all ways to draw three from three
+    np.testing.assert_array_equal(weights, draw_case_weights(["p1", "p2", "p1", "p3"], resamples=500, seed=0))
+    assert not np.array_equal(weights, draw_case_weights(["p1", "p2", "p1", "p3"], resamples=500, seed=1))
+
+
+def test_bootstrap_means_by_hand():
+    values = np.array([[1, 10], [2, NAN], [6, INF]], float)
+    weights = np.array([[1, 1, 1], [0, 1, 2], [3, 0, 0], [0, 0, 3]], float)
+    np.testing.assert_allclose(bootstrap_means(values, weights), [(3 + 10) / 2, 14 / 3, (1 + 10) / 2, 6])
+    assert np.isnan(bootstrap_means(np.array([[NAN], [1.0]]), np.array([[2.0, 0.0]]))).all()
+
+
+def test_bootstrap_interval_has_the_width_of_the_standard_error():
+    values = np.random.default_rng(0).normal(5, 2, (200, 1))
+    means = bootstrap_means(values, draw_case_weights(list(map(str, range(200))), resamples=5000, seed=0))
+    assert means.mean() == pytest.approx(values.mean(), abs=0.02)
+    assert means.std() == pytest.approx(values.std() / math.sqrt(200), rel=0.05)
+
+
+def test_repeated_subjects_widen_the_interval():
+    # Every subject measured four times over with the same result: four times the cases, none of the knowledge.
+    values = np.repeat(np.random.default_rng(0).normal(size=(30, 1)), 4, axis=0)
+    subjects = [str(index // 4) for index in range(120)]
+    honest = bootstrap_means(values, draw_case_weights(subjects, resamples=4000, seed=0)).std()
+    naive = bootstrap_means(values, draw_case_weights(list(map(str, range(120))), resamples=4000, seed=0)).std()
+    assert honest == pytest.approx(2 * naive, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "expected"),
+    [
+        (3.0, 1.0, 2.0),
+        (INF, 1.0, INF),  # missed
+        (1.0, INF, -INF),
+        (INF, INF, 0.0),  # missed by both
+        (INF, NAN, INF),  # spurious, where the other one was right
+        (NAN, INF, -INF),
+    ],
+)
+def test_differences_of_distances(own, other, expected):
+    (found,) = pair_differences(np.array([[own]]), np.array([[other]]), ["a"], worst=INF)
+    assert found == expected
+
+
+def test_differences_of_dice():
+    own, other = np.array([[0.0], [NAN], [0.5], [NAN]]), np.array([[NAN], [0.0], [0.75], [NAN]])
+    assert pair_differences(own, other, list("abcd"), worst=-1).tolist() == [-1, 1, -0.25]  # d has the organ nowhere
+
+
+def test_differences_are_averaged_per_subject():
+    own, other = np.array([[1.0, 2.0], [3.0, 8.0], [5.0, NAN]]), np.zeros((3, 2))
+    other[2, 1] = NAN
+    assert pair_differences(own, other, ["p1", "p1", "p2"], worst=INF).tolist() == [3.5, 5.0]
+    opposed = pair_differences(np.array([[INF, 1.0]]), np.array([[1.0, INF]]), ["a"], worst=INF)
+    assert opposed.tolist() == [0.0]
+
+
+def test_wilcoxon():
+    # Six differences of one sign: 2 of the 2^6 sign patterns are as extreme.
+    assert compute_wilcoxon_p(np.arange(1.0, 7.0)) == pytest.approx(2 / 64)
+    assert compute_wilcoxon_p(-np.arange(1.0, 7.0)) == pytest.approx(2 / 64)
+    values = np.random.default_rng(3).normal(0.3, 1, 30)
+    assert compute_wilcoxon_p(values) == pytest.approx(wilcoxon(values).pvalue)
+    # The largest difference may as well be infinite.
+    largest = np.where(values == np.abs(values).max(), INF, values)
+    assert np.isinf(largest).any()
+    assert compute_wilcoxon_p(largest) == pytest.approx(wilcoxon(values).pvalue)
+    assert compute_wilcoxon_p(np.zeros(5)) == 1
+    assert compute_wilcoxon_p(np.array([1e-16, -1e-17])) == 1
+    assert math.isnan(compute_wilcoxon_p(np.array([])))
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1 is 0.04, 0.06, 0.06, 0.04; never below an earlier one.
+    assert adjust_holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert adjust_holm([0.5, NAN, 0.9]) == pytest.approx([1.0, NAN, 1.0], nan_ok=True)
+    assert adjust_holm([0.01]) == [0.01]

@@ -1,0 +1,132 @@
+import csv
+import json
+import math
+
+import pytest
+from nnunet_attenscribble.evaluation.metrics import StructureScores
+from nnunet_attenscribble.evaluation.structures import Structure
+from nnunet_attenscribble.evaluation.summary import METRICS_FILE, SUMMARY_FILE, Summary, read_summary, write_summary
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.fixture
+def summary():
+    return Summary(
+        structures=(Structure("RV", (1,)), Structure("heart, whole", (1, 2))),
+        cases={
+            "a": {
+                "RV": StructureScores("missed", 0.0, 0.0, INF, INF, -0.5, 0, 25),
+                "heart, whole": StructureScores("present", 0.1 + 0.2, 0.25, 3.5, 1 / 3, 0.5, 75, 50),
+            },
+            "b": {
+                "RV": StructureScores("absent", NAN, NAN, NAN, NAN, NAN, 0, 0),
+                "heart, whole": StructureScores("present", 1.0, 1.0, 0.0, 0.0, 0.0, 50, 50),
+            },
+        },
+        shapes={"a": (3, 4, 5), "b": (3, 4, 5)},
+        spacings={"a": (10.0, 2.0, 1.0), "b": (10.0, 2.0, 1.5625)},
+        hd95="union",
+        not_predicted=("c",),
+        notes=("Mind the gap.",),
+        provenance={"predictions": "p", "plans_sha256": None},
+        versions={"nnunet-attenscribble": "0.0"},
+    )
+
+
+def test_what_is_written_is_read(tmp_path, summary):
+    files = write_summary(summary, tmp_path / "new" / "folder")
+    assert [file.name for file in files] == [SUMMARY_FILE, METRICS_FILE]
+    assert sorted(file.name for file in (tmp_path / "new" / "folder").iterdir()) == sorted([SUMMARY_FILE, METRICS_FILE])
+    for path in (files[0], files[0].parent):
+        again = read_summary(path)
+        assert repr(again) == repr(summary)  # NaN is not equal to itself, but reads the same
+
+
+def test_json_is_standard_and_tells_its_rules(tmp_path, summary):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = write_summary(summary, tmp_path)[0].read_text(encoding="utf-8")
+    content = json.loads(text, parse_constant=refuse)
+    assert (content["schema"], content["schema_version"]) == ("nnunet-attenscribble/evaluation", 1)
+    assert content["package_version"] == "0.0"
+    assert content["protocol"] == "default"
+    assert content["hd95"] == {
+        "name": "union",
+        "definition": "the 95th percentile of the distances of both directions pooled (MedPy, WSL4MIS)",
+    }
+    assert {"absent", "missed", "spurious", "mean", "median", "foreground_mean"} <= set(content["rules"])
+    assert content["structures"] == [{"name": "RV", "values": [1]}, {"name": "heart, whole", "values": [1, 2]}]
+    case = content["cases"][0]
+    assert (case["case"], case["shape"], case["spacing_mm"]) == ("a", [3, 4, 5], [10.0, 2.0, 1.0])
+    assert case["structures"]["RV"] == {
+        "status": "missed",
+        "dice": 0.0,
+        "iou": 0.0,
+        "hd95_mm": "inf",
+        "assd_mm": "inf",
+        "volume_difference_ml": -0.5,
+        "prediction_voxels": 0,
+        "dense_voxels": 25,
+    }
+    assert content["cases"][1]["structures"]["RV"]["dice"] is None
+    rv = content["aggregate"]["structures"]["RV"]
+    assert (rv["missed"], rv["absent"]) == (1, 1)
+    assert rv["hd95_mm"] == {"n": 0, "infinite": 1, "mean": None, "sd": None, "median": "inf"}
+    assert content["not_predicted"] == ["c"]
+
+
+def test_csv_has_a_row_per_case_and_structure(tmp_path, summary):
+    with write_summary(summary, tmp_path)[1].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("case", "label", "values", "status", "dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml"),
+        *("prediction_voxels", "dense_voxels"),
+    ]
+    assert [(row["case"], row["label"], row["values"]) for row in rows] == [
+        ("a", "RV", "1"),
+        ("a", "heart, whole", "1+2"),
+        ("b", "RV", "1"),
+        ("b", "heart, whole", "1+2"),
+    ]
+    assert rows[0]["hd95_mm"] == "inf"
+    assert math.isnan(float(rows[2]["dice"]))
+    assert float(rows[1]["assd_mm"]) == 1 / 3  # nothing is rounded
+
+
+def test_results_of_an_earlier_run_are_replaced_whole(tmp_path, summary):
+    (tmp_path / SUMMARY_FILE).write_text("old " * 10_000)
+    write_summary(summary, tmp_path)
+    assert read_summary(tmp_path).hd95 == "union"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_refused(tmp_path, summary):
+    with pytest.raises(AttenScribbleError, match=rf"no {SUMMARY_FILE} at .*: run `attenscribble evaluate` first"):
+        read_summary(tmp_path)
+    own = tmp_path / "summary.json"
+    own.write_text(json.dumps({"foreground_mean": {}, "mean": {}, "metric_per_case": []}))
+    with pytest.raises(AttenScribbleError, match=r"the summary.json there is nnU-Net's own"):
+        read_summary(tmp_path)
+    with pytest.raises(
+        AttenScribbleError, match=r"summary.json is nnU-Net's own summary, .* run `attenscribble evaluate`"
+    ):
+        read_summary(own)
+
+    file = write_summary(summary, tmp_path)[0]
+    content = json.loads(file.read_text())
+    for change, message in (
+        ({"schema": "other"}, "is not a summary"),
+        ({"schema_version": 2}, "has schema version 2, this program reads 1"),
+        ({"cases": [{"case": "a"}]}, "is damaged"),
+    ):
+        file.write_text(json.dumps(content | change))
+        with pytest.raises(AttenScribbleError, match=message):
+            read_summary(file)
+    for text, message in (("{", "cannot be read"), ("[]", "is not a summary")):
+        file.write_text(text)
+        with pytest.raises(AttenScribbleError, match=message):
+            read_summary(file)

@@ -1,0 +1,70 @@
+"""The formulas of the method, term by term, as slow and plain as they are written."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import exp
+
+import torch
+from torch import Tensor
+
+
+def window(position, radius, shape):
+    """Partners of a position inside its window and the grid."""
+    ranges = [
+        range(max(0, p - r), min(size, p + r + 1)) for p, r, size in zip(position, radius, shape, strict=True)
+    ]
+    return [partner for partner in product(*ranges) if partner != tuple(position)]
+
+
+def squared_distance(one, other, spacing) -> float:
+    """Squared distance in units of the finest spacing."""
+    return sum(((a - b) * s / min(spacing)) ** 2 for a, b, s in zip(one, other, spacing, strict=True))
+
+
+def masked_crf(p: Tensor, image: Tensor, mask: Tensor, radius, sigma_position, sigma_intensity, spacing, inside=None):
+    """L_crf."""
+    shape = p.shape[2:]
+    total, count = p.new_zeros(()), 0.0
+    for n in range(len(p)):
+        for i in product(*(range(size) for size in shape)):
+            if inside is not None and not inside[(n, 0, *i)]:
+                continue
+            m = float(mask[(n, 0, *i)])
+            count += m
+            for j in window(i, radius, shape):
+                if inside is not None and not inside[(n, 0, *j)]:
+                    continue
+                difference = image[(n, slice(None), *i)] - image[(n, slice(None), *j)]
+                kernel = exp(
+                    -squared_distance(i, j, spacing) / (2 * sigma_position**2)
+                    - float((difference**2).sum()) / (2 * sigma_intensity**2)
+                )
+                total = total + m * kernel * (1 - (p[(n, slice(None), *i)] * p[(n, slice(None), *j)]).sum())
+    return total / count if count else total
+
+
+def attentive_similarity(q: Tensor, s: Tensor, radius, sigma_position, spacing, skipped=(), inside=None):
+    """L_as for a prediction on the feature grid and a dense similarity (N, T, T)."""
+    shape = q.shape[2:]
+    positions = list(product(*(range(size) for size in shape)))
+    total, count = q.new_zeros(()), 0
+    for n in range(len(q)):
+        for a, i in enumerate(positions):
+            if inside is not None and not inside[(n, *i)]:
+                continue
+            count += 1
+            if n in skipped:
+                continue
+            for j in window(i, radius, shape):
+                if inside is not None and not inside[(n, *j)]:
+                    continue
+                gaussian = exp(-squared_distance(i, j, spacing) / (2 * sigma_position**2))
+                agreement = (q[(n, slice(None), *i)] * q[(n, slice(None), *j)]).sum()
+                total = total + s[n, a, positions.index(j)] * gaussian * (1 - agreement)
+    return total / count
+
+
+def log_attention(query: Tensor, key: Tensor, factor: float) -> Tensor:
+    """log softmax(factor q k^T), (N, T, T)."""
+    return torch.log_softmax(factor * query @ key.transpose(1, 2), dim=2)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from nnunet_attenscribble.losses import AttentiveSimilarityLoss, SimilarityPairLoss
+from nnunet_attenscribble.losses.attentive_similarity import grid_labels, resize_to_grid
+from nnunet_attenscribble.similarity import WindowSimilarity
+from tests.nnunet_attenscribble import brute_force
+
+
+def random_input(grid, radius, samples=2, classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(samples, classes, *grid, generator=generator, dtype=torch.float64).softmax(1)
+    tokens = prod(grid)
+    matrix = torch.rand(samples, tokens, tokens, generator=generator, dtype=torch.float64)
+    return q, WindowSimilarity.from_dense((matrix + matrix.transpose(1, 2)) / 2, grid, radius)
+
+
+@pytest.mark.parametrize(
+    ("grid", "radius", "spacing"),
+    [
+        ((4, 3), (2, 1), (1.0, 1.0)),
+        ((3, 3), (5, 5), (1.0, 1.0)),
+        ((2, 3, 3), (1, 1, 1), (4.0, 1.5, 1.5)),
+        ((1, 1), (5, 5), (1.0, 1.0)),
+    ],
+)
+def test_equals_the_formula_in_value_and_gradients(grid, radius, spacing):
+    q, similarity = random_input(grid, radius)
+    q.requires_grad_()
+    values = similarity.values.requires_grad_()
+    loss = AttentiveSimilarityLoss(radius, 2.0, spacing)
+    value = loss(q, similarity)
+    expected = brute_force.attentive_similarity(q, similarity.dense(), radius, 2.0, spacing)
+    torch.testing.assert_close(value, expected)
+    if values.numel():
+        ours = torch.autograd.grad(value, (q, values))
+        for one, other in zip(ours, torch.autograd.grad(expected, (q, values)), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_gradcheck():
+    q, similarity = random_input((3, 4), (1, 2))
+    loss = AttentiveSimilarityLoss((1, 2), 2.0)
+    assert gradcheck(
+        lambda x, v: loss(x, similarity._replace(values=v)),
+        (q.requires_grad_(), similarity.values.requires_grad_()),
+    )
+
+
+def test_single_class_samples_add_nothing_but_count():
+    q, similarity = random_input((3, 3), (1, 1))
+    loss = AttentiveSimilarityLoss(1, 2.0)
+    value = loss(q, similarity, torch.tensor([False, True]))
+    expected = brute_force.attentive_similarity(q, similarity.dense(), (1, 1), 2.0, (1, 1), skipped=(1,))
+    torch.testing.assert_close(value, expected)
+    assert loss(q, similarity, torch.tensor([True, True])).item() == 0
+
+
+def test_cells_outside_the_image_form_no_pair_and_do_not_count():
+    q, similarity = random_input((3, 4), (1, 1))
+    inside = torch.ones(2, 1, 6, 8, dtype=torch.bool)
+    inside[0, :, :, 6:] = False  # the last column of cells
+    inside[1, :, 5:] = False  # half of the last row of cells: still inside
+    cells = torch.ones(2, 3, 4, dtype=torch.bool)
+    cells[0, :, 3] = False
+    value = AttentiveSimilarityLoss(1, 2.0)(q, similarity, inside=inside)
+    expected = brute_force.attentive_similarity(q, similarity.dense(), (1, 1), 2.0, (1, 1), inside=cells)
+    torch.testing.assert_close(value, expected)
+
+
+def test_a_fixed_similarity_gets_no_gradient():
+    q, similarity = random_input((3, 3), (1, 1))
+    similarity.values.requires_grad_()
+    loss = AttentiveSimilarityLoss(1, 2.0, detach_similarity=True)
+    value = loss(q.requires_grad_(), similarity)
+    value.backward()
+    assert similarity.values.grad is None
+    assert q.grad.abs().sum() > 0
+
+
+def test_resizes_the_prediction():
+    q, similarity = random_input((3, 4), (1, 1))
+    fine = torch.rand(2, 3, 12, 16, dtype=torch.float64).softmax(1)
+    loss = AttentiveSimilarityLoss(1, 2.0)
+    torch.testing.assert_close(loss(fine, similarity), loss(resize_to_grid(fine, (3, 4)), similarity))
+
+
+def test_refuses_a_similarity_of_another_radius():
+    q, similarity = random_input((3, 4), (1, 1))
+    with pytest.raises(ValueError, match="radius"):
+        AttentiveSimilarityLoss(2)(q, similarity)
+
+
+def test_pair_loss_by_hand():
+    # Three cells in a row, labelled 0, 0 and 1; radius 1, so pairs (0, 1) and (1, 2).
+    similarity = WindowSimilarity(torch.tensor([[0.7, 0.4]]), (1, 3), (1, 1))
+    labels = torch.tensor([[[0, 0, 1]]])
+    assert SimilarityPairLoss()(similarity, labels).item() == pytest.approx(0.5 * 0.3 + 0.5 * 0.4)
+    unknown = torch.tensor([[[0, -1, 1]]])
+    assert SimilarityPairLoss()(similarity, unknown).item() == 0
+    only_same = torch.tensor([[[1, 1, 1]]])
+    assert SimilarityPairLoss()(similarity, only_same).item() == pytest.approx(0.5 * 0.45)
+
+
+def test_grid_labels_by_hand():
+    target = torch.full((1, 1, 4, 6), 9)
+    target[0, 0, 0, 0] = 2  # a single scribbled pixel labels its cell
+    target[0, 0, 1, 2], target[0, 0, 0, 3] = 1, 0  # two classes in one cell: unknown
+    target[0, 0, 2:, :2] = 1
+    target[0, 0, 3, 5] = -1  # padding is no annotation
+    expected = [[2, -1, -1], [1, -1, -1]]
+    assert grid_labels(target, (2, 3), 3)[0].tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["attentive_similarity", "attentive_similarity_single_class"])
+def test_reference_values(shared_folder, name):
+    values = np.load(shared_folder / "golden" / f"{name}.npz")
+    logits = torch.from_numpy(values["logits"]).requires_grad_()
+    dense = torch.from_numpy(values["similarity"]).requires_grad_()
+    radius = (int(values["radius"]),) * 2
+    similarity = WindowSimilarity.from_dense(dense, values["grid"].tolist(), radius)
+    loss = AttentiveSimilarityLoss(radius, float(values["sigma_position"]))
+    value = loss(logits.softmax(1), similarity, torch.from_numpy(values["single_class"]))
+    value.backward()
+    assert value.item() == pytest.approx(float(values["loss"]), rel=1e-4)
+    torch.testing.assert_close(logits.grad, torch.from_numpy(values["grad_logits"]), atol=1e-7, rtol=1e-4)
+    # Each pair stands once here and twice there: together both entries carry the same gradient.
+    expected = torch.from_numpy(values["grad_similarity"])
+    torch.testing.assert_close(
+        dense.grad + dense.grad.transpose(1, 2), expected + expected.transpose(1, 2), atol=1e-7, rtol=1e-4
+    )

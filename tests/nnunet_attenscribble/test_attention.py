@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_attenscribble import similarity
+from nnunet_attenscribble.attention import SpatialSelfAttention
+from nnunet_attenscribble.similarity import WindowSimilarity
+
+
+def block(ndim=2, mode="anchored", channels=8):
+    torch.manual_seed(0)
+    return SpatialSelfAttention(channels, ndim, mode, radius=2)
+
+
+@pytest.mark.parametrize(("ndim", "grid"), [(2, (5, 4)), (3, (2, 4, 3))])
+@pytest.mark.parametrize("mode", ["paper", "anchored", None])
+def test_features_keep_their_shape_and_every_parameter_gets_a_gradient(ndim, grid, mode):
+    module = block(ndim, mode)
+    out, compact = module(torch.randn(2, 8, *grid))
+    assert out.shape == (2, 8, *grid)
+    total = (out**3).sum()
+    if mode is None:
+        assert compact is None
+    else:
+        assert compact.grid == grid
+        total = total + (compact.values**2).sum()
+    total.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_inference_does_no_similarity_work(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("computed in inference")
+
+    monkeypatch.setattr(similarity, "window_log_attention", refuse)
+    module = block()
+    features = torch.randn(1, 8, 4, 4)
+    assert module.eval()(features)[1] is None
+    with pytest.raises(AssertionError):
+        module.train()(features)
+
+
+def test_without_a_similarity_there_are_no_parameters_for_one():
+    assert not any("similarity" in name for name, _ in block(mode=None).named_parameters())
+
+
+def test_attention_map_is_a_row_of_the_attention():
+    module = block()
+    features = torch.randn(2, 8, 3, 4)
+    tokens = module.norm1(features.flatten(2).transpose(1, 2))
+    query, key = module.query(tokens), module.key(tokens)
+    expected = (query @ key.transpose(1, 2) / 8**0.5).softmax(2)[:, 1 * 4 + 2].view(2, 3, 4)
+    torch.testing.assert_close(module.attention_map(features, (1, 2)), expected)
+
+
+def test_autocast_leaves_the_similarity_in_float32():
+    module = block()
+    with torch.autocast("cpu", torch.bfloat16):
+        out, compact = module(torch.randn(1, 8, 4, 4))
+    assert out.dtype == torch.float32
+    assert compact.values.dtype == torch.float32
+
+
+def test_under_torch_compile():
+    module = block()
+    features = torch.randn(2, 8, 4, 3)
+    out, compact = module(features)
+    compiled_out, compiled_compact = torch.compile(module, backend="aot_eager")(features)
+    torch.testing.assert_close(compiled_out, out)
+    torch.testing.assert_close(compiled_compact.values, compact.values)
+
+
+def test_refuses_an_unknown_mode():
+    with pytest.raises(ValueError, match="paper, anchored"):
+        SpatialSelfAttention(8, 2, "released")
+
+
+def test_reference_values(shared_folder):
+    values = np.load(shared_folder / "golden" / "attention_block.npz")
+    module = SpatialSelfAttention(16, 2, "paper", 5)
+    weights = {}
+    for key in set(values) - {"features", "output", "similarity"}:
+        layer, _, kind = key.rpartition("_")
+        weights[key if layer == "similarity" else f"{layer}.{kind}"] = torch.from_numpy(values[key])
+    module.load_state_dict(weights)
+    out, compact = module(torch.from_numpy(values["features"]))
+    torch.testing.assert_close(out, torch.from_numpy(values["output"]), atol=1e-5, rtol=1e-4)
+    expected = WindowSimilarity.from_dense(torch.from_numpy(values["similarity"]), (12, 10), (5, 5))
+    torch.testing.assert_close(compact.values, expected.values, atol=1e-5, rtol=1e-4)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from nnunet_attenscribble import similarity as module
+from nnunet_attenscribble.similarity import WindowSimilarity, log_similarity, paper_similarity, window_log_attention
+from nnunet_attenscribble.windows import half_window, pair_count, pair_indices
+from tests.nnunet_attenscribble import brute_force
+
+GRIDS = [((4, 5), (2, 1)), ((3, 3), (7, 7)), ((2, 3, 4), (1, 1, 2)), ((1, 1), (5, 5)), ((1, 6), (2, 2))]
+
+
+def query_and_key(grid, samples=2, channels=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (samples, prod(grid), channels)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+def inside_window(grid, radius):
+    positions = list(product(*(range(size) for size in grid)))
+    mask = torch.zeros(len(positions), len(positions), dtype=torch.bool)
+    for a, position in enumerate(positions):
+        for partner in brute_force.window(position, radius, grid):
+            mask[a, positions.index(partner)] = True
+    return mask
+
+
+@pytest.mark.parametrize(("grid", "radius"), GRIDS)
+def test_pairs_are_those_of_the_window_each_once(grid, radius):
+    first, second = pair_indices(grid, radius, torch.device("cpu"))
+    assert len(first) == pair_count(grid, radius)
+    pairs = {frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)}
+    assert len(pairs) == len(first)
+    expected = {frozenset(pair) for pair in inside_window(grid, radius).nonzero().tolist()}
+    assert pairs == expected
+
+
+def test_half_window_leaves_out_what_cannot_fit():
+    assert half_window((2, 1), (1, 2)) == [(0, 1)]
+    assert len(half_window((5, 5), (64, 64))) == 60
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize(("grid", "radius"), GRIDS)
+def test_log_attention_equals_the_dense_matrix_in_value_and_gradient(monkeypatch, grid, radius, chunk):
+    monkeypatch.setitem(module._CHUNK_ENTRIES, "cpu", chunk)
+    ours = [x.requires_grad_() for x in query_and_key(grid)]
+    theirs = [x.requires_grad_() for x in query_and_key(grid)]
+    forward, backward = window_log_attention(*ours, grid, radius, 0.7)
+    dense = brute_force.log_attention(*theirs, 0.7)
+    first, second = pair_indices(grid, radius, torch.device("cpu"))
+    torch.testing.assert_close(forward, dense[:, first, second])
+    torch.testing.assert_close(backward, dense[:, second, first])
+    weights = torch.linspace(-1, 2, forward.numel(), dtype=torch.float64).view_as(forward)
+    (forward * weights + backward * weights**2).sum().backward()
+    (dense[:, first, second] * weights + dense[:, second, first] * weights**2).sum().backward()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("compute", [paper_similarity, log_similarity])
+def test_gradcheck(compute):
+    query, key = (x.requires_grad_() for x in query_and_key((3, 3)))
+    scale, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (1.5, -0.3))
+    assert gradcheck(lambda *x: compute(x[0], x[1], (3, 3), (1, 1), x[2], x[3]).values, (query, key, scale, bias))
+
+
+def test_both_similarities_equal_their_formulas():
+    grid, radius = (4, 3), (2, 2)
+    query, key = query_and_key(grid)
+    a, b = torch.tensor(2.0), torch.tensor(-0.5)
+    attention = torch.softmax(query @ key.transpose(1, 2), dim=2)
+    paper = torch.sigmoid(a * (attention + attention.transpose(1, 2)) + b)
+    scaled = torch.log_softmax(query @ key.transpose(1, 2) / 3**0.5, dim=2)
+    anchored = torch.sigmoid(a * ((scaled + scaled.transpose(1, 2)) / 2 + torch.tensor(12.0).log()) + b)
+    mask = inside_window(grid, radius)
+    for compute, expected in ((paper_similarity, paper), (log_similarity, anchored)):
+        dense = compute(query, key, grid, radius, a, b).dense()
+        torch.testing.assert_close(dense, expected * mask)
+        torch.testing.assert_close(dense, dense.transpose(1, 2))
+
+
+def test_dense_and_back():
+    grid, radius = (2, 3, 2), (1, 1, 1)
+    matrix = torch.rand(2, 12, 12)
+    matrix = matrix + matrix.transpose(1, 2)
+    compact = WindowSimilarity.from_dense(matrix, grid, radius)
+    torch.testing.assert_close(compact.dense(), matrix * inside_window(grid, radius))
+
+
+def test_around_a_position():
+    grid, radius = (3, 4), (1, 1)
+    matrix = torch.rand(1, 12, 12)
+    compact = WindowSimilarity.from_dense(matrix + matrix.transpose(1, 2), grid, radius)
+    torch.testing.assert_close(compact.around((1, 2)).flatten(1), compact.dense()[:, 1 * 4 + 2])
+
+
+def test_memory_grows_with_the_pairs_not_with_the_square_of_the_tokens():
+    assert pair_count((64, 64), (5, 5)) < 60 * 64 * 64

@@ -1,0 +1,7 @@
+"""Partial cross-entropy on the scribbles: the first rung of the paper's ablation."""
+
+from nnunet_attenscribble.trainers.nnUNetTrainerScribble import nnUNetTrainerScribble
+
+
+class nnUNetTrainerPartialCE(nnUNetTrainerScribble):
+    """Partial cross-entropy on the scribbles: the first rung of the paper's ablation."""

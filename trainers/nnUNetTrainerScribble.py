@@ -1,0 +1,169 @@
+"""What all scribble trainers share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.losses import (
+    AttenScribbleLoss,
+    AttentiveSimilarityLoss,
+    MaskedCRFLoss,
+    PartialCrossEntropyLoss,
+)
+from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
+from nnunet_attenscribble.network import add_spatial_attention, attention_stage, total_stride
+from nnunet_attenscribble.objective import ScribbleObjective
+from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
+from nnunet_attenscribble.training_log import append_epoch
+from nnunet_attenscribble.transforms import keep_padding
+
+
+class nnUNetTrainerScribble(nnUNetTrainer):
+    """Base of the scribble trainers; train with one of its subclasses, which differ by these switches only."""
+
+    with_dice = False
+    with_crf = False
+    with_attention = False
+    with_similarity = False
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net reads this very signature
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self._refuse_what_cannot_be_trained()
+        self.settings = AttenScribbleSettings.from_configuration(self.configuration_manager.configuration)
+        for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
+            value = getattr(self.settings, name)
+            if value is not None:
+                setattr(self, name, value)
+
+    def _refuse_what_cannot_be_trained(self) -> None:
+        name = type(self).__name__
+        problems = []
+        if not self.label_manager.has_ignore_label:
+            problems.append(
+                f"{self.plans_manager.dataset_name} has no `ignore` label in dataset.json, so its labels are dense and "
+                f"{name} has nothing to do: use nnUNetTrainer, or make scribbles"
+            )
+        if self.label_manager.has_regions:
+            problems.append(
+                f"{self.plans_manager.dataset_name} has region-based labels, which {name} cannot train: write the "
+                "labels as plain classes, or use nnUNetTrainer"
+            )
+        if type(self) is nnUNetTrainerScribble:
+            problems.append(f"{name} is the common base of the scribble trainers: use nnUNetTrainerAttenScribble")
+        if problems:
+            raise AttenScribbleError(problems)
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager,
+        configuration_manager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The planned network, with the attention block where the method has one; called in inference too."""
+        network = nnUNetTrainer.build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        if not cls.with_attention:
+            return network
+        settings = AttenScribbleSettings.from_configuration(configuration_manager.configuration)
+        return add_spatial_attention(
+            network,
+            configuration_manager.patch_size,
+            stride=settings.attention_stride,
+            max_tokens=settings.attention_max_tokens,
+            similarity=settings.similarity_mode if cls.with_similarity else None,
+            radius=window_radius(settings.similarity_radius, _grid_spacing(configuration_manager, settings)),
+        )
+
+    def _build_loss(self) -> ScribbleObjective:
+        # nnU-Net's own loss knows the weights of the scales and its Dice the batch, DDP and compilation.
+        stock = super()._build_loss()
+        scale_weights = stock.weight_factors if self.enable_deep_supervision else None
+        dice = (stock.loss if self.enable_deep_supervision else stock).dc
+        ignore_label = self.label_manager.ignore_label
+        segmentation = (
+            PartialDiceCrossEntropyLoss(ignore_label, dice) if self.with_dice else PartialCrossEntropyLoss(ignore_label)
+        )
+        regularised = AttenScribbleLoss(
+            ignore_label,
+            crf=self._build_crf() if self.with_crf else None,
+            similarity=self._build_similarity() if self.with_similarity else None,
+            crf_weight=self.settings.crf_weight,
+            similarity_weight=self.settings.similarity_weight,
+            pair_weight=self.settings.pair_weight if self.settings.similarity_mode == "anchored" else 0.0,
+        )
+        return ScribbleObjective(segmentation, scale_weights, regularised, self.settings.padding)
+
+    def _build_crf(self) -> MaskedCRFLoss:
+        spacing = _in_plane_first(self.configuration_manager)
+        radius = window_radius(self.settings.crf_radius, spacing)
+        return MaskedCRFLoss(radius, self.settings.crf_sigma_position, self.settings.crf_sigma_intensity, spacing)
+
+    def _build_similarity(self) -> AttentiveSimilarityLoss:
+        spacing = _grid_spacing(self.configuration_manager, self.settings)
+        radius = window_radius(self.settings.similarity_radius, spacing)
+        anchored = self.settings.similarity_mode == "anchored"
+        return AttentiveSimilarityLoss(radius, self.settings.similarity_sigma_position, spacing, anchored)
+
+    @staticmethod
+    def get_training_transforms(*args, **kwargs):
+        """nnU-Net's augmentation, whose padding stays known to the loss."""
+        return keep_padding(nnUNetTrainer.get_training_transforms(*args, **kwargs))
+
+    def get_validation_transforms(self, *args, **kwargs):
+        """nnU-Net's transforms; unless padding counts as background, the online validation does not see it."""
+        replacement = 0 if self.settings.padding == "background" else self.label_manager.ignore_label
+        return keep_padding(nnUNetTrainer.get_validation_transforms(*args, **kwargs), replacement)
+
+    def train_step(self, batch: dict) -> dict:
+        """nnU-Net's step; the loss also sees the image (without the channels that a cascade adds)."""
+        image_channels = len(self.dataset_json["channel_names"])
+        with self.loss.given(batch["data"][:, :image_channels]):
+            return super().train_step(batch)
+
+    def on_train_epoch_start(self) -> None:
+        """Raise the regularisers' weights while they warm up."""
+        super().on_train_epoch_start()
+        self.loss.regularised.strength = warmup_strength(self.current_epoch, self.settings.warmup_epochs)
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Tell the loss terms of the epoch in the log and in loss_terms.csv (with DDP those of the first process)."""
+        super().on_train_epoch_end(train_outputs)
+        terms = self.loss.take_terms()
+        if self.local_rank == 0:
+            self.print_to_log_file("terms", ", ".join(f"{name} {value:.4f}" for name, value in terms.items()))
+            append_epoch(Path(self.output_folder) / "loss_terms.csv", self.current_epoch, terms)
+
+
+def warmup_strength(epoch: int, warmup_epochs: int) -> float:
+    """Factor on the regularisers' weights: linear over the first epochs, then 1."""
+    return min(1.0, (epoch + 1) / (warmup_epochs + 1))
+
+
+def _in_plane_first(configuration_manager) -> list[float]:
+    # A 2D configuration's spacing may carry the slice distance in front; the patch tells how many axes there are.
+    return [float(s) for s in configuration_manager.spacing[-len(configuration_manager.patch_size) :]]
+
+
+def _grid_spacing(configuration_manager, settings: AttenScribbleSettings) -> list[float]:
+    """Spacing of the feature grid on which the attention block sits."""
+    strides = configuration_manager.network_arch_init_kwargs["strides"]
+    patch_size = configuration_manager.patch_size
+    stage = attention_stage(strides, patch_size, settings.attention_stride, settings.attention_max_tokens)
+    total = total_stride(strides, len(patch_size), stage)
+    return [spacing * stride for spacing, stride in zip(_in_plane_first(configuration_manager), total, strict=True)]
