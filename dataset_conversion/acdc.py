@@ -18,7 +18,6 @@ from nnunet_attenscribble.dataset_conversion.splits import (
     maag_folds,
     splits_by_patient,
 )
-
 from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}  # 4 in the scribbles: unlabelled

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
 from nnunet_attenscribble.dataset_conversion.volumes import (
     Source,
     describe,
@@ -19,7 +20,6 @@ from nnunet_attenscribble.dataset_conversion.volumes import (
     sha256,
     write_volume,
 )
-
 from nnunet_attenscribble.errors import AttenScribbleError
 
 ENDING = ".nii.gz"

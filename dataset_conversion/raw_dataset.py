@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     IGNORE,
@@ -25,7 +26,6 @@ from nnunet_attenscribble.dataset_conversion.cases import (
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
 from nnunet_attenscribble.dataset_conversion.workers import Map, default_workers, worker_map
-
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["Case", "WrittenDatasets", "write_raw_datasets"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
 from nnunet_attenscribble.evaluation.metrics import METRICS, StructureScores
 
 __all__ = ["RULES", "aggregate_scores", "collect_metric", "count_statuses", "mean_over_structures", "summarise_values"]

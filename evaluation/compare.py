@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import (
     collect_metric,
     count_statuses,
@@ -24,8 +26,6 @@ from nnunet_attenscribble.evaluation.significance import (
 )
 from nnunet_attenscribble.evaluation.summary import Summary
 from nnunet_attenscribble.evaluation.tables import list_some
-
-from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["FOREGROUND", "TESTED_METRICS", "Comparison", "ComparisonRow", "compare_summaries", "pool_folds"]
 

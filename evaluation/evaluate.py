@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.cases import CasePair, pair_cases
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.scoring import CaseScores, score_case
@@ -23,8 +24,6 @@ from nnunet_attenscribble.evaluation.structures import (
 )
 from nnunet_attenscribble.evaluation.summary import Summary
 from nnunet_attenscribble.evaluation.tables import list_some
-
-from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["count_workers", "evaluate_folder"]
 
@@ -46,7 +45,7 @@ def evaluate_folder(
         dense: folder of dense labels, named as the predictions; it may hold more cases.
         dataset_json: says which labels there are; searched for if None (`structures.find_dataset_json`).
         hd95: a key of `metrics.HD95_DEFINITIONS`.
-        workers: processes that score cases side by side; None for one per processor, 1 for none but this one.
+        workers: processes that score cases side by side; 1 for none but this one, None for `count_workers`.
         all_cases: refuse if a dense label has no prediction.
         on_progress: called with the number of cases done and of all.
 
@@ -69,7 +68,8 @@ def evaluate_folder(
             "predict them, or leave out --all-cases"
         )
     results = {}
-    for done, result in enumerate(_score_cases(pairs, coding, hd95, workers or count_workers()), start=1):
+    workers = workers or count_workers(len(pairs))
+    for done, result in enumerate(_score_cases(pairs, coding, hd95, workers), start=1):
         results[result.case] = result
         if on_progress is not None:
             on_progress(done, len(pairs))
@@ -95,9 +95,13 @@ def evaluate_folder(
     )
 
 
-def count_workers() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def count_workers(cases: int) -> int:
+    """One worker per processor that this process may use, and at most one per four cases.
+
+    A worker takes seconds to import what it needs, as long as it takes to score a dozen cardiac volumes.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(processors, cases // 4))
 
 
 def _choose_dataset_json(predictions: Path, dense: Path, given: Path | str | None) -> Path:

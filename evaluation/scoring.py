@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
 from nnunet_attenscribble.evaluation.cases import CasePair
 from nnunet_attenscribble.evaluation.metrics import StructureScores, compute_scores, select_structure
 from nnunet_attenscribble.evaluation.structures import LabelCoding

@@ -32,11 +32,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import RULES, aggregate_scores
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
-
-from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["METRICS_FILE", "SUMMARY_FILE", "Summary", "encode_numbers", "read_summary", "write_summary", "write_text"]
 

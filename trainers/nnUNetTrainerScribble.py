@@ -132,14 +132,18 @@ class nnUNetTrainerScribble(nnUNetTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; the loss also sees the image (without the channels that a cascade adds)."""
+        self.loss.regularised.strength = warmup_strength(
+            self.current_epoch + self._steps / self.num_iterations_per_epoch, self.settings.warmup_epochs
+        )
+        self._steps += 1
         image_channels = len(self.dataset_json["channel_names"])
         with self.loss.given(batch["data"][:, :image_channels]):
             return super().train_step(batch)
 
     def on_train_epoch_start(self) -> None:
-        """Raise the regularisers' weights while they warm up."""
+        """Count the steps of the epoch anew."""
         super().on_train_epoch_start()
-        self.loss.regularised.strength = warmup_strength(self.current_epoch, self.settings.warmup_epochs)
+        self._steps = 0
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Tell the loss terms of the epoch in the log and in loss_terms.csv (with DDP those of the first process)."""
@@ -150,9 +154,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             append_epoch(Path(self.output_folder) / "loss_terms.csv", self.current_epoch, terms)
 
 
-def warmup_strength(epoch: int, warmup_epochs: int) -> float:
-    """Factor on the regularisers' weights: linear over the first epochs, then 1."""
-    return min(1.0, (epoch + 1) / (warmup_epochs + 1))
+def warmup_strength(epochs_done: float, warmup_epochs: float) -> float:
+    """Factor on the regularisers' weights: linear from 0 over the first epochs, then 1."""
+    return min(1.0, epochs_done / warmup_epochs) if warmup_epochs > 0 else 1.0
 
 
 def _in_plane_first(configuration_manager) -> list[float]:

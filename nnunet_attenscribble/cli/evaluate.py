@@ -48,7 +48,7 @@ def evaluate(
         ),
     ] = Hd95.MONAI,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Cases scored side by side; by default, one per processor.")
+        int | None, typer.Option(min=1, help="Cases scored side by side; by default, one per processor and four cases.")
     ] = None,
     all_cases: Annotated[
         bool, typer.Option("--all-cases", help="Refuse if a dense label has no prediction (by default, a note).")

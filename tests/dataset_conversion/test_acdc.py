@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc, parse_patients
 from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST, MAAG_VALIDATION
-
 from nnunet_attenscribble.errors import AttenScribbleError
 
 

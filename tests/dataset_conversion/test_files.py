@@ -5,8 +5,8 @@ from __future__ import annotations
 import zipfile
 
 import pytest
-from nnunet_attenscribble.dataset_conversion.files import find_files, unpacked
 
+from nnunet_attenscribble.dataset_conversion.files import find_files, unpacked
 from nnunet_attenscribble.errors import AttenScribbleError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
 
 

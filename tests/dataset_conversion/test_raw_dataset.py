@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, write_raw_datasets
 
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, write_raw_datasets
 from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}

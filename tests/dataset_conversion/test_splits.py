@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,
     MAAG_TEST,
@@ -14,7 +15,6 @@ from nnunet_attenscribble.dataset_conversion.splits import (
     maag_folds,
     splits_by_patient,
 )
-
 from nnunet_attenscribble.errors import AttenScribbleError
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from nnunet_attenscribble.dataset_conversion.volumes import (
     geometry_problems,
     has_consistent_header,
@@ -15,7 +16,6 @@ from nnunet_attenscribble.dataset_conversion.volumes import (
     read_volume,
     write_volume,
 )
-
 from nnunet_attenscribble.errors import AttenScribbleError
 
 

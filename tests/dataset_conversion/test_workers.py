@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 
+from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from nnunet_attenscribble.evaluation.aggregate import aggregate_scores, mean_over_structures, summarise_values
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 

@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from nnunet_attenscribble.evaluation.summary import METRICS_FILE, SUMMARY_FILE, read_summary
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.summary import METRICS_FILE, SUMMARY_FILE, read_summary
 
 
 def run(*arguments):

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries, pool_folds
 from nnunet_attenscribble.evaluation.comparison_files import to_csv, to_json, to_markdown
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary
-
-from nnunet_attenscribble.errors import AttenScribbleError
 
 INF = math.inf
 RV, MYO = Structure("RV", (1,)), Structure("MYO", (2,))

@@ -1,11 +1,12 @@
 import dataclasses
 import hashlib
+import os
 
 import numpy as np
 import pytest
-from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.evaluate import count_workers, evaluate_folder
 
 
 def test_a_folder_by_hand(folders):
@@ -33,6 +34,11 @@ def test_a_folder_by_hand(folders):
 def test_worker_processes_change_nothing(folders):
     alone, together = (evaluate_folder(*folders, workers=workers) for workers in (1, 2))
     assert dataclasses.asdict(alone) == dataclasses.asdict(together)
+
+
+def test_number_of_workers():
+    assert [count_workers(cases) for cases in (1, 3, 7)] == [1, 1, 1]
+    assert 1 <= count_workers(10_000) <= (os.cpu_count() or 1)
 
 
 def test_definition_of_hd95_reaches_the_metrics(tmp_path, write_labels, write_dataset_json):

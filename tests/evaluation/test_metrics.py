@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+
 from nnunet_attenscribble.evaluation.metrics import (
     compute_assd,
     compute_dice,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from nnunet_attenscribble.evaluation.cases import CasePair
 from nnunet_attenscribble.evaluation.scoring import score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from nnunet_attenscribble.evaluation.cases import CasePair
 from nnunet_attenscribble.evaluation.scoring import read_label_image, score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure

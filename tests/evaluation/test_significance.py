@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import wilcoxon
+
 from nnunet_attenscribble.evaluation.significance import (
     adjust_holm,
     bootstrap_means,
@@ -9,7 +11,6 @@ from nnunet_attenscribble.evaluation.significance import (
     draw_case_weights,
     pair_differences,
 )
-from scipy.stats import wilcoxon
 
 NAN, INF = math.nan, math.inf
 

@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from nnunet_attenscribble.evaluation.structures import Structure, find_dataset_json, read_label_coding
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.structures import Structure, find_dataset_json, read_label_coding
 
 
 def test_background_and_ignore_are_not_scored(tmp_path, write_dataset_json):

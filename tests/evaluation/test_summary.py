@@ -3,11 +3,11 @@ import json
 import math
 
 import pytest
+
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import METRICS_FILE, SUMMARY_FILE, Summary, read_summary, write_summary
-
-from nnunet_attenscribble.errors import AttenScribbleError
 
 NAN, INF = math.nan, math.inf
 

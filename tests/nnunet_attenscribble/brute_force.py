@@ -11,9 +11,7 @@ from torch import Tensor
 
 def window(position, radius, shape):
     """Partners of a position inside its window and the grid."""
-    ranges = [
-        range(max(0, p - r), min(size, p + r + 1)) for p, r, size in zip(position, radius, shape, strict=True)
-    ]
+    ranges = [range(max(0, p - r), min(size, p + r + 1)) for p, r, size in zip(position, radius, shape, strict=True)]
     return [partner for partner in product(*ranges) if partner != tuple(position)]
 
 

@@ -85,7 +85,7 @@ def test_a_fixed_similarity_gets_no_gradient():
 
 
 def test_resizes_the_prediction():
-    q, similarity = random_input((3, 4), (1, 1))
+    _, similarity = random_input((3, 4), (1, 1))
     fine = torch.rand(2, 3, 12, 16, dtype=torch.float64).softmax(1)
     loss = AttentiveSimilarityLoss(1, 2.0)
     torch.testing.assert_close(loss(fine, similarity), loss(resize_to_grid(fine, (3, 4)), similarity))

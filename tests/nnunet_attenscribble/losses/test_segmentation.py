@@ -1,0 +1,150 @@
+"""Partial cross-entropy, partial Dice, intensities, and the weighted sum."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.utilities.helpers import softmax_helper_dim1
+
+from nnunet_attenscribble.losses import (
+    AttenScribbleLoss,
+    AttentiveSimilarityLoss,
+    MaskedCRFLoss,
+    PartialCrossEntropyLoss,
+)
+from nnunet_attenscribble.losses.attenscribble import PADDING, visible_classes
+from nnunet_attenscribble.losses.intensities import rescale_intensities
+from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
+from nnunet_attenscribble.similarity import WindowSimilarity
+
+IGNORE = 3
+
+
+def scribbled(shape=(2, 1, 8, 6), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, IGNORE + 1, shape, generator=generator)
+
+
+def test_cross_entropy_by_hand():
+    # Certainty 3/4 for the label at one pixel, 1/2 at another; the third is not annotated.
+    probabilities = torch.tensor([[[[0.75, 0.5, 0.1]], [[0.25, 0.5, 0.9]]]])
+    target = torch.tensor([[[[0, 1, 9]]]])
+    loss = PartialCrossEntropyLoss(9)
+    assert loss(probabilities.log(), target).item() == pytest.approx((log(4 / 3) + log(2)) / 2, rel=1e-6)
+    weight = torch.tensor([[[[3.0, 1.0, 100.0]]]])
+    assert loss(probabilities.log(), target, weight).item() == pytest.approx((3 * log(4 / 3) + log(2)) / 4, rel=1e-6)
+
+
+def test_cross_entropy_without_annotation_is_exactly_zero():
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    value = PartialCrossEntropyLoss(IGNORE)(logits, torch.full((2, 1, 4, 4), IGNORE))
+    value.backward()
+    assert value.item() == 0
+    assert (logits.grad == 0).all()
+
+
+def test_unannotated_pixels_get_no_gradient():
+    logits, target = torch.randn(2, 3, 8, 6, requires_grad=True), scribbled()
+    PartialCrossEntropyLoss(IGNORE)(logits, target).backward()
+    unannotated = (target == IGNORE).expand_as(logits)
+    assert (logits.grad[unannotated] == 0).all()
+    assert (logits.grad[~unannotated] != 0).all()
+
+
+def test_a_better_prediction_has_a_lower_loss():
+    target = scribbled()
+    right = torch.nn.functional.one_hot(target[:, 0].clamp(max=2), 3).permute(0, 3, 1, 2).float()
+    losses = [PartialCrossEntropyLoss(IGNORE)(strength * right, target).item() for strength in (0, 1, 5)]
+    assert losses == sorted(losses, reverse=True)
+
+
+def nnunet_dice(batch_dice=True):
+    return MemoryEfficientSoftDiceLoss(
+        apply_nonlin=softmax_helper_dim1, batch_dice=batch_dice, smooth=1e-5, do_bg=False, ddp=False
+    )
+
+
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_dice_and_cross_entropy_are_nnunets_own(batch_dice):
+    logits, target = torch.randn(2, 3, 8, 6), scribbled()
+    options = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    stock = DC_and_CE_loss(options, {}, ignore_label=IGNORE, dice_class=MemoryEfficientSoftDiceLoss)
+    ours = PartialDiceCrossEntropyLoss(IGNORE, nnunet_dice(batch_dice))
+    torch.testing.assert_close(ours(logits, target), stock(logits, target.float()))
+
+
+def test_dice_with_weights_of_zero_is_blind_there():
+    logits, target = torch.randn(2, 3, 8, 6), scribbled()
+    weight = torch.ones_like(target, dtype=torch.float32)
+    weight[:, :, 4:] = 0
+    loss = PartialDiceCrossEntropyLoss(IGNORE, nnunet_dice())
+    hidden = target.clone()
+    hidden[:, :, 4:] = IGNORE
+    torch.testing.assert_close(loss(logits, target, weight), loss(logits, hidden))
+
+
+def test_intensities_by_hand():
+    image = torch.arange(101.0).view(1, 1, 1, 101)
+    scaled = rescale_intensities(image)[0, 0, 0]
+    assert scaled[1].item() == pytest.approx(0, abs=1e-6)
+    assert scaled[99].item() == pytest.approx(1)
+    assert scaled[50].item() == pytest.approx(0.5)
+    assert (scaled[0], scaled[100]) == (0, 1)
+
+
+def test_intensities_are_those_of_torchs_quantile_per_sample_and_channel():
+    image = torch.randn(2, 3, 9, 7)
+    low, high = (torch.quantile(image.flatten(2), q, dim=2)[..., None, None] for q in (0.01, 0.99))
+    torch.testing.assert_close(rescale_intensities(image), ((image - low) / (high - low)).clamp(0, 1))
+    torch.testing.assert_close(rescale_intensities(100 * image + 7), rescale_intensities(image))
+
+
+def test_intensities_outside_do_not_enter():
+    image = torch.randn(2, 1, 6, 6)
+    inside = torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    inside[:, :, :2] = False
+    far = image.masked_fill(~inside, -1000.0)
+    expected = rescale_intensities(image[:, :, 2:])
+    torch.testing.assert_close(rescale_intensities(far, inside)[:, :, 2:], expected)
+    assert (rescale_intensities(far, torch.zeros_like(inside)) == 0).all()
+
+
+def test_a_constant_image_becomes_zero():
+    assert (rescale_intensities(torch.full((1, 1, 4, 4), 5.0)) == 0).all()
+
+
+def test_visible_classes_by_hand():
+    target = torch.tensor([[[[0, 0, 2]]], [[[1, IGNORE, PADDING]]], [[[IGNORE] * 3]]])
+    assert visible_classes(target, 3).tolist() == [2, 1, 0]
+
+
+def test_the_sum_of_all_terms():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 8)
+    target = torch.randint(0, IGNORE + 1, (2, 1, 8, 8))
+    target[0, :, :, 6:] = PADDING
+    image = torch.randn(2, 1, 8, 8)
+    similarity = WindowSimilarity.from_dense(torch.full((2, 16, 16), 0.3), (4, 4), (1, 1))
+    crf, similar = MaskedCRFLoss(2), AttentiveSimilarityLoss(1, detach_similarity=True)
+    loss = AttenScribbleLoss(IGNORE, crf, similar, crf_weight=0.5, similarity_weight=0.2, pair_weight=3.0)
+    total, terms = loss(torch.tensor(1.25), logits, target, image, similarity)
+
+    inside = target != PADDING
+    expected_crf = crf(logits.softmax(1), rescale_intensities(image, inside), target == IGNORE, inside)
+    torch.testing.assert_close(terms["crf"], expected_crf)
+    assert terms["mean_similarity"].item() == pytest.approx(0.3)
+    expected = 1.25 + 0.5 * expected_crf + 0.2 * (terms["similarity"] + 3 * terms["pairs"])
+    torch.testing.assert_close(total, expected)
+
+    loss.strength = 0.0
+    assert loss(torch.tensor(1.25), logits, target, image, similarity)[0].item() == 1.25
+
+
+def test_a_missing_similarity_is_told():
+    loss = AttenScribbleLoss(IGNORE, similarity=AttentiveSimilarityLoss(1))
+    with pytest.raises(ValueError, match="attention block"):
+        loss(torch.zeros(()), torch.randn(1, 3, 4, 4), scribbled((1, 1, 4, 4)), torch.randn(1, 1, 4, 4))

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from nnunet_attenscribble.losses import AttenScribbleLoss, MaskedCRFLoss, PartialCrossEntropyLoss
+from nnunet_attenscribble.losses.attenscribble import PADDING
+from nnunet_attenscribble.objective import ScribbleObjective, treat_padding
+
+IGNORE = 3
+
+
+def test_padding_as_background_and_ignored():
+    target = torch.tensor([[[[0, 1, PADDING, IGNORE]]]])
+    assert treat_padding(target, "background", IGNORE)[0].flatten().tolist() == [0, 1, 0, IGNORE]
+    assert treat_padding(target, "ignore", IGNORE)[0].flatten().tolist() == [0, 1, IGNORE, IGNORE]
+    assert treat_padding(target, "background", IGNORE)[1] is None
+
+
+def test_balanced_padding_weighs_as_much_as_the_drawn_background():
+    target = torch.tensor([[[[0, 0, 1, IGNORE] + [PADDING] * 8]]])
+    labels, weight = treat_padding(target, "balanced", IGNORE)
+    outside = target == PADDING
+    assert (labels[outside] == 0).all()
+    assert weight[outside].sum().item() == pytest.approx(2)
+    assert (weight[~outside] == 1).all()
+
+
+def test_balanced_padding_never_weighs_more_than_a_drawn_pixel():
+    target = torch.tensor([[[[0] * 10 + [PADDING]]]])
+    assert (treat_padding(target, "balanced", IGNORE)[1] == 1).all()
+    no_background = torch.tensor([[[[1, PADDING]]]])
+    assert treat_padding(no_background, "balanced", IGNORE)[1].flatten().tolist() == [1, 0]
+    no_padding = torch.tensor([[[[0, 1]]]])
+    assert treat_padding(no_padding, "balanced", IGNORE)[1].flatten().tolist() == [1, 1]
+
+
+def make(scale_weights, crf=None, padding="ignore"):
+    return ScribbleObjective(
+        PartialCrossEntropyLoss(IGNORE), scale_weights, AttenScribbleLoss(IGNORE, crf=crf, crf_weight=0.5), padding
+    )
+
+
+def batch(size=8):
+    torch.manual_seed(size)
+    return torch.randn(2, 3, size, size), torch.randint(-1, IGNORE + 1, (2, 1, size, size))
+
+
+def test_deep_supervision_weighs_the_scales():
+    (fine, t_fine), (coarse, t_coarse), (coarsest, t_coarsest) = batch(8), batch(4), batch(2)
+    objective = make([0.6, 0.4, 0.0])
+    value = objective([fine, coarse, coarsest], [t_fine, t_coarse, t_coarsest])
+    single = make(None)
+    torch.testing.assert_close(value, 0.6 * single(fine, t_fine) + 0.4 * single(coarse, t_coarse))
+
+
+def test_regularisers_need_the_image_and_rest_without_it():
+    (fine, t_fine), (coarse, t_coarse) = batch(8), batch(4)
+    image = torch.rand(2, 1, 8, 8)
+    objective = make([0.6, 0.4], MaskedCRFLoss(1))
+    resting = objective([fine, coarse], [t_fine, t_coarse])
+    with objective.given(image):
+        acting = objective([fine, coarse], [t_fine, t_coarse])
+    assert acting > resting
+    torch.testing.assert_close(objective([fine, coarse], [t_fine, t_coarse]), resting)
+    terms = objective.take_terms()
+    assert terms["total"] == pytest.approx(acting.item())
+    assert terms["total"] == pytest.approx(terms["segmentation"] + 0.5 * terms["crf"])
+    annotated = ((t_fine != PADDING) & (t_fine != IGNORE)).float().mean().item()
+    assert terms["annotated"] == pytest.approx(annotated)
+    assert objective.take_terms() == {}
+
+
+def test_terms_are_means_over_the_steps_and_undefined_ones_are_left_out():
+    objective = make(None)
+    objective.terms = [
+        {"a": torch.tensor(1.0), "b": torch.tensor(math.nan)},
+        {"a": torch.tensor(3.0), "b": torch.tensor(4.0)},
+    ]
+    assert objective.take_terms() == {"a": 2.0, "b": 4.0}
+    objective.terms = [{"b": torch.tensor(math.nan)}]
+    assert math.isnan(objective.take_terms()["b"])
+
+
+@pytest.mark.parametrize("padding", ["balanced", "background", "ignore"])
+def test_padding_reaches_neither_the_regularisers_nor_their_normaliser(padding):
+    logits, target = batch(8)
+    target[:, :, :, 5:] = PADDING
+    target[:, :, :, :5] = IGNORE
+    logits.requires_grad_()
+    objective = make(None, MaskedCRFLoss(2), padding)
+    with objective.given(torch.rand(2, 1, 8, 8)):
+        objective(logits, target)
+    crf = objective.terms[0]["crf"]
+    alone = MaskedCRFLoss(2)(logits.softmax(1)[..., :5], torch.zeros(2, 1, 8, 5), torch.ones(2, 1, 8, 5))
+    assert crf < alone  # same pairs, but of differing intensity
+    assert crf > 0

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from typer.testing import CliRunner
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.plans import (
+    add_configuration,
+    add_cpu_configuration,
+    describe_difference,
+    read_plans,
+    resolve_configuration,
+)
+
+
+def some_plans():
+    arguments = {
+        "n_stages": 6,
+        "features_per_stage": [32, 64, 128, 256, 512, 512],
+        "kernel_sizes": [[3, 3]] * 6,
+        "strides": [[1, 1]] + [[2, 2]] * 5,
+        "n_conv_per_stage": [2] * 6,
+        "n_conv_per_stage_decoder": [2] * 5,
+    }
+    base = {
+        "data_identifier": "nnUNetPlans_2d",
+        "spacing": [1.5, 1.5],
+        "patch_size": [256, 224],
+        "median_image_size_in_voxels": [239.5, 216.0],
+        "batch_size": 56,
+        "architecture": {"network_class_name": "x.PlainConvUNet", "arch_kwargs": arguments},
+    }
+    return {"plans_name": "nnUNetPlans", "configurations": {"2d": base}}
+
+
+def test_cpu_configuration_covers_the_same_field_of_view():
+    plans = add_cpu_configuration(some_plans())
+    small = resolve_configuration(plans, "2d_cpu")
+    assert small["patch_size"] == [128, 112]
+    assert small["spacing"] == [3.0, 3.0]
+    assert small["batch_size"] == 12
+    assert small["data_identifier"] == "nnUNetPlans_2d_cpu"
+    arguments = small["architecture"]["arch_kwargs"]
+    assert arguments["features_per_stage"] == [16, 32, 64, 128, 128]
+    assert arguments["n_stages"] == len(arguments["strides"]) == len(arguments["n_conv_per_stage"]) == 5
+    assert len(arguments["n_conv_per_stage_decoder"]) == 4
+
+
+def test_cpu_patch_is_a_multiple_of_the_strides_and_never_smaller_than_the_planned_field_of_view():
+    plans = some_plans()
+    plans["configurations"]["2d"]["patch_size"] = [160, 96]
+    small = resolve_configuration(add_cpu_configuration(plans), "2d_cpu")
+    assert small["patch_size"] == [80, 48]
+    plans["configurations"]["2d"]["patch_size"] = [224, 192]
+    assert resolve_configuration(add_cpu_configuration(plans, spacing_factor=1.9), "2d_cpu")["patch_size"] == [128, 112]
+
+
+def test_cpu_configuration_of_a_volume_keeps_the_slice_axis():
+    plans = some_plans()
+    base = plans["configurations"]["2d"]
+    base |= {"spacing": [5.0, 1.5, 1.5], "patch_size": [16, 256, 224], "median_image_size_in_voxels": [16, 240, 216]}
+    arguments = base["architecture"]["arch_kwargs"]
+    arguments |= {"strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2], [1, 2, 2]]}
+    small = resolve_configuration(add_cpu_configuration(plans), "2d_cpu")
+    assert small["spacing"] == [5.0, 3.0, 3.0]
+    assert small["patch_size"] == [16, 128, 112]
+
+
+def test_residual_encoders_keep_their_blocks():
+    plans = some_plans()
+    arguments = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    arguments["n_blocks_per_stage"] = [1, 3, 4, 6, 6, 6]
+    del arguments["n_conv_per_stage"]
+    small = resolve_configuration(add_cpu_configuration(plans), "2d_cpu")["architecture"]["arch_kwargs"]
+    assert small["n_blocks_per_stage"] == [1, 3, 4, 6, 6]
+    assert small["n_conv_per_stage_decoder"] == [1, 1, 1, 1]
+
+
+def test_settings_add_up_along_the_inheritance():
+    plans = add_configuration(some_plans(), "2d", "a", {"crf_weight": 0.5})
+    plans = add_configuration(plans, "a", "b", {"num_epochs": 3})
+    assert resolve_configuration(plans, "b")["attenscribble"] == {"crf_weight": 0.5, "num_epochs": 3}
+    assert describe_difference(plans, "a", "b") == ["attenscribble.num_epochs: unset -> 3"]
+
+
+def test_resolves_as_nnunet_does():
+    plans = add_cpu_configuration(some_plans(), settings={"num_epochs": 3})
+    plans = add_configuration(plans, "2d_cpu", "b", {"crf_weight": 0.5})
+    for name in ("2d", "2d_cpu", "b"):
+        theirs = PlansManager(plans).get_configuration(name).configuration
+        assert resolve_configuration(plans, name) == theirs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("2d", "2d", {"crf_weight": 1}), "a configuration '2d' already"),
+        (("3d", "x", {"crf_weight": 1}), "no configuration '3d'; there are 2d"),
+        (("2d", "x", {"crf_wight": 1}), "unknown field 'crf_wight'"),
+        (("2d", "x", {"crf_weight": -1}), "crf_weight is -1"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(AttenScribbleError, match=message):
+        add_configuration(some_plans(), *arguments)
+
+
+def test_circular_inheritance():
+    plans = some_plans()
+    plans["configurations"]["2d"]["inherits_from"] = "2d"
+    with pytest.raises(AttenScribbleError, match="inherits from itself"):
+        resolve_configuration(plans, "2d")
+
+
+def test_reading_what_is_no_plans_file(tmp_path):
+    with pytest.raises(AttenScribbleError, match="nnUNetv2_plan_and_preprocess"):
+        read_plans(tmp_path / "nnUNetPlans.json")
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(AttenScribbleError, match="not valid JSON"):
+        read_plans(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(AttenScribbleError, match="no plans file"):
+        read_plans(tmp_path / "b.json")
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    folder = tmp_path / "Dataset501_Heart"
+    folder.mkdir()
+    (folder / "nnUNetPlans.json").write_text(json.dumps(some_plans()))
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["configure", *arguments])
+
+
+def test_command_writes_what_it_prints(dataset):
+    result = run("501", "--name", "2d_crf05", "--set", "crf_weight=0.05", "--set", "padding=ignore")
+    assert result.exit_code == 0
+    assert "attenscribble.crf_weight: unset -> 0.05" in result.output
+    written = json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"]
+    expected = {"inherits_from": "2d", "attenscribble": {"crf_weight": 0.05, "padding": "ignore"}}
+    assert written["2d_crf05"] == expected
+    assert written["2d"] == some_plans()["configurations"]["2d"]
+
+
+def test_command_for_the_cpu(dataset):
+    result = run("Dataset501_Heart", "--cpu", "--set", "num_epochs=5")
+    assert result.exit_code == 0
+    assert "nnUNetv2_preprocess -d Dataset501_Heart -c 2d_cpu" in result.output
+    assert "2d_cpu" in json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("501",), "--name"),
+        (("501", "--name", "x"), "change nothing"),
+        (("501", "--name", "x", "--set", "crf_weight"), "name=value"),
+        (("501", "--name", "x", "--set", "crf_weight=-1"), "crf_weight is -1"),
+        (("502", "--cpu"), "no dataset 502"),
+        (("heart", "--cpu"), "neither an ID"),
+        (("501", "--cpu", "-p", "Other"), "Other.json"),
+    ],
+)
+def test_command_refuses_and_leaves_the_file(dataset, arguments, message):
+    before = (dataset / "nnUNetPlans.json").read_bytes()
+    result = run(*arguments)
+    assert isinstance(result.exception, AttenScribbleError)
+    assert message in str(result.exception)
+    assert (dataset / "nnUNetPlans.json").read_bytes() == before
+
+
+def test_command_without_nnunets_folder(monkeypatch):
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    assert "nnUNet_preprocessed is not set" in str(run("501", "--cpu").exception)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
+
+
+def test_defaults_are_the_papers_numbers():
+    settings = AttenScribbleSettings()
+    assert (settings.crf_weight, settings.similarity_weight) == (0.1, 0.1)
+    assert (settings.crf_radius, settings.crf_sigma_position, settings.crf_sigma_intensity) == (5, 6.0, 0.1)
+    assert (settings.similarity_radius, settings.similarity_sigma_position) == (5, 6.0)
+    assert settings.attention_stride == 4
+    assert settings.padding == "balanced"
+
+
+def test_frozen():
+    with pytest.raises(FrozenInstanceError):
+        AttenScribbleSettings().crf_weight = 1.0
+
+
+def test_survives_json():
+    settings = AttenScribbleSettings(crf_radius=(1, 5, 5), num_epochs=7)
+    restored = AttenScribbleSettings.from_mapping(json.loads(json.dumps(settings.as_dict())))
+    assert restored == settings
+
+
+def test_from_configuration():
+    assert AttenScribbleSettings.from_configuration({"batch_size": 2}) == AttenScribbleSettings()
+    configuration = {"attenscribble": {"crf_weight": 0.5}}
+    assert AttenScribbleSettings.from_configuration(configuration).crf_weight == 0.5
+    with pytest.raises(AttenScribbleError, match="must hold an object"):
+        AttenScribbleSettings.from_configuration({"attenscribble": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("padding", "reflect"),
+        ("similarity_mode", "other"),
+        ("crf_weight", -0.1),
+        ("crf_weight", "0.1"),
+        ("crf_weight", float("nan")),
+        ("pair_weight", float("inf")),
+        ("crf_sigma_position", 0),
+        ("crf_sigma_intensity", True),
+        ("crf_radius", -1),
+        ("crf_radius", 2.5),
+        ("similarity_radius", [1, -1]),
+        ("similarity_radius", []),
+        ("attention_stride", 0),
+        ("attention_max_tokens", 1.5),
+        ("warmup_epochs", -1),
+        ("num_epochs", 0),
+        ("num_iterations_per_epoch", 2.5),
+    ],
+)
+def test_refuses_with_the_fields_name_and_value(field, value):
+    with pytest.raises(AttenScribbleError) as error:
+        AttenScribbleSettings.from_mapping({field: value})
+    assert field in str(error.value)
+    assert "must be" in str(error.value)
+
+
+def test_tells_all_problems_at_once():
+    with pytest.raises(AttenScribbleError) as error:
+        AttenScribbleSettings.from_mapping({"crf_wieght": 1, "padding": "x", "num_epochs": 0})
+    assert len(error.value.problems) == 3
+    assert "crf_wieght" in error.value.problems[0]
+
+
+def test_window_radius_reaches_equally_far_in_mm():
+    assert window_radius(5, (1.5, 1.5)) == (5, 5)
+    assert window_radius(5, (10.0, 1.5625, 1.5625)) == (0, 5, 5)
+    assert window_radius(5, (2.5, 1.25, 1.25)) == (2, 5, 5)
+    assert window_radius((3, 1, 1), (10.0, 1.0, 1.0)) == (3, 1, 1)
+    with pytest.raises(AttenScribbleError, match="2 entries for 3 axes"):
+        window_radius((1, 1), (1.0, 1.0, 1.0))

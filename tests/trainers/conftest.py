@@ -1,0 +1,139 @@
+"""A dataset of a few voxels, planned and preprocessed by nnU-Net itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_attenscribble.cli.trainers import trainers_folder
+from nnunet_attenscribble.plans import add_configuration, add_cpu_configuration, read_plans, write_plans
+
+NAME = "Dataset701_Tiny"
+IGNORE = 3
+ITERATIONS = 3
+
+
+@contextmanager
+def environment(folder: Path):
+    """nnU-Net's variables for this folder, loaders in the same process."""
+    values = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    values |= {
+        "nnUNet_extTrainer": str(trainers_folder()),
+        "nnUNet_n_proc_DA": "0",
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_compile": "f",
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def write_raw(folder: Path, cases: int = 4) -> None:
+    """Bright squares with a darker core; strokes in each class."""
+    rng = np.random.default_rng(0)
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "labelsTr").mkdir()
+    for case in range(cases):
+        image = rng.normal(0, 0.2, (3, 28, 24)).astype(np.float32)
+        label = np.full(image.shape, IGNORE, dtype=np.uint8)
+        top, left = rng.integers(4, 12), rng.integers(3, 9)
+        image[:, top : top + 11, left : left + 11] += 2
+        image[:, top + 4 : top + 8, left + 4 : left + 8] -= 1
+        label[:, top + 1, left : left + 10] = 1
+        label[:, top + 5, left + 4 : left + 7] = 2
+        label[:, 1, 2:20] = 0
+        for array, file in ((image, f"imagesTr/case{case}_0000"), (label, f"labelsTr/case{case}")):
+            volume = sitk.GetImageFromArray(array)
+            volume.SetSpacing((1.5, 1.5, 8.0))
+            sitk.WriteImage(volume, str(folder / f"{file}.nii.gz"))
+    content = {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "ring": 1, "core": 2, "ignore": IGNORE},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def preprocess(name: str, configuration: str) -> None:
+    """nnU-Net's preprocessing of all cases, in this process."""
+    raw, target = Path(os.environ["nnUNet_raw"]) / name, Path(os.environ["nnUNet_preprocessed"]) / name
+    plans = PlansManager(str(target / "nnUNetPlans.json"))
+    configured = plans.get_configuration(configuration)
+    dataset_json = json.loads((target / "dataset.json").read_text())
+    out = target / configured.data_identifier
+    out.mkdir(exist_ok=True)
+    shutil.copytree(raw / "labelsTr", target / "gt_segmentations", dirs_exist_ok=True)  # for nnU-Net's validation
+    for case, files in get_filenames_of_train_images_and_targets(str(raw), dataset_json).items():
+        configured.preprocessor_class(verbose=False).run_case_save(
+            str(out / case), files["images"], files["label"], plans, configured, dataset_json
+        )
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> Path:
+    """Folder with the raw and preprocessed dataset; configuration `tiny` takes seconds."""
+    folder = tmp_path_factory.mktemp("nnunet")
+    with environment(folder):
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (folder / variable).mkdir()
+        write_raw(folder / "nnUNet_raw" / NAME)
+        extract_fingerprints([701], num_processes=1, show_progress_bar=False)
+        os.environ["nnUNet_n_proc_DA"] = "1"  # nnU-Net plans with as many threads
+        plan_experiments([701])
+        os.environ["nnUNet_n_proc_DA"] = "0"
+        preprocessed = folder / "nnUNet_preprocessed" / NAME
+        splits = [{"train": ["case0", "case1", "case2"], "val": ["case3"]}]
+        (preprocessed / "splits_final.json").write_text(json.dumps(splits))
+        settings = {
+            "num_epochs": 2,
+            "num_iterations_per_epoch": ITERATIONS,
+            "num_val_iterations_per_epoch": 1,
+            "crf_radius": 2,
+            "similarity_radius": 1,
+        }
+        file = preprocessed / "nnUNetPlans.json"
+        plans = add_cpu_configuration(
+            read_plans(file), "2d", "tiny", spacing_factor=1.0, batch_size=3, features=(4, 8, 8), settings=settings
+        )
+        for padding in ("background", "ignore"):
+            plans = add_configuration(plans, "tiny", f"tiny_{padding}", {"padding": padding})
+        plans = add_configuration(plans, "tiny", "tiny_paper", {"similarity_mode": "paper"})
+        write_plans(file, plans)
+        preprocess(NAME, "tiny")
+    return folder
+
+
+@pytest.fixture
+def nnunet(prepared, tmp_path):
+    """nnU-Net's environment, with results of the test's own, and a way to make trainers."""
+
+    def make(trainer: str, configuration: str = "tiny", plans: dict | None = None, dataset_json: dict | None = None):
+        base = prepared / "nnUNet_preprocessed" / NAME
+        plans = plans or json.loads((base / "nnUNetPlans.json").read_text())
+        dataset_json = dataset_json or json.loads((base / "dataset.json").read_text())
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002 - what nnU-Net draws from
+        found = recursive_find_trainer_class_by_name(trainer)
+        return found(plans | {"continue_training": False}, configuration, 0, dataset_json, torch.device("cpu"))
+
+    with environment(prepared):
+        os.environ["nnUNet_results"] = str(tmp_path / "results")
+        yield SimpleNamespace(make=make, folder=prepared, results=tmp_path / "results")

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.losses.attenscribble import PADDING
+from tests.trainers.conftest import IGNORE, ITERATIONS, NAME
+
+pytestmark = pytest.mark.xdist_group("trainers")
+
+LADDER = [
+    "nnUNetTrainerPartialCE",
+    "nnUNetTrainerMaskedCRF",
+    "nnUNetTrainerAttention",
+    "nnUNetTrainerAttenScribble",
+]
+ALL = ["nnUNetTrainerPartialDiceCE", *LADDER]
+SWITCHES = ("with_dice", "with_crf", "with_attention", "with_similarity")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nnunet_finds_the_trainer(nnunet, name):
+    found = recursive_find_trainer_class_by_name(name)
+    assert found.__name__ == name
+    assert issubclass(found, nnUNetTrainer)
+
+
+def test_each_rung_differs_from_the_one_before_by_one_switch(nnunet):
+    rungs = [recursive_find_trainer_class_by_name(name) for name in LADDER]
+    on = [{switch for switch in SWITCHES if getattr(rung, switch)} for rung in rungs]
+    assert on == [
+        set(),
+        {"with_crf"},
+        {"with_crf", "with_attention"},
+        {"with_crf", "with_attention", "with_similarity"},
+    ]
+    dice = recursive_find_trainer_class_by_name("nnUNetTrainerPartialDiceCE")
+    assert {switch for switch in SWITCHES if getattr(dice, switch)} == {"with_dice"}
+
+
+TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "same_class_similarity"}
+
+
+@pytest.mark.parametrize(
+    ("name", "configuration", "missing"),
+    [
+        ("nnUNetTrainerPartialDiceCE", "tiny", {"crf", "similarity", "pairs", "same_class_similarity"}),
+        ("nnUNetTrainerPartialCE", "tiny_ignore", {"crf", "similarity", "pairs", "same_class_similarity"}),
+        ("nnUNetTrainerMaskedCRF", "tiny_background", {"similarity", "pairs", "same_class_similarity"}),
+        ("nnUNetTrainerAttention", "tiny", {"similarity", "pairs", "same_class_similarity"}),
+        ("nnUNetTrainerAttenScribble", "tiny", set()),
+        ("nnUNetTrainerAttenScribble", "tiny_paper", {"pairs"}),
+    ],
+)
+def test_trains_and_tells_its_terms(nnunet, name, configuration, missing):
+    trainer = nnunet.make(name, configuration)
+    trainer.initialize()
+    before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
+    trainer.run_training()
+    after = trainer.network.state_dict()
+    unchanged = [key for key in before if torch.equal(before[key], after[key])]
+    # nnU-Net gives the coarsest output no weight; its layer alone may stay.
+    assert all("seg_layers.0" in key for key in unchanged)
+    output = Path(trainer.output_folder)
+    assert (output / "checkpoint_final.pth").exists()
+    with (output / "loss_terms.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    columns = set(rows[0])
+    assert columns >= TERMS - missing
+    assert not columns & missing
+    assert all(np.isfinite(float(row["total"])) for row in rows)
+
+
+def test_regularisers_warm_up_from_nothing(nnunet):
+    trainer = nnunet.make("nnUNetTrainerAttenScribble")
+    trainer.on_train_start()
+    strengths = []
+    for epoch in range(3):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        for _ in range(ITERATIONS):
+            trainer.train_step(next(trainer.dataloader_train))
+            strengths.append(trainer.loss.regularised.strength)
+    assert strengths == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1, 1])
+
+
+def test_training_sees_padding_and_validation_does_not(nnunet):
+    for configuration, replacement in (("tiny", IGNORE), ("tiny_ignore", IGNORE), ("tiny_background", 0)):
+        trainer = nnunet.make("nnUNetTrainerAttenScribble", configuration)
+        trainer.on_train_start()
+        # The patch is larger than the slices (28 x 24), so every patch holds padding, at every scale.
+        assert list(trainer.configuration_manager.patch_size) == [32, 32]
+        batch = next(trainer.dataloader_train)
+        assert all((target == PADDING).any() for target in batch["target"])
+        validation = next(trainer.dataloader_val)["target"]
+        assert not any((target == PADDING).any() for target in validation)
+        corner = validation[0][0, 0, 0, 0].item()
+        assert corner == replacement
+
+
+def test_an_interrupted_training_continues_where_it_was(nnunet):
+    first = nnunet.make("nnUNetTrainerAttenScribble")
+    first.save_every = 1
+    first.num_epochs = 1
+    first.run_training()
+    latest = Path(first.output_folder) / "checkpoint_final.pth"
+    second = nnunet.make("nnUNetTrainerAttenScribble")
+    second.load_checkpoint(str(latest))
+    assert second.current_epoch == 1
+    for key, value in first.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[key]), key
+    second.run_training()
+    with (Path(second.output_folder) / "loss_terms.csv").open() as stream:
+        assert [row["epoch"] for row in csv.DictReader(stream)] == ["0", "1"]
+
+
+def test_inference_rebuilds_the_trained_network(nnunet):
+    trainer = nnunet.make("nnUNetTrainerAttenScribble")
+    trainer.run_training()
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(Path(trainer.output_folder).parent), (0,))
+    predictor.network.load_state_dict(predictor.list_of_parameters[0])
+    trainer.set_deep_supervision_enabled(False)
+    image = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(predictor.network.eval()(image), trainer.network.eval()(image))
+
+
+def refusal(nnunet, **changes):
+    base = nnunet.folder / "nnUNet_preprocessed" / NAME
+    dataset_json = json.loads((base / "dataset.json").read_text()) | changes
+    with pytest.raises(AttenScribbleError) as error:
+        nnunet.make("nnUNetTrainerAttenScribble", dataset_json=dataset_json)
+    return str(error.value)
+
+
+def test_refuses_dense_labels(nnunet):
+    message = refusal(nnunet, labels={"background": 0, "ring": 1, "core": 2})
+    assert "no `ignore` label" in message
+    assert "use nnUNetTrainer" in message
+
+
+def test_refuses_regions(nnunet):
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    assert "region-based" in refusal(nnunet, labels=labels, regions_class_order=[1, 2])
+
+
+def test_refuses_a_setting_it_does_not_know(nnunet):
+    plans = json.loads((nnunet.folder / "nnUNet_preprocessed" / NAME / "nnUNetPlans.json").read_text())
+    plans["configurations"]["tiny"]["attenscribble"]["crf_wieght"] = 1
+    with pytest.raises(AttenScribbleError, match="crf_wieght"):
+        nnunet.make("nnUNetTrainerAttenScribble", plans=plans)
+
+
+def test_refuses_the_base_class(nnunet):
+    with pytest.raises(AttenScribbleError, match="use nnUNetTrainerAttenScribble"):
+        nnunet.make("nnUNetTrainerScribble")
+
+
+def run(command: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / command, *arguments], env=os.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_stock_commands_train_resume_and_predict(nnunet, tmp_path):
+    train = ("nnUNetv2_train", NAME, "tiny", "0", "-tr", "nnUNetTrainerAttenScribble", "-device", "cpu")
+    run(*train)
+    model = nnunet.results / NAME / "nnUNetTrainerAttenScribble__nnUNetPlans__tiny"
+    assert (model / "fold_0" / "validation" / "case3.nii.gz").exists()
+    weights = (model / "fold_0" / "checkpoint_final.pth").read_bytes()
+    run(*train, "--c")  # nothing is left to train
+    assert (model / "fold_0" / "checkpoint_final.pth").read_bytes() != b""
+    first = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    assert first["current_epoch"] == 2
+    assert weights
+
+    images = tmp_path / "images"
+    images.mkdir()
+    source = nnunet.folder / "nnUNet_raw" / NAME / "imagesTr" / "case3_0000.nii.gz"
+    (images / source.name).write_bytes(source.read_bytes())
+    out = tmp_path / "out"
+    run("nnUNetv2_predict", "-i", str(images), "-o", str(out), "-d", NAME, "-c", "tiny", "-f", "0",
+        "-tr", "nnUNetTrainerAttenScribble", "-device", "cpu", "-npp", "1", "-nps", "1")  # fmt: skip
+    predicted = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "case3.nii.gz")))
+    validated = sitk.GetArrayFromImage(sitk.ReadImage(str(model / "fold_0" / "validation" / "case3.nii.gz")))
+    assert predicted.shape == (3, 28, 24)
+    assert predicted.max() <= 2
+    assert np.array_equal(predicted, validated)
