@@ -185,7 +185,7 @@ class _Anatomy:
         for vessel, radius in zip(*self.bronchi, strict=True):
             signal[_ellipse(x, y, vessel + 6 * level, (radius, radius)) & inside] = 0.7 * _BLOOD
         # The mediastinum: fat, thymus, vessels between the heart and the chest wall.
-        for (place, place_radii, place_angle), tissue in zip(self.mediastinum, (0.65 * _FAT, 0.9 * _FAT), strict=True):
+        for (place, place_radii, place_angle), tissue in zip(self.mediastinum, (0.55 * _FAT, 0.75 * _FAT), strict=True):
             signal[_ellipse(x, y, place + 4 * level, place_radii, place_angle) & inside] = tissue
         # The diaphragm's dome: going down the stack it rises into view.
         dome = self.diaphragm - 9 * level + self.slope * x + 0.0014 * (x + 10) ** 2
@@ -331,7 +331,7 @@ def _scribble(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
         else:
             distance = distance_transform_edt(background)
             line = _contour(distance, rng.uniform(2.5, 4.5))
-            line = _part(rng, line, rng.uniform(0.6, 0.95) * len(line))
+            line = _part(rng, line, rng.uniform(0.5, 0.9) * len(line))
         strokes[_draw(line, 1.0, background)] = LABELS["background"]
     return scribble
 

@@ -28,8 +28,8 @@ class Panel:
     Attributes:
         title: above it; may have several lines.
         labels: (Z, Y, X) integers to paint over the scan; None for the bare scan.
-        unlabelled: for scribbles: the value of pixels without a stroke. Strokes are opaque, and those in the background,
-            0, are painted too.
+        unlabelled: for scribbles: the value of pixels without a stroke. Strokes are opaque, and those in the
+            background, 0, are painted too.
     """
 
     title: str

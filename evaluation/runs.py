@@ -1,7 +1,7 @@
 """Stock nnU-Net commands run one after the other: logged, with live progress, stoppable and resumable.
 
-What has been done is read from what nnU-Net left behind, never from a list kept elsewhere: a model that somebody trained
-by hand counts, and one whose files were deleted does not.
+What has been done is read from what nnU-Net left behind, never from a list kept elsewhere: a model that somebody
+trained by hand counts, and one whose files were deleted does not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -185,8 +185,8 @@ def run_steps(
 ) -> None:
     """Run every step that is not done yet, in order.
 
-    Interrupted (Ctrl-C, SIGTERM, a closed terminal), it ends the command with all its worker processes; called again, it
-    continues where nnU-Net can.
+    Interrupted (Ctrl-C, SIGTERM, a closed terminal), it ends the command with all its worker processes; called again,
+    it continues where nnU-Net can.
 
     Args:
         steps: in order; each is asked `is_done` when its turn comes.
@@ -197,7 +197,7 @@ def run_steps(
     Raises:
         AttenScribbleError: a step failed; with the end of its log.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, highlight=False)
     problems: list[str] = []
     for step in steps:
         try:
@@ -257,7 +257,9 @@ def _run_command(command: Sequence[str], environment: Mapping[str, str], log, up
                     return code
                 time.sleep(_POLL)
         finally:
-            _end_group(process)
+            # A second Ctrl-C must not keep the first from its work, which takes seconds at most.
+            with _handling([signal.SIGINT], signal.SIG_IGN):
+                _end_group(process)
 
 
 def _end_group(process: subprocess.Popen) -> None:
@@ -295,14 +297,21 @@ def _signals_as_exceptions() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     numbers = [signal.SIGTERM, signal.SIGHUP] if os.name == "posix" else []
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []  # only the main thread may set handlers
-    before = {number: signal.signal(number, leave) for number in numbers}
+    # What is ignored stays ignored: that is how `nohup` works.
+    with _handling([number for number in numbers if signal.getsignal(number) != signal.SIG_IGN], leave):
+        yield
+
+
+@contextmanager
+def _handling(numbers: Sequence[int], handler) -> Iterator[None]:
+    """Handle signals so for a while; only the main thread may, elsewhere nothing changes."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers} if main else {}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def _lock(log, step: Step) -> None:
@@ -352,7 +361,9 @@ class _Epochs:
 
     step: Step
     tell: Callable[[int, str], None]
-    validating: bool = field(default=False, init=False)
+    clock: Callable[[], float] = time.monotonic
+    first: tuple[int, float] | None = None
+    validating: bool = False
 
     def __call__(self, line: str) -> None:
         """Take one line."""
@@ -361,10 +372,19 @@ class _Epochs:
         match = _EPOCH.search(line)
         if match:
             done = int(match[1])
-            self.tell(done, f"epoch {done + 1} of {self.step.epochs}")
+            self.tell(done, f"epoch {done + 1} of {self.step.epochs}{self._remaining(done)}")
         elif _VALIDATION.search(line) and not self.validating:
             self.validating = True
             self.tell(self.step.epochs, "validation")
+
+    def _remaining(self, done: int) -> str:
+        # A training that continues starts late; its first epoch here is where the clock starts.
+        self.first = self.first or (done, self.clock())
+        passed = done - self.first[0]
+        if passed < 1 or self.step.epochs is None:
+            return ""
+        seconds = (self.clock() - self.first[1]) / passed * (self.step.epochs - done)
+        return f", about {_clock(seconds)} left" if seconds >= 1 else ""
 
 
 def _describe_failure(step: Step, code: int) -> str:

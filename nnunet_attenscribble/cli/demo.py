@@ -46,8 +46,8 @@ def demo(
 ) -> None:
     """Train from scribbles, and compare with nnU-Net trained from dense labels: all in one go, resumable.
 
-    Without data it makes a cardiac phantom and takes about eight minutes on two cores. All that it runs are nnU-Net's own
-    commands, which its logs show.
+    Without data it makes a cardiac phantom and takes about eight minutes on two cores. All that it runs are nnU-Net's
+    own commands, which its logs show.
 
     Example:  attenscribble demo
 
@@ -100,15 +100,26 @@ def _check(options: _Options, device: str, folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         problems.append(f"--folder {folder} is a file: give another")
     elif file.is_file():
-        before = json.loads(file.read_text())
-        changed = [key for key, value in asdict(options).items() if before.get(key) != value]
-        if changed:
-            told = ", ".join(f"{key} {before.get(key)}, now {asdict(options)[key]}" for key in changed)
-            problems.append(f"{folder} was made with other options ({told}): give another --folder, or remove that one")
+        problems += _changes(file, options)
     elif folder.is_dir() and any(folder.iterdir()):
         problems.append(f"--folder {folder} is not empty, and no demo made it: give another")
     if problems:
         raise AttenScribbleError(problems)
+
+
+def _changes(file: Path, options: _Options) -> list[str]:
+    """What keeps a demo from being continued with these options."""
+    try:
+        before = dict(json.loads(file.read_text()))
+    except ValueError:
+        return [f"{file} is damaged: give another --folder, or remove this one"]
+    now = asdict(options)
+    changed = ", ".join(
+        f"{key} {before.get(key)}, now {value}" for key, value in now.items() if before.get(key) != value
+    )
+    if not changed:
+        return []
+    return [f"{file.parent} was made with other options ({changed}): give another --folder, or remove that one"]
 
 
 def _stock_trainers() -> dict[int, str]:
@@ -117,7 +128,8 @@ def _stock_trainers() -> dict[int, str]:
     from importlib.util import find_spec
 
     spec = find_spec("nnunetv2")
-    assert spec is not None and spec.origin is not None  # a dependency of this package
+    assert spec is not None  # a dependency of this package
+    assert spec.origin is not None
     file = Path(spec.origin).parent / "training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py"
     names = re.findall(r"^class (nnUNetTrainer_(\d+)epochs?)\(", file.read_text(), flags=re.MULTILINE)
     return {1000: "nnUNetTrainer", **{int(number): name for name, number in names}}
@@ -134,7 +146,7 @@ class _Demo:
         self.raw, self.preprocessed, self.results = (folder / name for name in FOLDERS)
         self.name = "ACDC" if options.acdc else "Phantom"
         self.scribble, self.dense = f"Dataset{_ID}_{self.name}", f"Dataset{_DENSE_ID}_{self.name}Dense"
-        # All 35 training patients of ACDC are used, as in the literature; the phantom keeps some for nnU-Net's validation.
+        # All 35 training patients of ACDC are used, as in the literature; the phantom keeps some for validation.
         fold = "all" if options.acdc else "0"
         self.models = {
             "AttenScribble": Model(self.scribble, "2d_cpu", "nnUNetTrainerAttenScribble", fold),
@@ -184,7 +196,7 @@ class _Demo:
             f"{written.training} training cases, {written.test} to test with"
         )
         for note in written.notes:
-            self.console.print(f"         {note}")
+            self._tell(f"         {note}")
 
     def _write_phantoms(self) -> WrittenDatasets:
         from nnunet_attenscribble.dataset_conversion.phantom import write_phantoms
@@ -232,8 +244,8 @@ class _Demo:
             resolved.append(resolve_configuration(plans, "2d_cpu"))
         if resolved[0] != resolved[1]:
             raise AttenScribbleError(
-                f"the configurations 2d_cpu of {self.scribble} and {self.dense} differ, which would compare networks instead "
-                f"of supervision: remove {self.preprocessed} and call this again"
+                f"the configurations 2d_cpu of {self.scribble} and {self.dense} differ, which would compare networks "
+                f"instead of supervision: remove {self.preprocessed} and call this again"
             )
 
     def _preprocess_step(self) -> Step:
@@ -351,34 +363,36 @@ class _Demo:
 
     # --- what is told ---
 
+    def _tell(self, text: str) -> None:
+        self.console.print(text, markup=False)  # paths may hold square brackets
+
     def _introduce(self) -> None:
         what = f"the ACDC patients in {self.options.acdc}" if self.options.acdc else "a cardiac phantom"
-        self.console.print(
-            f"AttenScribble on {what}, against nnU-Net with dense labels. Everything goes to {self.folder}/"
-        )
+        self._tell(f"AttenScribble on {what}, against nnU-Net with dense labels. Everything goes to {self.folder}/")
         seconds = (
             self.options.epochs * 300 * (_SECONDS_ACDC if self.options.acdc else _SECONDS_PHANTOM) * len(self.models)
         )
-        self.console.print(
+        self._tell(
             f"On two cores of a processor it takes about {_duration(seconds + 150)}. Ctrl-C stops it; "
             "the same command continues."
         )
         own = [variable for variable in FOLDERS if os.environ.get(variable)]
         if own:
-            self.console.print(f"Your {', '.join(own)} are left alone: the demo has folders of its own.")
+            verb = "is" if len(own) == 1 else "are"
+            self._tell(f"Your {', '.join(own)} {verb} left alone: the demo has folders of its own.")
 
     def _conclude(self, table: str) -> None:
         self._head("Result")
         # The means and the Dice of every structure; distances and tests are in the file.
         typer.echo("\n#### ".join(table.split("\n#### ")[:2]).rstrip())
-        self.console.print(
+        self._tell(
             f"\nThe whole comparison: {self.folder / 'comparison.md'}, .csv, .json\n"
             f"Pictures:             {self.folder / 'pictures'}/\n"
             f"Predictions, scores:  {self.folder / 'predictions'}/\n"
             f"Trained models:       {self.results}/\n"
             f"Commands and output:  {self.folder / 'logs'}/\n"
         )
-        self.console.print(
+        self._tell(
             "Next, your own scribbles: 'attenscribble convert --help' writes nnU-Net's raw folders; then\n"
             '  export nnUNet_extTrainer="$(attenscribble trainers)"\n'
             "  nnUNetv2_plan_and_preprocess -d NNN -c 2d\n"

@@ -10,6 +10,8 @@ import typer
 
 from nnunet_attenscribble.cli.app import app
 
+_BASE = "nnUNetTrainerScribble"  # what the others share; it does not train itself
+
 
 def trainers_folder() -> Path:
     """The installed folder that `nnUNet_extTrainer` must name."""
@@ -30,6 +32,7 @@ def trainers(
     folder = trainers_folder()
     if names:
         for file in sorted(folder.glob("nnUNetTrainer*.py")):
-            typer.echo(file.stem)
+            if file.stem != _BASE:
+                typer.echo(file.stem)
     else:
         typer.echo(folder)

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.ndimage import binary_dilation, label
+
 from nnunet_attenscribble.dataset_conversion.phantom import (
     LABELS,
     UNLABELLED,
@@ -12,7 +14,6 @@ from nnunet_attenscribble.dataset_conversion.phantom import (
     phantom_index,
     write_phantoms,
 )
-from scipy.ndimage import binary_dilation, label
 
 SERIES = range(8)
 

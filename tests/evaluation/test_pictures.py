@@ -3,6 +3,7 @@ from __future__ import annotations
 import matplotlib.image
 import numpy as np
 import pytest
+
 from nnunet_attenscribble.evaluation.pictures import Panel, draw_case, find_largest_slice
 
 STRUCTURES = {"RV": 1, "MYO": 2}

@@ -11,6 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation import runs
 from nnunet_attenscribble.evaluation.runs import (
     Model,
@@ -22,9 +25,6 @@ from nnunet_attenscribble.evaluation.runs import (
     run_steps,
     train_step,
 )
-from rich.console import Console
-
-from nnunet_attenscribble.errors import AttenScribbleError
 
 MODEL = Model("Dataset007_Heart", "2d", "nnUNetTrainerX", "1")
 posix = pytest.mark.skipif(os.name != "posix", reason="process groups are those of POSIX")
@@ -101,8 +101,21 @@ def test_epochs_are_told_as_they_come(tmp_path):
     ]
 
 
+def test_the_time_left_is_that_of_the_epochs_seen(tmp_path):
+    told, times = [], iter([100.0, 130.0, 160.0])
+    step = make_step(tmp_path, "", epochs=6)
+    read = runs._Epochs(step, lambda done, text: told.append((done, text)), clock=lambda: next(times))
+    for line in (": Epoch 2", "noise", ": Epoch 3", ": Epoch 4"):  # a training that continues from its third epoch
+        read(line)
+    assert told == [
+        (2, "epoch 3 of 6"),
+        (3, "epoch 4 of 6, about 1 min 30 s left"),
+        (4, "epoch 5 of 6, about 1 min 00 s left"),
+    ]
+
+
 def test_progress_on_a_terminal_leaves_one_line_behind(tmp_path):
-    console = Console(file=io.StringIO(), force_terminal=True, width=100, legacy_windows=False)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, highlight=False)
     run_steps([make_step(tmp_path, touch(tmp_path) + "print(': Epoch 0')", epochs=2)], dict(os.environ), console)
     assert "epoch 1 of 2" in console.file.getvalue()
     assert console.file.getvalue().rstrip().splitlines()[-1].endswith("s)")
@@ -139,7 +152,7 @@ def test_success_without_results_is_a_failure(tmp_path):
 
 @posix
 def test_a_kill_from_outside_is_called_by_its_name(tmp_path):
-    with pytest.raises(AttenScribbleError, match="ended by signal 9 .*memory"):
+    with pytest.raises(AttenScribbleError, match=r"ended by signal 9 .*memory"):
         run(make_step(tmp_path, "import os; os.kill(os.getpid(), 9)"))
 
 
@@ -263,6 +276,29 @@ def test_workers_that_do_not_listen_are_killed(tmp_path):
 
 
 @posix
+def test_a_second_interrupt_does_not_stop_the_first_from_ending_workers(tmp_path):
+    driver = Driver(tmp_path, STUBBORN, grace=1.5)
+    ids = driver.wait_for_ids()
+    time.sleep(1.0)
+    driver.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    driver.process.send_signal(signal.SIGINT)
+    driver.end()
+    wait_until(lambda: not any(is_alive(number) for number in ids))
+
+
+@posix
+def test_signals_that_are_ignored_stay_so(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        code = touch(tmp_path) + f"import os, time; os.kill({os.getpid()}, 1); time.sleep(0.5)"
+        run(make_step(tmp_path, code))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@posix
 def test_workers_of_a_failed_command_are_ended(tmp_path):
     code = (
         f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {SLEEPING!r}]);"
@@ -339,9 +375,8 @@ def test_a_training_is_done_with_its_final_checkpoint_and_validation(trained, tm
     step = train_step("x", MODEL, trained, tmp_path / "x.log")
     assert MODEL.folder(trained) == trained / "Dataset007_Heart" / "nnUNetTrainerX__nnUNetPlans__2d" / "fold_1"
     assert step.is_done()
-    assert step.command == tuple(
-        "nnUNetv2_train Dataset007_Heart 2d 1 -tr nnUNetTrainerX -p nnUNetPlans -device cpu --c".split()
-    )
+    told = "nnUNetv2_train Dataset007_Heart 2d 1 -tr nnUNetTrainerX -p nnUNetPlans -device cpu --c"
+    assert " ".join(step.command) == told
 
 
 @pytest.mark.parametrize("name", ["checkpoint_final.pth", "validation/summary.json"])

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nnunet_attenscribble.cli import demo
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def call(**changes) -> None:
+    """The command with its defaults."""
+    arguments = {"folder": Path("demo"), "acdc": None, "scribbles": None, "epochs": 5, "device": "cpu"}
+    demo.demo(**(arguments | changes))
+
+
+def problems_of(**changes) -> list[str]:
+    with pytest.raises(AttenScribbleError) as error:
+        call(**changes)
+    return error.value.problems
+
+
+@pytest.fixture(autouse=True)
+def never_run(request, monkeypatch, tmp_path):
+    """Fail if a refused call gets as far as doing something."""
+    monkeypatch.chdir(tmp_path)
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(demo._Demo, "run", lambda self: pytest.fail("it ran"))
+
+
+def test_real_patients_need_scribbles_and_the_other_way_round(tmp_path):
+    assert problems_of(acdc=tmp_path) == ["--acdc needs --scribbles: the released acdc_scribbles.zip, or its folder"]
+    (problem,) = problems_of(scribbles=tmp_path)
+    assert problem.startswith("--scribbles needs --acdc")
+
+
+def test_all_problems_are_told_at_once_and_nothing_is_written(tmp_path):
+    problems = problems_of(acdc=Path("no_folder"), scribbles=Path("no.zip"), device="tpu", epochs=7)
+    assert [problem.split()[0] for problem in problems] == ["--acdc", "--scribbles", "--device", "--epochs"]
+    assert str(tmp_path / "no.zip") in problems[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_epochs_are_those_that_nnunet_has_a_trainer_for():
+    known = demo._stock_trainers()
+    assert known[5] == "nnUNetTrainer_5epochs"
+    assert known[1] == "nnUNetTrainer_1epoch"
+    assert known[1000] == "nnUNetTrainer"
+    (problem,) = problems_of(epochs=6)
+    assert "it has 1, 5, 10, 20" in problem
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "thesis.tex").touch()
+    assert problems_of() == ["--folder demo is not empty, and no demo made it: give another"]
+    (tmp_path / "file").touch()
+    assert problems_of(folder=Path("file")) == ["--folder file is a file: give another"]
+
+
+def test_a_folder_made_with_other_options_is_refused(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "demo.json").write_text(json.dumps({"acdc": None, "scribbles": None, "epochs": 1}))
+    assert problems_of() == [
+        "demo was made with other options (epochs 1, now 5): give another --folder, or remove that one"
+    ]
+    with pytest.raises(pytest.fail.Exception, match="it ran"):
+        call(epochs=1)
+
+
+def test_a_damaged_options_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "demo.json").write_text("{")
+    (problem,) = problems_of()
+    assert "demo.json" in problem
+
+
+def test_interrupted_it_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(_self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo._Demo, "run", interrupt)
+    with pytest.raises(demo.typer.Exit) as stopped:
+        call()
+    assert stopped.value.exit_code == 130
+    assert "The same command continues" in capsys.readouterr().out
+
+
+def test_the_users_own_folders_are_mentioned_and_not_used(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("nnUNet_raw", "/own/raw")
+    monkeypatch.setattr(demo._Demo, "run", demo._Demo._introduce)
+    call()
+    assert "Your nnUNet_raw is left alone" in capsys.readouterr().out
+    environment = demo._Demo(tmp_path, demo._Options(None, None, 5), "cpu", None).environment
+    assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
+    assert os.environ["nnUNet_raw"] == "/own/raw"
+
+
+def test_without_folders_of_their_own_nothing_is_said_of_them(monkeypatch, capsys):
+    monkeypatch.setattr(demo._Demo, "run", demo._Demo._introduce)
+    call()
+    assert "left alone" not in capsys.readouterr().out
+
+
+def run_command(*arguments: str) -> subprocess.Popen:
+    code = "from nnunet_attenscribble.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "demo", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_the_whole_demo_stopped_and_continued(tmp_path):
+    log = tmp_path / "demo" / "logs" / "train_attenscribble.log"
+    first = run_command("--epochs", "1")
+    while first.poll() is None and not (log.exists() and ": Epoch 0" in log.read_text()):
+        time.sleep(0.2)
+    first.send_signal(signal.SIGINT)
+    told = first.communicate(timeout=60)[0]
+    assert first.returncode == 130, told
+    assert told.endswith("The same command continues from here.\n")
+
+    second = run_command("--epochs", "1")
+    told = second.communicate()[0]
+    assert second.returncode == 0, told
+    assert "is done  nnU-Net's preprocessing" in told
+    assert "running  AttenScribble" in told
+    for model in ("AttenScribble", "partial CE", "nnU-Net on dense labels"):
+        assert f"\n| {model} |" in told
+    demo_folder = tmp_path / "demo"
+    assert (demo_folder / "comparison.md").read_text()[:200] in told
+    assert len(list((demo_folder / "pictures").glob("*.png"))) == 6
+    checkpoints = list((demo_folder / "nnUNet_results").glob("*/*__nnUNetPlans__2d_cpu/fold_0/checkpoint_final.pth"))
+    assert len(checkpoints) == 3
+
+    before = time.monotonic()
+    third = run_command("--epochs", "1")
+    told = third.communicate()[0]
+    assert third.returncode == 0, told
+    assert "running" not in told
+    assert time.monotonic() - before < 60

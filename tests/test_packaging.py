@@ -1,0 +1,74 @@
+"""What is installed from a built distribution, as against a checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("nnunet_attenscribble", "trainers", "dataset_conversion", "evaluation")
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory) -> tuple[Path, Path]:
+    """Sdist, and the wheel built from it."""
+    source = tmp_path_factory.mktemp("source")
+    for name in CODE:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
+
+
+def modules() -> set[str]:
+    """Every module of the checkout, as it should be installed."""
+    installed = set()
+    for name in CODE:
+        prefix = Path("nnunet_attenscribble") / ("" if name == CODE[0] else name)
+        installed |= {str(prefix / file.relative_to(ROOT / name)) for file in (ROOT / name).rglob("*.py")}
+    return installed
+
+
+@pytest.mark.xdist_group("packaging")
+def test_the_wheel_holds_every_module_and_nothing_beside_the_package(distributions):
+    with zipfile.ZipFile(distributions[1]) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == modules()
+
+
+@pytest.mark.xdist_group("packaging")
+def test_the_sdist_holds_the_licence_and_the_sources(distributions):
+    with tarfile.open(distributions[0]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "trainers/nnUNetTrainerAttenScribble.py"} <= names
+
+
+@pytest.mark.xdist_group("packaging")
+def test_nnunet_finds_the_trainers_of_an_installed_wheel(distributions, tmp_path):
+    with zipfile.ZipFile(distributions[1]) as wheel:
+        wheel.extractall(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def run(code: str, **more: str) -> str:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment | more)
+        return done.stdout.splitlines()[-1]
+
+    folder = run("import sys; sys.argv[1:] = ['trainers']; from nnunet_attenscribble.cli import main; main()")
+    assert Path(folder) == tmp_path / "nnunet_attenscribble" / "trainers"
+    lookup = (
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        "print(find('nnUNetTrainerAttenScribble').train_step.__code__.co_filename)"
+    )
+    assert Path(run(lookup, nnUNet_extTrainer=folder)).parent == Path(folder)
