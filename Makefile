@@ -6,7 +6,7 @@ WORKERS ?= 2
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format
+.PHONY: help demo test test-all lint format bench
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,3 +33,6 @@ lint: $(INSTALLED)  ## what pre-commit checks
 format: $(INSTALLED)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## time and memory of the losses against dense references
+	$(BIN)/python -m benchmarks $(ARGS)

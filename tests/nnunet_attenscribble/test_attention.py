@@ -63,11 +63,12 @@ def test_autocast_leaves_the_similarity_in_float32():
     assert compact.values.dtype == torch.float32
 
 
-def test_under_torch_compile():
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_under_torch_compile(backend):
     module = block()
     features = torch.randn(2, 8, 4, 3)
     out, compact = module(features)
-    compiled_out, compiled_compact = torch.compile(module, backend="aot_eager")(features)
+    compiled_out, compiled_compact = torch.compile(module, backend=backend)(features)
     torch.testing.assert_close(compiled_out, out)
     torch.testing.assert_close(compiled_compact.values, compact.values)
 

@@ -164,7 +164,8 @@ def test_calls_of_different_sizes_do_not_disturb_each_other():
     torch.testing.assert_close(loss(*small), before)
 
 
-def test_under_torch_compile_with_autocast():
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_under_torch_compile_with_autocast(backend):
     p, image, mask = random_input((8, 8), dtype=torch.float32)
     loss = MaskedCRFLoss(2)
 
@@ -175,7 +176,7 @@ def test_under_torch_compile_with_autocast():
     logits = p.log()
     eager, compiled = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     run(eager).backward()
-    torch.compile(run, backend="aot_eager", fullgraph=True)(compiled).backward()
+    torch.compile(run, backend=backend, fullgraph=True)(compiled).backward()
     torch.testing.assert_close(compiled.grad, eager.grad)
 
 

@@ -1,0 +1,1 @@
+"""Time and memory of the losses against plain dense references: `make bench`."""

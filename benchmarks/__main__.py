@@ -1,0 +1,99 @@
+"""Measure everything, one process at a time, and write a table and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from math import log, prod
+from pathlib import Path
+
+#: (name, ours, reference or None); a reference that would not fit into memory is left out.
+PAIRS = [
+    ("masked CRF, 12 x 4 x 256 x 256", "crf", {"shape": [12, 4, 256, 256]}, True),
+    ("masked CRF, 54 x 4 x 256 x 224 (nnU-Net's ACDC plan)", "crf", {"shape": [54, 4, 256, 224], "repeats": 1}, False),
+    ("masked CRF, 2 x 4 x 10 x 256 x 224, radius 5", "crf", {"shape": [2, 4, 10, 256, 224], "repeats": 1}, False),
+    ("similarity and block, 12 x 64 x 64 tokens, paper", "similarity", {"samples": 12, "grid": [64, 64]}, True),
+    (
+        "similarity and block, 12 x 64 x 64 tokens, anchored",
+        "similarity",
+        {"samples": 12, "grid": [64, 64], "mode": "anchored"},
+        True,
+    ),
+]
+GROWTH = [
+    ("masked CRF in pixels", "crf", [{"shape": [1, 4, s, s]} for s in (256, 512, 1024)], "shape"),
+    ("similarity and block in tokens", "similarity", [{"samples": 1, "grid": [s, s]} for s in (64, 96, 128)], "grid"),
+]
+ITERATIONS = [
+    ("iteration, 2d_cpu, batch 12", {"plan": "2d_cpu", "batch": 12}),
+    ("iteration, 2d (stock plan), batch 4", {"plan": "2d", "batch": 4, "repeats": 2}),
+]
+VOLUME = ("iteration, 3d_fullres, 2 x 10 x 256 x 224", {"plan": "3d_fullres", "batch": 2, "repeats": 1})
+
+
+def measure(name: str, options: dict, threads: int) -> dict:
+    """One measurement in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.measure", name, json.dumps({**options, "threads": threads})]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(ours: dict, reference: dict) -> dict:
+    """Ratios of time and memory, and the relative differences of loss and gradient norm."""
+    ratios = {key: ours[key] / reference[key] for key in ("seconds", "wall", "megabytes")}
+    errors = {key: abs(ours[key] / reference[key] - 1) for key in ("loss", "gradient") if key in reference}
+    return {"ratio": ratios, "error": errors}
+
+
+def show(title: str, result: dict) -> None:
+    """One line of the table."""
+    ours, reference = result["ours"], result.get("reference")
+    line = f"{title:58} {ours['seconds']:8.2f} s {ours['megabytes']:8.0f} MB"
+    if reference:
+        ratio = result["ratio"]
+        line += f"  against {reference['seconds']:8.2f} s {reference['megabytes']:8.0f} MB"
+        line += f"  time x {ratio['seconds']:.3f}, memory x {ratio['megabytes']:.3f}"
+        line += "".join(f", {key} {value:.0e}" for key, value in result["error"].items())
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Run the suite."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
+    parser.add_argument("--only", default="", help="measure what contains this text")
+    arguments = parser.parse_args()
+    results: dict[str, dict] = {}
+    for title, name, options, with_reference in PAIRS:
+        if arguments.only in title:
+            result = {"ours": measure(name, options, arguments.threads)}
+            if with_reference:
+                result["reference"] = measure(name, {**options, "reference": True, "repeats": 1}, arguments.threads)
+                result |= compare(result["ours"], result["reference"])
+            results[title] = result
+            show(title, result)
+    for title, options in [*ITERATIONS, VOLUME]:
+        if arguments.only in title:
+            result = {"ours": measure("iteration", {**options, "full": True}, arguments.threads)}
+            result["reference"] = measure("iteration", {**options, "full": False}, arguments.threads)
+            result |= {"ratio": compare(result["ours"], result["reference"])["ratio"], "error": {}}
+            results[title] = result
+            show(title, result)
+    for title, name, series, key in GROWTH:
+        if arguments.only in title:
+            points = [(prod(options[key][-2:]), measure(name, options, arguments.threads)) for options in series]
+            (small, first), (large, last) = points[0], points[-1]
+            exponents = {k: log(last[k] / first[k]) / log(large / small) for k in ("seconds", "megabytes")}
+            results[title] = {"points": points, "exponents": exponents}
+            told = ", ".join(f"{k} {value:.2f}" for k, value in exponents.items())
+            print(f"{title:58} exponents: {told}", flush=True)
+    arguments.output.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

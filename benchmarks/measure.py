@@ -1,0 +1,49 @@
+"""One measurement in a process of its own: `python -m benchmarks.measure NAME JSON`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.cases import CASES, TINY
+
+
+def memory(key: str) -> int:
+    """A figure of this process in bytes: VmRSS (now) or VmHWM (its peak)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {key} in /proc/self/status: memory is measured on Linux only")
+
+
+def measure(name: str, options: dict) -> dict:
+    """Time and peak memory above the baseline of forward and backward.
+
+    A run on a tiny input loads what is loaded late. The next gives the memory, the best of the others the time, which
+    is that of the processor.
+    """
+    torch.manual_seed(0)
+    torch.set_num_threads(options.pop("threads", 1))
+    repeats = options.pop("repeats", 3)
+    if name in TINY:
+        CASES[name](**options | TINY[name])()
+    run = CASES[name](**options)
+    baseline = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    result = run()
+    peak = memory("VmHWM") - baseline
+    times, walls = [], []
+    for _ in range(repeats):
+        start, wall = time.process_time(), time.perf_counter()
+        run()
+        times.append(time.process_time() - start)
+        walls.append(time.perf_counter() - wall)
+    return {"seconds": min(times), "wall": min(walls), "megabytes": peak / 2**20, **result}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))))
