@@ -28,7 +28,7 @@ _AIR, _LUNG, _MUSCLE, _MYOCARDIUM, _LIVER, _SPLEEN, _BLOOD, _FAT = 12.0, 27.0, 5
 _COVERAGE = {1: 0.115, 2: 0.165, 3: 0.12}
 
 _SUBPIXELS = 3  # along each axis: they give borders their partial volume
-_SMALLEST_SECTION = 16  # pixels; experts do not outline a ventricle in a slice that shows less of it
+_SMALLEST_SECTION = 10  # pixels; experts do not outline a ventricle in a slice that shows less of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +51,9 @@ class Phantom:
 def make_phantom(index: int, *, seed: int = 0) -> Phantom:
     """Phantom number `index` of the series `seed`; the same arguments give the same voxels."""
     rng = np.random.default_rng([seed, index])
-    in_plane = float(rng.uniform(2.6, 3.0))
+    in_plane = float(rng.uniform(3.3, 3.7))
     spacing = (in_plane, in_plane, float(rng.choice([8.0, 10.0])))
-    rows, columns = (int(n) for n in rng.choice([72, 76, 80], size=2))
+    rows, columns = (int(n) for n in rng.choice([56, 60, 64], size=2))
     above, heart, below = int(rng.integers(0, 2)), int(rng.integers(5, 7)), 1
     # 0 at the basal and 1 at the apical slice of the ventricles; slices beyond show neither.
     levels = (np.arange(above + heart + below) - above) / (heart - 1)

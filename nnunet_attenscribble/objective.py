@@ -91,8 +91,9 @@ class ScribbleObjective(nn.Module):
             return segmentation
         image = self._image.to(logits[0].device, non_blocking=True)
         total, terms = self.regularised(segmentation, logits[0], target[0], image, similarity)
-        terms["annotated"] = ((target[0] != PADDING) & (target[0] != self.regularised.ignore_label)).float().mean()
-        self.terms.append(terms | {"total": total.detach()})
+        labels = range(logits[0].shape[1])
+        shares = {f"annotated_{label}": (target[0] == label).float().mean() for label in labels}
+        self.terms.append({"total": total.detach(), **terms, "annotated": sum(shares.values()), **shares})
         return total
 
     def take_terms(self) -> dict[str, float]:

@@ -1,10 +1,12 @@
-"""The loss terms of a training, one line per epoch, in a CSV beside the checkpoint."""
+"""The loss terms of a training, one line per epoch, in a CSV and a picture beside the checkpoint."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 
 def append_epoch(file: Path, epoch: int, values: Mapping[str, float]) -> None:
@@ -27,3 +29,24 @@ def append_epoch(file: Path, epoch: int, values: Mapping[str, float]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     part.replace(file)
+
+
+def plot_epochs(file: Path, picture: Path) -> None:
+    """Draw every column of the CSV over the epochs, each in axes of its own, because their scales differ.
+
+    Args:
+        file: written by `append_epoch`.
+        picture: PNG to write.
+    """
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    names = [name for name in rows[0] if name != "epoch"]
+    figure = Figure(figsize=(9, 1.6 * ((len(names) + 1) // 2)), layout="constrained")
+    for index, name in enumerate(names):
+        axes = figure.add_subplot((len(names) + 1) // 2, 2, index + 1)
+        points = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
+        axes.plot(*zip(*points, strict=True), color="#0072B2", marker="." if len(points) < 30 else "")
+        axes.set_title(name.replace("_", " "), fontsize="small", loc="left")
+        axes.tick_params(labelsize="x-small")
+    figure.supxlabel("epoch", fontsize="small")
+    figure.savefig(picture, dpi=120)

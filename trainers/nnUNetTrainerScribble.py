@@ -19,7 +19,7 @@ from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.network import add_spatial_attention, attention_stage, total_stride
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
-from nnunet_attenscribble.training_log import append_epoch
+from nnunet_attenscribble.training_log import append_epoch, plot_epochs
 from nnunet_attenscribble.transforms import keep_padding
 
 
@@ -146,12 +146,23 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         self._steps = 0
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Tell the loss terms of the epoch in the log and in loss_terms.csv (with DDP those of the first process)."""
+        """Tell the loss terms of the epoch wherever nnU-Net tells its own (with DDP those of the first process)."""
         super().on_train_epoch_end(train_outputs)
         terms = self.loss.take_terms()
-        if self.local_rank == 0:
-            self.print_to_log_file("terms", ", ".join(f"{name} {value:.4f}" for name, value in terms.items()))
-            append_epoch(Path(self.output_folder) / "loss_terms.csv", self.current_epoch, terms)
+        if self.local_rank != 0:
+            return
+        self.print_to_log_file("terms", ", ".join(f"{name} {value:.4f}" for name, value in terms.items()))
+        for name, label in self.dataset_json["labels"].items():
+            if terms.get(f"annotated_{label}") == 0:
+                self.print_to_log_file(
+                    f"WARNING: no scribble of '{name}' was seen in this epoch, so nothing teaches it: draw more of it"
+                )
+        for logger in self.logger.loggers:  # wandb, where it is on; nnU-Net's local logger knows its own values only
+            for name, value in terms.items():
+                logger.log(f"terms/{name}", value, self.current_epoch)
+        file = Path(self.output_folder) / "loss_terms.csv"
+        append_epoch(file, self.current_epoch, terms)
+        plot_epochs(file, file.with_suffix(".png"))
 
 
 def warmup_strength(epochs_done: float, warmup_epochs: float) -> float:

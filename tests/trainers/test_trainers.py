@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,10 @@ def test_trains_and_tells_its_terms(nnunet, name, configuration, missing):
     assert columns >= TERMS - missing
     assert not columns & missing
     assert all(np.isfinite(float(row["total"])) for row in rows)
+    assert (output / "loss_terms.png").stat().st_size > 5000
+    log = next(output.glob("training_log_*.txt")).read_text()
+    assert "terms total" in log
+    assert "WARNING: no scribble" not in log
 
 
 def test_regularisers_warm_up_from_nothing(nnunet):
@@ -138,6 +143,21 @@ def test_inference_rebuilds_the_trained_network(nnunet):
     image = torch.randn(1, 1, 32, 32)
     with torch.no_grad():
         assert torch.equal(predictor.network.eval()(image), trainer.network.eval()(image))
+
+
+def test_tells_that_a_class_was_never_seen_and_logs_where_nnunet_does(nnunet):
+    trainer = nnunet.make("nnUNetTrainerPartialCE")
+    trainer.on_train_start()
+    told = []
+    trainer.logger.loggers.append(SimpleNamespace(log=lambda key, value, step: told.append((key, step))))
+    batch = next(trainer.dataloader_train)
+    batch["target"] = [torch.where(target == 2, IGNORE, target) for target in batch["target"]]
+    trainer.on_train_epoch_start()
+    trainer.on_train_epoch_end([trainer.train_step(batch)])
+    log = next(Path(trainer.output_folder).glob("training_log_*.txt")).read_text()
+    assert "no scribble of 'core' was seen" in log
+    assert "no scribble of 'ring'" not in log
+    assert ("terms/annotated_2", 0) in told
 
 
 def refusal(nnunet, **changes):

@@ -135,3 +135,23 @@ def test_reference_values(shared_folder, name):
     torch.testing.assert_close(
         dense.grad + dense.grad.transpose(1, 2), expected + expected.transpose(1, 2), atol=1e-7, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    q, similarity = random_input((4, 4), (1, 1))
+    similarity = similarity._replace(values=similarity.values.float())
+    half = q.to(dtype).requires_grad_()
+    value = AttentiveSimilarityLoss(1)(half, similarity)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert half.grad.dtype == dtype
+    torch.testing.assert_close(value, AttentiveSimilarityLoss(1)(half.detach().float(), similarity))
+
+
+def test_non_contiguous_input_and_a_single_class():
+    q, similarity = random_input((3, 4), (1, 1))
+    turned = q.transpose(2, 3).contiguous().transpose(2, 3)
+    loss = AttentiveSimilarityLoss(1, 2.0)
+    torch.testing.assert_close(loss(turned, similarity), loss(q, similarity))
+    assert loss(torch.ones_like(q[:, :1]), similarity).item() == pytest.approx(0, abs=1e-9)

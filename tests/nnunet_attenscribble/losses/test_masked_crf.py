@@ -207,3 +207,8 @@ def test_reference_values(shared_folder, name):
     if values["loss_is_comparable"]:
         assert value.item() == pytest.approx(float(values["loss"]), rel=1e-4)
     torch.testing.assert_close(logits.grad, tensors["grad_logits"], atol=1e-7, rtol=1e-4)
+
+
+def test_a_single_class_always_agrees_with_itself():
+    image, mask = torch.rand(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    assert MaskedCRFLoss(2)(torch.ones(1, 1, 4, 4), image, mask).item() == pytest.approx(0, abs=1e-5)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import csv
+
+from nnunet_attenscribble.training_log import append_epoch, plot_epochs
+
+
+def read(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_line_per_epoch(tmp_path):
+    file = tmp_path / "terms.csv"
+    append_epoch(file, 0, {"a": 1.25})
+    append_epoch(file, 1, {"a": 0.5, "b": float("nan")})
+    assert read(file) == [{"epoch": "0", "a": "1.25", "b": ""}, {"epoch": "1", "a": "0.5", "b": "nan"}]
+
+
+def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
+    file = tmp_path / "terms.csv"
+    for epoch in range(4):
+        append_epoch(file, epoch, {"a": epoch})
+    append_epoch(file, 2, {"a": 20})
+    assert [(row["epoch"], row["a"]) for row in read(file)] == [("0", "0"), ("1", "1"), ("2", "20")]
+
+
+def test_picture_with_gaps_and_undefined_values(tmp_path):
+    file = tmp_path / "terms.csv"
+    append_epoch(file, 0, {"a": 1.0})
+    append_epoch(file, 1, {"a": 2.0, "b": float("nan"), "c": 3.0})
+    plot_epochs(file, tmp_path / "terms.png")
+    assert (tmp_path / "terms.png").read_bytes().startswith(b"\x89PNG")
