@@ -1,7 +1,7 @@
 """The masked CRF: unlabelled pixels agree with their neighbours of similar intensity."""
 
 from collections.abc import Sequence
-from math import prod
+from math import exp, prod
 
 import torch
 from torch import Tensor, nn
@@ -135,21 +135,23 @@ def _accumulate(
     radius, exponents = window
     shape = p.shape[2:]
     total = torch.zeros((), dtype=torch.float64, device=p.device)
+    zero = p.new_zeros(())
     for offset in half_window(radius, shape):
         i, j = ((..., *s) for s in pair_slices(offset, shape))
         size = (len(p), *overlap_shape(offset, shape))
         w, d = (buffer[: prod(size)].view(size) for buffer in buffers)
-        torch.sub(x[:, 0][i], x[:, 0][j], out=w)
-        w.square_()
+        # Few operations, because each is a pass over memory: the positional Gaussian, one number per offset, joins last.
+        gaussian = exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True)))
+        torch.sub(x[:, 0][i], x[:, 0][j], out=d)
+        torch.addcmul(zero, d, d, value=-1, out=w)
         for channel in range(1, x.shape[1]):
             torch.sub(x[:, channel][i], x[:, channel][j], out=d)
-            w.addcmul_(d, d)
-        w.add_(sum(e * o * o for e, o in zip(exponents, offset, strict=True))).neg_().exp_()
-        w.mul_(torch.add(m[i], m[j], out=d))
-        total += w.sum()
+            w.addcmul_(d, d, value=-1)
+        w.exp_().mul_(torch.add(m[i], m[j], out=d))
+        total += gaussian * w.sum()
         w = w.unsqueeze(1)
-        g[i].addcmul_(w, p[j])
-        g[j].addcmul_(w, p[i])
+        g[i].addcmul_(w, p[j], value=gaussian)
+        g[j].addcmul_(w, p[i], value=gaussian)
     return total - 0.5 * (p * g).sum(dtype=torch.float64)
 
 
