@@ -140,7 +140,7 @@ def _accumulate(
         i, j = ((..., *s) for s in pair_slices(offset, shape))
         size = (len(p), *overlap_shape(offset, shape))
         w, d = (buffer[: prod(size)].view(size) for buffer in buffers)
-        # Few operations, because each is a pass over memory: the positional Gaussian, one number per offset, joins last.
+        # Few operations, as each is a pass over memory: the positional Gaussian, one number per offset, joins last.
         gaussian = exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True)))
         torch.sub(x[:, 0][i], x[:, 0][j], out=d)
         torch.addcmul(zero, d, d, value=-1, out=w)
