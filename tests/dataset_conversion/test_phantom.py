@@ -46,7 +46,7 @@ def test_arrays_and_spacing_are_what_they_are_said_to_be(phantoms):
         assert phantom.image.min() >= 0  # a magnitude image
         x, y, z = phantom.spacing
         assert x == y
-        assert 2.5 < x < 3.1
+        assert 3.3 <= x <= 3.7
         assert z in (8.0, 10.0)
     assert len({phantom.image.shape for phantom in phantoms}) > 1
 
@@ -78,7 +78,8 @@ def test_scribbles_cover_about_as_much_of_a_class_as_those_of_acdc(phantoms):
         assert np.mean(covered) == pytest.approx(share, abs=0.02)
         assert min(covered) > 0.6 * share
     background = [np.mean(p.scribble == 0) for p in phantoms]
-    assert 0.005 < np.mean(background) < 0.02
+    # Above ACDC's 0.7 %: the field of view is smaller and a pixel-wide stroke on the coarser grid covers more of it.
+    assert 0.005 < np.mean(background) < 0.025
 
 
 def test_strokes_are_thin(phantoms):

@@ -113,6 +113,7 @@ def prepared(tmp_path_factory) -> Path:
         plans = add_cpu_configuration(
             read_plans(file), "2d", "tiny", spacing_factor=1.0, batch_size=3, features=(4, 8, 8), settings=settings
         )
+        plans["configurations"]["tiny"]["patch_size"] = [32, 32]  # larger than the slices, so that there is padding
         for padding in ("background", "ignore"):
             plans = add_configuration(plans, "tiny", f"tiny_{padding}", {"padding": padding})
         plans = add_configuration(plans, "tiny", "tiny_paper", {"similarity_mode": "paper"})
