@@ -331,7 +331,7 @@ def _scribble(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
         else:
             distance = distance_transform_edt(background)
             line = _contour(distance, rng.uniform(2.5, 4.5))
-            line = _part(rng, line, rng.uniform(0.5, 0.9) * len(line))
+            line = _part(rng, line, rng.uniform(0.4, 0.8) * len(line))
         strokes[_draw(line, 1.0, background)] = LABELS["background"]
     return scribble
 

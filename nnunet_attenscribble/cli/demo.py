@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ID, _DENSE_ID = 901, 902
 _REFERENCE = "nnU-Net on dense labels"
 _PICTURES = 6
-_PHANTOM_FEATURES = (16, 32, 64, 64)
+_PHANTOM_FEATURES = (12, 24, 48, 64)
 _SECONDS_PHANTOM, _SECONDS_ACDC = 0.085, 0.5  # per iteration on two cores, training and validation averaged
 _OPTIONS_FILE = "demo.json"
 
@@ -221,7 +221,7 @@ class _Demo:
         from nnunet_attenscribble.evaluation.runs import command_step
 
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", "2d", "--no_pp"]
-        command += ["--verify_dataset_integrity", "-npfp", "1"]
+        command += ["--verify_dataset_integrity", "-npfp", "2"]
         plans = [self._plans_file(dataset) for dataset in (self.scribble, self.dense)]
         return command_step("nnU-Net's planning", command, self._log("plan"), plans)
 
@@ -237,9 +237,9 @@ class _Demo:
                 settings: dict[str, float] = {"num_epochs": self.options.epochs}
                 small: dict[str, object] = {}
                 if not self.options.acdc:
-                    # Coarse already, and small batches: the network needs longer before regularisers help it.
+                    # Small batches: the network needs longer before regularisers help it. Spacing is coarse as drawn.
                     settings["warmup_epochs"] = 0.8 * self.options.epochs
-                    small = {"spacing_factor": 1.25, "batch_size": 6, "features": _PHANTOM_FEATURES}
+                    small = {"spacing_factor": 1.0, "batch_size": 6, "features": _PHANTOM_FEATURES}
                 plans = add_cpu_configuration(plans, "2d", "2d_cpu", settings=settings, **small)
                 write_plans(file, plans)
             resolved.append(resolve_configuration(plans, "2d_cpu"))
@@ -252,7 +252,7 @@ class _Demo:
     def _preprocess_step(self) -> Step:
         from nnunet_attenscribble.evaluation.runs import command_step
 
-        command = ["nnUNetv2_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", "2d_cpu", "-np", "1"]
+        command = ["nnUNetv2_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", "2d_cpu", "-np", "2"]
         folders = [self.preprocessed / dataset / "nnUNetPlans_2d_cpu" for dataset in (self.scribble, self.dense)]
         return command_step("nnU-Net's preprocessing", command, self._log("preprocess"), folders)
 
