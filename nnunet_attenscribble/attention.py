@@ -8,7 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_attenscribble.similarity import WindowSimilarity, log_similarity, paper_similarity
+from nnunet_attenscribble.similarity import (
+    WindowSimilarity,
+    attend_with_log_similarity,
+    log_similarity,
+    paper_similarity,
+)
 from nnunet_attenscribble.windows import per_axis
 
 SIMILARITIES = {"paper": paper_similarity, "anchored": log_similarity}
@@ -38,6 +43,7 @@ class SpatialSelfAttention(nn.Module):
         if similarity is not None and similarity not in SIMILARITIES:
             raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)} or None, got {similarity!r}")
         conv = {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
+        self.channels = channels
         self.ndim = ndim
         self.similarity = similarity
         self.radius = tuple(int(r) for r in per_axis(radius, ndim, "radius"))
@@ -67,13 +73,13 @@ class SpatialSelfAttention(nn.Module):
         grid = tuple(features.shape[2:])
         tokens = features.flatten(2).transpose(1, 2)
         query, key, value = self._project(tokens)
-        attended = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+        attended, similarity = self._attend(query, key, value, grid)
         tokens = tokens + self.proj(attended)
         hidden = self.mlp_fc1(self.norm2(tokens))
         hidden = self.mlp_dwconv(hidden.transpose(1, 2).unflatten(2, grid)).flatten(2).transpose(1, 2)
         tokens = self.norm3(tokens + self.mlp_fc2(F.gelu(hidden)))
         out = tokens.transpose(1, 2).unflatten(2, grid).to(features.dtype)
-        return out, self._similarity(query, key, grid) if self.training else None
+        return out, similarity
 
     def attention_map(self, features: Tensor, position: Sequence[int]) -> Tensor:
         """Attention paid by one position to all others, (N, *grid), summing to 1. For pictures."""
@@ -87,9 +93,19 @@ class SpatialSelfAttention(nn.Module):
         normed = self.norm1(tokens)
         return self.query(normed), self.key(normed), self.value(normed)
 
-    def _similarity(self, query: Tensor, key: Tensor, grid: tuple[int, ...]) -> WindowSimilarity | None:
-        if self.similarity is None:
-            return None
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, grid: tuple[int, ...]
+    ) -> tuple[Tensor, WindowSimilarity | None]:
+        if not self.training or self.similarity is None:
+            return _attention(query, key, value), None
         with torch.autocast(query.device.type, enabled=False):
-            compute = SIMILARITIES[self.similarity]
-            return compute(query, key, grid, self.radius, self.similarity_scale, self.similarity_bias)
+            window = (grid, self.radius, self.similarity_scale, self.similarity_bias)
+            if self.similarity == "anchored" and query.device.type == "cpu":
+                attended, similarity = attend_with_log_similarity(query, key, value, *window)
+                return attended.to(query.dtype), similarity
+            # Elsewhere the library's fused kernels, in whatever precision autocast chose, are worth a second q k^T.
+            return _attention(query, key, value), SIMILARITIES[self.similarity](query, key, *window)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]

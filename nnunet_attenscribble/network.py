@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, prod
 
+import torch
 from torch import Tensor, nn
 
 from nnunet_attenscribble.attention import SpatialSelfAttention
@@ -16,20 +17,25 @@ class SpatialAttentionUNet(nn.Module):
     """A U-Net whose encoder features of one stage pass through an attention block, on their way down and to the
     decoder.
 
-    The parameters of the planned network keep their names; those of the block are new, under `attention`.
+    The parameters of the planned network keep their names; those of the block are new, under `attention`, with
+    `attention_gate` beside them.
 
     Args:
         network: with an encoder of `stages` (and perhaps a `stem`) and a decoder that takes the list of their features.
         attention: block for the features of the stage.
         stage: index of the stage.
+        gated: add the block's output to the features, times a factor per channel that starts at 0, so that the network
+            begins as the planned one, whether its weights are new or trained already. Otherwise the output replaces
+            the features, as published.
     """
 
-    def __init__(self, network: nn.Module, attention: SpatialSelfAttention, stage: int):
+    def __init__(self, network: nn.Module, attention: SpatialSelfAttention, stage: int, gated: bool = True):
         super().__init__()
         self.encoder = network.encoder
         self.decoder = network.decoder
         self.attention = attention
         self.attention_stage = stage
+        self.attention_gate = nn.Parameter(torch.zeros(attention.channels)) if gated else None
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor] | tuple[list[Tensor] | Tensor, WindowSimilarity]:
         """Predict.
@@ -44,10 +50,17 @@ class SpatialAttentionUNet(nn.Module):
         for index, stage in enumerate(self.encoder.stages):
             x = stage(x)
             if index == self.attention_stage:
-                x, similarity = self.attention(x)
+                x, similarity = self._attend(x)
             skips.append(x)
         logits = self.decoder(skips)
         return logits if similarity is None else (logits, similarity)
+
+    def _attend(self, features: Tensor) -> tuple[Tensor, WindowSimilarity | None]:
+        out, similarity = self.attention(features)
+        if self.attention_gate is not None:
+            gate = self.attention_gate.view(-1, *[1] * self.attention.ndim)
+            out = features + gate.to(features.dtype) * out
+        return out, similarity
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """Size of all convolutions' feature maps, as nnU-Net's planner counts it; the block's hidden maps included."""
@@ -62,9 +75,10 @@ def add_spatial_attention(
     patch_size: Sequence[int],
     *,
     stride: int = 4,
-    max_tokens: int = 4096,
+    max_tokens: int = 2048,
     similarity: str | None = None,
     radius: int | Sequence[int] = 5,
+    gated: bool = True,
 ) -> SpatialAttentionUNet:
     """Plug the attention block into a planned network.
 
@@ -73,6 +87,7 @@ def add_spatial_attention(
         patch_size: of the network's input.
         stride, max_tokens: see `attention_stage`.
         similarity, radius: see `SpatialSelfAttention`.
+        gated: see `SpatialAttentionUNet`.
 
     Raises:
         AttenScribbleError: for an architecture without an encoder of stages.
@@ -87,7 +102,7 @@ def add_spatial_attention(
         )
     stage = attention_stage(encoder.strides, patch_size, stride, max_tokens)
     block = SpatialSelfAttention(encoder.output_channels[stage], len(patch_size), similarity, radius)
-    return SpatialAttentionUNet(network, block, stage)
+    return SpatialAttentionUNet(network, block, stage, gated)
 
 
 def attention_stage(

@@ -76,14 +76,15 @@ class ScribbleObjective(nn.Module):
 
         Args:
             output: logits (N, C, *S), or a list of them per scale, or the pair of either with the similarity.
-            target: (N, 1, *S), or a list of them per scale; labels, the ignore label, or `PADDING`.
+            target: (N, 1, *S), or a list of them per scale; labels, the ignore label, or `PADDING`. In validation also
+                a channel per region and the unlabelled pixels in the last.
         """
         logits, similarity = output if isinstance(output, tuple) else (output, None)
         if self.scale_weights is None:
             logits, target = [logits], [target]
         weights = self.scale_weights or [1.0]
         segmentation = sum(
-            weight * self.segmentation(z, *treat_padding(t, self.padding, self.regularised.ignore_label))
+            weight * self.segmentation(z, *self._treat(t))
             for weight, z, t in zip(weights, logits, target, strict=True)
             if weight != 0
         )
@@ -91,10 +92,15 @@ class ScribbleObjective(nn.Module):
             return segmentation
         image = self._image.to(logits[0].device, non_blocking=True)
         total, terms = self.regularised(segmentation, logits[0], target[0], image, similarity)
-        labels = range(logits[0].shape[1])
+        labels = range(self.regularised.ignore_label)
         shares = {f"annotated_{label}": (target[0] == label).float().mean() for label in labels}
         self.terms.append({"total": total.detach(), **terms, "annotated": sum(shares.values()), **shares})
         return total
+
+    def _treat(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        if target.shape[1] > 1:  # nnU-Net's validation of regions, which knows no padding any more
+            return target, None
+        return treat_padding(target, self.padding, self.regularised.ignore_label)
 
     def take_terms(self) -> dict[str, float]:
         """Means of the terms recorded since the last call; a term that was never defined is NaN."""

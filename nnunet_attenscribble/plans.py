@@ -80,9 +80,8 @@ def add_cpu_configuration(
     """Plans with a configuration small enough for training on a CPU.
 
     The in-plane spacing becomes coarser by `spacing_factor` and the patch smaller by the same, so that it covers what
-    the planned one covers: trained from scribbles, a network that does not see the whole slice finds the organ in many
-        places.
-    The network has one stage per entry of `features`, two convolutions each.
+    the planned one covers: trained from scribbles, a network that does not see the whole slice finds the organ in
+    many places. The network has one stage per entry of `features`, two convolutions each.
 
     Args:
         plans, base, name, settings: see `add_configuration`. The base may be 2D or 3D; the slice axis stays as planned.

@@ -19,6 +19,7 @@ _NOT_NEGATIVE = ("crf_weight", "similarity_weight", "pair_weight", "warmup_epoch
 _POSITIVE = ("crf_sigma_position", "crf_sigma_intensity", "similarity_sigma_position")
 _COUNTS = ("attention_stride", "attention_max_tokens")
 _OPTIONAL_COUNTS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
+_SWITCHES = ("attention_gated",)
 _RADII = ("crf_radius", "similarity_radius")
 
 
@@ -42,6 +43,8 @@ class AttenScribbleSettings:
         similarity_sigma_position: in feature-grid positions.
         attention_stride: in-plane stride of the encoder stage that gets the attention block.
         attention_max_tokens: a stage with more positions than this is passed over for a deeper one.
+        attention_gated: whether the block's output is added to the features, times factors that start at 0, or
+            replaces them, as published.
         warmup_epochs: epochs in which the regularisers' weights rise linearly from 0 to their values. Without a warm-up
             nnU-Net's optimiser, fast at first, finds that predicting one class everywhere satisfies them.
         num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch: None leaves nnU-Net's own.
@@ -58,7 +61,8 @@ class AttenScribbleSettings:
     similarity_radius: int | tuple[int, ...] = 5
     similarity_sigma_position: float = 6.0
     attention_stride: int = 4
-    attention_max_tokens: int = 4096
+    attention_max_tokens: int = 2048
+    attention_gated: bool = True
     warmup_epochs: float = 2.0
     num_epochs: int | None = None
     num_iterations_per_epoch: int | None = None
@@ -136,6 +140,8 @@ def _problem(name: str, value: Any) -> str | None:
     expected = None
     if name in _CHOICES and value not in _CHOICES[name]:
         expected = f"one of {', '.join(_CHOICES[name])}"
+    elif name in _SWITCHES and not isinstance(value, bool):
+        expected = "true or false"
     elif name in _NOT_NEGATIVE and not (_is_number(value) and 0 <= value < float("inf")):
         expected = "a number of at least 0"
     elif name in _POSITIVE and not (_is_number(value) and 0 < value < float("inf")):

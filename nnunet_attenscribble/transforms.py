@@ -5,8 +5,16 @@ Here and not in the trainers, because worker processes must be able to unpickle 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
 from nnunet_attenscribble.losses.attenscribble import PADDING
 
@@ -44,3 +52,73 @@ class _RemovePaddingOfFurtherChannels(RemoveLabelTansform):
     def _apply_to_segmentation(self, segmentation, **params):
         segmentation[1:][segmentation[1:] == self.label_value] = self.set_to
         return segmentation
+
+
+def keep_labels(transforms: ComposeTransforms) -> ComposeTransforms:
+    """Leave labels as they are, where nnU-Net's pipeline would write a channel per region and forget the padding.
+
+    Args:
+        transforms: nnU-Net's pipeline, changed in place.
+    """
+    transforms.transforms = [
+        step for step in transforms.transforms if not isinstance(step, ConvertSegmentationToRegionsTransform)
+    ]
+    return transforms
+
+
+def keep_scribbles(transforms: ComposeTransforms, ignore_label: int) -> ComposeTransforms:
+    """Let thin scribbles survive augmentation and the coarser targets of deep supervision.
+
+    nnU-Net interpolates every label and takes the strongest, which makes small what is small already: rotated and
+    scaled labels are sampled with the nearest neighbour instead, which keeps their area in the mean. And its coarser
+    targets take one pixel of each cell, which mostly is not a scribbled one: `DownsampleScribblesTransform` takes their
+    place.
+
+    Args:
+        transforms: nnU-Net's pipeline, changed in place.
+        ignore_label: of the dataset.
+    """
+    for position, step in enumerate(transforms.transforms):
+        if isinstance(step, SpatialTransform):
+            step.mode_seg = "nearest"
+        elif isinstance(step, DownsampleSegForDSTransform):
+            transforms.transforms[position] = DownsampleScribblesTransform(step.ds_scales, ignore_label)
+    return transforms
+
+
+class DownsampleScribblesTransform(SegOnlyTransform):
+    """Targets at coarser scales in which every scribble is still there.
+
+    A cell takes the label that most of its annotated pixels have (of several the highest: the rarest classes follow the
+    background). Without an annotated pixel it is padding where at least half of it is, and unlabelled otherwise.
+
+    Args:
+        ds_scales: per target, the scale of each axis against the input.
+        ignore_label: of the dataset; the labels are 0..ignore_label-1.
+    """
+
+    def __init__(self, ds_scales: Sequence[float | Sequence[float]], ignore_label: int):
+        super().__init__()
+        self.ds_scales = ds_scales
+        self.ignore_label = ignore_label
+
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params) -> list[torch.Tensor]:
+        ndim = segmentation.ndim - 1
+        scales = [s if isinstance(s, (tuple, list)) else [s] * ndim for s in self.ds_scales]
+        # From the highest label down, as argmax takes the first of equals.
+        labels = range(self.ignore_label - 1, PADDING - 1, -1)
+        one_hot = None
+        targets = []
+        for scale in scales:
+            if all(s == 1 for s in scale):
+                targets.append(segmentation)
+                continue
+            if one_hot is None:
+                one_hot = torch.stack([segmentation[0] == label for label in labels]).float()
+            shape = [round(size * s) for size, s in zip(segmentation.shape[1:], scale, strict=True)]
+            shares = getattr(F, f"adaptive_avg_pool{ndim}d")(one_hot, shape)
+            annotated, padding = shares[:-1].max(dim=0), shares[-1]
+            target = torch.where(padding >= 0.5, PADDING, self.ignore_label)
+            target = torch.where(annotated.values > 0, self.ignore_label - 1 - annotated.indices, target)
+            targets.append(target[None].to(segmentation.dtype))
+        return targets

@@ -16,11 +16,12 @@ from nnunet_attenscribble.losses import (
     PartialCrossEntropyLoss,
 )
 from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
+from nnunet_attenscribble.losses.partial_regions import PartialBinaryCrossEntropyLoss
 from nnunet_attenscribble.network import add_spatial_attention, attention_stage, total_stride
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
 from nnunet_attenscribble.training_log import append_epoch, plot_epochs
-from nnunet_attenscribble.transforms import keep_padding
+from nnunet_attenscribble.transforms import keep_labels, keep_padding, keep_scribbles
 
 
 class nnUNetTrainerScribble(nnUNetTrainer):
@@ -55,11 +56,6 @@ class nnUNetTrainerScribble(nnUNetTrainer):
                 f"{self.plans_manager.dataset_name} has no `ignore` label in dataset.json, so its labels are dense and "
                 f"{name} has nothing to do: use nnUNetTrainer, or make scribbles"
             )
-        if self.label_manager.has_regions:
-            problems.append(
-                f"{self.plans_manager.dataset_name} has region-based labels, which {name} cannot train: write the "
-                "labels as plain classes, or use nnUNetTrainer"
-            )
         if type(self) is nnUNetTrainerScribble:
             problems.append(f"{name} is the common base of the scribble trainers: use nnUNetTrainerAttenScribble")
         if problems:
@@ -88,6 +84,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             max_tokens=settings.attention_max_tokens,
             similarity=settings.similarity_mode if cls.with_similarity else None,
             radius=window_radius(settings.similarity_radius, _grid_spacing(configuration_manager, settings)),
+            gated=settings.attention_gated,
         )
 
     def _build_loss(self) -> ScribbleObjective:
@@ -96,9 +93,12 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         scale_weights = stock.weight_factors if self.enable_deep_supervision else None
         dice = (stock.loss if self.enable_deep_supervision else stock).dc
         ignore_label = self.label_manager.ignore_label
-        segmentation = (
-            PartialDiceCrossEntropyLoss(ignore_label, dice) if self.with_dice else PartialCrossEntropyLoss(ignore_label)
-        )
+        if self.label_manager.has_regions:
+            segmentation = PartialBinaryCrossEntropyLoss(ignore_label, self.label_manager.foreground_regions)
+        else:
+            segmentation = PartialCrossEntropyLoss(ignore_label)
+        if self.with_dice:
+            segmentation = PartialDiceCrossEntropyLoss(segmentation, dice)
         regularised = AttenScribbleLoss(
             ignore_label,
             crf=self._build_crf() if self.with_crf else None,
@@ -106,6 +106,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             crf_weight=self.settings.crf_weight,
             similarity_weight=self.settings.similarity_weight,
             pair_weight=self.settings.pair_weight if self.settings.similarity_mode == "anchored" else 0.0,
+            regions=self.label_manager.has_regions,
         )
         return ScribbleObjective(segmentation, scale_weights, regularised, self.settings.padding)
 
@@ -122,8 +123,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
 
     @staticmethod
     def get_training_transforms(*args, **kwargs):
-        """nnU-Net's augmentation, whose padding stays known to the loss."""
-        return keep_padding(nnUNetTrainer.get_training_transforms(*args, **kwargs))
+        """nnU-Net's augmentation, behind which scribbles and padding are still known."""
+        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
+        return keep_scribbles(keep_labels(keep_padding(transforms)), kwargs["ignore_label"])
 
     def get_validation_transforms(self, *args, **kwargs):
         """nnU-Net's transforms; unless padding counts as background, the online validation does not see it."""
@@ -152,8 +154,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         if self.local_rank != 0:
             return
         self.print_to_log_file("terms", ", ".join(f"{name} {value:.4f}" for name, value in terms.items()))
-        for name, label in self.dataset_json["labels"].items():
-            if terms.get(f"annotated_{label}") == 0:
+        for name, labels in self.dataset_json["labels"].items():
+            labels = labels if isinstance(labels, (list, tuple)) else [labels]
+            if all(terms.get(f"annotated_{label}") == 0 for label in labels):
                 self.print_to_log_file(
                     f"WARNING: no scribble of '{name}' was seen in this epoch, so nothing teaches it: draw more of it"
                 )

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from nnunet_attenscribble.losses.attentive_similarity import (
     AttentiveSimilarityLoss,
-    SimilarityPairLoss,
     annotated_pairs,
+    balanced_pair_loss,
     grid_labels,
 )
 from nnunet_attenscribble.losses.intensities import rescale_intensities
@@ -31,6 +31,7 @@ class AttenScribbleLoss(nn.Module):
         crf: the masked CRF, or None.
         similarity: the attentive similarity loss, or None.
         crf_weight, similarity_weight, pair_weight: see above; a pair_weight of 0 leaves L_pair out.
+        regions: whether the logits are those of regions, which may overlap, rather than of classes.
 
     Reference: Tian, Yang, Gao, "AttenScribble", arXiv 2312.06614.
     """
@@ -43,15 +44,16 @@ class AttenScribbleLoss(nn.Module):
         crf_weight: float = 0.1,
         similarity_weight: float = 0.1,
         pair_weight: float = 0.0,
+        regions: bool = False,
     ):
         super().__init__()
         self.ignore_label = ignore_label
         self.crf = crf
         self.similarity = similarity
-        self.pairs = SimilarityPairLoss() if similarity is not None and pair_weight > 0 else None
         self.crf_weight = crf_weight
         self.similarity_weight = similarity_weight
         self.pair_weight = pair_weight
+        self.regions = regions
         #: Factor on the regularisers' weights, for a warm-up.
         self.strength = 1.0
 
@@ -68,7 +70,7 @@ class AttenScribbleLoss(nn.Module):
         Args:
             segmentation_loss: scalar, L_seg.
             logits: (N, C, *S) at full resolution.
-            target: (N, 1, *S), labels 0..C-1, `ignore_label`, or `PADDING` outside the image.
+            target: (N, 1, *S), labels 0..ignore_label-1, `ignore_label`, or `PADDING` outside the image.
             image: (N, M, *S), any intensities.
             similarity: from the attention block, where there is one.
 
@@ -79,7 +81,7 @@ class AttenScribbleLoss(nn.Module):
         if self.crf is None and self.similarity is None:
             return total, _detached(terms)
         with torch.autocast(logits.device.type, enabled=False):
-            probabilities = logits.softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+            probabilities = to_probabilities(logits, self.regions)
             inside = target != PADDING
             if self.crf is not None:
                 scaled = rescale_intensities(image, inside)
@@ -88,16 +90,36 @@ class AttenScribbleLoss(nn.Module):
             if self.similarity is not None:
                 if similarity is None:
                     raise ValueError("no similarity given: the network needs an attention block with one")
-                labels = grid_labels(target, similarity.grid, logits.shape[1])
-                single = visible_classes(target, logits.shape[1]) <= 1
+                labels = grid_labels(target, similarity.grid, self.ignore_label)
+                same, different = annotated_pairs(similarity, labels)
+                single = visible_classes(target, self.ignore_label) <= 1
                 terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
                 term = terms["similarity"]
-                if self.pairs is not None:
-                    terms["pairs"] = self.pairs(similarity, labels)
+                if self.pair_weight > 0:
+                    terms["pairs"] = balanced_pair_loss(similarity.values, same, different)
                     term = term + self.pair_weight * terms["pairs"]
                 total = total + self.strength * self.similarity_weight * term
-                terms |= similarity_means(similarity, labels)
+                terms |= similarity_means(similarity.values.detach(), same, different)
         return total, _detached(terms)
+
+
+def to_probabilities(logits: Tensor, regions: bool = False) -> Tensor:
+    """What the regularisers see of the prediction, in float32 (float64 for float64 logits).
+
+    They measure agreement by scalar products p_i . p_j. Every region is a choice of its own between inside and outside;
+    (s_1, 1 - s_1, ..., s_R, 1 - s_R) / sqrt(R) makes the product the mean of the regions' agreements.
+
+    Args:
+        logits: (N, C, *S).
+        regions: see `AttenScribbleLoss`.
+
+    Returns:
+        (N, C, *S), for regions (N, 2 C, *S).
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if not regions:
+        return logits.softmax(dim=1)
+    return torch.cat([logits.sigmoid(), (-logits).sigmoid()], dim=1) / logits.shape[1] ** 0.5
 
 
 def visible_classes(target: Tensor, classes: int) -> Tensor:
@@ -106,10 +128,8 @@ def visible_classes(target: Tensor, classes: int) -> Tensor:
     return torch.stack([(flat == label).any(dim=1) for label in range(classes)]).sum(dim=0)
 
 
-def similarity_means(similarity: WindowSimilarity, labels: Tensor) -> dict[str, Tensor]:
+def similarity_means(values: Tensor, same: Tensor, different: Tensor) -> dict[str, Tensor]:
     """Mean similarity of all pairs, and of annotated pairs of the same and of different classes (NaN without any)."""
-    values = similarity.values.detach()
-    same, different = annotated_pairs(similarity, labels)
     return {
         "mean_similarity": values.mean(),
         "same_class_similarity": (values * same).sum() / same.sum(),

@@ -113,20 +113,23 @@ class SimilarityPairLoss(nn.Module):
         Returns:
             scalar.
         """
-        same, different = annotated_pairs(similarity, labels)
-        values = similarity.values
-        alike = ((1 - values) * same).sum() / same.sum().clamp(min=1)
-        unlike = (values * different).sum() / different.sum().clamp(min=1)
-        return 0.5 * (alike + unlike)
+        return balanced_pair_loss(similarity.values, *annotated_pairs(similarity, labels))
+
+
+def balanced_pair_loss(values: Tensor, same: Tensor, different: Tensor) -> Tensor:
+    """`SimilarityPairLoss` of (N, P) similarities, given which pairs are of the same and of different classes."""
+    alike = ((1 - values) * same).sum() / same.sum().clamp(min=1)
+    unlike = (values * different).sum() / different.sum().clamp(min=1)
+    return 0.5 * (alike + unlike)
 
 
 def annotated_pairs(similarity: WindowSimilarity, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Which in-window pairs are annotated at both ends: (same class, different class), each (N, P) bool."""
     first, second = pair_indices(similarity.grid, similarity.radius, labels.device)
-    labels = labels.flatten(1)
-    one, other = labels[:, first], labels[:, second]
-    known = (one >= 0) & (other >= 0)
-    return known & (one == other), known & (one != other)
+    labels = labels.flatten(1).to(torch.int16)  # gathering is what takes the time
+    one, other = labels.index_select(1, first), labels.index_select(1, second)
+    known, equal = (one >= 0).logical_and_(other >= 0), one == other
+    return known & equal, known.logical_and_(equal.logical_not_())
 
 
 def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_attenscribble import similarity
+from nnunet_attenscribble import attention, similarity
 from nnunet_attenscribble.attention import SpatialSelfAttention
 from nnunet_attenscribble.similarity import WindowSimilarity
 
@@ -30,16 +30,41 @@ def test_features_keep_their_shape_and_every_parameter_gets_a_gradient(ndim, gri
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
-def test_inference_does_no_similarity_work(monkeypatch):
+@pytest.mark.parametrize("mode", ["paper", "anchored"])
+def test_inference_does_no_similarity_work(monkeypatch, mode):
     def refuse(*_):
         raise AssertionError("computed in inference")
 
     monkeypatch.setattr(similarity, "window_log_attention", refuse)
-    module = block()
+    monkeypatch.setattr(similarity, "attend_with_window", refuse)
+    module = block(mode=mode)
     features = torch.randn(1, 8, 4, 4)
     assert module.eval()(features)[1] is None
     with pytest.raises(AssertionError):
         module.train()(features)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_pass_over_the_attention_equals_two(monkeypatch, dtype):
+    """The CPU reads output and similarity off one q k^T; elsewhere they are computed one after the other."""
+    module = block().to(dtype)
+    features = torch.randn(2, 8, 4, 5).to(dtype)
+
+    def run():
+        module.zero_grad()
+        out, compact = module(features)
+        (out.square().mean() + compact.values.mean()).backward()
+        return out, compact.values, *(p.grad.clone() for p in module.parameters())
+
+    one_pass = run()
+
+    def two_passes(query, key, value, *window):
+        return attention._attention(query, key, value), similarity.log_similarity(query, key, *window)
+
+    monkeypatch.setattr(attention, "attend_with_log_similarity", two_passes)
+    tolerance = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.02}
+    for one, other in zip(one_pass, run(), strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
 
 
 def test_without_a_similarity_there_are_no_parameters_for_one():

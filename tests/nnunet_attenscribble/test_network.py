@@ -6,7 +6,13 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.network import add_spatial_attention, attention_stage, grid_shape, total_stride
+from nnunet_attenscribble.network import (
+    SpatialAttentionUNet,
+    add_spatial_attention,
+    attention_stage,
+    grid_shape,
+    total_stride,
+)
 
 
 def planned(cls=PlainConvUNet, ndim=2, deep_supervision=True):
@@ -58,26 +64,42 @@ def test_the_planned_parameters_keep_their_names():
     new = set(network.state_dict()) - names
     assert names <= set(network.state_dict())
     assert new
-    assert all(name.startswith("attention.") for name in new)
+    assert all(name.startswith("attention") for name in new)
 
 
-def test_with_an_identity_for_a_block_the_network_is_the_planned_one():
-    plain = planned()
+@pytest.mark.parametrize("cls", [PlainConvUNet, ResidualEncoderUNet])
+def test_starts_as_the_planned_network(cls):
+    plain = planned(cls)
     image = torch.randn(1, 1, 32, 32)
     expected = plain(image)
-    network = add_spatial_attention(plain, (32, 32))
+    logits, _ = add_spatial_attention(plain, (32, 32), similarity="anchored")(image)
+    for one, other in zip(logits, expected, strict=True):
+        assert torch.equal(one, other)
 
-    class Identity(nn.Module):
+
+@pytest.mark.parametrize(("gated", "expected"), [(True, lambda x: x + 0.5 * (x - 1)), (False, lambda x: x - 1)])
+def test_the_block_is_added_through_the_gate_or_replaces_the_features(gated, expected):
+    class Block(nn.Module):
+        channels, ndim = 12, 2
+
         def forward(self, features):
-            return features, None
+            return features - 1, None
 
-    network.attention = Identity()
-    for one, other in zip(network(image), expected, strict=True):
+    plain = planned()
+    network = SpatialAttentionUNet(plain, Block(), 2, gated)
+    if gated:
+        nn.init.constant_(network.attention_gate, 0.5)
+    image = torch.randn(1, 1, 32, 32)
+    skips = plain.encoder(image)
+    skips[2] = expected(skips[2])
+    skips[3] = plain.encoder.stages[3](skips[2])
+    for one, other in zip(network(image), plain.decoder(skips), strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_every_parameter_gets_a_gradient():
-    network = add_spatial_attention(planned(), (16, 16), similarity="anchored", radius=1)
+@pytest.mark.parametrize("gated", [True, False])
+def test_every_parameter_gets_a_gradient(gated):
+    network = add_spatial_attention(planned(), (16, 16), similarity="anchored", radius=1, gated=gated)
     logits, similarity = network(torch.randn(2, 1, 16, 16))
     (sum((z**2).sum() for z in logits) + (similarity.values**2).sum()).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []

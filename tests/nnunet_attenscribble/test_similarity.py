@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from nnunet_attenscribble import similarity as module
-from nnunet_attenscribble.similarity import WindowSimilarity, log_similarity, paper_similarity, window_log_attention
+from nnunet_attenscribble import window_attention
+from nnunet_attenscribble.similarity import (
+    WindowSimilarity,
+    attend_with_log_similarity,
+    log_similarity,
+    paper_similarity,
+)
+from nnunet_attenscribble.window_attention import attend_with_window, window_log_attention
 from nnunet_attenscribble.windows import half_window, pair_count, pair_indices
 from tests.nnunet_attenscribble import brute_force
 
@@ -48,7 +54,7 @@ def test_half_window_leaves_out_what_cannot_fit():
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @pytest.mark.parametrize(("grid", "radius"), GRIDS)
 def test_log_attention_equals_the_dense_matrix_in_value_and_gradient(monkeypatch, grid, radius, chunk):
-    monkeypatch.setitem(module._CHUNK_ENTRIES, "cpu", chunk)
+    monkeypatch.setitem(window_attention._CHUNK_ENTRIES, "cpu", chunk)
     ours = [x.requires_grad_() for x in query_and_key(grid)]
     theirs = [x.requires_grad_() for x in query_and_key(grid)]
     forward, backward = window_log_attention(*ours, grid, radius, 0.7)
@@ -61,6 +67,62 @@ def test_log_attention_equals_the_dense_matrix_in_value_and_gradient(monkeypatch
     (dense[:, first, second] * weights + dense[:, second, first] * weights**2).sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize(("grid", "radius"), GRIDS)
+def test_attention_with_its_window_equals_the_dense_matrix(monkeypatch, grid, radius, chunk):
+    monkeypatch.setitem(window_attention._CHUNK_ENTRIES, "cpu", chunk)
+    ours = [x.requires_grad_() for x in (*query_and_key(grid), query_and_key(grid, seed=1)[0])]
+    theirs = [x.detach().clone().requires_grad_() for x in ours]
+    attended, forward, backward = attend_with_window(*ours, grid, radius, 0.7)
+    dense = brute_force.log_attention(*theirs[:2], 0.7)
+    first, second = pair_indices(grid, radius, torch.device("cpu"))
+    torch.testing.assert_close(attended, dense.exp() @ theirs[2])
+    torch.testing.assert_close(forward, dense[:, first, second])
+    torch.testing.assert_close(backward, dense[:, second, first])
+    weights = torch.linspace(-1, 2, forward.numel(), dtype=torch.float64).view_as(forward)
+    (attended.pow(3).sum() + (forward * weights + backward * weights**2).sum()).backward()
+    expected = (dense.exp() @ theirs[2]).pow(3).sum()
+    (expected + (dense[:, first, second] * weights + dense[:, second, first] * weights**2).sum()).backward()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_attention_with_its_window_where_only_one_output_is_used():
+    grid, radius = (4, 3), (2, 2)
+    inputs = [*query_and_key(grid), query_and_key(grid, seed=1)[0]]
+    for used in range(3):
+        ours = [x.clone().requires_grad_() for x in inputs]
+        attend_with_window(*ours, grid, radius, 1.0)[used].square().sum().backward()
+        theirs = [x.clone().requires_grad_() for x in inputs]
+        dense = brute_force.log_attention(*theirs[:2], 1.0)
+        first, second = pair_indices(grid, radius, torch.device("cpu"))
+        outputs = (dense.exp() @ theirs[2], dense[:, first, second], dense[:, second, first])
+        outputs[used].square().sum().backward()
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one.grad, torch.zeros_like(one) if other.grad is None else other.grad)
+
+
+def test_large_logits_overflow_nowhere():
+    query, key = (50 * x.float() for x in query_and_key((4, 3)))
+    attended, forward, backward = attend_with_window(query, key, key, (4, 3), (1, 1), 1.0)
+    expected = torch.log_softmax((query.double() @ key.double().transpose(1, 2)), dim=2)
+    first, second = pair_indices((4, 3), (1, 1), torch.device("cpu"))
+    torch.testing.assert_close(forward.double(), expected[:, first, second], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(backward.double(), expected[:, second, first], rtol=1e-4, atol=1e-3)
+    assert torch.isfinite(attended).all()
+
+
+def test_gradcheck_of_the_attention_with_its_similarity():
+    inputs = [x.requires_grad_() for x in (*query_and_key((3, 3)), query_and_key((3, 3), seed=1)[0])]
+    a, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (1.5, -0.3))
+
+    def both(query, key, value, a, b):
+        attended, similarity = attend_with_log_similarity(query, key, value, (3, 3), (1, 1), a, b)
+        return attended, similarity.values
+
+    assert gradcheck(both, (*inputs, a, b))
 
 
 @pytest.mark.parametrize("compute", [paper_similarity, log_similarity])

@@ -174,11 +174,6 @@ def test_refuses_dense_labels(nnunet):
     assert "use nnUNetTrainer" in message
 
 
-def test_refuses_regions(nnunet):
-    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
-    assert "region-based" in refusal(nnunet, labels=labels, regions_class_order=[1, 2])
-
-
 def test_refuses_a_setting_it_does_not_know(nnunet):
     plans = json.loads((nnunet.folder / "nnUNet_preprocessed" / NAME / "nnUNetPlans.json").read_text())
     plans["configurations"]["tiny"]["attenscribble"]["crf_wieght"] = 1

@@ -73,7 +73,7 @@ def test_dice_and_cross_entropy_are_nnunets_own(batch_dice):
     logits, target = torch.randn(2, 3, 8, 6), scribbled()
     options = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
     stock = DC_and_CE_loss(options, {}, ignore_label=IGNORE, dice_class=MemoryEfficientSoftDiceLoss)
-    ours = PartialDiceCrossEntropyLoss(IGNORE, nnunet_dice(batch_dice))
+    ours = PartialDiceCrossEntropyLoss(PartialCrossEntropyLoss(IGNORE), nnunet_dice(batch_dice))
     torch.testing.assert_close(ours(logits, target), stock(logits, target.float()))
 
 
@@ -81,7 +81,7 @@ def test_dice_with_weights_of_zero_is_blind_there():
     logits, target = torch.randn(2, 3, 8, 6), scribbled()
     weight = torch.ones_like(target, dtype=torch.float32)
     weight[:, :, 4:] = 0
-    loss = PartialDiceCrossEntropyLoss(IGNORE, nnunet_dice())
+    loss = PartialDiceCrossEntropyLoss(PartialCrossEntropyLoss(IGNORE), nnunet_dice())
     hidden = target.clone()
     hidden[:, :, 4:] = IGNORE
     torch.testing.assert_close(loss(logits, target, weight), loss(logits, hidden))

@@ -1,0 +1,133 @@
+"""How much of the scribbles reaches the loss: `python -m benchmarks.survival DATASET CONFIGURATION`.
+
+Per class, the share of the scribbled volume that is left behind nnU-Net's preprocessing, behind its spatial
+augmentation (against nearest-neighbour sampling with the same parameters, which keeps volume in the mean), and in its
+targets of deep supervision; how often a class that a patch shows is missing in such a target altogether; and the same
+for the targets of the scribble trainers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_attenscribble.transforms import DownsampleScribblesTransform
+
+
+def volumes(labels: np.ndarray, classes: int, voxel: float = 1.0) -> np.ndarray:
+    """Volume of every class."""
+    return np.array([(labels == label).sum() * voxel for label in range(classes)], dtype=float)
+
+
+def preprocessed(plans: PlansManager, configured, dataset_json: dict, files: dict) -> tuple[np.ndarray, np.ndarray]:
+    """nnU-Net's preprocessing of one case: image and labels, (M, *S) and (1, *S)."""
+    data, labels, _ = configured.preprocessor_class(verbose=False).run_case(
+        files["images"], files["label"], plans, configured, dataset_json
+    )
+    return np.asarray(data), np.asarray(labels)
+
+
+def with_order(plans: dict, configuration: str, order: int | None) -> PlansManager:
+    """Plans whose labels are resampled with another spline order; None leaves nnU-Net's."""
+    plans = deepcopy(plans)
+    if order is not None:
+        base = PlansManager(plans).get_configuration(configuration).configuration
+        kwargs = {**base["resampling_fn_seg_kwargs"], "order": order}
+        plans["configurations"][configuration]["resampling_fn_seg_kwargs"] = kwargs
+    return PlansManager(plans)
+
+
+def measure(dataset: str, configuration: str, cases: int, draws: int, order: int | None) -> dict:
+    """All shares, each a list per class."""
+    name = maybe_convert_to_dataset_name(int(dataset) if dataset.isdecimal() else dataset)
+    raw, target = Path(os.environ["nnUNet_raw"]) / name, Path(os.environ["nnUNet_preprocessed"]) / name  # noqa: SIM112
+    dataset_json = json.loads((raw / "dataset.json").read_text())
+    plans = with_order(json.loads((target / "nnUNetPlans.json").read_text()), configuration, order)
+    configured = plans.get_configuration(configuration)
+    classes = dataset_json["labels"]["ignore"]
+    reader = plans.image_reader_writer_class()
+    patch, ndim = configured.patch_size, len(configured.patch_size)
+    trainer = nnUNetTrainer.__new__(nnUNetTrainer)
+    trainer.configuration_manager, trainer.print_to_log_file = configured, lambda *_: None
+    trainer.enable_deep_supervision = True
+    rotation, dummy_2d, _, mirror = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    scales = trainer._get_deep_supervision_scales()
+    steps = nnUNetTrainer.get_training_transforms(
+        patch, rotation, scales, mirror, dummy_2d, use_mask_for_norm=configured.use_mask_for_norm
+    ).transforms
+    spatial = next(step for step in steps if isinstance(step, SpatialTransform))
+    deep = next(step for step in steps if isinstance(step, DownsampleSegForDSTransform))
+
+    sums = {key: np.zeros(classes) for key in ("raw", "preprocessed", "nearest", "augmented")}
+    ours = DownsampleScribblesTransform(scales, classes)
+    at_scale, missing, shown, still_missing = ([np.zeros(classes) for _ in scales] for _ in range(4))
+    rng = np.random.default_rng(0)
+    files = get_filenames_of_train_images_and_targets(str(raw), dataset_json)
+    for case in sorted(files)[:: max(1, len(files) // cases)][:cases]:
+        labels, properties = reader.read_seg(files[case]["label"])
+        sums["raw"] += volumes(labels, classes, float(np.prod(properties["spacing"])))
+        _, labels = preprocessed(plans, configured, dataset_json, files[case])
+        spacing = [*([properties["spacing"][0]] if ndim == 2 else []), *configured.spacing]
+        sums["preprocessed"] += volumes(labels, classes, float(np.prod(spacing[-3:])))
+        for _ in range(draws):
+            volume = torch.from_numpy(labels.astype(np.int16))
+            if ndim == 2:
+                drawn = np.flatnonzero(((labels[0] >= 0) & (labels[0] < classes)).any(axis=(1, 2)))
+                volume = volume[:, rng.choice(drawn)]
+            torch.manual_seed(int(rng.integers(1 << 31)))
+            np.random.seed(int(rng.integers(1 << 31)))  # noqa: NPY002 - what nnU-Net draws from
+            parameters = spatial.get_parameters(image=volume.float())
+            augmented = spatial._apply_to_segmentation(volume, **parameters)
+            spatial.mode_seg = "nearest"
+            sums["nearest"] += volumes(spatial._apply_to_segmentation(volume, **parameters).numpy(), classes)
+            spatial.mode_seg = "bilinear"
+            sums["augmented"] += volumes(augmented.numpy(), classes)
+            full = volumes(augmented.numpy(), classes)
+            for index, small in enumerate(deep._apply_to_segmentation(augmented)):
+                here = volumes(small.numpy(), classes)
+                at_scale[index] += here * augmented.numel() / small.numel()
+                missing[index] += (full > 0) & (here == 0)
+                shown[index] += full > 0
+            for index, small in enumerate(ours._apply_to_segmentation(augmented)):
+                still_missing[index] += (full > 0) & (volumes(small.numpy(), classes) == 0)
+    return {
+        "classes": [key for key, value in dataset_json["labels"].items() if key != "ignore"],
+        "preprocessing": sums["preprocessed"] / sums["raw"],
+        "spatial augmentation": sums["augmented"] / sums["nearest"],
+        **{f"target at {s[-1]:g}": v / sums["augmented"] for s, v in zip(scales, at_scale, strict=True)},
+        **{f"missing at {s[-1]:g}": m / n for s, m, n in zip(scales, missing, shown, strict=True)},
+        **{f"missing at {s[-1]:g}, ours": m / n for s, m, n in zip(scales, still_missing, shown, strict=True)},
+    }
+
+
+def main() -> None:
+    """Print the shares as a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("configuration")
+    parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=20, help="augmented patches per case")
+    parser.add_argument("--order", type=int, help="spline order of the labels' resampling instead of the planned one")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    result = measure(arguments.dataset, arguments.configuration, arguments.cases, arguments.draws, arguments.order)
+    print("| | " + " | ".join(result.pop("classes")) + " |")
+    print("|---" * (1 + len(next(iter(result.values())))) + "|")
+    for stage, shares in result.items():
+        print(f"| {stage} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
+
+
+if __name__ == "__main__":
+    main()
