@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from nnunet_attenscribble.cli import configure, convert, demo, evaluate, trainers  # noqa: F401 - they register
+from nnunet_attenscribble.cli import (  # noqa: F401 - they register
+    configure,
+    convert,
+    demo,
+    evaluate,
+    pretrained,
+    trainers,
+)
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli.trainers import tell_training
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -75,4 +76,4 @@ def configure(
     if cpu:
         typer.echo(f"Next: nnUNetv2_preprocess -d {dataset} -c {name}")
     else:
-        typer.echo(f"Next: nnUNetv2_train {dataset} {name} 0 -tr nnUNetTrainerAttenScribble")
+        tell_training(dataset, name, "0", "-tr", "nnUNetTrainerAttenScribble")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,14 @@ def trainers_folder() -> Path:
     assert spec is not None  # it is part of this very package
     assert spec.origin is not None
     return Path(spec.origin).parent
+
+
+def tell_training(*arguments: str) -> None:
+    """Print the training command that comes next, and before it the export that nnU-Net finds its trainer by."""
+    exported = [Path(folder) for folder in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)]  # noqa: SIM112
+    if trainers_folder() not in exported:
+        typer.echo('Next: export nnUNet_extTrainer="$(attenscribble trainers)"')
+    typer.echo(f"Next: nnUNetv2_train {' '.join(arguments)}")
 
 
 @app.command()
