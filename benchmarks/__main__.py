@@ -13,6 +13,12 @@ from pathlib import Path
 PAIRS = [
     ("masked CRF, 12 x 4 x 256 x 256", "crf", {"shape": [12, 4, 256, 256]}, True),
     ("masked CRF, 54 x 4 x 256 x 224 (nnU-Net's ACDC plan)", "crf", {"shape": [54, 4, 256, 224], "repeats": 1}, False),
+    (
+        "masked CRF, 2 x 4 x 10 x 256 x 224, radius 0, 5, 5 (10 mm slices)",
+        "crf",
+        {"shape": [2, 4, 10, 256, 224], "radius": [0, 5, 5], "repeats": 1},
+        True,
+    ),
     ("masked CRF, 2 x 4 x 10 x 256 x 224, radius 5", "crf", {"shape": [2, 4, 10, 256, 224], "repeats": 1}, False),
     ("similarity and block, 12 x 64 x 64 tokens, paper", "similarity", {"samples": 12, "grid": [64, 64]}, True),
     (
@@ -23,12 +29,16 @@ PAIRS = [
     ),
 ]
 GROWTH = [
-    ("masked CRF in pixels", "crf", [{"shape": [1, 4, s, s]} for s in (256, 512, 1024)], "shape"),
-    ("similarity and block in tokens", "similarity", [{"samples": 1, "grid": [s, s]} for s in (64, 96, 128)], "grid"),
+    ("masked CRF in pixels", "crf", [{"shape": [1, 4, s, s]} for s in (512, 1024, 2048)], "shape"),
+    ("similarity and block in tokens", "similarity", [{"samples": 1, "grid": [s, s]} for s in (96, 128, 160)], "grid"),
 ]
 ITERATIONS = [
     ("iteration, 2d_cpu, batch 12", {"plan": "2d_cpu", "batch": 12}),
     ("iteration, 2d (stock plan), batch 4", {"plan": "2d", "batch": 4, "repeats": 2}),
+    (
+        "iteration, 2d (stock plan), batch 4, attention at 1/4 resolution",
+        {"plan": "2d", "batch": 4, "repeats": 2, "max_tokens": 4096},
+    ),
 ]
 VOLUME = ("iteration, 3d_fullres, 2 x 10 x 256 x 224", {"plan": "3d_fullres", "batch": 2, "repeats": 1})
 
@@ -52,7 +62,7 @@ def compare(ours: dict, reference: dict) -> dict:
 def show(title: str, result: dict) -> None:
     """One line of the table."""
     ours, reference = result["ours"], result.get("reference")
-    line = f"{title:58} {ours['seconds']:8.2f} s {ours['megabytes']:8.0f} MB"
+    line = f"{title:66} {ours['seconds']:8.2f} s {ours['megabytes']:8.0f} MB"
     if reference:
         ratio = result["ratio"]
         line += f"  against {reference['seconds']:8.2f} s {reference['megabytes']:8.0f} MB"
@@ -91,7 +101,7 @@ def main() -> None:
             exponents = {k: log(last[k] / first[k]) / log(large / small) for k in ("seconds", "megabytes")}
             results[title] = {"points": points, "exponents": exponents}
             told = ", ".join(f"{k} {value:.2f}" for k, value in exponents.items())
-            print(f"{title:58} exponents: {told}", flush=True)
+            print(f"{title:66} exponents: {told}", flush=True)
     arguments.output.write_text(json.dumps(results, indent=2))
 
 

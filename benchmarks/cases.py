@@ -28,16 +28,19 @@ Run = Callable[[], dict]
 CLASSES, IGNORE = 4, 4
 
 
-def crf(shape: list[int], reference: bool = False) -> Run:
-    """Masked CRF on (N, C, *S) probabilities."""
+def crf(shape: list[int], radius: int | list[int] = 5, reference: bool = False) -> Run:
+    """Masked CRF on (N, C, *S) probabilities; the reference takes the slices of a volume as images."""
     p = torch.randn(shape).softmax(1).requires_grad_()
     image = torch.rand(shape[0], 1, *shape[2:])
     mask = (torch.rand(shape[0], 1, *shape[2:]) > 0.05).float()
-    loss = unfolded_crf if reference else MaskedCRFLoss()
+    loss = unfolded_crf if reference else MaskedCRFLoss(radius)
+
+    def slices(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(0, 1) if reference and x.ndim == 5 else x
 
     def run() -> dict:
         p.grad = None
-        value = loss(p, image, mask)
+        value = loss(slices(p), slices(image), slices(mask))
         value.backward()
         return {"loss": value.item(), "gradient": p.grad.double().norm().item()}
 
@@ -91,12 +94,13 @@ PLANS = {
 }
 
 
-def iteration(plan: str, batch: int, full: bool) -> Run:
+def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None) -> Run:
     """One training iteration: stock nnU-Net on scribbles, or the full method."""
     plans = PLANS[plan]
     patch, ndim = plans["patch"], len(plans["patch"])
     network: nn.Module = _planned_network(plans)
     settings = AttenScribbleSettings()
+    max_tokens = max_tokens or settings.attention_max_tokens
     stages = len(plans["features"])
     weights = np.array([1 / 2**i for i in range(stages - 1)])
     weights[-1] = 0
@@ -104,7 +108,9 @@ def iteration(plan: str, batch: int, full: bool) -> Run:
     if full:
         total = np.cumprod(plans["strides"], axis=0)
         radius = window_radius(settings.similarity_radius, plans["spacing"])
-        network = add_spatial_attention(network, patch, similarity=settings.similarity_mode, radius=radius)
+        network = add_spatial_attention(
+            network, patch, max_tokens=max_tokens, similarity=settings.similarity_mode, radius=radius
+        )
         grid_spacing = [s * t for s, t in zip(plans["spacing"], total[network.attention_stage], strict=True)]
         radius = window_radius(settings.similarity_radius, grid_spacing)
         network.attention.radius = radius
@@ -163,4 +169,4 @@ def _planned_network(plans: dict) -> PlainConvUNet:
 
 CASES = {"crf": crf, "similarity": similarity, "iteration": iteration}
 #: Options of a run that only warms up.
-TINY = {"crf": {"shape": [1, CLASSES, 16, 16]}, "similarity": {"samples": 1, "grid": [8, 8]}}
+TINY = {"crf": {"shape": [1, CLASSES, 16, 16], "radius": 5}, "similarity": {"samples": 1, "grid": [8, 8]}}
