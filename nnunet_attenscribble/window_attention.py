@@ -148,7 +148,8 @@ def _setup_log_attention(ctx, inputs, output):
 
 def _backward_of_log_attention(ctx, gradient):
     query, key = ctx.saved_tensors
-    grads = _log_attention_backward(gradient.contiguous(), query, key, ctx.grid, ctx.radius, ctx.factor)
+    with torch.autocast(query.device.type, enabled=False):  # backward may be called under one
+        grads = _log_attention_backward(gradient.contiguous(), query, key, ctx.grid, ctx.radius, ctx.factor)
     return *grads, None, None, None
 
 
@@ -224,16 +225,12 @@ def _setup_attend(ctx, inputs, output):
 
 def _backward_of_attend(ctx, grad_attended, grad_entries, _):
     query, key, value, attended, normaliser = ctx.saved_tensors
-    grads = _attend_backward(
-        grad_attended.contiguous(),
-        grad_entries.contiguous(),
-        [query, key, value],
-        attended,
-        normaliser,
-        ctx.grid,
-        ctx.radius,
-        ctx.factor,
-    )
+    inputs = [query, key, value]
+    window = ctx.grid, ctx.radius, ctx.factor
+    with torch.autocast(query.device.type, enabled=False):
+        grads = _attend_backward(
+            grad_attended.contiguous(), grad_entries.contiguous(), inputs, attended, normaliser, *window
+        )
     return *grads, None, None, None
 
 

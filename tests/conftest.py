@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("nnunet_attenscribble", "trainers", "dataset_conversion", "evaluation")
 
 # Tests run several at a time; more threads than that only get in each other's way.
 torch.set_num_threads(1)
@@ -25,3 +31,18 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("no reference values or real scans beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory) -> tuple[Path, Path]:
+    """Sdist, and the wheel built from it."""
+    source = tmp_path_factory.mktemp("source")
+    for name in CODE:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))

@@ -37,6 +37,9 @@ def configure(
     cpu: Annotated[bool, typer.Option("--cpu", help="Coarser spacing, same field of view, small network.")] = False,
     spacing_factor: Annotated[float, typer.Option(min=1.0, help="With --cpu: by how much coarser in-plane.")] = 2.0,
     batch_size: Annotated[int, typer.Option(min=1, help="With --cpu: patches per batch.")] = 12,
+    thin_strokes: Annotated[
+        bool, typer.Option("--thin-strokes", help="Preprocess labels by the nearest voxel: for strokes one voxel wide.")
+    ] = False,
     plans_name: Annotated[str, typer.Option("-p", "--plans", help="Plans identifier.")] = "nnUNetPlans",
 ) -> None:
     """Write a configuration into the plans file; it never overwrites one.
@@ -50,6 +53,7 @@ def configure(
         add_configuration,
         add_cpu_configuration,
         describe_difference,
+        nearest_labels,
         read_plans,
         write_plans,
     )
@@ -60,20 +64,29 @@ def configure(
     if cpu:
         name = name or f"{base}_cpu"
         plans = add_cpu_configuration(
-            plans, base, name, spacing_factor=spacing_factor, batch_size=batch_size, settings=settings
+            plans,
+            base,
+            name,
+            spacing_factor=spacing_factor,
+            batch_size=batch_size,
+            settings=settings,
+            thin_strokes=thin_strokes,
         )
     elif name is None:
         raise AttenScribbleError("give the new configuration a name with --name, or use --cpu")
-    elif not settings:
-        raise AttenScribbleError(f"configuration '{name}' would change nothing: give --set FIELD=VALUE, or use --cpu")
+    elif not settings and not thin_strokes:
+        raise AttenScribbleError(
+            f"configuration '{name}' would change nothing: give --set FIELD=VALUE, --thin-strokes or --cpu"
+        )
     else:
-        plans = add_configuration(plans, base, name, settings)
+        changes = nearest_labels(plans, base, name) if thin_strokes else {}
+        plans = add_configuration(plans, base, name, settings, changes)
     write_plans(file, plans)
 
     typer.echo(f"{file.name} of {file.parent.name} has a configuration '{name}', which differs from '{base}' in")
     for line in describe_difference(plans, base, name):
         typer.echo(f"  {line}")
-    if cpu:
+    if cpu or thin_strokes:
         typer.echo(f"Next: nnUNetv2_preprocess -d {dataset} -c {name}")
     else:
         tell_training(dataset, name, "0", "-tr", "nnUNetTrainerAttenScribble")

@@ -67,6 +67,16 @@ def test_one_pass_over_the_attention_equals_two(monkeypatch, dtype):
         torch.testing.assert_close(one, other, **tolerance)
 
 
+@pytest.mark.parametrize("mode", ["paper", "anchored"])
+def test_backward_under_autocast(mode):
+    module = block(mode=mode)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, compact = module(torch.randn(2, 8, 4, 5))
+        (out.square().mean() + compact.values.mean()).backward()
+    assert compact.values.dtype == torch.float32
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
 def test_without_a_similarity_there_are_no_parameters_for_one():
     assert not any("similarity" in name for name, _ in block(mode=None).named_parameters())
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from nnunet_attenscribble.plans import (
     add_configuration,
     add_cpu_configuration,
     describe_difference,
+    nearest_labels,
     read_plans,
     resolve_configuration,
 )
@@ -32,6 +34,8 @@ def some_plans():
         "patch_size": [256, 224],
         "median_image_size_in_voxels": [239.5, 216.0],
         "batch_size": 56,
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
         "architecture": {"network_class_name": "x.PlainConvUNet", "arch_kwargs": arguments},
     }
     return {"plans_name": "nnUNetPlans", "configurations": {"2d": base}}
@@ -78,6 +82,22 @@ def test_residual_encoders_keep_their_blocks():
     small = resolve_configuration(add_cpu_configuration(plans), "2d_cpu")["architecture"]["arch_kwargs"]
     assert small["n_blocks_per_stage"] == [1, 3, 4, 6, 6]
     assert small["n_conv_per_stage_decoder"] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("thin_strokes", [False, True])
+def test_strokes_one_pixel_wide_survive_preprocessing(thin_strokes):
+    """A slanting line on a slice that becomes coarser by a third; nnU-Net's own function, as it reads the plans."""
+    plans = some_plans()
+    name = "2d_thin"
+    changes = nearest_labels(plans, "2d", name) if thin_strokes else {}
+    plans = add_configuration(plans, "2d", name, {"crf_weight": 0.05}, changes)
+    configured = PlansManager({**plans, "transpose_forward": [0, 1, 2]}).get_configuration(name)
+    labels = np.full((1, 1, 90, 90), 4, dtype=np.int8)
+    rows = np.arange(5, 85)
+    labels[0, 0, rows, (10 + rows * 0.7).astype(int)] = 1
+    out = configured.resampling_fn_seg(labels, (1, 68, 68), [10, 1.5, 1.5], [10, 1.5 * 90 / 68, 1.5 * 90 / 68])
+    kept = (out == 1).sum() / (labels == 1).sum() * (90 / 68) ** 2
+    assert (kept > 0.95) == thin_strokes, kept
 
 
 def test_settings_add_up_along_the_inheritance():
@@ -155,6 +175,16 @@ def test_command_for_the_cpu(dataset):
     assert result.exit_code == 0
     assert "nnUNetv2_preprocess -d Dataset501_Heart -c 2d_cpu" in result.output
     assert "2d_cpu" in json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"]
+
+
+@pytest.mark.parametrize("arguments", [("--cpu",), ("--name", "2d_cpu")])
+def test_command_for_thin_strokes(dataset, arguments):
+    result = run("501", "--thin-strokes", *arguments)
+    assert result.exit_code == 0
+    assert "resampling_fn_seg_kwargs.order: 1 -> 0" in result.output
+    assert "nnUNetv2_preprocess -d 501 -c 2d_cpu" in result.output  # its labels are preprocessed by themselves
+    plans = json.loads((dataset / "nnUNetPlans.json").read_text())
+    assert resolve_configuration(plans, "2d_cpu")["data_identifier"] == "nnUNetPlans_2d_cpu"
 
 
 @pytest.mark.parametrize(

@@ -122,19 +122,126 @@ def prepared(tmp_path_factory) -> Path:
     return folder
 
 
+VOLUMES = "Dataset702_Volumes"
+
+
+def write_raw_volumes(folder: Path, cases: int = 4) -> None:
+    """Two channels; a bright ball with a core, strokes through both and one beside them."""
+    rng = np.random.default_rng(1)
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "labelsTr").mkdir()
+    shape = (12, 36, 32)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).astype(float)
+    for case in range(cases):
+        centre = np.array([rng.integers(5, 8), rng.integers(14, 22), rng.integers(12, 20)])
+        distance = np.sqrt(
+            (((grid - centre[:, None, None, None]) * np.array([2, 1, 1])[:, None, None, None]) ** 2).sum(0)
+        )
+        label = np.full(shape, IGNORE, dtype=np.uint8)
+        label[:, 1, 2:28] = 0
+        row = label[centre[0], centre[1]]
+        row[distance[centre[0], centre[1]] < 10] = 1
+        row[distance[centre[0], centre[1]] < 4] = 2
+        for channel in range(2):
+            image = rng.normal(0, 0.2, shape) + 2 * (distance < 10) - (channel + 1) * (distance < 4)
+            volume = sitk.GetImageFromArray(image.astype(np.float32))
+            volume.SetSpacing((1.0, 1.0, 2.0))
+            sitk.WriteImage(volume, str(folder / f"imagesTr/case{case}_000{channel}.nii.gz"))
+        volume = sitk.GetImageFromArray(label)
+        volume.SetSpacing((1.0, 1.0, 2.0))
+        sitk.WriteImage(volume, str(folder / f"labelsTr/case{case}.nii.gz"))
+    content = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "shell": 1, "core": 2, "ignore": IGNORE},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="session")
+def prepared_volumes(tmp_path_factory) -> Path:
+    """Folder with a dataset of volumes, planned by two of nnU-Net's planners, and configurations of few iterations.
+
+    `short` is the planned 3d_fullres; `small` has a small network, `small_low` half its resolution in the plane, and
+    `small_cascade` continues from that.
+    """
+    folder = tmp_path_factory.mktemp("nnunet_volumes")
+    with environment(folder):
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (folder / variable).mkdir()
+        write_raw_volumes(folder / "nnUNet_raw" / VOLUMES)
+        extract_fingerprints([702], num_processes=1, show_progress_bar=False)
+        os.environ["nnUNet_n_proc_DA"] = "1"  # nnU-Net plans with as many threads
+        plan_experiments([702])
+        plan_experiments([702], experiment_planner_class_name="nnUNetPlannerResEncM")
+        os.environ["nnUNet_n_proc_DA"] = "0"
+        preprocessed = folder / "nnUNet_preprocessed" / VOLUMES
+        splits = [
+            {"train": ["case0", "case1", "case2"], "val": ["case3"]},
+            {"train": ["case1", "case2", "case3"], "val": ["case0"]},
+        ]
+        (preprocessed / "splits_final.json").write_text(json.dumps(splits))
+        settings = {
+            "num_epochs": 1,
+            "num_iterations_per_epoch": 2,
+            "num_val_iterations_per_epoch": 1,
+            "crf_radius": 2,
+            "similarity_radius": 2,
+        }
+        for name in ("nnUNetPlans", "nnUNetResEncUNetMPlans"):
+            file = preprocessed / f"{name}.json"
+            plans = add_configuration(read_plans(file), "3d_fullres", "short", settings)
+            plans = add_cpu_configuration(
+                plans, "3d_fullres", "small", spacing_factor=1.0, batch_size=2, features=(4, 8, 8), settings=settings
+            )
+            plans = add_cpu_configuration(
+                plans,
+                "3d_fullres",
+                "small_low",
+                spacing_factor=2.0,
+                batch_size=2,
+                features=(4, 8, 8),
+                settings=settings,
+            )
+            plans["configurations"]["small_low"]["next_stage"] = "small_cascade"
+            plans = add_configuration(plans, "small", "small_cascade", {"warmup_epochs": 0.5})
+            plans["configurations"]["small_cascade"]["previous_stage"] = "small_low"
+            write_plans(file, plans)
+        for configuration in ("short", "small", "small_low"):
+            preprocess(VOLUMES, configuration)
+    return folder
+
+
 @pytest.fixture
 def nnunet(prepared, tmp_path):
     """nnU-Net's environment, with results of the test's own, and a way to make trainers."""
+    yield from _prepared_environment(prepared, NAME, tmp_path)
 
-    def make(trainer: str, configuration: str = "tiny", plans: dict | None = None, dataset_json: dict | None = None):
-        base = prepared / "nnUNet_preprocessed" / NAME
-        plans = plans or json.loads((base / "nnUNetPlans.json").read_text())
+
+@pytest.fixture
+def volumes(prepared_volumes, tmp_path):
+    """The same for the dataset of volumes."""
+    yield from _prepared_environment(prepared_volumes, VOLUMES, tmp_path)
+
+
+def _prepared_environment(folder: Path, dataset: str, tmp_path: Path):
+    base = folder / "nnUNet_preprocessed" / dataset
+
+    def make(
+        trainer: str,
+        configuration: str = "tiny",
+        plans: dict | str = "nnUNetPlans",
+        dataset_json: dict | None = None,
+        device: str = "cpu",
+    ):
+        plans = json.loads((base / f"{plans}.json").read_text()) if isinstance(plans, str) else plans
         dataset_json = dataset_json or json.loads((base / "dataset.json").read_text())
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002 - what nnU-Net draws from
         found = recursive_find_trainer_class_by_name(trainer)
-        return found(plans | {"continue_training": False}, configuration, 0, dataset_json, torch.device("cpu"))
+        return found(plans | {"continue_training": False}, configuration, 0, dataset_json, torch.device(device))
 
-    with environment(prepared):
+    with environment(folder):
         os.environ["nnUNet_results"] = str(tmp_path / "results")
-        yield SimpleNamespace(make=make, folder=prepared, results=tmp_path / "results")
+        yield SimpleNamespace(make=make, folder=folder, preprocessed=base, results=tmp_path / "results")

@@ -84,6 +84,17 @@ def test_a_fixed_similarity_gets_no_gradient():
     assert q.grad.abs().sum() > 0
 
 
+def test_below_the_floor_nothing_pulls():
+    q, similarity = random_input((3, 3), (1, 1))
+    above = (similarity.dense() - 0.4).clamp(min=0) / 0.6
+    value = AttentiveSimilarityLoss(1, 2.0, floor=0.4)(q, similarity)
+    torch.testing.assert_close(value, brute_force.attentive_similarity(q, above, (1, 1), 2.0, (1, 1)))
+    low = similarity._replace(values=similarity.values * 0.4)
+    assert AttentiveSimilarityLoss(1, 2.0, floor=0.4)(q, low).item() == 0
+    with pytest.raises(ValueError, match="floor"):
+        AttentiveSimilarityLoss(floor=1.0)
+
+
 def test_resizes_the_prediction():
     _, similarity = random_input((3, 4), (1, 1))
     fine = torch.rand(2, 3, 12, 16, dtype=torch.float64).softmax(1)

@@ -1,0 +1,151 @@
+"""What nnU-Net does with volumes, architectures, channels, regions and cascades, with the scribble trainers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_attenscribble.losses import MaskedCRFLoss
+
+pytestmark = pytest.mark.xdist_group("volumes")
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+RESENC = "nnUNetResEncUNetMPlans"
+REGIONS = {
+    "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+    "regions_class_order": [1, 2],
+}
+
+
+def terms(trainer: nnUNetTrainer) -> list[dict[str, float]]:
+    with (Path(trainer.output_folder) / "loss_terms.csv").open() as stream:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def changed(trainer: nnUNetTrainer, before: dict) -> list[str]:
+    return [name for name, value in trainer.network.state_dict().items() if not torch.equal(value, before[name])]
+
+
+@pytest.mark.parametrize("plans", ["nnUNetPlans", RESENC])
+def test_the_planned_3d_network_trains_and_validates(volumes, plans):
+    trainer = volumes.make("nnUNetTrainerAttenScribble", "short", plans)
+    trainer.initialize()
+    encoder = type(trainer.network.encoder).__name__
+    assert encoder == {"nnUNetPlans": "PlainConvEncoder", RESENC: "ResidualEncoder"}[plans]
+    assert trainer.network.attention.ndim == 3
+    assert trainer.num_input_channels == 2
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.run_training()
+    assert {"attention_gate", "encoder.stages.0.0.convs.0.conv.weight"} & set(changed(trainer, before))
+    (row,) = terms(trainer)
+    assert row["crf"] > 0
+    assert row["similarity"] > 0
+    assert 0 < row["mean_similarity"] < 1
+    trainer.set_deep_supervision_enabled(False)
+    trainer.perform_actual_validation()
+    prediction = sitk.ReadImage(str(Path(trainer.output_folder) / "validation" / "case3.nii.gz"))
+    source = sitk.ReadImage(str(volumes.folder / "nnUNet_raw" / "Dataset702_Volumes" / "labelsTr" / "case3.nii.gz"))
+    assert prediction.GetSize() == source.GetSize()
+    assert sitk.GetArrayFromImage(prediction).max() <= 2
+
+
+def test_the_thick_axis_gets_a_smaller_window(volumes):
+    trainer = volumes.make("nnUNetTrainerAttenScribble", "small")
+    trainer.initialize()
+    assert trainer.loss.regularised.crf.radius == (1, 2, 2)  # slices 2 mm apart, pixels of 1 mm
+
+
+@pytest.mark.parametrize("trainer_name", ["nnUNetTrainerPartialDiceCE", "nnUNetTrainerAttenScribble"])
+def test_without_deep_supervision(volumes, trainer_name):
+    trainer = volumes.make(trainer_name, "small")
+    trainer.enable_deep_supervision = False
+    trainer.run_training()
+    (row,) = terms(trainer)
+    assert row["segmentation"] > 0
+    assert trainer.logger.get_value("val_losses", step=None)[0] > 0
+
+
+@pytest.mark.parametrize("trainer_name", ["nnUNetTrainerPartialDiceCE", "nnUNetTrainerAttenScribble"])
+def test_regions_train_and_are_exported_as_labels(volumes, trainer_name):
+    base = json.loads((volumes.preprocessed / "dataset.json").read_text())
+    trainer = volumes.make(trainer_name, "small", dataset_json=base | REGIONS)
+    trainer.run_training()
+    assert trainer.network.decoder.seg_layers[-1].out_channels == 2  # a channel per region, none for background
+    (row,) = terms(trainer)
+    assert all(row[name] > 0 for name in ("segmentation", "annotated_0", "annotated_1", "annotated_2"))
+    log = next(Path(trainer.output_folder).glob("training_log_*.txt")).read_text()
+    assert "WARNING: no scribble" not in log
+    trainer.set_deep_supervision_enabled(False)
+    trainer.perform_actual_validation()
+    prediction = sitk.ReadImage(str(Path(trainer.output_folder) / "validation" / "case3.nii.gz"))
+    assert set(sitk.GetArrayFromImage(prediction).ravel().tolist()) <= {0, 1, 2}
+
+
+def test_a_cascade_sees_the_first_stage_and_the_regularisers_the_image_alone(volumes, monkeypatch):
+    low = volumes.make("nnUNetTrainerAttenScribble", "small_low")
+    low.run_training()
+    low.set_deep_supervision_enabled(False)
+    low.perform_actual_validation()
+    predicted = Path(low.output_folder_base) / "predicted_next_stage" / "small_cascade"
+    (file,) = predicted.iterdir()
+    for case in ("case0", "case1", "case2"):  # other folds would predict these
+        shutil.copy(file, predicted / file.name.replace("case3", case))
+
+    trainer = volumes.make("nnUNetTrainerAttenScribble", "small_cascade")
+    trainer.initialize()
+    seen = []
+    monkeypatch.setattr(MaskedCRFLoss, "forward", spy(MaskedCRFLoss.forward, seen))
+    trainer.run_training()
+    assert (
+        trainer.network.encoder.stages[0][0].convs[0].conv.in_channels == 2 + 2
+    )  # a channel per class beside the image
+    assert [image.shape[1] for _, image, *_ in seen] == [2, 2]
+    (row,) = terms(trainer)
+    assert row["crf"] > 0
+    trainer.set_deep_supervision_enabled(False)
+    trainer.perform_actual_validation()
+    assert (Path(trainer.output_folder) / "validation" / "case3.nii.gz").exists()
+
+
+def spy(function, calls: list):
+    def wrapped(self, *arguments, **named):
+        calls.append(arguments)
+        return function(self, *arguments, **named)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_bfloat16(volumes, device):
+    """What autocast does on a GPU; the regularisers stay in single precision."""
+    losses = {}
+    for enabled in (False, True):
+        trainer = volumes.make("nnUNetTrainerAttenScribble", "small", device=device)
+        trainer.on_train_start()
+        trainer.current_epoch = 1  # warmed up
+        trainer.on_train_epoch_start()
+        batch = next(trainer.dataloader_train)
+        with torch.autocast(device, torch.bfloat16, enabled=enabled):
+            trainer.train_step(batch)
+        losses[enabled] = trainer.loss.take_terms()
+    for name in ("segmentation", "crf", "similarity", "pairs", "total"):
+        assert losses[True][name] == pytest.approx(losses[False][name], rel=0.05), name
+    assert losses[True]["crf"] != losses[False]["crf"]
+    assert all(p.grad is None or p.grad.isfinite().all() for p in trainer.network.parameters())
+
+
+@needs_cuda
+def test_on_a_gpu_with_compilation(volumes, monkeypatch):
+    monkeypatch.setenv("nnUNet_compile", "t")
+    trainer = volumes.make("nnUNetTrainerAttenScribble", "small", device="cuda")
+    trainer.run_training()
+    (row,) = terms(trainer)
+    assert all(row[name] > 0 for name in ("segmentation", "crf", "similarity"))
