@@ -17,6 +17,7 @@ _CHOICES = {
 }
 _NOT_NEGATIVE = ("crf_weight", "similarity_weight", "pair_weight", "warmup_epochs")
 _POSITIVE = ("crf_sigma_position", "crf_sigma_intensity", "similarity_sigma_position")
+_SHARES = ("similarity_floor",)
 _COUNTS = ("attention_stride", "attention_max_tokens")
 _OPTIONAL_COUNTS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
 _SWITCHES = ("attention_gated",)
@@ -39,6 +40,7 @@ class AttenScribbleSettings:
             the similarity learns from the scribbles.
         similarity_weight: of the attentive similarity (and of the pair loss with it).
         pair_weight: of the pair loss relative to the attentive similarity; `anchored` only.
+        similarity_floor: `anchored` only: neighbours of this similarity or less do not pull at each other.
         similarity_radius: of its window in feature-grid positions; one number or one per axis, as `crf_radius`.
         similarity_sigma_position: in feature-grid positions.
         attention_stride: in-plane stride of the encoder stage that gets the attention block.
@@ -58,6 +60,7 @@ class AttenScribbleSettings:
     similarity_mode: str = "anchored"
     similarity_weight: float = 0.1
     pair_weight: float = 10.0
+    similarity_floor: float = 0.5
     similarity_radius: int | tuple[int, ...] = 5
     similarity_sigma_position: float = 6.0
     attention_stride: int = 4
@@ -144,6 +147,8 @@ def _problem(name: str, value: Any) -> str | None:
         expected = "true or false"
     elif name in _NOT_NEGATIVE and not (_is_number(value) and 0 <= value < float("inf")):
         expected = "a number of at least 0"
+    elif name in _SHARES and not (_is_number(value) and 0 <= value < 1):
+        expected = "a number of at least 0 and below 1"
     elif name in _POSITIVE and not (_is_number(value) and 0 < value < float("inf")):
         expected = "a number above 0"
     elif name in _COUNTS and not (_is_whole(value) and value >= 1):

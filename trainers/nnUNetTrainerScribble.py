@@ -119,7 +119,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         spacing = _grid_spacing(self.configuration_manager, self.settings)
         radius = window_radius(self.settings.similarity_radius, spacing)
         anchored = self.settings.similarity_mode == "anchored"
-        return AttentiveSimilarityLoss(radius, self.settings.similarity_sigma_position, spacing, anchored)
+        floor = self.settings.similarity_floor if anchored else 0.0
+        return AttentiveSimilarityLoss(radius, self.settings.similarity_sigma_position, spacing, anchored, floor)
 
     @staticmethod
     def get_training_transforms(*args, **kwargs):

@@ -22,9 +22,11 @@ PADDING = -1
 class AttenScribbleLoss(nn.Module):
     """The regularisers of the full-resolution prediction, and their sum with a segmentation loss.
 
-        L = L_seg + crf_weight * L_crf + similarity_weight * (L_as + pair_weight * L_pair)
+        L = L_seg + strength * (crf_weight * L_crf + similarity_weight * L_as)
+            + similarity_weight * pair_weight * L_pair
 
-    L_pair is there when the similarity is anchored. The CRF acts on the unlabelled pixels inside the image.
+    L_pair is there when the similarity is anchored; it needs no warm-up, since it acts on the similarity alone. The CRF
+    acts on the unlabelled pixels inside the image.
 
     Args:
         ignore_label: target value of unlabelled pixels.
@@ -54,7 +56,7 @@ class AttenScribbleLoss(nn.Module):
         self.similarity_weight = similarity_weight
         self.pair_weight = pair_weight
         self.regions = regions
-        #: Factor on the regularisers' weights, for a warm-up.
+        #: Factor on the weights of what regularises the prediction, for a warm-up.
         self.strength = 1.0
 
     def forward(
@@ -94,11 +96,10 @@ class AttenScribbleLoss(nn.Module):
                 same, different = annotated_pairs(similarity, labels)
                 single = visible_classes(target, self.ignore_label) <= 1
                 terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
-                term = terms["similarity"]
+                total = total + self.strength * self.similarity_weight * terms["similarity"]
                 if self.pair_weight > 0:
                     terms["pairs"] = balanced_pair_loss(similarity.values, same, different)
-                    term = term + self.pair_weight * terms["pairs"]
-                total = total + self.strength * self.similarity_weight * term
+                    total = total + self.similarity_weight * self.pair_weight * terms["pairs"]
                 terms |= similarity_means(similarity.values.detach(), same, different)
         return total, _detached(terms)
 

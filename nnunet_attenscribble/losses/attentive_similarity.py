@@ -33,6 +33,9 @@ class AttentiveSimilarityLoss(nn.Module):
         sigma_position: in grid positions (of the finest spacing, where spacings differ).
         spacing: of the grid per axis, in any unit; only ratios matter. None: isotropic.
         detach_similarity: whether the prediction follows a fixed similarity (mode `anchored`) or both learn (`paper`).
+        floor: similarities up to here count as 0 and those above as (s - floor) / (1 - floor). A similarity that
+            learned from annotated pairs is the probability that two positions are of one class; at a half or below
+            nothing asks for the same prediction (beyond the paper, whose floor is 0).
 
     Reference: Tian, Yang, Gao, "AttenScribble", arXiv 2312.06614, L_as.
     """
@@ -43,15 +46,19 @@ class AttentiveSimilarityLoss(nn.Module):
         sigma_position: float = 6.0,
         spacing: Sequence[float] | None = None,
         detach_similarity: bool = False,
+        floor: float = 0.0,
     ):
         super().__init__()
         check_radius(radius)
+        if not 0 <= floor < 1:
+            raise ValueError(f"floor must be at least 0 and below 1, got {floor}")
         if sigma_position <= 0:
             raise ValueError(f"sigma_position must be positive, got {sigma_position}")
         self.radius = radius
         self.sigma_position = sigma_position
         self.spacing = spacing
         self.detach_similarity = detach_similarity
+        self.floor = floor
 
     def forward(
         self,
@@ -80,6 +87,8 @@ class AttentiveSimilarityLoss(nn.Module):
         probabilities = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
         resized = resize_to_grid(probabilities, similarity.grid)
         values = similarity.values.detach() if self.detach_similarity else similarity.values
+        if self.floor > 0:
+            values = (values - self.floor).clamp(min=0) / (1 - self.floor)
         weight = resized.new_ones(len(resized), *similarity.grid)
         if inside is not None:
             weight = (_pool("avg", ndim)(inside.to(resized.dtype), similarity.grid)[:, 0] >= 0.5).to(resized.dtype)
