@@ -1,4 +1,4 @@
-"""Many cases to a few numbers, with the rule for absent organs applied in one place."""
+"""Many cases to a few numbers: NaN enters no mean, infinity is counted beside it (see `protocols` for what is what)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,7 @@ import numpy as np
 
 from nnunet_attenscribble.evaluation.metrics import METRICS, StructureScores
 
-__all__ = ["RULES", "aggregate_scores", "collect_metric", "count_statuses", "mean_over_structures", "summarise_values"]
-
-# Written into every result file, so that no number travels without the rule it was made by.
-RULES = {
-    "absent": "An organ that is neither in the dense label nor in the prediction is NaN (null, 'absent') in every "
-    "metric and enters no mean.",
-    "missed": "An organ that is in the dense label only has Dice and IoU 0, which enter the mean, and infinite HD95 "
-    "and ASSD; the case is counted under 'missed'.",
-    "spurious": "An organ that is in the prediction only is scored in the same way and counted under 'spurious'.",
-    "mean": "Mean and standard deviation (n - 1) are over the n finite values; 'infinite' tells how many are not in "
-    "them. Nothing is clipped or replaced: read a mean distance together with missed and spurious.",
-    "median": "The median is over finite and infinite values, so a missed organ counts as the worst distance there is.",
-    "foreground_mean": "The unweighted mean of the structures' means; its standard deviation is over cases, of each "
-    "case's mean over its structures.",
-    "surface": "A surface voxel is in the mask and has a face neighbour outside it or lies at the image's border. "
-    "ASSD is the mean distance over both directions pooled. An image axis of length one is dropped.",
-    "volume_difference": "Predicted minus true volume; NaN for images of two axes.",
-}
+__all__ = ["aggregate_scores", "collect_metric", "count_statuses", "mean_over_structures", "summarise_values"]
 
 
 def collect_metric(
@@ -42,7 +25,7 @@ def count_statuses(cases: Mapping[str, Mapping[str, StructureScores]], structure
 
 
 def summarise_values(values: np.ndarray) -> dict[str, float | int]:
-    """Mean, standard deviation and median of one metric of one structure, by `RULES`.
+    """Mean, standard deviation and median of one metric of one structure.
 
     Args:
         values: (cases,), NaN where absent, infinite where a distance is.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["CasePair", "pair_cases"]
+__all__ = ["CasePair", "list_cases", "pair_cases"]
 
 # The endings that nnU-Net's readers know; a dense label may be stored in another format than the prediction.
 _IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -49,8 +49,8 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
             "give the output of nnUNetv2_predict first and the dense labels second"
         )
 
-    predicted = _list_cases(predictions, (file_ending,))
-    true = _list_cases(dense, (file_ending, *(ending for ending in _IMAGE_ENDINGS if ending != file_ending)))
+    predicted = list_cases(predictions, (file_ending,))
+    true = list_cases(dense, (file_ending, *(ending for ending in _IMAGE_ENDINGS if ending != file_ending)))
     if not predicted:
         problems.append(
             f"no predictions found: {predictions} has no file that ends in {file_ending}; "
@@ -80,7 +80,13 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
     return pairs, [case for case in true if case not in predicted]
 
 
-def _list_cases(folder: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
+def list_cases(folder: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Files by the case they are named after, in order of their names; hidden files are passed over.
+
+    Args:
+        folder: to look in, not below.
+        endings: with their dots; the first that fits is cut off.
+    """
     cases: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         # Archives made on a Mac carry a "._name.nii.gz" beside every file, which is no image.

@@ -16,7 +16,9 @@ from nnunet_attenscribble.evaluation.aggregate import (
     mean_over_structures,
     summarise_values,
 )
-from nnunet_attenscribble.evaluation.metrics import METRICS
+from nnunet_attenscribble.evaluation.metrics import DISTANCES, METRICS
+from nnunet_attenscribble.evaluation.pooling import list_differences
+from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume
 from nnunet_attenscribble.evaluation.significance import (
     adjust_holm,
     bootstrap_means,
@@ -27,13 +29,13 @@ from nnunet_attenscribble.evaluation.significance import (
 from nnunet_attenscribble.evaluation.summary import Summary
 from nnunet_attenscribble.evaluation.tables import list_some
 
-__all__ = ["FOREGROUND", "TESTED_METRICS", "Comparison", "ComparisonRow", "compare_summaries", "pool_folds"]
+__all__ = ["FOREGROUND", "Comparison", "ComparisonRow", "compare_summaries"]
 
 FOREGROUND = "foreground mean"
 
 # The difference that stands for "as bad as can be" in a test on ranks. Volume differences are signed, so that neither
-# a larger nor a smaller one is better: they are told, not tested.
-TESTED_METRICS = {"dice": -1.0, "iou": -1.0, "hd95_mm": float("inf"), "assd_mm": float("inf")}
+# a larger nor a smaller one is better: they are told, not tested. A protocol may test fewer.
+_WORST = {"dice": -1.0, "iou": -1.0, "hd95_mm": float("inf"), "assd_mm": float("inf")}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class ComparisonRow:
         infinite: distances of missed and spurious organs.
         mean: over the finite values.
         sd: standard deviation over cases.
+        runs: random seeds that each case was averaged over.
+        sd_runs: standard deviation of the mean over these runs; NaN for a single one.
         median: over finite and infinite values; NaN in FOREGROUND.
         low: lower end of the bootstrap interval of the mean.
         high: upper end.
@@ -58,7 +62,8 @@ class ComparisonRow:
         difference_low: lower end of its bootstrap interval.
         difference_high: upper end.
         pairs: values that the difference is over.
-        p: of Wilcoxon's signed-rank test against the reference; NaN for the reference itself.
+        p: of Wilcoxon's signed-rank test against the reference; NaN for the reference itself and where the protocol
+            does not test the metric.
         p_holm: corrected for all tests of this metric in this comparison.
     """
 
@@ -69,6 +74,8 @@ class ComparisonRow:
     infinite: int
     mean: float
     sd: float
+    runs: int
+    sd_runs: float
     median: float
     low: float
     high: float
@@ -94,8 +101,8 @@ class Comparison:
         cases: identifiers of the cases.
         subjects: the number of subjects, which are what is resampled and tested.
         rows: one per model, structure and metric.
-        hd95: definition that was used, a key of `metrics.HD95_DEFINITIONS`.
-        protocol: name of the set of rules.
+        hd95: definition that was used, a key of `metrics.HD95_DEFINITIONS`; None where the protocol has none.
+        protocol: a key of `protocols.PROTOCOLS`.
         notes: of the summaries, each once.
         confidence: of the intervals.
         resamples: of the bootstrap.
@@ -109,7 +116,7 @@ class Comparison:
     cases: tuple[str, ...]
     subjects: int
     rows: tuple[ComparisonRow, ...]
-    hd95: str
+    hd95: str | None
     protocol: str
     notes: tuple[str, ...]
     confidence: float
@@ -138,7 +145,8 @@ def compare_summaries(
         summaries: by the model's name, the reference among them.
         reference: name of the fully supervised model.
         subject: regular expression that finds the subject in a case's name, for data with several cases of one subject
-            (`patient\\d+` in ACDC); its first group, or the whole match. None: every case is its own subject.
+            (`patient\\d+` in ACDC); its first group, or the whole match. None: every case is its own subject, and with
+            it the slices that a protocol scores by themselves.
         confidence: of the bootstrap intervals.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -148,7 +156,7 @@ def compare_summaries(
     """
     first = summaries[reference]
     problems = list(
-        chain.from_iterable(_list_differences(name, own, reference, first) for name, own in summaries.items())
+        chain.from_iterable(list_differences(name, own, reference, first) for name, own in summaries.items())
     )
     subjects, unknown = _find_subjects(list(first.cases), subject)
     if unknown:
@@ -183,83 +191,9 @@ def compare_summaries(
     )
 
 
-def pool_folds(name: str, summaries: Sequence[Summary]) -> Summary:
-    """The summaries of several folds of one model as one.
-
-    Args:
-        name: of the model, for messages.
-        summaries: with no case in common.
-
-    Raises:
-        AttenScribbleError: a case is in two of them, or they differ in structures or definitions.
-    """
-    first, *others = summaries
-    problems = []
-    for other in others:
-        problems += _list_differences(name, other, name, first, same_cases=False)
-    together = [case for summary in summaries for case in summary.cases]
-    repeated = sorted({case for case in together if together.count(case) > 1})
-    if repeated:
-        problems.append(
-            f"{name} has several summaries with the cases {list_some(repeated)}: give each fold once, or another run "
-            "of the model another name"
-        )
-    if problems:
-        raise AttenScribbleError(problems)
-    return replace(
-        first,
-        cases={case: scores for summary in summaries for case, scores in summary.cases.items()},
-        shapes={case: shape for summary in summaries for case, shape in summary.shapes.items()},
-        spacings={case: spacing for summary in summaries for case, spacing in summary.spacings.items()},
-        not_predicted=tuple(sorted(set().union(*(summary.not_predicted for summary in summaries)) - set(together))),
-        notes=tuple(dict.fromkeys(note for summary in summaries for note in summary.notes)),
-    )
-
-
-def _list_differences(
-    name: str, own: Summary, other_name: str, other: Summary, *, same_cases: bool = True
-) -> list[str]:
-    if own is other:
-        return []
-    both, again = f"{name} and {other_name}", "evaluate both in the same way"
-    problems = []
-    if own.hd95 != other.hd95 or own.protocol != other.protocol:
-        ways = " and ".join(f"--hd95 {summary.hd95}, protocol {summary.protocol}" for summary in (own, other))
-        problems.append(f"{both} were scored by different definitions ({ways}): {again}")
-    if set(own.structures) != set(other.structures):
-        labels = " and ".join(
-            ", ".join(f"{structure.name}={'+'.join(map(str, structure.values))}" for structure in summary.structures)
-            for summary in (own, other)
-        )
-        problems.append(f"{both} were scored on different labels ({labels}): {again}")
-    if not same_cases or problems:
-        return problems
-    for here, there, one, two in ((own, other, name, other_name), (other, own, other_name, name)):
-        lacking = [case for case in here.cases if case not in there.cases]
-        if lacking:
-            problems.append(
-                f"{len(lacking)} cases are in {one} but not in {two} ({list_some(lacking)}): "
-                "predict and evaluate the same cases with both"
-            )
-    moved = [case for case in own.cases if case in other.cases and not _has_same_truth(case, own, other)]
-    if moved:
-        problems.append(
-            f"{both} were scored against different dense labels in {len(moved)} cases ({list_some(moved)}): {again}"
-        )
-    return problems
-
-
-def _has_same_truth(case: str, own: Summary, other: Summary) -> bool:
-    return (
-        own.shapes[case] == other.shapes[case]
-        and np.allclose(own.spacings[case], other.spacings[case], rtol=1e-3)
-        and all(own.cases[case][name].dense_voxels == other.cases[case][name].dense_voxels for name in own.names)
-    )
-
-
 def _find_subjects(cases: list[str], pattern: str | None) -> tuple[list[str], list[str]]:
     if pattern is None:
-        return cases, []
+        return [find_volume(case) for case in cases], []
     try:
         found = [re.search(pattern, case) for case in cases]
     except re.error as error:
@@ -295,6 +229,8 @@ def _compare_structure(
         infinite=int(np.isinf(own).sum()),
         mean=mean,
         sd=summarised["sd"],
+        runs=max(1, len(summary.runs)),
+        sd_runs=_compute_sd_over_runs(summary, names, metric),
         median=float("nan") if structure == FOREGROUND else summarised["median"],
         low=low,
         high=high,
@@ -308,10 +244,10 @@ def _compare_structure(
         p=float("nan"),
         p_holm=float("nan"),
     )
-    if summary is reference or metric not in TESTED_METRICS:
+    if summary is reference or metric not in PROTOCOLS[reference.protocol].tested:
         return row
-    differences = pair_differences(own, other, subjects, worst=TESTED_METRICS[metric])
-    if metric.endswith("_mm"):
+    differences = pair_differences(own, other, subjects, worst=_WORST[metric])
+    if metric in DISTANCES:
         # A model that loses an organ in the hard cases must not gain from their absence.
         lost = ~(np.isfinite(own) & np.isfinite(other))
         own, other = np.where(lost, np.nan, own), np.where(lost, np.nan, other)
@@ -324,6 +260,11 @@ def _compare_structure(
         pairs=int((np.isfinite(own) & np.isfinite(other)).sum()),
         p=compute_wilcoxon_p(differences),
     )
+
+
+def _compute_sd_over_runs(summary: Summary, names: Sequence[str], metric: str) -> float:
+    means = [mean_over_structures(collect_metric(run.cases, names, metric)) for run in summary.runs]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
 
 
 def _mean_per_case(values: np.ndarray) -> np.ndarray:

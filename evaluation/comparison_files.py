@@ -8,32 +8,41 @@ import json
 import math
 from dataclasses import asdict, fields
 
-from nnunet_attenscribble.evaluation.aggregate import RULES
-from nnunet_attenscribble.evaluation.compare import FOREGROUND, TESTED_METRICS, Comparison, ComparisonRow
+from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
+from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import encode_numbers
-from nnunet_attenscribble.evaluation.tables import format_markdown, format_mean_sd, format_number
+from nnunet_attenscribble.evaluation.tables import count_rows, format_markdown, format_mean_sd, format_number
 
-__all__ = ["WRITERS", "to_csv", "to_json", "to_markdown"]
-
-_TITLES = {"dice": ("Dice", 3), "hd95_mm": ("HD95 (mm)", 2), "assd_mm": ("ASSD (mm)", 2)}
+__all__ = [
+    "WRITERS",
+    "describe_cases",
+    "list_titles",
+    "tabulate_differences",
+    "tabulate_means",
+    "tabulate_structures",
+    "to_csv",
+    "to_json",
+    "to_markdown",
+    "write_rules",
+]
 
 
 def to_markdown(comparison: Comparison) -> str:
     """Tables of means, of structures and of differences, and the rules they were made by."""
     level = f"{100 * comparison.confidence:g} %"
-    subjects = "" if comparison.subjects == len(comparison.cases) else f" of {comparison.subjects} subjects"
-    cases = f"{len(comparison.cases)} cases{subjects}"
+    titles = list_titles(comparison)
     parts = [
-        f"### Compared with {comparison.reference} on the same {cases}",
-        _tabulate_means(comparison, level),
+        f"### Compared with {comparison.reference} on the same {describe_cases(comparison)}",
+        format_markdown(*tabulate_means(comparison)),
         *(
-            f"#### {title}, mean ± SD over cases\n\n{_tabulate_structures(comparison, metric, decimals)}"
-            for metric, (title, decimals) in _TITLES.items()
+            f"#### {title}, mean ± SD, median over {_unit(comparison)}s\n\n"
+            + format_markdown(*tabulate_structures(comparison, metric, decimals))
+            for metric, (title, decimals) in titles.items()
         ),
         f"#### Difference from {comparison.reference} [{level} interval], p of Wilcoxon's test, p after Holm\n\n"
-        + _tabulate_differences(comparison),
-        "#### How to read this\n\n" + "\n".join(f"- {line}" for line in _write_rules(comparison)),
+        + format_markdown(*tabulate_differences(comparison)),
+        "#### How to read this\n\n" + "\n".join(f"- {line}" for line in write_rules(comparison)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -43,7 +52,7 @@ def to_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [column.name for column in fields(ComparisonRow)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in comparison.rows)
+    writer.writerows(_to_dict(row, comparison) for row in comparison.rows)
     return text.getvalue()
 
 
@@ -53,8 +62,9 @@ def to_json(comparison: Comparison) -> str:
         "schema": "nnunet-attenscribble/comparison",
         "schema_version": 1,
         **asdict(comparison),
-        "rules": {**RULES, "comparison": _write_rules(comparison)},
-        "rows": [asdict(row) for row in comparison.rows],
+        "protocol_origin": PROTOCOLS[comparison.protocol].origin,
+        "rules": {**PROTOCOLS[comparison.protocol].rules, "comparison": write_rules(comparison)},
+        "rows": [_to_dict(row, comparison) for row in comparison.rows],
     }
     return json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n"
 
@@ -62,32 +72,99 @@ def to_json(comparison: Comparison) -> str:
 WRITERS = {".md": to_markdown, ".csv": to_csv, ".json": to_json}
 
 
-def _tabulate_means(comparison: Comparison, level: str) -> str:
-    header = ["model", f"Dice [{level} interval]", f"share of {comparison.reference}", "HD95 (mm)", "ASSD (mm)"]
+def describe_cases(comparison: Comparison) -> str:
+    """The number of cases (or slices), and of subjects where that is another one."""
+    cases = count_rows(len(comparison.cases), _unit(comparison))
+    return cases if comparison.subjects == len(comparison.cases) else f"{cases} of {comparison.subjects} subjects"
+
+
+def list_titles(comparison: Comparison) -> dict[str, tuple[str, int]]:
+    """The metrics that tables show, with their titles and numbers of decimals."""
+    protocol = PROTOCOLS[comparison.protocol]
+    titles = {"dice": ("Dice", 3)}
+    if protocol.hd95 is not None:
+        titles["hd95_mm"] = (f"HD95 ({protocol.distance_unit})", 2)
+    if protocol.surface is not None:
+        name = "ASSD" if protocol.surface == "symmetric" else "ASD"
+        titles["assd_mm"] = (f"{name} ({protocol.distance_unit})", 2)
+    return titles
+
+
+def tabulate_means(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table that comes first: each model's means over the foreground."""
+    titles = list_titles(comparison)
+    with_runs = any(comparison.get(model, FOREGROUND, "dice").runs > 1 for model in comparison.models)
+    header = ["model", f"Dice [{100 * comparison.confidence:g} % interval]", f"share of {comparison.reference}"]
+    header += [title for metric, (title, _) in titles.items() if metric != "dice"]
+    header += ["missed", "spurious", *(["runs", "SD of Dice over runs"] if with_runs else [])]
     rows = []
     for model in comparison.models:
-        dice, hd95, assd = (comparison.get(model, FOREGROUND, metric) for metric in _TITLES)
-        rows.append(
-            [
-                model,
-                f"{format_number(dice.mean, 3)} {_format_interval(dice.low, dice.high, 3)}",
-                _format_share(dice.share),
-                format_number(hd95.mean, 2),
-                format_number(assd.mean, 2),
-                str(dice.missed),
-                str(dice.spurious),
-            ]
+        dice = comparison.get(model, FOREGROUND, "dice")
+        cells = [
+            model,
+            f"{format_number(dice.mean, 3)} {_format_interval(dice.low, dice.high, 3)}",
+            _format_share(dice.share),
+        ]
+        for metric, (_, decimals) in titles.items():
+            if metric != "dice":
+                cells.append(format_number(comparison.get(model, FOREGROUND, metric).mean, decimals))
+        cells += [str(dice.missed), str(dice.spurious)]
+        rows.append(cells + ([str(dice.runs), format_number(dice.sd_runs, 4)] if with_runs else []))
+    return header, rows
+
+
+def write_rules(comparison: Comparison) -> list[str]:
+    """How the numbers came about, one sentence or two each."""
+    protocol = PROTOCOLS[comparison.protocol]
+    unit = f"{_unit(comparison)}s" if comparison.subjects == len(comparison.cases) else "subjects, with all their cases"
+    lines = [f"Protocol {protocol.name}: {protocol.origin}."]
+    if comparison.hd95 is not None:
+        lines.append(f"HD95 is {HD95_DEFINITIONS[comparison.hd95]}.")
+    lines += [*comparison.notes, *(rule for key, rule in protocol.rules.items() if key not in ("surface", "tests"))]
+    lines.append(f"Share: the mean Dice in per cent of that of {comparison.reference}.")
+    runs = {model: comparison.get(model, FOREGROUND, "dice").runs for model in comparison.models}
+    if max(runs.values()) > 1:
+        lines.append(
+            "Several runs of one model ("
+            + ", ".join(f"{model} {number}" for model, number in runs.items())
+            + ") are averaged case by case before anything else: cases are independent of each other, runs on the same "
+            "case are not. An organ that any run missed counts as missed. SD over runs: of the mean of each run."
         )
-    return format_markdown([*header, "missed", "spurious"], rows)
+        chance = "that of these runs only in so far as they are averaged."
+    else:
+        chance = "not that of another training run."
+    lines.append(
+        f"Intervals: {comparison.resamples} bootstrap draws of {unit}, percentiles, seed {comparison.seed}. They hold "
+        f"the chance of these test cases, {chance}"
+    )
+    names = [
+        title.partition(" ")[0] for metric, (title, _) in list_titles(comparison).items() if metric in protocol.tested
+    ]
+    lines.append(
+        f"p: Wilcoxon's signed-rank test, two-sided, on one difference per {unit.split(',')[0][:-1]}; a missed or "
+        f"spurious organ ranks as the worst difference there is. Holm's correction is over all tests of one metric "
+        f"(tested: {', '.join(names)} and IoU)."
+    )
+    if "hd95_mm" in protocol.tested:
+        lines.append(
+            "Differences in distance are over the organs that both models found, so they can differ from the "
+            "difference of the means above."
+        )
+    elif "tests" in protocol.rules:
+        lines.append(protocol.rules["tests"])
+    return lines
 
 
-def _tabulate_structures(comparison: Comparison, metric: str, decimals: int) -> str:
+def tabulate_structures(comparison: Comparison, metric: str, decimals: int) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one metric's table: mean ± SD and median of every structure."""
     rows = []
     for model in comparison.models:
         cells = [model]
         for structure in (*comparison.structures, FOREGROUND):
             row = comparison.get(model, structure, metric)
             cell = format_mean_sd(row.mean, row.sd, decimals)
+            if not math.isnan(row.median):
+                cell += f", {format_number(row.median, decimals)}"
             if metric == "dice" and model != comparison.reference:
                 cell += f" ({_format_share(row.share)})"
             # The counts stand where they are needed to read the number: a mean distance is over the organs found.
@@ -96,42 +173,32 @@ def _tabulate_structures(comparison: Comparison, metric: str, decimals: int) -> 
             ]
             cells.append(cell + (f" ({', '.join(counts)})" if counts and metric != "dice" else ""))
         rows.append(cells)
-    return format_markdown(["model", *comparison.structures, FOREGROUND], rows)
+    return ["model", *comparison.structures, FOREGROUND], rows
 
 
-def _tabulate_differences(comparison: Comparison) -> str:
+def tabulate_differences(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the differences from the reference, with intervals and tests."""
+    tested = PROTOCOLS[comparison.protocol].tested
+    titles = {metric: title for metric, title in list_titles(comparison).items() if metric in tested}
     rows = []
     for model in comparison.models[1:]:
         for structure in (*comparison.structures, FOREGROUND):
             cells = [model, structure]
-            for metric, (_, decimals) in _TITLES.items():
+            for metric, (_, decimals) in titles.items():
                 row = comparison.get(model, structure, metric)
                 interval = _format_interval(row.difference_low, row.difference_high, decimals)
                 difference = "n/a" if math.isnan(row.difference) else f"{row.difference:+.{decimals}f} {interval}"
                 cells += [difference, f"{_format_p(row.p)}, {_format_p(row.p_holm)}"]
             rows.append(cells)
-    header = [cell for title, _ in _TITLES.values() for cell in (title, "p, p Holm")]
-    return format_markdown(["model", "structure", *header], rows)
+    return ["model", "structure", *(cell for title, _ in titles.values() for cell in (title, "p, p Holm"))], rows
 
 
-def _write_rules(comparison: Comparison) -> list[str]:
-    unit = "cases" if comparison.subjects == len(comparison.cases) else "subjects, with all their cases"
-    return [
-        f"HD95 is {HD95_DEFINITIONS[comparison.hd95]}.",
-        *comparison.notes,
-        RULES["absent"],
-        f"{RULES['missed']} {RULES['spurious']}",
-        RULES["mean"],
-        f"{FOREGROUND}: {RULES['foreground_mean']}",
-        f"Share: the mean Dice in per cent of that of {comparison.reference}.",
-        f"Intervals: {comparison.resamples} bootstrap draws of {unit}, percentiles, seed {comparison.seed}. They hold "
-        "the chance of these test cases, not that of another training run.",
-        "Differences in distance are over the organs that both models found, so they can differ from the difference of "
-        "the means above.",
-        f"p: Wilcoxon's signed-rank test, two-sided, on one difference per {unit.split(',')[0][:-1]}; a missed or "
-        "spurious organ ranks as the worst difference there is. Holm's correction is over all tests of one metric "
-        f"({len(TESTED_METRICS)} metrics are tested).",
-    ]
+def _unit(comparison: Comparison) -> str:
+    return "slice" if PROTOCOLS[comparison.protocol].unit == "slice" else "case"
+
+
+def _to_dict(row: ComparisonRow, comparison: Comparison) -> dict[str, object]:
+    return asdict(row) | {"metric": name_metric(row.metric, comparison.protocol)}
 
 
 def _format_interval(low: float, high: float, decimals: int) -> str:

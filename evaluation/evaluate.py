@@ -15,6 +15,7 @@ from pathlib import Path
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.cases import CasePair, pair_cases
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
+from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
 from nnunet_attenscribble.evaluation.scoring import CaseScores, score_case
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
@@ -33,7 +34,8 @@ def evaluate_folder(
     dense: Path | str,
     *,
     dataset_json: Path | str | None = None,
-    hd95: str = "monai",
+    protocol: str = "default",
+    hd95: str | None = None,
     workers: int | None = None,
     all_cases: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -44,17 +46,19 @@ def evaluate_folder(
         predictions: output of `nnUNetv2_predict`, or `fold_X/validation` of a model.
         dense: folder of dense labels, named as the predictions; it may hold more cases.
         dataset_json: says which labels there are; searched for if None (`structures.find_dataset_json`).
-        hd95: a key of `metrics.HD95_DEFINITIONS`.
+        protocol: a key of `protocols.PROTOCOLS`.
+        hd95: a key of `metrics.HD95_DEFINITIONS`, for the default protocol; None for the protocol's own.
         workers: processes that score cases side by side; 1 for none but this one, None for `count_workers`.
         all_cases: refuse if a dense label has no prediction.
         on_progress: called with the number of cases done and of all.
 
     Raises:
         AttenScribbleError: something keeps the folders from being compared; all problems at once.
-        ValueError: an unknown `hd95`, or fewer than one worker.
+        ValueError: an unknown `protocol` or `hd95`, or both together where they contradict; fewer than one worker.
     """
-    if hd95 not in HD95_DEFINITIONS:
+    if hd95 is not None and hd95 not in HD95_DEFINITIONS:
         raise ValueError(f"hd95 is {hd95!r}; it must be one of {', '.join(HD95_DEFINITIONS)}")
+    rules = get_protocol(protocol, hd95)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")
     predictions, dense = Path(predictions), Path(dense)
@@ -69,7 +73,7 @@ def evaluate_folder(
         )
     results = {}
     workers = workers or count_workers(len(pairs))
-    for done, result in enumerate(_score_cases(pairs, coding, hd95, workers), start=1):
+    for done, result in enumerate(_score_cases(pairs, coding, rules, workers), start=1):
         results[result.case] = result
         if on_progress is not None:
             on_progress(done, len(pairs))
@@ -79,10 +83,11 @@ def evaluate_folder(
         raise AttenScribbleError(problems)
     return Summary(
         structures=coding.structures,
-        cases={result.case: result.scores for result in ordered},
-        shapes={result.case: result.shape for result in ordered},
-        spacings={result.case: result.spacing for result in ordered},
-        hd95=hd95,
+        cases={name: scores for result in ordered for name, scores in result.scores.items()},
+        shapes={name: result.shape for result in ordered for name in result.scores},
+        spacings={name: result.spacing for result in ordered for name in result.scores},
+        hd95=rules.hd95,
+        protocol=rules.name,
         not_predicted=tuple(not_predicted),
         notes=tuple(_write_notes(ordered, not_predicted)),
         provenance={
@@ -131,13 +136,13 @@ def _check_same_coding(file: Path, coding: LabelCoding, dense: Path) -> None:
         raise AttenScribbleError(problems)
 
 
-def _score_cases(pairs: Sequence[CasePair], coding: LabelCoding, hd95: str, workers: int) -> Iterator[CaseScores]:
+def _score_cases(pairs: Sequence[CasePair], coding: LabelCoding, rules: Protocol, workers: int) -> Iterator[CaseScores]:
     if workers == 1 or len(pairs) == 1:
-        yield from (score_case(pair, coding, hd95) for pair in pairs)
+        yield from (score_case(pair, coding, rules) for pair in pairs)
         return
     # Spawned, not forked: the parent may hold the threads of torch or ITK.
     with ProcessPoolExecutor(min(workers, len(pairs)), mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(score_case, pair, coding, hd95) for pair in pairs]
+        tasks = [pool.submit(score_case, pair, coding, rules) for pair in pairs]
         try:
             for task in as_completed(tasks):
                 yield task.result()

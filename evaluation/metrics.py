@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
+    "DISTANCES",
     "HD95_DEFINITIONS",
     "METRICS",
+    "SURFACE_DEFINITIONS",
     "StructureScores",
     "compute_assd",
     "compute_dice",
@@ -27,10 +29,16 @@ __all__ = [
 ]
 
 METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml")
+DISTANCES = ("hd95_mm", "assd_mm")
 
 HD95_DEFINITIONS = {
     "monai": "the larger of the two directed 95th percentiles (MONAI)",
     "union": "the 95th percentile of the distances of both directions pooled (MedPy, WSL4MIS)",
+}
+
+SURFACE_DEFINITIONS = {
+    "symmetric": "the mean of the distances of both directions pooled (ASSD of MONAI and MedPy)",
+    "directed": "the mean distance from the predicted surface to the true one (ASD of MedPy)",
 }
 
 
@@ -42,7 +50,8 @@ class StructureScores:
         status: `present` (in truth and prediction), `missed` (truth only), `spurious` (prediction only) or `absent`.
         dice: 0 to 1; 0 if missed or spurious; NaN if absent.
         iou: likewise.
-        hd95_mm: 95 % Hausdorff distance; infinite if missed or spurious; NaN if absent.
+        hd95_mm: 95 % Hausdorff distance; infinite if missed or spurious; NaN if absent. In voxels, not millimetres, if
+            so asked (`compute_scores(in_voxels=True)`).
         assd_mm: average symmetric surface distance; likewise.
         volume_difference_ml: predicted minus true volume; NaN if absent, and for images of two axes.
         prediction_voxels: size of the predicted structure.
@@ -60,20 +69,32 @@ class StructureScores:
 
 
 def compute_scores(
-    prediction: np.ndarray, dense: np.ndarray, spacing: Sequence[float], *, hd95: str = "monai"
+    prediction: np.ndarray,
+    dense: np.ndarray,
+    spacing: Sequence[float],
+    *,
+    hd95: str | None = "monai",
+    surface: str | None = "symmetric",
+    in_voxels: bool = False,
 ) -> StructureScores:
-    """Score one structure.
+    """Score one structure by the rule for empty masks that `StructureScores` states.
 
     Args:
         prediction: boolean mask, (Y, X) or (Z, Y, X).
         dense: the true mask, of the same shape.
         spacing: millimetres per axis of the array.
-        hd95: a key of `HD95_DEFINITIONS`.
+        hd95: a key of `HD95_DEFINITIONS`; None for NaN.
+        surface: a key of `SURFACE_DEFINITIONS`; None for NaN.
+        in_voxels: distances take every axis to have steps of 1, whatever the spacing; volumes do not.
 
     Raises:
-        ValueError: masks that are not boolean or differ in shape, spacing that does not fit, unknown `hd95`.
+        ValueError: masks that are not boolean or differ in shape, spacing that does not fit, an unknown definition.
     """
-    distances = compute_surface_distances(prediction, dense, spacing)
+    _check_masks(prediction, dense)
+    _check_spacing(prediction, spacing)
+    distances = None
+    if hd95 is not None or surface is not None:
+        distances = compute_surface_distances(prediction, dense, (1.0,) * prediction.ndim if in_voxels else spacing)
     is_predicted, is_true = bool(prediction.any()), bool(dense.any())
     status = {(True, True): "present", (False, True): "missed", (True, False): "spurious", (False, False): "absent"}
     difference = compute_volume_ml(prediction, spacing) - compute_volume_ml(dense, spacing)
@@ -81,8 +102,8 @@ def compute_scores(
         status=status[is_predicted, is_true],
         dice=compute_dice(prediction, dense),
         iou=compute_iou(prediction, dense),
-        hd95_mm=compute_hd95(distances, definition=hd95),
-        assd_mm=compute_assd(distances),
+        hd95_mm=float("nan") if hd95 is None else compute_hd95(distances, definition=hd95),
+        assd_mm=float("nan") if surface is None else compute_assd(distances, definition=surface),
         volume_difference_ml=difference if is_predicted or is_true else float("nan"),
         prediction_voxels=int(np.count_nonzero(prediction)),
         dense_voxels=int(np.count_nonzero(dense)),
@@ -168,17 +189,22 @@ def compute_hd95(distances: tuple[np.ndarray, np.ndarray], *, definition: str = 
     return float(max(np.percentile(direction, 95) for direction in distances))
 
 
-def compute_assd(distances: tuple[np.ndarray, np.ndarray]) -> float:
-    """The average symmetric surface distance in millimetres: the mean over both directions pooled (MONAI and MedPy).
+def compute_assd(distances: tuple[np.ndarray, np.ndarray], *, definition: str = "symmetric") -> float:
+    """The average surface distance in millimetres.
 
     Args:
         distances: what `compute_surface_distances` returns.
+        definition: a key of `SURFACE_DEFINITIONS`.
 
     Returns:
         NaN if there is no surface at all, infinite if only one mask has one.
     """
+    if definition not in SURFACE_DEFINITIONS:
+        raise ValueError(f"surface is {definition!r}; it must be one of {', '.join(SURFACE_DEFINITIONS)}")
     pooled = np.concatenate(distances)
-    return float(pooled.mean()) if pooled.size else float("nan")
+    if pooled.size == 0 or np.isinf(pooled).any():
+        return float("inf") if pooled.size else float("nan")
+    return float(pooled.mean() if definition == "symmetric" else distances[0].mean())
 
 
 def _find_joint_box(prediction: np.ndarray, dense: np.ndarray) -> tuple[slice, ...] | None:

@@ -28,7 +28,19 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["Model", "Step", "command_step", "nnunet_environment", "predict_step", "run_steps", "train_step"]
+__all__ = [
+    "Execution",
+    "Model",
+    "Step",
+    "StepBusyError",
+    "command_step",
+    "find_command",
+    "is_whole",
+    "nnunet_environment",
+    "predict_step",
+    "run_steps",
+    "train_step",
+]
 
 _TAIL = 15  # lines of a log that an error shows
 _GRACE = 10.0  # seconds between asking a process group to end and ending it
@@ -60,6 +72,27 @@ class Step:
     epochs: int | None = None
     prepare: Callable[[], None] | None = None
     mark: Path | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A command that was run.
+
+    Attributes:
+        step: what it belongs to.
+        started: seconds since 1970.
+        seconds: that it took.
+        code: exit code; None if it was interrupted from here.
+    """
+
+    step: Step
+    started: float
+    seconds: float
+    code: int | None
+
+
+class StepBusyError(AttenScribbleError):
+    """Another process is running this very step."""
 
 
 @dataclass(frozen=True)
@@ -111,25 +144,37 @@ def train_step(
     command += ["-tr", model.trainer, "-p", model.plans, "-device", device, "--c"]
 
     def is_done() -> bool:
-        return _is_whole(folder / "checkpoint_final.pth") and _is_json(folder / "validation" / "summary.json")
+        return is_whole(folder / "checkpoint_final.pth") and _is_json(folder / "validation" / "summary.json")
 
     def prepare() -> None:
         # nnU-Net would fail to continue from a checkpoint that was cut off while it was being written.
         for checkpoint in folder.glob("checkpoint_*.pth"):
-            if not _is_whole(checkpoint):
+            if not is_whole(checkpoint):
                 checkpoint.unlink()
 
     return Step(name, tuple(command), log, is_done, epochs, prepare)
 
 
 def predict_step(
-    name: str, model: Model, results: Path, images: Path, output: Path, log: Path, *, device: str = "cpu"
+    name: str,
+    model: Model,
+    results: Path,
+    images: Path,
+    output: Path,
+    log: Path,
+    *,
+    device: str = "cpu",
+    options: Sequence[str] = (),
 ) -> Step:
-    """`nnUNetv2_predict` of a folder of images with one fold; done when it ended with a prediction for every image."""
+    """`nnUNetv2_predict` of a folder of images with one fold; done when it ended with a prediction for every image.
+
+    `options` are further ones of nnUNetv2_predict.
+    """
     command = ["nnUNetv2_predict", "-i", str(images), "-o", str(output), "-d", model.dataset, "-c", model.configuration]
     command += ["-f", model.fold, "-tr", model.trainer, "-p", model.plans, "-device", device]
     if device == "cpu":
         command += ["-npp", "0", "-nps", "0"]  # helper processes would only compete for the processor
+    command += options
     ending = re.compile(r"_\d{4}(\.[^/]+)$")  # of an image: channel and file type
     predictions = [output / ending.sub(r"\1", image.name) for image in sorted(images.glob("*_0000.*"))]
     step = command_step(name, command, log, [*predictions, model.folder(results) / "checkpoint_final.pth"])
@@ -181,7 +226,13 @@ def find_command(name: str) -> str:
 
 
 def run_steps(
-    steps: Sequence[Step], environment: Mapping[str, str], console: Console | None = None, *, keep_going: bool = False
+    steps: Sequence[Step],
+    environment: Mapping[str, str],
+    console: Console | None = None,
+    *,
+    keep_going: bool = False,
+    prefix: Sequence[str] = (),
+    record: Callable[[Execution], None] | None = None,
 ) -> None:
     """Run every step that is not done yet, in order.
 
@@ -193,15 +244,17 @@ def run_steps(
         environment: of the commands, complete (see `nnunet_environment`).
         console: where progress goes; by default standard error.
         keep_going: run the others if one fails, and tell of all failures at the end.
+        prefix: put before every command, such as `taskset -c 0`.
+        record: called after every command that was run, whatever became of it.
 
     Raises:
-        AttenScribbleError: a step failed; with the end of its log.
+        AttenScribbleError: a step failed; with the end of its log. A `StepBusyError` if another process runs it.
     """
     console = console or Console(stderr=True, highlight=False)
     problems: list[str] = []
     for step in steps:
         try:
-            _run_step(step, environment, console)
+            _run_step(step, environment, console, prefix, record)
         except AttenScribbleError as error:
             if not keep_going:
                 raise
@@ -211,26 +264,40 @@ def run_steps(
         raise AttenScribbleError(problems)
 
 
-def _run_step(step: Step, environment: Mapping[str, str], console: Console) -> None:
+def _run_step(
+    step: Step,
+    environment: Mapping[str, str],
+    console: Console,
+    prefix: Sequence[str],
+    record: Callable[[Execution], None] | None,
+) -> None:
     if step.is_done():
         console.print(f"[green]is done[/green]  {escape(step.name)}", soft_wrap=True)
         return
     command = [find_command(step.command[0]), *step.command[1:]]
-    started = time.monotonic()
+    if prefix:
+        command = [find_command(prefix[0]), *prefix[1:], *command]
+    started, clock, code = time.time(), time.monotonic(), None
     step.log.parent.mkdir(parents=True, exist_ok=True)
     with step.log.open("ab") as log:
         _lock(log, step)
+        if step.is_done():  # another process finished it in the meantime
+            return
         log.write(f"$ {shlex.join(step.command)}\n".encode())
         log.flush()
         if step.prepare is not None:
             step.prepare()
-        with _progress(step, console) as update:
-            code = _run_command(command, environment, log, update)
-    if code == 0 and step.mark is not None:
-        step.mark.write_text(shlex.join(step.command))
+        try:
+            with _progress(step, console) as update:
+                code = _run_command(command, environment, log, update)
+        finally:
+            if record is not None:
+                record(Execution(step, started, time.monotonic() - clock, code))
+        if code == 0 and step.mark is not None:
+            step.mark.write_text(shlex.join(step.command))
     if code != 0 or not step.is_done():
         raise AttenScribbleError(_describe_failure(step, code))
-    console.print(f"[green]done[/green]     {escape(step.name)} ({_clock(time.monotonic() - started)})", soft_wrap=True)
+    console.print(f"[green]done[/green]     {escape(step.name)} ({_clock(time.monotonic() - clock)})", soft_wrap=True)
 
 
 def _run_command(command: Sequence[str], environment: Mapping[str, str], log, update: Callable[[str], None]) -> int:
@@ -323,7 +390,7 @@ def _lock(log, step: Step) -> None:
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise AttenScribbleError(
+        raise StepBusyError(
             f"{step.name} is being run by another process, which writes {step.log}: wait for it, or end it"
         ) from None
     except OSError:  # a file system without locks
@@ -406,7 +473,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def is_whole(checkpoint: Path) -> bool:
     """Whether torch finished writing it: its format is zip, whose directory comes last."""
     return checkpoint.is_file() and zipfile.is_zipfile(checkpoint)
 

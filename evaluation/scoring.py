@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_attenscribble.evaluation.cases import CasePair
-from nnunet_attenscribble.evaluation.metrics import StructureScores, compute_scores, select_structure
+from nnunet_attenscribble.evaluation.metrics import StructureScores, select_structure
+from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, score_structure
 from nnunet_attenscribble.evaluation.structures import LabelCoding
 from nnunet_attenscribble.evaluation.tables import list_some
 
@@ -38,9 +39,9 @@ class CaseScores:
 
     Attributes:
         case: its identifier.
-        shape: voxels per axis, (Y, X) or (Z, Y, X).
-        spacing: millimetres per axis, of the dense label.
-        scores: by the structure's name.
+        shape: voxels per axis, (Y, X) or (Z, Y, X), of what one row is about.
+        spacing: millimetres per axis of that, from the dense label.
+        scores: by what one row is about, the case itself or its slices, then by the structure's name.
         same_frame: origin and direction of the two files agree.
         identical: the two files hold the same labels in every voxel.
         problems: empty if the case was scored.
@@ -49,7 +50,7 @@ class CaseScores:
     case: str
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
-    scores: dict[str, StructureScores] = field(default_factory=dict)
+    scores: dict[str, dict[str, StructureScores]] = field(default_factory=dict)
     same_frame: bool = True
     identical: bool = False
     problems: tuple[str, ...] = ()
@@ -81,8 +82,8 @@ def read_label_image(file: Path) -> LabelImage:
     return LabelImage(labels, image.GetSpacing()[::-1], (*image.GetOrigin(), *image.GetDirection()))
 
 
-def score_case(pair: CasePair, coding: LabelCoding, hd95: str) -> CaseScores:
-    """Read a pair of files, check that they can be compared, and score every structure.
+def score_case(pair: CasePair, coding: LabelCoding, protocol: Protocol) -> CaseScores:
+    """Read a pair of files, check that they can be compared, and score every structure by the protocol.
 
     What is wrong with the files is returned, not raised, so that the problems of all cases come together.
     """
@@ -98,19 +99,27 @@ def score_case(pair: CasePair, coding: LabelCoding, hd95: str) -> CaseScores:
     problems = _check_values(pair, prediction, dense, coding) + _check_geometry(pair, prediction, dense)
     if problems:
         return CaseScores(pair.case, problems=tuple(problems))
+    rows = {pair.case: (prediction.labels, dense.labels)}
+    shape, spacing = dense.labels.shape, dense.spacing
+    if protocol.unit == "slice" and dense.labels.ndim == 3:
+        shape, spacing = shape[1:], spacing[1:]
+        rows = {
+            name_slice(pair.case, position): slices
+            for position, slices in enumerate(zip(prediction.labels, dense.labels, strict=True))
+        }
     scores = {
-        structure.name: compute_scores(
-            select_structure(prediction.labels, structure.values),
-            select_structure(dense.labels, structure.values),
-            dense.spacing,
-            hd95=hd95,
-        )
-        for structure in coding.structures
+        name: {
+            structure.name: score_structure(
+                select_structure(own, structure.values), select_structure(true, structure.values), spacing, protocol
+            )
+            for structure in coding.structures
+        }
+        for name, (own, true) in rows.items()
     }
     return CaseScores(
         case=pair.case,
-        shape=dense.labels.shape,
-        spacing=dense.spacing,
+        shape=shape,
+        spacing=spacing,
         scores=scores,
         same_frame=bool(np.allclose(prediction.frame, dense.frame, rtol=1e-3, atol=1e-2)),
         identical=bool(np.array_equal(prediction.labels, dense.labels)),

@@ -9,7 +9,10 @@ JSON has neither:
     schema, schema_version  "nnunet-attenscribble/evaluation", 1
     package_version         of nnunet-attenscribble; `versions` of the libraries that computed the numbers
     protocol                name of the set of rules; "default" is this package's own
-    rules, hd95, spacing    the definitions in words
+    protocol_origin, unit, distance_unit
+                            whose rules they are, what a case is (volume or slice), the unit of distances (mm or voxels)
+    rules, hd95, surface, spacing
+                            the definitions in words
     provenance              the folders that were compared, dataset.json, SHA-256 of the model's plans.json if found
     notes                   what a reader of the numbers should know
     structures              [{"name": "RV", "values": [1]}, ...]; a region has several values
@@ -17,6 +20,8 @@ JSON has neither:
     cases                   [{"case", "shape", "spacing_mm" (both in the order z, y, x), "structures": {name: {status,
                             dice, iou, hd95_mm, assd_mm, volume_difference_ml, prediction_voxels, dense_voxels}}}]
     not_predicted           cases that have a dense label and no prediction
+
+    Where a protocol ignores the spacing, hd95_mm and assd_mm are called hd95_voxels and assd_voxels.
 
 CSV: one row per case and structure with the same columns; `nan` and `inf` as such, a region's values joined by "+".
 """
@@ -33,8 +38,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.aggregate import RULES, aggregate_scores
-from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, StructureScores
+from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
+from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, METRICS, SURFACE_DEFINITIONS, StructureScores
+from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.structures import Structure
 
 __all__ = ["METRICS_FILE", "SUMMARY_FILE", "Summary", "encode_numbers", "read_summary", "write_summary", "write_text"]
@@ -43,6 +49,7 @@ SUMMARY_FILE = "attenscribble_summary.json"
 METRICS_FILE = "attenscribble_metrics.csv"
 _SCHEMA = "nnunet-attenscribble/evaluation"
 _SCHEMA_VERSION = 1
+_NOT_COMPUTED = "not part of this protocol"
 
 
 @dataclass(frozen=True)
@@ -54,24 +61,27 @@ class Summary:
         cases: scores by case, then by the structure's name.
         shapes: voxels per axis of each case, (Y, X) or (Z, Y, X).
         spacings: millimetres per axis of each case, in the same order.
-        hd95: a key of `HD95_DEFINITIONS`.
-        protocol: name of the set of rules.
+        hd95: a key of `HD95_DEFINITIONS`; None where the protocol has no HD95.
+        protocol: a key of `PROTOCOLS`.
         not_predicted: cases with a dense label and without a prediction.
         notes: what a reader of the numbers should know.
         provenance: where the numbers come from.
         versions: of this package, of Python and of the libraries.
+        runs: the runs whose average over random seeds this is, each with all cases; empty for a single run. Not
+            written to files.
     """
 
     structures: tuple[Structure, ...]
     cases: dict[str, dict[str, StructureScores]]
     shapes: dict[str, tuple[int, ...]]
     spacings: dict[str, tuple[float, ...]]
-    hd95: str = "monai"
+    hd95: str | None = "monai"
     protocol: str = "default"
     not_predicted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str | None] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    runs: tuple[Summary, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -124,6 +134,11 @@ def read_summary(path: Path) -> Summary:
             f"{file} has schema version {content.get('schema_version')}, this program reads {_SCHEMA_VERSION}: "
             "run `attenscribble evaluate` again"
         )
+    if content.get("protocol") not in PROTOCOLS:
+        raise AttenScribbleError(
+            f"{file} was scored by the protocol {content.get('protocol')!r}, which this version does not know: "
+            "run `attenscribble evaluate` again"
+        )
     try:
         return _from_json(content)
     except (KeyError, TypeError, ValueError) as error:
@@ -149,27 +164,41 @@ def write_text(file: Path, text: str) -> None:
 
 
 def _to_json(summary: Summary) -> dict[str, object]:
+    protocol = PROTOCOLS[summary.protocol]
+    aggregate = summary.aggregate()
     return encode_numbers(
         {
             "schema": _SCHEMA,
             "schema_version": _SCHEMA_VERSION,
             "package_version": summary.versions.get("nnunet-attenscribble"),
             "versions": dict(summary.versions),
-            "protocol": summary.protocol,
-            "rules": RULES,
-            "hd95": {"name": summary.hd95, "definition": HD95_DEFINITIONS[summary.hd95]},
+            "protocol": protocol.name,
+            "protocol_origin": protocol.origin,
+            "unit": protocol.unit,
+            "distance_unit": protocol.distance_unit,
+            "rules": dict(protocol.rules),
+            "hd95": {"name": summary.hd95, "definition": HD95_DEFINITIONS.get(summary.hd95, _NOT_COMPUTED)},
+            "surface": {
+                "name": protocol.surface,
+                "definition": SURFACE_DEFINITIONS.get(protocol.surface, _NOT_COMPUTED),
+            },
             "spacing": "read from the header of each dense label, through SimpleITK",
             "provenance": dict(summary.provenance),
             "notes": list(summary.notes),
             "structures": [asdict(structure) for structure in summary.structures],
-            "aggregate": summary.aggregate(),
+            "aggregate": {
+                "structures": {
+                    name: _rename(entry, summary.protocol) for name, entry in aggregate["structures"].items()
+                },
+                "foreground_mean": _rename(aggregate["foreground_mean"], summary.protocol),
+            },
             "not_predicted": list(summary.not_predicted),
             "cases": [
                 {
                     "case": case,
                     "shape": summary.shapes[case],
                     "spacing_mm": summary.spacings[case],
-                    "structures": {name: asdict(entry) for name, entry in scores.items()},
+                    "structures": {name: _rename(asdict(entry), summary.protocol) for name, entry in scores.items()},
                 }
                 for case, scores in summary.cases.items()
             ],
@@ -177,12 +206,17 @@ def _to_json(summary: Summary) -> dict[str, object]:
     )
 
 
+def _rename(entry: Mapping[str, object], protocol: str) -> dict[str, object]:
+    """Distances under names that tell their unit."""
+    return {name_metric(key, protocol) if key in METRICS else key: value for key, value in entry.items()}
+
+
 def _from_json(content: dict) -> Summary:
     return Summary(
         structures=tuple(Structure(entry["name"], tuple(entry["values"])) for entry in content["structures"]),
         cases={
             entry["case"]: {
-                structure["name"]: _read_scores(entry["structures"][structure["name"]])
+                structure["name"]: _read_scores(entry["structures"][structure["name"]], content["protocol"])
                 for structure in content["structures"]
             }
             for entry in content["cases"]
@@ -198,19 +232,22 @@ def _from_json(content: dict) -> Summary:
     )
 
 
-def _read_scores(entry: dict) -> StructureScores:
-    values = {column.name: entry[column.name] for column in fields(StructureScores)}
-    for name, value in values.items():
-        if name != "status" and not name.endswith("voxels"):
-            values[name] = float("nan") if value is None else float(value)
+def _read_scores(entry: dict, protocol: str) -> StructureScores:
+    values = {}
+    for column in fields(StructureScores):
+        if column.name not in METRICS:
+            values[column.name] = entry[column.name]
+            continue
+        value = entry[name_metric(column.name, protocol)]
+        values[column.name] = float("nan") if value is None else float(value)
     return StructureScores(**values)
 
 
 def _to_csv(summary: Summary) -> str:
     text = io.StringIO()
-    columns = [column.name for column in fields(StructureScores)]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "label", "values", *columns])
+    columns = {column.name: None for column in fields(StructureScores)}
+    writer.writerow(["case", "label", "values", *_rename(columns, summary.protocol)])
     for case, scores in summary.cases.items():
         for structure in summary.structures:
             entry = asdict(scores[structure.name])

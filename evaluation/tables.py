@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["format_markdown", "format_mean_sd", "format_number", "format_plain", "list_some"]
+__all__ = ["count_rows", "format_markdown", "format_mean_sd", "format_number", "format_plain", "list_some"]
 
 
 def format_number(value: float, decimals: int) -> str:
@@ -40,3 +40,9 @@ def format_plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def list_some(names: Sequence[str]) -> str:
     """The first five names, for messages."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def count_rows(number: int, unit: str) -> str:
+    """So many cases, or slices where a protocol scores those."""
+    noun = "slice" if unit == "slice" else "case"
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -6,10 +6,12 @@ import os
 import sys
 
 from nnunet_attenscribble.cli import (  # noqa: F401 - they register
+    benchmark,
     configure,
     convert,
     demo,
     evaluate,
+    postprocess,
     pretrained,
     trainers,
 )

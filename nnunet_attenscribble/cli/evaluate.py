@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from nnunet_attenscribble.evaluation.summary import Summary
 
 
+class ProtocolName(str, Enum):
+    """Names of `evaluation.protocols.PROTOCOLS`, known here without importing it."""
+
+    DEFAULT = "default"
+    NNUNET = "nnunet"
+    ACDC_WSL4MIS = "acdc-wsl4mis"
+    ACDC_WSL4MIS_VOXELS = "acdc-wsl4mis-voxels"
+    CHAOS_PACINGPSEUDO = "chaos-pacingpseudo"
+
+
 class Hd95(str, Enum):
     """Names of `evaluation.metrics.HD95_DEFINITIONS`, known here without importing it."""
 
@@ -40,13 +50,20 @@ def evaluate(
             "folder or beside the dense labels.",
         ),
     ] = None,
-    hd95: Annotated[
-        Hd95,
+    protocol: Annotated[
+        ProtocolName,
         typer.Option(
-            help="monai: the larger of the two directed 95th percentiles. union: the percentile of both directions "
-            "pooled (MedPy, as in the WSL4MIS papers)."
+            help="Whose definitions to score by. default: this package's own, which hide nothing. The others match the "
+            "tables of a paper, with what they leave out; see docs/evaluation.md."
         ),
-    ] = Hd95.MONAI,
+    ] = ProtocolName.DEFAULT,
+    hd95: Annotated[
+        Hd95 | None,
+        typer.Option(
+            help="For the default protocol. monai (if not given): the larger of the two directed 95th percentiles. "
+            "union: the percentile of both directions pooled (MedPy)."
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Cases scored side by side; by default, one per processor and four cases.")
     ] = None,
@@ -54,7 +71,7 @@ def evaluate(
         bool, typer.Option("--all-cases", help="Refuse if a dense label has no prediction (by default, a note).")
     ] = False,
 ) -> None:
-    """Score predictions against dense labels: Dice, IoU, HD95, ASSD and volume per case and label.
+    """Score predictions against dense labels: Dice, IoU, HD95, ASSD and volume per case and label or region.
 
     Writes attenscribble_summary.json (means, rules and all cases) and attenscribble_metrics.csv (a row per case and
     label). nnU-Net's own summary.json is left alone: it is scored on the labels of training, which here are scribbles.
@@ -67,6 +84,11 @@ def evaluate(
     from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
     from nnunet_attenscribble.evaluation.summary import write_summary
 
+    if hd95 is not None and protocol is not ProtocolName.DEFAULT:
+        raise AttenScribbleError(
+            f"--hd95 {hd95.value} was given with --protocol {protocol.value}, which says itself what HD95 is: "
+            "leave out one of the two"
+        )
     folder = output or predictions
     # A missing folder of predictions is reported as such by the evaluation itself.
     if output is not None or predictions.is_dir():
@@ -77,7 +99,8 @@ def evaluate(
             predictions,
             dense_labels,
             dataset_json=dataset_json,
-            hd95=hd95.value,
+            protocol=protocol.value,
+            hd95=None if hd95 is None else hd95.value,
             workers=workers,
             all_cases=all_cases,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -96,8 +119,8 @@ def compare(
         list[str],
         typer.Argument(
             metavar="NAME=SUMMARY",
-            help="A model's name and its results: attenscribble_summary.json or the folder that holds it. The folds of "
-            "one model: the same name several times.",
+            help="A model's name and its results: attenscribble_summary.json or the folder that holds it. The folds "
+            "and the random seeds of one model: the same name several times.",
         ),
     ],
     reference: Annotated[
@@ -118,6 +141,9 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Compare models with a fully supervised one, on exactly the same cases, as a Markdown table.
+
+    Folds of a model are put together; a case that several runs predicted (random seeds) is averaged over them first, as
+    cases are independent of each other and runs on the same case are not.
 
     Example:  attenscribble compare AttenScribble=predictions/scribble --reference nnU-Net=predictions/dense
     --subject 'patient[0-9]+' -o table.md
@@ -150,7 +176,7 @@ def compare(
 
 
 def _read_models(arguments: list[str]) -> dict[str, Summary]:
-    from nnunet_attenscribble.evaluation.compare import pool_folds
+    from nnunet_attenscribble.evaluation.pooling import pool_runs
     from nnunet_attenscribble.evaluation.summary import read_summary
 
     folds: dict[str, list[Summary]] = {}
@@ -168,7 +194,7 @@ def _read_models(arguments: list[str]) -> dict[str, Summary]:
             problems += error.problems
     if problems:
         raise AttenScribbleError(problems)
-    return {name: pool_folds(name, summaries) for name, summaries in folds.items()}
+    return {name: pool_runs(name, summaries) for name, summaries in folds.items()}
 
 
 def _check_writable(folder: Path) -> None:
@@ -183,14 +209,16 @@ def _print_summary(summary: Summary) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from nnunet_attenscribble.evaluation.tables import format_plain
+    from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
+    from nnunet_attenscribble.evaluation.tables import count_rows, format_plain
 
     header, rows = _tabulate(summary)
     console = Console()
     if not console.is_terminal:
         typer.echo(format_plain(header, rows))
         return
-    table = Table(title=f"{len(summary.cases)} cases, mean ± SD")
+    rows_of = count_rows(len(summary.cases), PROTOCOLS[summary.protocol].unit)
+    table = Table(title=f"{rows_of}, mean ± SD")
     for column in header:
         table.add_column(column, justify="left" if column == header[0] else "right")
     for row in rows:
@@ -199,6 +227,7 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
     from nnunet_attenscribble.evaluation.tables import format_mean_sd
 
     aggregate = summary.aggregate()
@@ -209,4 +238,5 @@ def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
             for metric, decimals in (("dice", 3), ("hd95_mm", 2), ("assd_mm", 2))
         ]
         rows.append([name, *means, *(str(entry[status]) for status in ("missed", "spurious", "absent"))])
-    return ["label", "Dice", "HD95 (mm)", "ASSD (mm)", "missed", "spurious", "absent"], rows
+    unit = PROTOCOLS[summary.protocol].distance_unit
+    return ["label", "Dice", f"HD95 ({unit})", f"ASSD ({unit})", "missed", "spurious", "absent"], rows

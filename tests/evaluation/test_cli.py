@@ -98,7 +98,7 @@ def test_errors_of_compare(evaluated, tmp_path):
     for arguments, message in (
         ([own, "-r", own], "own is a model and the reference"),
         ([own, "-r", f"a={evaluated}", "-r", f"b={evaluated}"], "--reference names several models"),
-        ([own, own, "-r", f"dense={evaluated}"], "own has several summaries with the cases a, b, c"),
+        ([own, own, "-r", f"dense={evaluated}"], "own has the same results twice, of the cases a, b, c"),
         ([own, "-r", f"dense={evaluated}", "-o", "table.txt"], "end its name in .md, .csv, .json"),
     ):
         with pytest.raises(AttenScribbleError) as caught:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries, pool_folds
+from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import to_csv, to_json, to_markdown
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
@@ -162,24 +162,6 @@ def test_other_definitions_labels_and_truths_are_refused():
     assert "spacing and dense were scored against different dense labels in 4 cases" in spacing
 
 
-def test_folds_are_pooled():
-    names = list(DENSE.cases)
-    halves = [
-        replace(
-            DENSE, cases={name: DENSE.cases[name] for name in part}, not_predicted=tuple(rest), notes=(str(part[0]),)
-        )
-        for part, rest in ((names[:2], names[2:]), (names[2:], [*names[:2], "never"]))
-    ]
-    pooled = pool_folds("dense", halves)
-    assert pooled.cases == DENSE.cases
-    assert pooled.not_predicted == ("never",)
-    assert len(pooled.notes) == 2
-    with pytest.raises(AttenScribbleError, match="dense has several summaries with the cases patient000_frame00"):
-        pool_folds("dense", [DENSE, halves[0]])
-    with pytest.raises(AttenScribbleError, match="different definitions"):
-        pool_folds("dense", [halves[0], replace(halves[1], hd95="union")])
-
-
 @pytest.fixture
 def comparison():
     own = {"a|b": SCRIBBLE, "dense": DENSE}
@@ -197,8 +179,8 @@ def test_markdown(comparison):
     assert lines[4].endswith("| 100.0 % | 3.50 | 1.75 | 0 | 0 |")
     assert lines[5].startswith("| a\\|b | 0.61")
     assert lines[5].endswith("| 74.2 % | 6.00 | 3.00 | 1 | 0 |")
-    assert "| a\\|b | 4.00 ± 1.73 (1 missed) | 8.00 ± 0.00 |" in text
-    assert "| a\\|b | 0.625 ± 0.419 (73.5 %) | 0.600 ± 0.000 (75.0 %) |" in text
+    assert "| a\\|b | 4.00 ± 1.73, 4.50 (1 missed) | 8.00 ± 0.00, 8.00 |" in text
+    assert "| a\\|b | 0.625 ± 0.419, 0.800 (73.5 %) | 0.600 ± 0.000, 0.600 (75.0 %) |" in text
     for rule in ("Slices lie up to 10 mm apart.", "the larger of the two directed", "ranks as the worst", "seed 0"):
         assert rule in text
     widths = {line.replace("\\|", "").count("|") for line in lines[2:6]}

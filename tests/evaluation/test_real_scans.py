@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.evaluation.cases import CasePair
+from nnunet_attenscribble.evaluation.protocols import get_protocol
 from nnunet_attenscribble.evaluation.scoring import score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
 
@@ -30,10 +31,10 @@ def test_a_shift_by_one_voxel(tmp_path, axis):
     pair = CasePair("a", tmp_path / "moved.nii.gz", tmp_path / "dense.nii.gz")
     sitk.WriteImage(moved, str(pair.prediction))
     sitk.WriteImage(dense, str(pair.dense))
-    result = score_case(pair, CODING, "monai")
+    result = score_case(pair, CODING, get_protocol("default"))
     step = dense.GetSpacing()[2 - axis]
     assert result.spacing == pytest.approx(dense.GetSpacing()[::-1])
-    for name, scores in result.scores.items():
+    for name, scores in result.scores["a"].items():
         # Every surface voxel has its own copy one step away; some have a nearer neighbour on the other surface.
         assert 0 < scores.hd95_mm <= step + 1e-3, name
         assert 0 < scores.assd_mm < step, name
@@ -45,6 +46,6 @@ def test_a_shift_by_one_voxel(tmp_path, axis):
 def test_a_label_against_itself(tmp_path):
     copy = tmp_path / FILES[0].name
     copy.write_bytes(FILES[0].read_bytes())
-    result = score_case(CasePair("a", copy, FILES[0]), CODING, "monai")
+    result = score_case(CasePair("a", copy, FILES[0]), CODING, get_protocol("default"))
     assert result.identical
-    assert {(scores.dice, scores.hd95_mm, scores.assd_mm) for scores in result.scores.values()} == {(1, 0, 0)}
+    assert {(scores.dice, scores.hd95_mm, scores.assd_mm) for scores in result.scores["a"].values()} == {(1, 0, 0)}

@@ -5,6 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.evaluation.cases import CasePair
+from nnunet_attenscribble.evaluation.protocols import get_protocol
 from nnunet_attenscribble.evaluation.scoring import read_label_image, score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
 
@@ -19,7 +20,7 @@ def score(tmp_path, write_labels):
         pair = CasePair("a", tmp_path / "predictions" / "a.nii.gz", tmp_path / "dense" / "a.nii.gz")
         write_labels(pair.prediction, prediction, **writing)
         write_labels(pair.dense, dense)
-        return score_case(pair, coding, "monai")
+        return score_case(pair, coding, get_protocol("default"))
 
     return run
 
@@ -36,26 +37,26 @@ def test_spacing_belongs_to_its_axis(score, moved, millimetres):
     result = score(voxel(*moved), voxel(1, 1, 1))
     assert result.shape == (3, 4, 5)
     assert result.spacing == (10.0, 2.0, 1.0)
-    assert result.scores["RV"].hd95_mm == pytest.approx(millimetres)
-    assert result.scores["RV"].assd_mm == pytest.approx(millimetres)
+    assert result.scores["a"]["RV"].hd95_mm == pytest.approx(millimetres)
+    assert result.scores["a"]["RV"].assd_mm == pytest.approx(millimetres)
 
 
 def test_every_structure_is_scored_for_itself(score, two_slabs):
     without_rv = np.where(two_slabs == 1, 0, two_slabs).astype(np.uint8)
     result = score(without_rv, two_slabs)
     assert result.problems == ()
-    assert (result.scores["RV"].status, result.scores["RV"].hd95_mm) == ("missed", math.inf)
-    assert (result.scores["MYO"].dice, result.scores["MYO"].hd95_mm) == (1, 0)
+    assert (result.scores["a"]["RV"].status, result.scores["a"]["RV"].hd95_mm) == ("missed", math.inf)
+    assert (result.scores["a"]["MYO"].dice, result.scores["a"]["MYO"].hd95_mm) == (1, 0)
     # 2 x 4 x 4 voxels of 20 mm^3
-    assert result.scores["RV"].volume_difference_ml == pytest.approx(-0.64)
+    assert result.scores["a"]["RV"].volume_difference_ml == pytest.approx(-0.64)
 
 
 def test_a_region_is_the_union_of_its_labels(score, two_slabs):
     swapped = np.choose(two_slabs, [0, 2, 1]).astype(np.uint8)
     coding = LabelCoding((Structure("heart", (1, 2)), Structure("RV", (1,))), frozenset({0, 1, 2}), None, ".nii.gz")
     result = score(swapped, two_slabs, coding)
-    assert result.scores["heart"].dice == 1
-    assert result.scores["RV"].dice == 0
+    assert result.scores["a"]["heart"].dice == 1
+    assert result.scores["a"]["RV"].dice == 0
 
 
 def test_same_frame_and_identical(score, two_slabs):
@@ -68,8 +69,8 @@ def test_same_frame_and_identical(score, two_slabs):
 
 def test_images_of_two_axes(score):
     result = score(voxel(0, 1, 1)[0], voxel(0, 3, 1)[0])
-    assert result.scores["RV"].hd95_mm == pytest.approx(4)
-    assert math.isnan(result.scores["RV"].volume_difference_ml)
+    assert result.scores["a"]["RV"].hd95_mm == pytest.approx(4)
+    assert math.isnan(result.scores["a"]["RV"].volume_difference_ml)
 
 
 def test_sizes_that_differ(score, two_slabs):
@@ -111,7 +112,7 @@ def test_unreadable_files_are_all_named(tmp_path):
     pair = CasePair("a", tmp_path / "prediction.nii.gz", tmp_path / "dense.nii.gz")
     pair.prediction.write_text("no image")
     pair.dense.write_text("no image")
-    prediction, dense = score_case(pair, CODING, "monai").problems
+    prediction, dense = score_case(pair, CODING, get_protocol("default")).problems
     assert str(pair.prediction) in prediction
     assert "cannot be read" in prediction
     assert str(pair.dense) in dense

@@ -1,0 +1,345 @@
+"""A benchmark's cells, one per row, fold and seed, and the commands that each of them consists of.
+
+A cell is trained by `nnUNetv2_train`, then predicts the test set by `nnUNetv2_predict`, then is scored by
+`attenscribble evaluate`. Nothing of the test set is touched before the training has ended, and none of its dense labels
+before the prediction has.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark_file import Benchmark, Row
+from nnunet_attenscribble.evaluation.benchmark_test_set import (
+    BenchmarkTestSet,
+    find_test_set,
+    link_images,
+    link_labels,
+    name_test_folders,
+)
+from nnunet_attenscribble.evaluation.budgets import Budget, resolve_budgets
+from nnunet_attenscribble.evaluation.runs import (
+    Model,
+    Step,
+    command_step,
+    is_whole,
+    nnunet_environment,
+    predict_step,
+    train_step,
+)
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE
+from nnunet_attenscribble.evaluation.workspace import Workspace
+from nnunet_attenscribble.plans import read_plans, resolve_configuration
+from nnunet_attenscribble.settings import KEY
+
+__all__ = ["Cell", "CellSteps", "Plan", "make_environment", "make_plan", "select_cells"]
+
+_TRAINERS, _AUGMENTATION = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row, trained on one fold, in one of its repetitions."""
+
+    row: Row
+    fold: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """`seed_0/fold_0/ROW`; also its place below the folders of cells."""
+        return f"seed_{self.seed}/fold_{self.fold}/{self.row.folder}"
+
+
+@dataclass(frozen=True)
+class CellSteps:
+    """The three commands of a cell."""
+
+    train: Step
+    predict: Step
+    evaluate: Step
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter((self.train, self.predict, self.evaluate))
+
+    def find_lacking(self) -> str | None:
+        """What is to be done first: `training`, `predictions`, `evaluation`, or None for a complete cell."""
+        if self.evaluate.is_done():
+            return None
+        if not self.train.is_done():
+            return "training"
+        return "evaluation" if self.predict.is_done() else "predictions"
+
+
+class Plan:
+    """A benchmark in its folders: everything that follows from the file and from the prepared data sets.
+
+    Attributes:
+        benchmark: what was asked for.
+        workspace: where.
+        cells: all of them, in the order in which they run: one repetition after the other, so that the first whole
+            table is there early.
+        tests: by fold.
+        budgets: by the row's name.
+        notes: what a reader of the results should know about rows that are not on a par.
+    """
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        workspace: Workspace,
+        tests: Mapping[str, BenchmarkTestSet],
+        budgets: Mapping[str, Budget],
+        notes: Sequence[str] = (),
+    ):
+        self.benchmark, self.workspace, self.tests = benchmark, workspace, dict(tests)
+        self.budgets, self.notes = dict(budgets), tuple(notes)
+        self.cells = [
+            Cell(row, fold, seed) for seed, fold, row in product(benchmark.seeds, benchmark.folds, benchmark.rows)
+        ]
+
+    def model(self, cell: Cell) -> Model:
+        """The training of a cell, as nnU-Net names it."""
+        return _model(self.benchmark, self.workspace, cell.row, cell.fold)
+
+    def folder(self, cell: Cell) -> Path:
+        """What belongs to a cell but its model: predictions, scores, logs."""
+        return self.workspace.work / "cells" / cell.name
+
+    def steps(self, cell: Cell) -> CellSteps:
+        """The commands of a cell. The training knows nothing of the test set, the prediction nothing of its labels."""
+        folder, model = self.folder(cell), self.model(cell)
+        results = self.workspace.results(cell.seed)
+        images, labels = name_test_folders(self.benchmark, self.workspace, cell.fold)
+        budget = self.budgets.get(cell.row.name)
+        predictions, device = folder / "predictions", self.benchmark.device
+
+        train = train_step(
+            f"{cell.name}: training",
+            model,
+            results,
+            folder / "logs" / "train.log",
+            epochs=budget and budget.epochs,
+            device=device,
+        )
+        predict = predict_step(
+            f"{cell.name}: prediction",
+            model,
+            results,
+            images,
+            predictions,
+            folder / "logs" / "predict.log",
+            device=device,
+            options=self.benchmark.predict,
+        )
+        evaluate = command_step(
+            f"{cell.name}: evaluation",
+            [
+                *("attenscribble", "evaluate", str(predictions), str(labels), "-o", str(folder), "--all-cases"),
+                *("--workers", str(self.benchmark.workers), *self.benchmark.evaluate),
+            ],
+            folder / "logs" / "evaluate.log",
+            [folder / SUMMARY_FILE],
+        )
+        final = model.folder(results) / "checkpoint_final.pth"
+
+        def begin_training() -> None:
+            if train.prepare is not None:
+                train.prepare()
+            _forget(predict.mark, evaluate.mark)
+
+        def begin_prediction() -> None:
+            _forget(evaluate.mark)
+            shutil.rmtree(predictions, ignore_errors=True)
+
+        return CellSteps(
+            # nnU-Net's own validation, which comes behind the final checkpoint, is on scribbles: nothing needs it.
+            replace(train, is_done=lambda: is_whole(final), prepare=begin_training),
+            replace(predict, prepare=begin_prediction),
+            evaluate,
+        )
+
+    def open_images(self, fold: str) -> None:
+        """Make the folder of test images; called when a cell has been trained.
+
+        Raises:
+            AttenScribbleError: the test set is not what it was when everything was checked.
+        """
+        if find_test_set(self.benchmark, self.workspace, fold) != self.tests[fold]:
+            raise AttenScribbleError(
+                f"the test set of fold {fold} changed while a model was trained (splits_final.json, or the folder of "
+                "images): its cases may have been trained with; call this again to have everything checked anew"
+            )
+        link_images(self.tests[fold])
+
+    def open_labels(self, fold: str) -> None:
+        """Make the folder of dense test labels; called when a cell has predicted."""
+        link_labels(self.tests[fold])
+
+    def check_model(self, cell: Cell) -> None:
+        """Refuse a model that was begun with another configuration than the one of that name now.
+
+        Raises:
+            AttenScribbleError: naming both.
+        """
+        model, results = self.model(cell), self.workspace.results(cell.seed)
+        before = model.folder(results).parent / "plans.json"
+        if not any(model.folder(results).glob("checkpoint_*.pth")) or not before.is_file():
+            return
+        now = read_plans(self.workspace.preprocessed / model.dataset / f"{model.plans}.json")
+        then = read_plans(before)
+        if model.configuration not in then["configurations"] or resolve_configuration(
+            then, model.configuration
+        ) != resolve_configuration(now, model.configuration):
+            raise AttenScribbleError(
+                f"{cell.name}: {before.parent} was trained with another configuration '{model.configuration}' than "
+                f"{model.plans}.json of {model.dataset} holds now: give the new one another name, or remove the model"
+            )
+
+
+def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[str, str]) -> Plan:
+    """Check everything that can be checked before the first training; takes seconds.
+
+    Args:
+        benchmark: what was asked for.
+        workspace: with the data sets converted, planned and preprocessed.
+        environment: of the commands, see `make_environment`.
+
+    Raises:
+        AttenScribbleError: no data sets or plans, unequal budgets, test cases that are trained with; every problem.
+    """
+    problems: list[str] = []
+    for name in (benchmark.scribble, benchmark.dense):
+        dataset = workspace.find_dataset(name)
+        file = workspace.preprocessed / dataset / f"{benchmark.plans}.json"
+        if not file.is_file():
+            problems.append(f"{file} is not there: plan the data set, or add the command to 'prepare'")
+    if problems:
+        raise AttenScribbleError(problems)
+    tests: dict[str, BenchmarkTestSet] = {}
+    for fold in benchmark.folds:
+        try:
+            tests[fold] = find_test_set(benchmark, workspace, fold)
+        except AttenScribbleError as error:
+            problems += error.problems
+    budgets: dict[str, Budget] = {}
+    notes: list[str] = []
+    try:
+        models = {row.name: _model(benchmark, workspace, row, benchmark.folds[0]) for row in benchmark.rows}
+        budgets = resolve_budgets(models, workspace.preprocessed, environment)
+        notes = _compare_budgets(benchmark, budgets) + _compare_configurations(benchmark, workspace)
+    except AttenScribbleError as error:
+        problems += error.problems
+    if problems:
+        raise AttenScribbleError(dict.fromkeys(problems))
+    return Plan(benchmark, workspace, tests, budgets, notes)
+
+
+def make_environment(benchmark: Benchmark, workspace: Workspace, trainers: Path, seed: int = 0) -> dict[str, str]:
+    """The environment of a repetition's commands.
+
+    Args:
+        benchmark: names threads and workers.
+        workspace: names the folders.
+        trainers: for nnUNet_extTrainer, in front of those that are in the environment already.
+        seed: of the repetition.
+    """
+    environment = nnunet_environment(
+        raw=workspace.raw,
+        preprocessed=workspace.preprocessed,
+        results=workspace.results(seed),
+        trainers=trainers,
+        workers=benchmark.workers,
+    )
+    own = os.environ.get(_TRAINERS, "").split(os.pathsep)
+    others = [path for path in own if path and Path(path) != trainers]
+    environment[_TRAINERS] = os.pathsep.join([str(trainers), *others])
+    augmentation = os.environ.get(_AUGMENTATION)  # as for nnU-Net itself, it goes before everything else
+    if augmentation is None and benchmark.augmentation_workers is not None:
+        augmentation = str(benchmark.augmentation_workers)
+    if augmentation is None and benchmark.device == "cpu":
+        augmentation = "1"
+    environment.pop(_AUGMENTATION, None)
+    if augmentation is not None:
+        environment[_AUGMENTATION] = augmentation
+    # Threads that wait for each other by spinning are slow wherever something else runs too.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if benchmark.threads is not None:
+        for variable in ("OMP", "MKL", "OPENBLAS"):
+            environment[f"{variable}_NUM_THREADS"] = str(benchmark.threads)
+        environment["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(benchmark.threads)
+        # nnU-Net sets torch's threads to multiprocessing.cpu_count(), which obeys this from Python 3.13 on.
+        environment["PYTHON_CPU_COUNT"] = str(benchmark.threads)
+    return environment
+
+
+def select_cells(cells: Sequence[Cell], text: str | None) -> list[Cell]:
+    """The cells whose name, or whose row's name, contains a text; a whole name means that cell alone.
+
+    Raises:
+        AttenScribbleError: there is none.
+    """
+    if text is None:
+        return list(cells)
+    exact = [cell for cell in cells if cell.name == text]
+    found = exact or [cell for cell in cells if text.lower() in cell.name or text.lower() in cell.row.name.lower()]
+    if not found:
+        names = "\n    ".join(cell.name for cell in cells)
+        raise AttenScribbleError(f"--only {text!r} is in the name of no cell; there are\n    {names}")
+    return found
+
+
+def _model(benchmark: Benchmark, workspace: Workspace, row: Row, fold: str) -> Model:
+    dataset = workspace.find_dataset(benchmark.dataset_of(row))
+    return Model(dataset, row.configuration, row.trainer, fold, benchmark.plans)
+
+
+def _compare_budgets(benchmark: Benchmark, budgets: Mapping[str, Budget]) -> list[str]:
+    reference = budgets[benchmark.reference]
+    unequal = [
+        f"the row '{name}' trains {budget.epochs} epochs of {budget.iterations} iterations, the reference "
+        f"'{benchmark.reference}' {reference.epochs} of {reference.iterations}"
+        for name, budget in budgets.items()
+        if budget.steps != reference.steps
+    ]
+    if unequal and not benchmark.unequal_budgets:
+        raise AttenScribbleError(
+            f"{text}: give them the same (num_epochs among the settings of a scribble trainer's configuration, a stock "
+            "trainer such as nnUNetTrainer_5epochs), or set 'unequal_budgets: true', which is told in the results"
+            for text in unequal
+        )
+    return [f"Unequal budgets: {text}." for text in unequal]
+
+
+def _compare_configurations(benchmark: Benchmark, workspace: Workspace) -> list[str]:
+    """Rows whose network or patches are not those of the reference; settings of the method are what rows are for."""
+
+    def resolve(row: Row) -> dict:
+        dataset = workspace.find_dataset(benchmark.dataset_of(row))
+        plans = read_plans(workspace.preprocessed / dataset / f"{benchmark.plans}.json")
+        resolved = resolve_configuration(plans, row.configuration)
+        return {key: value for key, value in resolved.items() if key not in (KEY, "inherits_from", "data_identifier")}
+
+    reference = resolve(next(row for row in benchmark.rows if row.name == benchmark.reference))
+    notes = []
+    for row in benchmark.rows:
+        own = resolve(row)
+        differing = sorted(key for key in {*own, *reference} if own.get(key) != reference.get(key))
+        if differing:
+            notes.append(
+                f"The row '{row.name}' ({row.configuration}) differs from the reference in more than supervision and "
+                f"method: {', '.join(differing)}."
+            )
+    return notes
+
+
+def _forget(*marks: Path | None) -> None:
+    for mark in marks:
+        if mark is not None:
+            mark.unlink(missing_ok=True)

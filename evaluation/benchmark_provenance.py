@@ -1,0 +1,110 @@
+"""What is written beside a benchmark's numbers: which training they are of, and what was selected on what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
+from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
+from nnunet_attenscribble.evaluation.provenance import find_commit
+from nnunet_attenscribble.evaluation.summary import Summary, read_summary, write_summary
+
+__all__ = ["complete_provenance", "describe_selection"]
+
+
+def describe_selection(benchmark: Benchmark) -> list[str]:
+    """What the test set is, and what was chosen by looking at which cases; one sentence or two each."""
+    own = benchmark.test_images is None
+    best = "checkpoint_best.pth" in benchmark.predict
+    test = (
+        "The test set are the validation patients of each fold. No row trains with them; nnU-Net computes its online "
+        "'pseudo Dice' on them while it trains, which changes nothing in the training and selects nothing that is used "
+        "here."
+        if own
+        else "The test set is a folder of its own; none of its cases is in the data that any row trains or validates "
+        "with."
+    )
+    checkpoint = (
+        "Predictions are those of checkpoint_best.pth, which nnU-Net selects by its pseudo Dice on the validation "
+        "patients of the fold: on scribbles for rows trained from scribbles, on dense labels for the others."
+        if best
+        else "Predictions are those of checkpoint_final.pth, the end of a training whose length was fixed before: no "
+        "checkpoint was selected on any case."
+    )
+    return [
+        test,
+        checkpoint,
+        "nnU-Net's plans (patch, spacing, network) follow from the images of the data set, validation patients among "
+        "them, and from no score. The benchmark cannot know on what the settings in the file were chosen by hand.",
+        "nnU-Net does not set random seeds: a seed here is the number of a repetition, whose training cannot be "
+        "repeated number by number.",
+    ]
+
+
+def complete_provenance(plan: Plan, cell: Cell, commands: Sequence[dict]) -> Summary:
+    """The summary of a complete cell, with the training that it is of added to its provenance; the cell's own file is
+    brought to the same state.
+
+    Args:
+        plan: of the benchmark.
+        cell: with a complete evaluation.
+        commands: the log of commands.
+    """
+    summary = read_summary(plan.folder(cell))
+    model = plan.model(cell)
+    folder = model.folder(plan.workspace.results(cell.seed))
+    training = _find_last(commands, cell, f"{cell.name}: training")
+    scoring = _find_last(commands, cell, f"{cell.name}: evaluation")
+    budget = plan.budgets.get(cell.row.name)
+    provenance = {
+        **summary.provenance,
+        "benchmark": plan.benchmark.name,
+        "cell": cell.name,
+        "row": cell.row.name,
+        "labels": cell.row.labels,
+        "dataset": model.dataset,
+        "trainer": model.trainer,
+        "configuration": model.configuration,
+        "plans": model.plans,
+        "fold": model.fold,
+        "seed": str(cell.seed),
+        "epochs": str(budget.epochs) if budget else None,
+        "iterations_per_epoch": str(budget.iterations) if budget else None,
+        "checkpoint": "checkpoint_best.pth"
+        if "checkpoint_best.pth" in plan.benchmark.predict
+        else "checkpoint_final.pth",
+        "splits_sha256": _hash(plan.workspace.preprocessed / model.dataset / "splits_final.json"),
+        "commit_training": training.get("commit"),
+        "commit": scoring.get("commit") or summary.provenance.get("commit") or find_commit(),
+    }
+    trained_by = training.get("versions", {})
+    versions = {
+        **summary.versions,
+        "nnunetv2": trained_by.get("nnunetv2", "unknown"),
+        "torch": trained_by.get("torch") or _read_torch_version(folder) or "unknown",
+    }
+    completed = replace(summary, provenance=provenance, versions=versions)
+    if dict(summary.provenance) != provenance or dict(summary.versions) != versions:
+        write_summary(completed, plan.folder(cell))
+    return completed
+
+
+def _find_last(commands: Sequence[dict], cell: Cell, step: str) -> dict:
+    found = [entry for entry in commands if entry.get("cell") == cell.name and entry.get("step") == step]
+    return found[-1] if found else {}
+
+
+def _hash(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def _read_torch_version(folder: Path) -> str | None:
+    """As nnU-Net noted it down when the training began."""
+    try:
+        return json.loads((folder / "debug.json").read_text(encoding="utf-8")).get("torch_version")
+    except (OSError, ValueError):
+        return None

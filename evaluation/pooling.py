@@ -1,0 +1,162 @@
+"""The results of one model's folds and random seeds as one, and what keeps results from being compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.metrics import METRICS, StructureScores
+from nnunet_attenscribble.evaluation.summary import Summary
+from nnunet_attenscribble.evaluation.tables import list_some
+
+__all__ = ["list_differences", "pool_runs"]
+
+
+def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
+    """The summaries of several folds and random seeds of one model as one.
+
+    Cases of different folds are put together. A case that several runs predicted is averaged over them: runs on the
+    same case are repeated measurements, only cases are independent. The first summary that holds a case belongs to run
+    1, the second to run 2, and so on; the result keeps them apart in `Summary.runs`.
+
+    Averages of a case: a structure that is absent in a run does not count there, and is absent if it is so in all; a
+    structure that any run missed (or made up) has an infinite distance, as in that run, and counts as missed
+    (spurious), so that no run's failure is averaged away.
+
+    Args:
+        name: of the model, for messages.
+        summaries: at least one.
+
+    Raises:
+        AttenScribbleError: they differ in structures, definitions or dense labels, the same results were given twice,
+            or some cases have more runs than others.
+    """
+    first, *others = summaries
+    problems = []
+    for other in others:
+        problems += list_differences(name, other, name, first, same_cases=False)
+    problems += _list_repetitions(name, summaries)
+    by_case: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        for case in summary.cases:
+            by_case.setdefault(case, []).append(summary)
+    most = max(len(holders) for holders in by_case.values())
+    fewer = [case for case, holders in by_case.items() if len(holders) < most]
+    if fewer and not problems:
+        problems.append(
+            f"{name} has {most} summaries of some cases and fewer of others ({list_some(fewer)}): give every fold of "
+            "every random seed, each once"
+        )
+    if problems:
+        raise AttenScribbleError(problems)
+    runs = tuple(_put_together(summaries, {case: by_case[case][run] for case in by_case}) for run in range(most))
+    if most == 1:
+        return runs[0]
+    averaged = {
+        case: {structure: _average([run.cases[case][structure] for run in runs]) for structure in first.names}
+        for case in by_case
+    }
+    return replace(
+        runs[0],
+        cases=averaged,
+        notes=tuple(dict.fromkeys(note for run in runs for note in run.notes)),
+        provenance=_list_provenance(summaries),
+        runs=runs,
+    )
+
+
+def list_differences(name: str, own: Summary, other_name: str, other: Summary, *, same_cases: bool = True) -> list[str]:
+    """What keeps two summaries from being compared, one sentence each.
+
+    Args:
+        name: of the first, for messages.
+        own: the first.
+        other_name: of the second.
+        other: the second.
+        same_cases: whether they must hold the same cases.
+    """
+    if own is other:
+        return []
+    both, again = f"{name} and {other_name}", "evaluate both in the same way"
+    problems = []
+    if own.hd95 != other.hd95 or own.protocol != other.protocol:
+        ways = " and ".join(f"--hd95 {summary.hd95}, protocol {summary.protocol}" for summary in (own, other))
+        problems.append(f"{both} were scored by different definitions ({ways}): {again}")
+    if set(own.structures) != set(other.structures):
+        labels = " and ".join(
+            ", ".join(f"{structure.name}={'+'.join(map(str, structure.values))}" for structure in summary.structures)
+            for summary in (own, other)
+        )
+        problems.append(f"{both} were scored on different labels ({labels}): {again}")
+    if problems:
+        return problems
+    if same_cases:
+        for here, there, one, two in ((own, other, name, other_name), (other, own, other_name, name)):
+            lacking = [case for case in here.cases if case not in there.cases]
+            if lacking:
+                problems.append(
+                    f"{len(lacking)} cases are in {one} but not in {two} ({list_some(lacking)}): "
+                    "predict and evaluate the same cases with both"
+                )
+    moved = [case for case in own.cases if case in other.cases and not _has_same_truth(case, own, other)]
+    if moved:
+        problems.append(
+            f"{both} were scored against different dense labels in {len(moved)} cases ({list_some(moved)}): {again}"
+        )
+    return problems
+
+
+def _has_same_truth(case: str, own: Summary, other: Summary) -> bool:
+    return (
+        own.shapes[case] == other.shapes[case]
+        and np.allclose(own.spacings[case], other.spacings[case], rtol=1e-3)
+        and all(own.cases[case][name].dense_voxels == other.cases[case][name].dense_voxels for name in own.names)
+    )
+
+
+def _list_repetitions(name: str, summaries: Sequence[Summary]) -> list[str]:
+    """Two trainings never predict every voxel alike: equal results are one run given twice."""
+    for position, summary in enumerate(summaries):
+        for other in summaries[:position]:
+            # repr, because NaN does not equal itself
+            if summary.cases.keys() & other.cases.keys() and repr(summary.cases) == repr(other.cases):
+                return [
+                    f"{name} has the same results twice, of the cases {list_some(list(summary.cases))}: give each "
+                    "fold of each random seed once"
+                ]
+    return []
+
+
+def _put_together(summaries: Sequence[Summary], holders: dict[str, Summary]) -> Summary:
+    used = [summary for summary in summaries if any(holder is summary for holder in holders.values())]
+    return replace(
+        used[0],
+        cases={case: holder.cases[case] for case, holder in holders.items()},
+        shapes={case: holder.shapes[case] for case, holder in holders.items()},
+        spacings={case: holder.spacings[case] for case, holder in holders.items()},
+        not_predicted=tuple(sorted(set().union(*(summary.not_predicted for summary in summaries)) - set(holders))),
+        notes=tuple(dict.fromkeys(note for summary in used for note in summary.notes)),
+        provenance=used[0].provenance if len(used) == 1 else _list_provenance(used),
+    )
+
+
+def _list_provenance(summaries: Sequence[Summary]) -> dict[str, str | None]:
+    keys = dict.fromkeys(key for summary in summaries for key in summary.provenance)
+    found = {key: dict.fromkeys(summary.provenance.get(key) for summary in summaries) for key in keys}
+    return {key: "; ".join(str(value) for value in values) for key, values in found.items()}
+
+
+def _average(scores: Sequence[StructureScores]) -> StructureScores:
+    """One structure of one case, averaged over runs."""
+    found = [entry.status for entry in scores]
+    status = next((name for name in ("missed", "spurious", "present") if name in found), "absent")
+    means = {}
+    for metric in METRICS:
+        values = np.array([getattr(entry, metric) for entry in scores])
+        known = values[~np.isnan(values)]
+        means[metric] = float(known.mean()) if known.size else float("nan")
+    voxels = round(float(np.mean([entry.prediction_voxels for entry in scores])))
+    return StructureScores(status, **means, prediction_voxels=voxels, dense_voxels=scores[0].dense_voxels)

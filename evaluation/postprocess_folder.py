@@ -1,0 +1,225 @@
+"""A folder of predictions, postprocessed by what the scribbles of the training cases show (see `postprocessing`)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.cases import list_cases
+from nnunet_attenscribble.evaluation.metrics import select_structure
+from nnunet_attenscribble.evaluation.postprocessing import (
+    AGREEMENT,
+    Decision,
+    StrokeEvidence,
+    apply_decisions,
+    choose_foreground,
+    decide,
+    join_strokes,
+)
+from nnunet_attenscribble.evaluation.scoring import read_label_image
+from nnunet_attenscribble.evaluation.structures import (
+    LabelCoding,
+    find_dataset_json,
+    list_model_folders,
+    read_label_coding,
+)
+from nnunet_attenscribble.evaluation.summary import encode_numbers
+from nnunet_attenscribble.evaluation.tables import list_some
+
+__all__ = ["POSTPROCESSING_FILE", "Postprocessed", "postprocess_folder"]
+
+POSTPROCESSING_FILE = "attenscribble_postprocessing.json"
+_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/postprocessing", 1
+
+Item = TypeVar("Item")
+Progress = Callable[[Sequence[Item], str], Iterable[Item]]
+
+
+@dataclass(frozen=True)
+class Postprocessed:
+    """What was decided and done.
+
+    Attributes:
+        decisions: in the order in which they were applied.
+        evidence: by training case and class.
+        left_out: cases with scribbles that were not looked at, because they are among the predictions.
+        removed: voxels by case and by the decision that removed them.
+    """
+
+    decisions: tuple[Decision, ...]
+    evidence: tuple[StrokeEvidence, ...]
+    left_out: tuple[str, ...]
+    removed: dict[str, dict[str, int]]
+
+
+def postprocess_folder(
+    predictions: Path,
+    scribbles: Path,
+    output: Path,
+    *,
+    dataset_json: Path | None = None,
+    foreground: bool = False,
+    per_class: bool = True,
+    agreement: float = AGREEMENT,
+    progress: Progress | None = None,
+) -> Postprocessed:
+    """Postprocess every prediction of a folder into a new folder, which appears whole or not at all.
+
+    It holds the predictions, the model's dataset.json and plans.json where they were found, so that it can be
+    evaluated like the old one, and `POSTPROCESSING_FILE` with the decisions and their evidence.
+
+    Args:
+        predictions: output of `nnUNetv2_predict`, or `fold_X/validation`.
+        scribbles: `labelsTr` of the scribble dataset. Cases that are among the predictions are not looked at: what is
+            decided rests on training cases alone.
+        output: folder to write; must not exist, or be empty.
+        dataset_json: of the scribble dataset, with its `ignore`; searched for if None.
+        foreground: first keep the largest component of all classes together.
+        per_class: decide for each class by the scribbles.
+        agreement: see `postprocessing.decide`.
+        progress: called with a list and a word about it, to iterate over.
+
+    Raises:
+        AttenScribbleError: something keeps the rule from being found or applied; all problems at once.
+    """
+    problems = [
+        f"{what} {folder} is not a folder: give {hint}"
+        for folder, what, hint in (
+            (predictions, "predictions", "the output of nnUNetv2_predict"),
+            (scribbles, "scribbles", "labelsTr of the scribble dataset"),
+        )
+        if not folder.is_dir()
+    ]
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        problems.append(f"{output} is there already: give a new folder with --output")
+    if problems:
+        raise AttenScribbleError(problems)
+    coding = _read_coding(predictions, scribbles, dataset_json)
+    predicted = {case: files[0] for case, files in list_cases(predictions, (coding.file_ending,)).items()}
+    drawn = {case: files[0] for case, files in list_cases(scribbles, (coding.file_ending,)).items()}
+    left_out = tuple(case for case in drawn if case in predicted) if per_class else ()
+    training = {case: file for case, file in drawn.items() if case not in predicted}
+    if not predicted:
+        problems.append(f"no predictions found: {predictions} has no file that ends in {coding.file_ending}")
+    if per_class and not training:
+        problems.append(
+            f"no scribbles of training cases in {scribbles}: every case there is among the predictions, and the rule "
+            "must not rest on cases it is applied to"
+        )
+    if problems:
+        raise AttenScribbleError(problems)
+
+    pass_on: Progress = progress or (lambda items, word: items)
+    evidence: list[StrokeEvidence] = []
+    for case, file in pass_on(list(training.items()), "Reading scribbles") if per_class else ():
+        try:
+            evidence += _look_at(case, file, coding)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise AttenScribbleError(problems)
+    decisions = [choose_foreground(coding.structures)] if foreground else []
+    decisions += decide(evidence, coding.structures, agreement=agreement) if per_class else []
+    result = Postprocessed(tuple(decisions), tuple(evidence), left_out, {})
+
+    if output.is_dir():
+        output.rmdir()
+    parent, key = output.absolute().parent, f"postprocess-{output.name}"
+    if parent.is_dir():
+        finish_interrupted(parent, key)
+    with staged_folders(parent, [output.name], key) as hidden:
+        for case, file in pass_on(list(predicted.items()), "Removing components"):
+            try:
+                result.removed[case] = _write_case(file, hidden / output.name / file.name, decisions)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise AttenScribbleError(problems)
+        _copy_model_files(predictions, hidden / output.name)
+        text = json.dumps(_to_json(result, agreement if per_class else None), indent=2, allow_nan=False)
+        (hidden / output.name / POSTPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
+    return result
+
+
+def _read_coding(predictions: Path, scribbles: Path, given: Path | None) -> LabelCoding:
+    if given is not None:
+        file = given / "dataset.json" if given.is_dir() else given
+        coding = read_label_coding(file)
+    else:
+        # The scribbles' own file first: that of a model trained on dense labels knows no `ignore`.
+        beside = scribbles.resolve().parent / "dataset.json"
+        file = beside if beside.is_file() else find_dataset_json(predictions, scribbles)
+        coding = read_label_coding(file)
+    if coding.ignore is None:
+        raise AttenScribbleError(
+            f"{file} has no label `ignore`: its labels are dense, and this rule must not see dense labels; give "
+            "labelsTr of the scribble dataset, or its dataset.json with --dataset-json"
+        )
+    return coding
+
+
+def _look_at(case: str, file: Path, coding: LabelCoding) -> Iterator[StrokeEvidence]:
+    image = read_label_image(file)
+    strange = sorted(set(np.unique(image.labels).tolist()) - coding.allowed - {coding.ignore})
+    if strange:
+        raise ValueError(
+            f"scribble {file} holds {list_some(list(map(str, strange)))}, which dataset.json does not know"
+        )
+    if not (image.labels == coding.ignore).any():
+        raise ValueError(f"{file} has no unlabelled voxel: it is a dense label, which this rule must not see")
+    annotated = (image.labels != coding.ignore).reshape(len(image.labels), -1).any(axis=1)
+    for structure in coding.structures:
+        strokes = select_structure(image.labels, structure.values)
+        pieces, objects, largest = join_strokes(strokes, annotated, image.spacing)
+        yield StrokeEvidence(case, structure.name, pieces, objects, int(np.count_nonzero(strokes)), largest)
+
+
+def _write_case(file: Path, target: Path, decisions: Sequence[Decision]) -> dict[str, int]:
+    import SimpleITK as sitk
+
+    image = read_label_image(file)
+    labels, removed = apply_decisions(image.labels, decisions)
+    if not any(removed.values()):
+        shutil.copyfile(file, target)
+        return removed
+    source = sitk.ReadImage(str(file))
+    written = sitk.Cast(sitk.GetImageFromArray(labels), source.GetPixelID())
+    written.CopyInformation(source)
+    sitk.WriteImage(written, str(target), useCompression=True)
+    return removed
+
+
+def _copy_model_files(predictions: Path, folder: Path) -> None:
+    for name in ("dataset.json", "plans.json"):
+        for place in list_model_folders(predictions):
+            if (place / name).is_file():
+                shutil.copyfile(place / name, folder / name)
+                break
+
+
+def _to_json(result: Postprocessed, agreement: float | None) -> dict[str, object]:
+    return encode_numbers(
+        {
+            "schema": _SCHEMA,
+            "schema_version": _SCHEMA_VERSION,
+            "rule": "Strokes of a class are joined, in a slice and between slices that follow each other, where their "
+            "in-plane distance is at most the distance between the slices (at least two pixels). Where the largest "
+            "object holds at least the share `agreement` of the strokes, averaged over the training cases, only the "
+            "largest component of the class is kept. No dense label and no score was used.",
+            "agreement": agreement,
+            "removal": "nnunetv2.postprocessing.remove_connected_components."
+            "remove_all_but_largest_component_from_segmentation",
+            "decisions": [asdict(decision) for decision in result.decisions],
+            "not_looked_at": list(result.left_out),
+            "evidence": [asdict(entry) for entry in result.evidence],
+            "removed_voxels": result.removed,
+        }
+    )

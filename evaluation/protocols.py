@@ -1,0 +1,242 @@
+"""How a prediction is scored: this package's own definitions, and those by which published tables were made.
+
+A protocol says what is scored (whole volumes or single slices), which distances are computed in which unit, and what an
+organ is worth that is missed, spurious or absent. Numbers of different protocols are never compared with each other.
+Described, not copied: each protocol names the public script whose behaviour it follows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from nnunet_attenscribble.evaluation.metrics import DISTANCES, METRICS, StructureScores, compute_scores
+
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "find_volume",
+    "get_protocol",
+    "name_metric",
+    "name_slice",
+    "score_structure",
+]
+
+_NAN, _INF = float("nan"), float("inf")
+_SLICE = re.compile(r"(.+)_slice\d+")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A set of definitions.
+
+    Attributes:
+        name: as given to `--protocol`.
+        origin: whose definitions these are.
+        unit: what one row of scores is about, `volume` or `slice` (of a volume, along its first axis).
+        hd95: a key of `metrics.HD95_DEFINITIONS`; None: not part of the protocol.
+        surface: a key of `metrics.SURFACE_DEFINITIONS` for the average surface distance; None: not part of it.
+        distance_unit: `mm`, or `voxels` where the spacing is ignored.
+        missed: overlap (Dice, IoU) and distance of an organ that is in the truth only.
+        spurious: of one that is in the prediction only.
+        absent: of one that is in neither.
+        drops_full_masks: distances are NaN too where a mask fills the whole slice.
+        tested: metrics that a missed organ cannot improve, so that a paired test on them is meaningful.
+        rules: the definitions in words, written into every result.
+    """
+
+    name: str
+    origin: str
+    unit: str = "volume"
+    hd95: str | None = "monai"
+    surface: str | None = "symmetric"
+    distance_unit: str = "mm"
+    missed: tuple[float, float] = (0.0, _INF)
+    spurious: tuple[float, float] = (0.0, _INF)
+    absent: tuple[float, float] = (_NAN, _NAN)
+    drops_full_masks: bool = False
+    tested: tuple[str, ...] = ("dice", "iou", "hd95_mm", "assd_mm")
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+
+_SURFACE_RULE = (
+    "A surface voxel is in the mask and has a face neighbour outside it or lies at the image's border. "
+    "ASSD is the mean distance over both directions pooled. An image axis of length one is dropped."
+)
+_VOLUME_RULE = "Predicted minus true volume; NaN for images of two axes."
+_FOREGROUND_RULE = (
+    "The unweighted mean of the structures' means; its standard deviation is over cases, of each case's mean over its "
+    "structures."
+)
+_NOT_TESTED = (
+    "Distances are not tested for significance in this protocol, because a missed organ would count in favour of the "
+    "model that misses it; use the default protocol for that."
+)
+
+_DEFAULT = Protocol(
+    name="default",
+    origin="nnunet-attenscribble",
+    rules={
+        "absent": "An organ that is neither in the dense label nor in the prediction is NaN (null, 'absent') in "
+        "every metric and enters no mean.",
+        "missed": "An organ that is in the dense label only has Dice and IoU 0, which enter the mean, and infinite "
+        "HD95 and ASSD; the case is counted under 'missed'.",
+        "spurious": "An organ that is in the prediction only is scored in the same way and counted under 'spurious'.",
+        "mean": "Mean and standard deviation (n - 1) are over the n finite values; 'infinite' tells how many are "
+        "not in them. Nothing is clipped or replaced: read a mean distance together with missed and spurious.",
+        "median": "The median is over finite and infinite values, so a missed organ counts as the worst distance "
+        "there is.",
+        "foreground_mean": _FOREGROUND_RULE,
+        "surface": _SURFACE_RULE,
+        "volume_difference": _VOLUME_RULE,
+    },
+)
+
+_NNUNET = Protocol(
+    name="nnunet",
+    origin="nnU-Net v2, nnunetv2.evaluation.evaluate_predictions",
+    hd95=None,
+    surface=None,
+    missed=(0.0, _NAN),
+    spurious=(0.0, _NAN),
+    tested=("dice", "iou"),
+    rules={
+        "absent": "An organ that is neither in the dense label nor in the prediction has no Dice and no IoU (NaN) "
+        "and enters no mean.",
+        "missed": "An organ that is in the dense label only has Dice and IoU 0.",
+        "spurious": "An organ that is in the prediction only has Dice and IoU 0.",
+        "mean": "Per label over the cases in which it is defined; volumes as they are stored.",
+        "foreground_mean": "The unweighted mean of the labels' means. nnU-Net's own becomes NaN where a label is "
+        "in no case at all; here it is the mean of the others.",
+        "distances": "nnU-Net computes no surface distance: HD95 and ASSD are NaN.",
+        "volume_difference": f"Not part of nnU-Net's evaluation, given in addition. {_VOLUME_RULE}",
+    },
+)
+
+_WSL4MIS = Protocol(
+    name="acdc-wsl4mis",
+    origin="WSL4MIS (Luo et al., MICCAI 2022), test_2D_fully_sps.py for the metrics, val_2D.py for empty predictions",
+    hd95="union",
+    surface="directed",
+    missed=(0.0, 0.0),
+    spurious=(0.0, _NAN),
+    absent=(0.0, 0.0),
+    tested=("dice", "iou"),
+    rules={
+        "unit": "Whole volumes in their own grid and spacing, each label for itself; distances in millimetres.",
+        "missed": "An organ that is not predicted has Dice 0 and HD95 0 and ASD 0, and all three enter the mean: a "
+        "missed organ improves the mean distance. (val_2D.py; the test scripts stop with an error instead.)",
+        "absent": "The same: an empty prediction has Dice 0, HD95 0 and ASD 0 whatever the truth.",
+        "spurious": "An organ that is in the prediction only makes the scripts stop with an error; here Dice is 0 "
+        "and the distances are NaN, which enter no mean.",
+        "mean": "Over all volumes of a fold, then over the three labels; the published table averages five folds.",
+        "foreground_mean": _FOREGROUND_RULE,
+        "surface": "Surface voxels as in MedPy: in the mask with a face neighbour outside it or at the border. The "
+        "column ASSD holds MedPy's ASD, the mean distance from the predicted surface to the true one, one way.",
+        "beyond": f"IoU and volume difference are given in addition. {_VOLUME_RULE}",
+        "tests": _NOT_TESTED,
+    },
+)
+
+_WSL4MIS_VOXELS = replace(
+    _WSL4MIS,
+    name="acdc-wsl4mis-voxels",
+    origin="WSL4MIS, test_2D_fully.py, the test command of its README; val_2D.py for empty predictions",
+    distance_unit="voxels",
+    rules={
+        **_WSL4MIS.rules,
+        "unit": "Whole volumes in their own grid, each label for itself. The spacing is ignored: distances are in "
+        "voxels, and a step between slices 10 mm apart counts as much as one of 1.5 mm within them.",
+    },
+)
+
+_PACINGPSEUDO = Protocol(
+    name="chaos-pacingpseudo",
+    origin="PacingPseudo (Yang et al., 2022), inference.py",
+    unit="slice",
+    hd95="union",
+    surface=None,
+    missed=(0.0, _NAN),
+    spurious=(0.0, _NAN),
+    drops_full_masks=True,
+    tested=("dice", "iou"),
+    rules={
+        "unit": "Every slice of a volume for itself, with its in-plane spacing; distances in millimetres.",
+        "absent": "An organ that is in neither mask of a slice is NaN there and enters no mean.",
+        "missed": "An organ that is in one mask of a slice only has Dice 0 and no HD95: a slice in which it is "
+        "missed, or made up, enters the mean of Dice and not that of HD95.",
+        "spurious": "The same.",
+        "full": "HD95 is NaN too where a mask fills the whole slice.",
+        "mean": "Over all slices of all volumes together, so that volumes of many slices weigh more; then over the "
+        "labels. The published table averages five folds: pool folds by the mean of their results to match it.",
+        "foreground_mean": _FOREGROUND_RULE,
+        "surface": "Surface voxels as in MedPy. The protocol has no average surface distance: ASSD is NaN.",
+        "grid": "The script scores images resampled to 1.62 x 1.62 mm and cropped or padded to 256 x 256. Nothing "
+        "is resampled here: predictions and dense labels are scored on the grid they are stored on.",
+        "beyond": f"IoU is given in addition. {_VOLUME_RULE}",
+        "tests": _NOT_TESTED,
+    },
+)
+
+PROTOCOLS = {entry.name: entry for entry in (_DEFAULT, _NNUNET, _WSL4MIS, _WSL4MIS_VOXELS, _PACINGPSEUDO)}
+
+
+def get_protocol(name: str, hd95: str | None = None) -> Protocol:
+    """A protocol by its name; with `hd95`, the default one with another definition of HD95.
+
+    Raises:
+        ValueError: an unknown name, or a definition of HD95 together with a protocol that has its own.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol is {name!r}; it must be one of {', '.join(PROTOCOLS)}")
+    protocol = PROTOCOLS[name]
+    if hd95 is None or hd95 == protocol.hd95:
+        return protocol
+    if name != _DEFAULT.name:
+        raise ValueError(f"protocol {name} says what HD95 is, and it is not {hd95!r}: leave out one of the two")
+    return replace(protocol, hd95=hd95)
+
+
+def score_structure(
+    prediction: np.ndarray, dense: np.ndarray, spacing: tuple[float, ...], protocol: Protocol
+) -> StructureScores:
+    """Score one structure by a protocol; arguments as `metrics.compute_scores`."""
+    scores = compute_scores(
+        prediction,
+        dense,
+        spacing,
+        hd95=protocol.hd95,
+        surface=protocol.surface,
+        in_voxels=protocol.distance_unit == "voxels",
+    )
+    if scores.status == "present":
+        if protocol.drops_full_masks and (prediction.all() or dense.all()):
+            return replace(scores, **dict.fromkeys(DISTANCES, _NAN))
+        return scores
+    overlap, distance = getattr(protocol, scores.status)
+    computed = {"hd95_mm": protocol.hd95 is not None, "assd_mm": protocol.surface is not None}
+    return replace(
+        scores, dice=overlap, iou=overlap, **{name: distance if computed[name] else _NAN for name in DISTANCES}
+    )
+
+
+def name_metric(metric: str, protocol: str) -> str:
+    """The name of a metric in result files: `hd95_mm` is `hd95_voxels` where a protocol ignores the spacing."""
+    assert metric in METRICS
+    if metric not in DISTANCES:
+        return metric
+    return metric.removesuffix("_mm") + "_" + PROTOCOLS[protocol].distance_unit
+
+
+def name_slice(case: str, position: int) -> str:
+    """The identifier of one slice of a case."""
+    return f"{case}_slice{position:03d}"
+
+
+def find_volume(case: str) -> str:
+    """The case that `name_slice` was given."""
+    match = _SLICE.fullmatch(case)
+    return match[1] if match else case

@@ -1,0 +1,274 @@
+"""`attenscribble benchmark`: every row, fold and repetition of an experiment, here or on a cluster."""
+
+from __future__ import annotations
+
+import shlex
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.errors import AttenScribbleError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
+    from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
+    from nnunet_attenscribble.evaluation.benchmark_run import Outcome
+    from nnunet_attenscribble.evaluation.collect import Collected
+    from nnunet_attenscribble.evaluation.runs import Step
+    from nnunet_attenscribble.evaluation.workspace import Workspace
+
+
+class _RunByDefault(TyperGroup):
+    """`benchmark FILE` is `benchmark run FILE`."""
+
+    def parse_args(self, ctx, args):
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+class Executor(str, Enum):
+    """Where cells run."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+
+
+benchmark = typer.Typer(
+    cls=_RunByDefault,
+    help="Run every row, fold and repetition of a benchmark file, and gather the results.\n\n"
+    "Example:  attenscribble benchmark examples/acdc_cpu.yaml --work acdc_cpu",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.add_typer(benchmark, name="benchmark")
+
+_FILE = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The benchmark, in YAML: see examples/ and docs/benchmark.md.")
+]
+_WORK = Annotated[
+    Path | None,
+    typer.Option("--work", "-w", metavar="DIR", help="Holds all that is made; by default named after FILE."),
+]
+_RAW = Annotated[Path | None, typer.Option(metavar="DIR", help="In place of $nnUNet_raw.")]
+_PREPROCESSED = Annotated[Path | None, typer.Option(metavar="DIR", help="In place of $nnUNet_preprocessed.")]
+
+
+@benchmark.command()
+def run(
+    file: _FILE,
+    work: _WORK = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only the cells whose name contains this; repeat a whole name for one."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run none.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only prepare the data sets, and check everything.")
+    ] = False,
+    executor: Annotated[
+        Executor, typer.Option(help="slurm: submit the missing cells as one job array.")
+    ] = Executor.LOCAL,
+    prefix: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="Put before every command, such as 'taskset -c 0'.")
+    ] = None,
+    raw: _RAW = None,
+    preprocessed: _PREPROCESSED = None,
+) -> None:
+    """Run what is missing; what is done is never done twice, and the same command continues after an interruption.
+
+    Every cell (a row on a fold, in one of its repetitions) is nnUNetv2_train, nnUNetv2_predict and attenscribble
+    evaluate. At the end the results are collected and compared. A failed cell does not stop the others.
+
+    Example:  attenscribble benchmark examples/acdc_cpu.yaml --work acdc_cpu --only seed_0
+    """
+    from rich.console import Console
+
+    from nnunet_attenscribble.evaluation.benchmark import select_cells
+    from nnunet_attenscribble.evaluation.benchmark_run import list_preparations, run_cells, run_preparations
+
+    options, workspace = _open(file, work, raw, preprocessed, write=not dry_run)
+    words = tuple(shlex.split(prefix)) if prefix is not None else options.prefix
+    if dry_run:
+        _print_commands(options, workspace, only, words)
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        preparations = list_preparations(options, workspace)
+        if executor is Executor.SLURM and not prepare:
+            _refuse_unprepared(preparations, file, workspace)
+        run_preparations(preparations, workspace, _environments(options, workspace)[options.seeds[0]], console, words)
+        plan = _check(options, workspace)
+        cells = select_cells(plan.cells, only)
+        for note in plan.notes:
+            console.print(f"note: {note}", markup=False)
+        if prepare:
+            console.print(f"Everything is prepared for {len(cells)} cells in {workspace.work}", markup=False)
+            return
+        if executor is Executor.SLURM:
+            _submit(plan, cells, file, console)
+            return
+        outcome = run_cells(plan, cells, _environments(options, workspace), console, words)
+    except KeyboardInterrupt:
+        console.print("\nStopped. The same command continues from here.")
+        raise typer.Exit(130) from None
+    _conclude(plan, outcome, console, whole=only is None)
+
+
+@benchmark.command("collect")
+def collect_command(
+    file: _FILE,
+    work: _WORK = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="By default, `collected` in --work.")
+    ] = None,
+    raw: _RAW = None,
+    preprocessed: _PREPROCESSED = None,
+) -> None:
+    """Gather the results that are there in one folder, compare the rows, and list the cells that are missing.
+
+    Example:  attenscribble benchmark collect examples/acdc_cpu.yaml --work acdc_cpu
+    """
+    from rich.console import Console
+
+    from nnunet_attenscribble.evaluation.collect import collect
+
+    options, workspace = _open(file, work, raw, preprocessed, write=False)
+    collected = collect(_check(options, workspace), output or workspace.work / "collected")
+    _print_collected(collected, Console(highlight=False, soft_wrap=True))
+
+
+def _open(
+    file: Path, work: Path | None, raw: Path | None, preprocessed: Path | None, *, write: bool
+) -> tuple[Benchmark, Workspace]:
+    from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
+    from nnunet_attenscribble.evaluation.workspace import open_workspace
+
+    options = read_benchmark(file)
+    return options, open_workspace(work or Path(file.stem), raw=raw, preprocessed=preprocessed, write=write)
+
+
+def _environments(options: Benchmark, workspace: Workspace) -> dict[int, dict[str, str]]:
+    from nnunet_attenscribble.cli.trainers import trainers_folder
+    from nnunet_attenscribble.evaluation.benchmark import make_environment
+
+    return {seed: make_environment(options, workspace, trainers_folder(), seed) for seed in options.seeds}
+
+
+def _check(options: Benchmark, workspace: Workspace) -> Plan:
+    from nnunet_attenscribble.evaluation.benchmark import make_plan
+
+    return make_plan(options, workspace, _environments(options, workspace)[options.seeds[0]])
+
+
+def _print_commands(options: Benchmark, workspace: Workspace, only: str | None, prefix: tuple[str, ...]) -> None:
+    """All commands as a script of the shell, those that are done as comments."""
+    from nnunet_attenscribble.evaluation.benchmark import Plan, select_cells
+    from nnunet_attenscribble.evaluation.benchmark_run import list_preparations
+
+    plan = Plan(options, workspace, {}, {})
+    cells = select_cells(plan.cells, only)
+    environments = _environments(options, workspace)
+    exported = _print_exports(environments[options.seeds[0]], {})
+    for step in list_preparations(options, workspace, check=False):
+        _print_step(step, prefix)
+    for seed in options.seeds:
+        own = [cell for cell in cells if cell.seed == seed]
+        if own:
+            typer.echo(f"\n# repetition {seed}")
+            exported = _print_exports(environments[seed], exported)
+        for cell in own:
+            for step in plan.steps(cell):
+                _print_step(step, prefix)
+    typer.echo("\n# at the end, with whatever is complete by then")
+    typer.echo(shlex.join(_compare_command(plan)))
+
+
+def _print_exports(environment: dict[str, str], before: dict[str, str]) -> dict[str, str]:
+    names = ("nnUNet_", "OMP_", "MKL_", "OPENBLAS_", "ITK_", "PYTHON_CPU_COUNT")
+    own = {name: value for name, value in environment.items() if name.startswith(names)}
+    for name, value in own.items():
+        if before.get(name) != value:
+            typer.echo(f"export {name}={shlex.quote(value)}")
+    return own
+
+
+def _print_step(step: Step, prefix: tuple[str, ...]) -> None:
+    # Variables in commands of `prepare` are for the shell to replace, so nothing with a $ is quoted.
+    words = [word if "$" in word else shlex.quote(word) for word in (*prefix, *step.command)]
+    typer.echo(f"{'# is done: ' if step.is_done() else ''}{' '.join(words)}")
+
+
+def _compare_command(plan: Plan) -> list[str]:
+    from nnunet_attenscribble.evaluation.collect import list_compared
+
+    reference, models = [], []
+    for name, cells in list_compared(plan, plan.cells).items():
+        own = [f"{name}={plan.folder(cell)}" for cell in cells]
+        if name == plan.benchmark.reference:
+            reference = [word for folder in own for word in ("--reference", folder)]
+        else:
+            models += own
+    subject = ["--subject", plan.benchmark.subject] if plan.benchmark.subject else []
+    return ["attenscribble", "compare", *models, *reference, *subject]
+
+
+def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspace) -> None:
+    lacking = [step.name for step in preparations if not step.is_done()]
+    if lacking:
+        raise AttenScribbleError(
+            f"not everything is prepared ({', '.join(lacking)}), which no job of an array should do: run "
+            f"`attenscribble benchmark {file} --work {workspace.work} --prepare` first, where there are processors"
+        )
+
+
+def _submit(plan: Plan, cells: list[Cell], file: Path, console: Console) -> None:
+    from nnunet_attenscribble.evaluation.slurm import submit, write_array
+
+    missing = [cell for cell in cells if plan.steps(cell).find_lacking() is not None]
+    if not missing:
+        console.print("Every cell is complete: nothing was submitted.")
+        return
+    script = write_array(plan, missing, file)
+    console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
+    console.print(f"{submit(script)}: {len(missing)} of {len(plan.cells)} cells", markup=False)
+    console.print(
+        f"When the jobs have ended: attenscribble benchmark collect {file} --work {plan.workspace.work}", markup=False
+    )
+
+
+def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) -> None:
+    """Collect where it makes sense, and tell what failed; exit code 1 if anything did."""
+    from nnunet_attenscribble.evaluation.collect import collect
+
+    complete = all(plan.steps(cell).find_lacking() is None for cell in plan.cells)
+    # Of several processes that run parts, the one that ends last collects.
+    if complete or (whole and not outcome.busy):
+        _print_collected(collect(plan, plan.workspace.work / "collected"), console)
+    told = [f"{len(outcome.done)} cells are complete"]
+    told += [f"{len(outcome.busy)} are being run by another process"] if outcome.busy else []
+    told += [f"{len(outcome.failed)} failed"] if outcome.failed else []
+    console.print(f"\n{', '.join(told)}. Commands and exit codes: {plan.workspace.commands}", markup=False)
+    for name, problems in outcome.failed.items():
+        for problem in problems:
+            typer.echo(f"error: {name}: {problem.removeprefix(f'{name}: ')}", err=True)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _print_collected(collected: Collected, console: Console) -> None:
+    if collected.comparison is not None:
+        console.print()
+        # The means and the Dice of every structure; distances and tests are in the file.
+        typer.echo("\n#### ".join(collected.comparison.split("\n#### ")[:2]).rstrip())
+    for note in collected.notes:
+        typer.echo(f"note: {note}")
+    for cell, lack in collected.missing.items():
+        typer.echo(f"missing: {cell} ({lack})")
+    typer.echo(f"Collected in {collected.folder}")

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+
+import pytest
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.nnunet_log import read_training_log, write_training_log
+from nnunet_attenscribble.evaluation.provenance import append_command, find_commit, read_commands
+from nnunet_attenscribble.evaluation.runs import Execution, Step
+from nnunet_attenscribble.evaluation.summary import read_summary
+from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, Toy
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Toy:
+    return Toy(tmp_path, monkeypatch)
+
+
+def read_json(file):
+    return json.loads(file.read_text())
+
+
+def test_everything_is_in_one_folder(toy):
+    toy.call()
+    folder = toy.work / "collected"
+    content = read_json(folder / "collected.json")
+    assert (folder / "missing.txt").read_text() == ""
+    assert [cell["state"] for cell in content["cells"]] == ["done"] * 3
+    for cell in content["cells"]:
+        own = folder / cell["folder"]
+        assert sorted(file.name for file in own.iterdir()) == [
+            *("attenscribble_metrics.csv", "attenscribble_summary.json", "loss_terms.csv", "model", "predictions"),
+            "training_log.csv",
+        ]
+        assert sorted(file.name for file in (own / "predictions").iterdir()) == ["c.nii.gz", "d.nii.gz"]
+        assert (own / "model" / "checkpoint_final.pth").is_file()
+    assert content["datasets"] == {"scribble": SCRIBBLE, "dense": DENSE}
+    assert content["rows"][2]["settings"] == {"crf_weight": 0.5}
+    assert content["rows"][2]["budget"] == {"epochs": 5, "iterations": 250, "batch_size": 2}
+    test = content["test"]["folds"]["0"]
+    assert test["cases"] == ["c", "d"]
+    assert sorted(os.listdir(folder / test["labels"])) == ["c.nii.gz", "d.nii.gz"]
+    assert content["scribbles"] == {
+        "folder": str(toy.raw / SCRIBBLE / "labelsTr"),
+        "file_ending": ".nii.gz",
+        "ignore": 2,
+    }
+
+
+def test_every_result_tells_which_training_it_is_of(toy):
+    toy.write(seeds=[4])
+    toy.call()
+    places = [toy.work / "cells" / "seed_4" / "fold_0" / "crf", toy.work / "collected" / "rows" / "crf" / "seed_4"]
+    for place in places:
+        summary = read_summary(place)
+        told = {
+            "seed": "4",
+            "fold": "0",
+            "row": "CRF",
+            "labels": "scribble",
+            "trainer": "nnUNetTrainerMaskedCRF",
+            "configuration": "2d_crf",
+            "epochs": "5",
+            "checkpoint": "checkpoint_final.pth",
+            "plans_sha256": "abc",
+            "commit": find_commit(),
+            "commit_training": find_commit(),
+        }
+        assert {key: summary.provenance[key] for key in told} == told
+        assert len(summary.provenance["splits_sha256"]) == 64
+        assert {"nnunetv2", "torch", "nnunet-attenscribble"} <= summary.versions.keys()
+
+
+def test_what_was_trained_before_the_benchmark_has_the_version_that_nnunet_noted(toy):
+    toy.call("--only", "crf")
+    (toy.work / "commands.jsonl").unlink()
+    toy.call("collect")
+    summary = read_summary(toy.work / "collected" / "cells" / "seed_0" / "fold_0" / "crf")
+    assert summary.versions["torch"] == "9.9"
+    assert summary.versions["nnunetv2"] == "unknown"
+    assert summary.provenance["commit_training"] is None
+
+
+def test_selection_is_told_where_the_numbers_are(toy):
+    toy.call()
+    content = read_json(toy.work / "collected" / "collected.json")
+    table = (toy.work / "collected" / "comparison.md").read_text()
+    assert "The test set are the validation patients of each fold" in content["selection"][0]
+    assert "no checkpoint was selected" in content["selection"][1]
+    assert all(sentence in table for sentence in content["selection"])
+
+
+def test_missing_cells_are_listed_with_what_they_lack(toy, monkeypatch):
+    toy.write(seeds=[0, 1])
+    monkeypatch.setenv("FAKE_FAIL", "nnUNetTrainerPartialCE")
+    toy.call("--only", "seed_0", code=1)
+    told = toy.call("collect")
+    folder = toy.work / "collected"
+    assert (folder / "missing.txt").read_text().splitlines() == [
+        "seed_0/fold_0/partial_ce\ttraining",
+        "seed_1/fold_0/dense\ttraining",
+        "seed_1/fold_0/partial_ce\ttraining",
+        "seed_1/fold_0/crf\ttraining",
+    ]
+    assert "missing: seed_0/fold_0/partial_ce (training)" in told
+    comparison = read_json(folder / "comparison.json")
+    assert comparison["models"] == ["Dense", "CRF"]
+    assert any("4 of 6 cells are missing" in note for note in comparison["notes"])
+
+
+def test_without_the_reference_there_is_no_comparison(toy):
+    toy.call("--only", "crf")
+    toy.call("collect")
+    assert not (toy.work / "collected" / "comparison.md").exists()
+    assert read_json(toy.work / "collected" / "collected.json")["comparison"] is None
+
+
+def test_rows_with_fewer_repetitions_are_told(toy):
+    toy.write(seeds=[0, 1])
+    toy.call("--only", "dense")
+    toy.call("--only", "seed_0/fold_0/crf")
+    told = toy.call("collect")
+    assert "note: The row 'CRF' stands for fewer trainings than others: seed 0 fold 0." in told
+
+
+def test_a_repetition_without_all_of_its_folds_is_not_compared(toy):
+    toy.write(folds=[0, 1], seeds=[0])
+    toy.call("--only", "dense")
+    toy.call("--only", "fold_1/crf")
+    toy.call("collect")
+    folder = toy.work / "collected"
+    assert read_json(folder / "comparison.json")["models"] == ["Dense"]
+    assert sorted(read_summary(folder / "rows" / "dense" / "seed_0").cases) == ["a", "b", "c", "d"]
+    assert sorted(read_summary(folder / "rows" / "crf" / "seed_0").cases) == ["a", "b"]
+    rows = {row["name"]: row for row in read_json(folder / "collected.json")["rows"]}
+    assert rows["Dense"]["compared"] == rows["Dense"]["summaries"] != []
+    assert rows["CRF"]["compared"] == []
+
+
+def test_folds_on_the_same_test_set_are_repetitions(toy):
+    for kind, name in (("images", "x_0000"), ("labels", "x")):
+        (toy.folder / "test" / kind).mkdir(parents=True)
+        (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
+    test = {kind: str(toy.folder / "test" / kind) for kind in ("images", "labels")}
+    toy.write(folds=[0, 1], test=test, rows=toy.content["rows"][:2])
+    toy.call()
+    rows = read_json(toy.work / "collected" / "collected.json")["rows"]
+    assert rows[0]["summaries"] == [f"rows/dense/seed_0_fold_{fold}/attenscribble_summary.json" for fold in (0, 1)]
+    with (toy.work / "collected" / "comparison.csv").open() as file:
+        dice = {row["model"]: float(row["mean"]) for row in csv.DictReader(file) if row["metric"] == "dice"}
+    single = [read_summary(toy.work / "collected" / path).cases["x"]["heart"].dice for path in rows[0]["summaries"]]
+    assert dice["Dense"] == pytest.approx(sum(single) / 2)
+
+
+def test_collecting_again_replaces_the_folder_and_nothing_else(toy):
+    toy.call()
+    folder = toy.work / "collected"
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    (folder / "stale").touch()
+    toy.call("collect")
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert sorted(file.name for file in toy.work.iterdir()) == [
+        *("benchmark.json", "cells", "collected", "commands.jsonl", "seed_0", "test")
+    ]
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(toy):
+    toy.call("--only", "crf")
+    (toy.folder / "mine").mkdir()
+    (toy.folder / "mine" / "thesis.tex").touch()
+    with pytest.raises(AttenScribbleError, match="holds something else"):
+        toy.call("collect", "-o", str(toy.folder / "mine"))
+    assert (toy.folder / "mine" / "thesis.tex").exists()
+    toy.call("collect", "-o", str(toy.folder / "new"))
+    assert (toy.folder / "new" / "collected.json").is_file()
+
+
+# --- the log of commands, and nnU-Net's ---
+
+
+def test_a_line_of_the_log_that_was_cut_off_is_passed_over(tmp_path):
+    step = Step("train", ("nnUNetv2_train", "a b"), tmp_path / "x.log", lambda: True)
+    file = tmp_path / "commands.jsonl"
+    append_command(file, "cell", Execution(step, 0.0, 1.25, 0))
+    with file.open("a") as log:
+        log.write('{"cell": ')
+    (entry,) = read_commands(file)
+    assert entry["command"] == "nnUNetv2_train 'a b'"
+    assert entry["started"] == "1970-01-01T00:00:00+00:00"
+    assert (entry["seconds"], entry["exit_code"]) == (1.2, 0)
+
+
+LOG = """
+#######
+2026-11-23 00:05:38.166571: Epoch 0 
+2026-11-23 00:05:38.166766: Current learning rate: 0.01 
+2026-11-23 00:18:59.081289: train_loss 0.779 
+2026-11-23 00:18:59.082748: val_loss -0.5179 
+2026-11-23 00:18:59.082839: Pseudo dice [np.float32(0.4875), np.float32(nan)] 
+2026-11-23 00:18:59.082932: Epoch time: 800.92 s 
+2026-11-23 00:19:00.829272: Epoch 1 
+2026-11-23 00:19:00.829441: Current learning rate: 0.00818 
+"""  # noqa: W291 - as nnU-Net writes it
+
+
+def test_the_course_of_a_training_is_read_from_nnunets_log(tmp_path):
+    (tmp_path / "training_log_2026_1.txt").write_text(LOG)
+    again = "2026-11-24 00:00:00.1: Epoch 1 \n2026-11-24 00:01:00.1: train_loss 0.5 \n"
+    (tmp_path / "training_log_2026_2.txt").write_text(again + "2026-11-24 00:01:00.2: Pseudo dice [0.5, 1e-05] \n")
+    epochs = read_training_log(tmp_path)
+    first = epochs[0]
+    assert first.pop("pseudo_dice_2") != first.get("pseudo_dice_2")  # NaN
+    assert first == {
+        "learning_rate": 0.01,
+        "train_loss": 0.779,
+        "val_loss": -0.5179,
+        "pseudo_dice_1": 0.4875,
+        "seconds": 800.92,
+    }
+    assert epochs[1] == {"train_loss": 0.5, "pseudo_dice_1": 0.5, "pseudo_dice_2": 1e-05}
+    write_training_log(epochs, tmp_path / "log.csv")
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["train_loss"] for row in rows] == ["0.779", "0.5"]
+    assert rows[1]["seconds"] == ""

@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+import zipfile
+
+import pytest
+
+from nnunet_attenscribble.evaluation.provenance import find_commit
+from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
+
+posix = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
+pytestmark = posix
+TRAINERS = ["nnUNetTrainer_5epochs", "nnUNetTrainerPartialCE", "nnUNetTrainerMaskedCRF"]
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Toy:
+    return Toy(tmp_path, monkeypatch)
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+# --- order, resuming, failure ---
+
+
+def test_every_cell_is_trained_predicted_and_scored_one_repetition_after_the_other(toy):
+    toy.write(seeds=[0, 3], folds=[0, 1], rows=toy.content["rows"][:2])
+    told = toy.call()
+    assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate"] * 8
+    assert toy.trained() == TRAINERS[:2] * 4
+    assert [entry["arguments"][2] for entry in toy.events("train")] == ["0", "0", "1", "1"] * 2
+    assert (toy.work / "seed_3" / "nnUNet_results" / SCRIBBLE / "nnUNetTrainerPartialCE__nnUNetPlans__2d").is_dir()
+    assert "8 cells are complete" in told
+    assert "#### Dice" in told
+
+
+def test_commands_are_those_of_nnunet_with_options_and_threads(toy):
+    toy.write(predict="--disable_tta", evaluate="--protocol nnunet", threads=2, augmentation_workers=3, workers=2)
+    toy.call("--only", "crf")
+    train, predict, evaluate = toy.events()
+    assert train["arguments"] == shlex.split(
+        f"{SCRIBBLE} 2d_crf 0 -tr nnUNetTrainerMaskedCRF -p nnUNetPlans -device cpu --c"
+    )
+    assert (train["threads"], train["augmentation"]) == ("2", "3")
+    assert predict["arguments"][-1] == "--disable_tta"
+    assert shlex.split(f"-d {SCRIBBLE} -c 2d_crf -f 0 -tr nnUNetTrainerMaskedCRF") == predict["arguments"][4:12]
+    assert evaluate["arguments"][-5:] == ["--all-cases", "--workers", "2", "--protocol", "nnunet"]
+
+
+def test_the_environment_decides_on_augmentation_workers_as_for_nnunet_itself(toy, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "7")
+    toy.write(augmentation_workers=3)
+    toy.call("--only", "crf")
+    assert toy.events("train")[0]["augmentation"] == "7"
+
+
+def test_what_is_done_is_not_done_again(toy):
+    toy.call()
+    before = toy.events()
+    assert "3 cells are complete" in toy.call()
+    assert toy.events() == before
+
+
+def test_a_trained_model_is_not_trained_again_without_its_predictions(toy):
+    toy.call("--only", "crf")
+    cell = toy.work / "cells" / "seed_0" / "fold_0" / "crf"
+    for file in ("predictions/c.nii.gz", "attenscribble_summary.json"):
+        (cell / file).unlink()
+    toy.call("--only", "crf")
+    assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate", "predict", "evaluate"]
+
+
+def test_a_model_that_was_removed_is_trained_and_everything_behind_it_done_again(toy):
+    toy.call("--only", "crf")
+    (toy.work / "cells" / "seed_0" / "fold_0" / "crf" / "attenscribble_summary.json").unlink()
+    for file in (toy.work / "seed_0").rglob("checkpoint_final.pth"):
+        file.unlink()
+    toy.call("--only", "crf")
+    assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate"] * 2
+
+
+def test_a_model_that_somebody_trained_by_hand_counts(toy):
+    folder = toy.work / "seed_0" / "nnUNet_results" / SCRIBBLE / "nnUNetTrainerPartialCE__nnUNetPlans__2d" / "fold_0"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "checkpoint_final.pth", "w") as file:
+        file.writestr("data", b"0")
+    toy.call("--only", "partial")
+    assert [entry["command"] for entry in toy.events()] == ["predict", "evaluate"]
+
+
+def test_a_failed_cell_is_told_with_the_end_of_its_log_and_does_not_stop_the_others(toy, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "nnUNetTrainerPartialCE")
+    told = toy.call(code=1)
+    assert toy.trained() == TRAINERS
+    assert "the reason of the failure" in told
+    assert "2 cells are complete, 1 failed" in told
+    assert "missing: seed_0/fold_0/partial_ce (training)" in told
+    codes = [json.loads(line)["exit_code"] for line in (toy.work / "commands.jsonl").read_text().splitlines()]
+    assert codes == [0, 0, 0, 3, 0, 0, 0]
+
+    monkeypatch.delenv("FAKE_FAIL")
+    assert "3 cells are complete" in toy.call()
+    assert toy.trained() == [*TRAINERS, "nnUNetTrainerPartialCE"]
+
+
+def test_the_log_of_commands_tells_times_exit_codes_and_versions(toy):
+    toy.call("--only", "crf")
+    entries = [json.loads(line) for line in (toy.work / "commands.jsonl").read_text().splitlines()]
+    assert [entry["cell"] for entry in entries] == ["seed_0/fold_0/crf"] * 3
+    assert [entry["command"].split()[0] for entry in entries] == ["nnUNetv2_train", "nnUNetv2_predict", "attenscribble"]
+    assert all(entry["seconds"] >= 0 and entry["exit_code"] == 0 for entry in entries)
+    assert {"nnunetv2", "torch", "nnunet-attenscribble"} <= entries[0]["versions"].keys()
+    assert entries[0]["commit"] == find_commit()
+
+
+def test_killed_it_leaves_the_command_alone_and_then_goes_on_without_training_twice(toy, monkeypatch):
+    monkeypatch.setenv("FAKE_WAIT", "nnUNetTrainerPartialCE")
+    process = toy.start()
+    wait_until((toy.work / "waiting").exists)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # Its training lives on, and nobody starts it a second time beside it.
+    told = toy.call("--only", "partial")
+    assert "1 are being run by another process" in told
+    assert toy.trained() == TRAINERS[:2]
+
+    (toy.work / "go").touch()
+    wait_until(lambda: any((toy.work / "seed_0" / "nnUNet_results" / SCRIBBLE).rglob("checkpoint_final.pth")))
+    wait_until(lambda: "busy" not in toy.call("--only", "partial"))
+    toy.call()
+    assert toy.trained() == TRAINERS
+    assert len(toy.events("evaluate")) == 3
+
+
+def test_killed_with_its_command_it_continues_the_training(toy, monkeypatch):
+    monkeypatch.setenv("FAKE_WAIT", "nnUNetTrainerPartialCE")
+    process = toy.start()
+    wait_until((toy.work / "waiting").exists)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    os.kill(int((toy.work / "waiting").read_text()), signal.SIGKILL)
+    monkeypatch.delenv("FAKE_WAIT")
+    assert "3 cells are complete" in toy.call()
+    assert toy.trained() == [*TRAINERS[:2], *TRAINERS[1:]]
+    assert all(entry["arguments"][-1] == "--c" for entry in toy.events("train"))
+
+
+def test_two_processes_on_the_same_file_share_the_work(toy, monkeypatch):
+    monkeypatch.setenv("FAKE_WAIT", "nnUNetTrainer_5epochs")
+    first = toy.start("--only", "dense")
+    wait_until((toy.work / "waiting").exists)
+    told = toy.call()
+    assert "busy" in told
+    assert "2 cells are complete, 1 are being run by another process" in told
+    assert not (toy.work / "collected").exists()  # the last one does so
+    (toy.work / "go").touch()
+    output, _ = first.communicate(timeout=60)
+    assert first.returncode == 0, output
+    assert sorted(toy.trained()) == sorted(TRAINERS)
+    assert (toy.work / "collected" / "comparison.md").is_file()
+
+
+# --- selecting and dry runs ---
+
+
+def test_only_takes_part_of_a_name_and_a_whole_name_for_one_cell_alone(toy):
+    toy.write(seeds=[1, 11])
+    told = toy.call("--only", "seed_1/fold_0/crf", "--dry-run")
+    assert told.count("nnUNetv2_train ") == 1
+    assert toy.call("--only", "seed_1", "--dry-run").count("nnUNetv2_train ") == 6
+    assert toy.call("--only", "Partial CE", "--dry-run").count("nnUNetv2_train ") == 2
+    (problem,) = toy.problems("--only", "seed_2", "--dry-run")
+    assert "seed_11/fold_0/partial_ce" in problem
+
+
+def test_a_dry_run_prints_every_command_and_makes_nothing(toy):
+    told = toy.call("--dry-run", "--prefix", "srun -n1")
+    lines = told.splitlines()
+    assert f"export nnUNet_raw={toy.raw}" in lines
+    assert [line.split()[2] for line in lines if line.startswith("srun")] == [
+        "nnUNetv2_train",
+        "nnUNetv2_predict",
+        "attenscribble",
+    ] * 3
+    assert not toy.work.exists()
+    assert toy.events() == []
+
+
+def test_a_dry_run_tells_what_is_done(toy):
+    toy.call("--only", "crf")
+    lines = [line for line in toy.call("--dry-run").splitlines() if "nnUNetTrainerMaskedCRF" in line]
+    assert len(lines) == 2
+    assert all(line.startswith("# is done: ") for line in lines)
+
+
+def test_the_printed_comparison_is_the_one_that_is_collected(toy):
+    toy.write(seeds=[0, 1], subject="[a-z]")
+    toy.call()
+    (printed,) = [line for line in toy.call("--dry-run").splitlines() if line.startswith("attenscribble compare")]
+    from typer.testing import CliRunner
+
+    from nnunet_attenscribble.cli.app import app
+
+    result = CliRunner().invoke(app, [*shlex.split(printed)[1:], "-o", str(toy.folder / "own.csv")])
+    assert result.exit_code == 0, result.output
+    assert (toy.folder / "own.csv").read_text() == (toy.work / "collected" / "comparison.csv").read_text()
+
+
+def test_a_prefix_is_put_before_the_commands(toy):
+    toy.write(prefix=["env", "FAKE_FAIL=nnUNetTrainerMaskedCRF"])
+    assert "the reason of the failure" in toy.call("--only", "crf", code=1)
+
+
+# --- preparing ---
+
+
+def prepare(toy, command: str = "sh -c 'echo x >> $COUNT'", **entry) -> None:
+    steps = [{"name": "make it", "command": command, **entry}]
+    toy.write(prepare=steps)
+
+
+def test_preparations_run_once_before_everything(toy, monkeypatch):
+    monkeypatch.setenv("COUNT", str(toy.folder / "count"))
+    prepare(toy)
+    told = toy.call("--prepare")
+    assert "Everything is prepared for 3 cells" in told
+    toy.call()
+    assert (toy.folder / "count").read_text() == "x\n"
+
+
+def test_what_was_made_by_hand_is_not_made_again(toy):
+    prepare(toy, "no_such_program $UNSET", creates=["$nnUNet_preprocessed/" + SCRIBBLE + "/nnUNetPlans.json#2d_crf"])
+    assert "is done" in toy.call("--dry-run")
+    toy.call("--prepare")
+
+
+def test_variables_that_are_not_set_are_told_before_anything_is_run(toy):
+    prepare(toy, "convert $ACDC_IS_NOT_SET", creates=["$nnUNet_raw/Dataset900_X"])
+    (problem,) = toy.problems()
+    assert "ACDC_IS_NOT_SET, which is not set" in problem
+    assert "convert $ACDC_IS_NOT_SET" in toy.call("--dry-run")
+
+
+def test_a_folder_that_an_interrupted_preparation_left_is_made_again(toy, monkeypatch):
+    place = toy.folder / "made"
+    monkeypatch.setenv("PLACE", str(place))
+    prepare(
+        toy, "sh -c 'mkdir -p $PLACE; test -e $PLACE/second || { touch $PLACE/second; exit 1; }'", creates=["$PLACE"]
+    )
+    assert "failed with exit code 1" in toy.problems()[0]
+    assert place.is_dir()
+    toy.call("--prepare")
+    assert toy.call("--prepare").count("running") == 0
+
+
+# --- guards ---
+
+
+def test_the_test_set_is_not_there_before_the_prediction_nor_its_labels_before_the_scoring(toy):
+    toy.call("--only", "crf")
+    train, predict, evaluate = toy.events()
+    assert train["seen"] == {"images": None, "labels": None}
+    assert predict["seen"] == {"images": ["c_0000.nii.gz", "d_0000.nii.gz"], "labels": None}
+    assert evaluate["labels"] == ["c.nii.gz", "d.nii.gz"]
+    assert not any("test" in argument or DENSE in argument for argument in train["arguments"])
+    assert not any("labels" in argument or DENSE in argument for argument in predict["arguments"])
+
+
+def test_twins_with_different_validation_patients_are_refused(toy):
+    file = toy.preprocessed / DENSE / "splits_final.json"
+    file.write_text(json.dumps([{"train": ["a", "c"], "val": ["b", "d"]}]))
+    problems = toy.problems()
+    assert any("validates fold 0 on other patients" in problem for problem in problems)
+    assert any("trains with test cases (c)" in problem for problem in problems)
+    assert toy.events() == []
+
+
+def make_test_folder(toy, cases, labels=None) -> None:
+    for kind, names in (("images", [f"{case}_0000" for case in cases]), ("labels", labels or cases)):
+        (toy.folder / "test" / kind).mkdir(parents=True)
+        for name in names:
+            (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
+    toy.write(test={"images": str(toy.folder / "test" / "images"), "labels": str(toy.folder / "test" / "labels")})
+
+
+def test_a_test_folder_with_cases_of_the_training_is_refused(toy):
+    make_test_folder(toy, ["a", "x"])
+    problems = toy.problems()
+    assert len(problems) == 2
+    assert all("trains or validates with 1 test cases (a)" in problem for problem in problems)
+
+
+def test_a_test_folder_is_predicted_and_scored_as_it_is(toy):
+    make_test_folder(toy, ["x", "y"])
+    toy.call("--only", "crf")
+    assert toy.events("predict")[0]["images"] == ["x_0000.nii.gz", "y_0000.nii.gz"]
+    assert toy.events("evaluate")[0]["labels"] == ["x.nii.gz", "y.nii.gz"]
+
+
+def test_test_images_without_labels_are_told_before_training(toy):
+    make_test_folder(toy, ["x", "y"], labels=["x", "z"])
+    problems = toy.problems()
+    assert "1 test cases have no dense label (y)" in problems[0]
+    assert "1 test cases have a dense label and no image (z)" in problems[1]
+
+
+def test_unequal_budgets_are_refused_or_told(toy, monkeypatch):
+    from nnunet_attenscribble.evaluation import benchmark
+    from nnunet_attenscribble.evaluation.budgets import Budget
+
+    lengths = {"Dense": Budget(5, 250, 2), "Partial CE": Budget(5, 250, 2), "CRF": Budget(6, 250, 2)}
+    monkeypatch.setattr(benchmark, "resolve_budgets", lambda *_: lengths)
+    (problem,) = toy.problems()
+    assert problem.startswith("the row 'CRF' trains 6 epochs of 250 iterations, the reference 'Dense' 5 of 250")
+    toy.write(unequal_budgets=True)
+    told = toy.call()
+    assert "note: Unequal budgets: the row 'CRF' trains 6 epochs" in told
+    assert "Unequal budgets" in (toy.work / "collected" / "comparison.md").read_text()
+
+
+def test_rows_on_another_network_are_told(toy):
+    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d_crf"]["patch_size"] = [8, 8]
+    file.write_text(json.dumps(plans))
+    told = toy.call("--prepare")
+    assert "'CRF' (2d_crf) differs from the reference in more than supervision and method: patch_size" in told
+
+
+def test_a_model_of_another_configuration_of_that_name_is_not_used(toy):
+    toy.call("--only", "crf")
+    (toy.work / "cells" / "seed_0" / "fold_0" / "crf" / "attenscribble_summary.json").unlink()
+    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
+    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+    told = toy.call("--only", "crf", code=1)
+    assert "was trained with another configuration '2d_crf'" in told
+
+
+def test_another_nnunet_folder_than_before_is_refused(toy, monkeypatch):
+    toy.call("--prepare")
+    monkeypatch.setenv("nnUNet_raw", "/elsewhere")
+    toy.call("--prepare")  # the folders of the first call are remembered
+    (problem,) = toy.problems("--prepare", "--raw", "/elsewhere")
+    assert "was made with nnUNet_raw" in problem
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"nnUNet_raw"'])
+def test_a_damaged_memory_of_folders_is_told(toy, content):
+    toy.work.mkdir()
+    (toy.work / "benchmark.json").write_text(content)
+    (problem,) = toy.problems()
+    assert "benchmark.json is damaged" in problem
+
+
+def test_a_file_is_no_place_to_work_in(toy):
+    toy.work.touch()
+    for arguments in ([], ["--dry-run"], ["collect"]):
+        (problem,) = toy.problems(*arguments)
+        assert f"{toy.work} is a file" in problem
+
+
+def test_without_plans_the_way_to_make_them_is_told(toy):
+    for name in (SCRIBBLE, DENSE):
+        (toy.preprocessed / name / "nnUNetPlans.json").unlink()
+    assert all("plan the data set" in problem for problem in toy.problems())
+
+
+def test_validation_patients_are_those_of_the_fold(toy):
+    toy.write(folds=[1])
+    toy.call("--only", "crf")
+    assert toy.events("predict")[0]["images"] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+    assert set(VALIDATION).isdisjoint(toy.events("evaluate")[0]["cases"])
+
+
+def test_an_interrupt_ends_the_command_and_is_no_failure(toy, monkeypatch):
+    monkeypatch.setenv("FAKE_WAIT", "nnUNetTrainer_5epochs")
+    process = toy.start()
+    wait_until((toy.work / "waiting").exists)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "The same command continues from here" in output
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((toy.work / "waiting").read_text()), 0)
+
+
+def test_help_shows_an_example(toy):
+    program = [str(toy.programs / "attenscribble"), "benchmark"]
+    environment = {**os.environ, "nnUNet_results": "x/y"}
+    text = subprocess.run([*program, "--help"], env=environment, capture_output=True, text=True, check=True).stdout
+    assert "examples/acdc_cpu.yaml" in text
+    assert "collect" in text

@@ -1,0 +1,106 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
+from nnunet_attenscribble.evaluation.metrics import StructureScores
+from nnunet_attenscribble.evaluation.pooling import pool_runs
+from nnunet_attenscribble.evaluation.structures import Structure
+from nnunet_attenscribble.evaluation.summary import Summary
+
+NAN, INF = math.nan, math.inf
+RV = Structure("RV", (1,))
+
+
+def present(dice, distance=2.0):
+    return StructureScores("present", dice, dice / (2 - dice), distance, distance / 2, 0.1, 90, 100)
+
+
+MISSED = StructureScores("missed", 0.0, 0.0, INF, INF, -0.1, 0, 100)
+ABSENT = StructureScores("absent", NAN, NAN, NAN, NAN, NAN, 0, 0)
+SPURIOUS = StructureScores("spurious", 0.0, 0.0, INF, INF, 0.2, 20, 0)
+
+
+def summary(cases, **changes):
+    settings = {
+        "shapes": dict.fromkeys(cases, (4, 5, 6)),
+        "spacings": dict.fromkeys(cases, (10.0, 1.5, 1.5)),
+        "provenance": {"predictions": f"of {', '.join(cases)}"},
+    }
+    return Summary((RV,), {case: {"RV": scores} for case, scores in cases.items()}, **(settings | changes))
+
+
+def test_folds_are_put_together():
+    one = summary({"a": present(0.8)}, not_predicted=("b", "never"), notes=("note",))
+    two = summary({"b": present(0.6)}, not_predicted=("a", "never"), notes=("note",))
+    pooled = pool_runs("model", [one, two])
+    assert {case: scores["RV"].dice for case, scores in pooled.cases.items()} == {"a": 0.8, "b": 0.6}
+    assert pooled.not_predicted == ("never",)
+    assert pooled.notes == ("note",)
+    assert pooled.provenance == {"predictions": "of a; of b"}
+    assert pooled.runs == ()
+    assert pool_runs("model", [one]) == one
+
+
+def test_seeds_are_averaged_case_by_case_before_anything_else():
+    first = summary({"a": present(0.8, 2), "b": present(0.5, 4)})
+    second = summary({"a": present(0.6, 3), "b": present(0.7, 8)})
+    pooled = pool_runs("model", [first, second])
+    assert pooled.cases["a"]["RV"].dice == pytest.approx(0.7)
+    assert pooled.cases["b"]["RV"].hd95_mm == pytest.approx(6)
+    assert [run.cases["a"]["RV"].dice for run in pooled.runs] == [0.8, 0.6]
+
+
+def test_folds_and_seeds_in_any_order():
+    runs = [summary({"a": present(0.8)}), summary({"a": present(0.6)}), summary({"b": present(0.5)}),
+            summary({"b": present(0.9)})]  # fmt: skip
+    for order in ((0, 1, 2, 3), (2, 0, 3, 1), (3, 1, 2, 0)):
+        pooled = pool_runs("model", [runs[position] for position in order])
+        assert {case: round(scores["RV"].dice, 6) for case, scores in pooled.cases.items()} == {"a": 0.7, "b": 0.7}
+        assert len(pooled.runs) == 2
+        assert all(set(run.cases) == {"a", "b"} for run in pooled.runs)
+
+
+@pytest.mark.parametrize(
+    ("scores", "status", "dice", "hd95"),
+    [
+        ((present(0.8), MISSED), "missed", 0.4, INF),  # no run's failure is averaged away
+        ((ABSENT, SPURIOUS), "spurious", 0.0, INF),
+        ((ABSENT, ABSENT), "absent", NAN, NAN),
+    ],
+)
+def test_empty_masks_in_some_runs(scores, status, dice, hd95):
+    # Another case keeps two runs of nothing at all from being the same results.
+    runs = [summary({"a": own, "b": present(0.5 + index / 10)}) for index, own in enumerate(scores)]
+    own = pool_runs("model", runs).cases["a"]["RV"]
+    assert own.status == status
+    np.testing.assert_equal((own.dice, own.hd95_mm), (dice, hd95))
+
+
+def test_the_comparison_tells_the_spread_over_seeds_and_tests_cases():
+    cases = [f"c{index}" for index in range(6)]
+    runs = [summary({case: present(level + index / 100) for index, case in enumerate(cases)}) for level in (0.6, 0.7)]
+    dense = summary({case: present(0.9 - index / 50) for index, case in enumerate(cases)})
+    comparison = compare_summaries({"model": pool_runs("model", runs), "dense": dense}, "dense", resamples=100)
+    row = comparison.get("model", "RV", "dice")
+    assert (row.n, row.pairs, row.runs) == (6, 6, 2)  # not twelve
+    assert row.mean == pytest.approx(0.65 + 0.025)
+    assert row.sd_runs == pytest.approx(np.std([0.625, 0.725], ddof=1))
+    assert row.p == pytest.approx(2 / 64)
+    assert math.isnan(comparison.get("dense", FOREGROUND, "dice").sd_runs)
+
+
+def test_what_cannot_be_pooled_is_told():
+    whole = summary({"a": present(0.8), "b": present(0.6)})
+    with pytest.raises(AttenScribbleError, match="the same results twice, of the cases a, b"):
+        pool_runs("model", [whole, replace(whole)])
+    with pytest.raises(AttenScribbleError, match=r"2 summaries of some cases and fewer of others \(b\)"):
+        pool_runs("model", [whole, summary({"a": present(0.7)})])
+    with pytest.raises(AttenScribbleError, match="different definitions"):
+        pool_runs("model", [whole, replace(whole, hd95="union")])
+    other_truth = summary({"a": replace(present(0.7), dense_voxels=50), "b": present(0.5)})
+    with pytest.raises(AttenScribbleError, match=r"different dense labels in 1 cases \(a\)"):
+        pool_runs("model", [whole, other_truth])

@@ -1,0 +1,163 @@
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from typer.testing import CliRunner
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE, postprocess_folder
+from nnunet_attenscribble.evaluation.postprocessing import (
+    StrokeEvidence,
+    apply_decisions,
+    choose_foreground,
+    decide,
+    join_strokes,
+)
+from nnunet_attenscribble.evaluation.structures import Structure
+
+RV, MYO = Structure("RV", (1,)), Structure("MYO", (2,))
+IGNORE = 3
+
+
+def drawn(*points, shape=(3, 20, 20)):
+    strokes = np.zeros(shape, dtype=bool)
+    for point in points:
+        strokes[point] = True
+    return strokes
+
+
+@pytest.mark.parametrize(
+    ("points", "annotated", "spacing", "expected"),
+    [
+        ((), (1, 1, 1), (5, 1, 1), (0, 0, 0)),
+        (((0, 3, 3), (0, 3, 4)), (1, 1, 1), (5, 1, 1), (1, 1, 2)),
+        (((0, 3, 3), (0, 3, 8)), (1, 1, 1), (5, 1, 1), (2, 1, 2)),  # 5 mm apart, slices too
+        (((0, 3, 3), (0, 3, 9)), (1, 1, 1), (5, 1, 1), (2, 2, 1)),
+        (((0, 3, 3), (0, 3, 9)), (1, 1, 1), (1, 3, 3), (2, 2, 1)),  # thin slices: two pixels of 3 mm at least
+        (((0, 3, 3), (0, 3, 5)), (1, 1, 1), (1, 3, 3), (2, 1, 2)),
+        (((0, 3, 3), (1, 3, 8)), (1, 1, 1), (5, 1, 1), (2, 1, 2)),
+        (((0, 3, 3), (1, 3, 9)), (1, 1, 1), (5, 1, 1), (2, 2, 1)),
+        # A slice with nothing drawn is passed over, and with it the reach grows; one drawn without the class is not.
+        (((0, 3, 3), (2, 3, 13)), (1, 0, 1), (5, 1, 1), (2, 1, 2)),
+        (((0, 3, 3), (2, 3, 3)), (1, 1, 1), (5, 1, 1), (2, 2, 1)),
+    ],
+)
+def test_strokes_become_objects(points, annotated, spacing, expected):
+    assert join_strokes(drawn(*points), np.array(annotated, dtype=bool), spacing) == expected
+
+
+def test_strokes_of_an_image_of_two_axes():
+    strokes = drawn((3, 3), (3, 5), (3, 9), shape=(20, 20))
+    assert join_strokes(strokes, np.ones(20, dtype=bool), (1, 1)) == (3, 2, 2)
+
+
+def evidence(case, structure, voxels, largest, objects=None):
+    return StrokeEvidence(case, structure, 1, (1 if voxels == largest else 2) if objects is None else objects,
+                          voxels, largest)  # fmt: skip
+
+
+def test_decisions_by_hand():
+    found = [evidence(f"c{index}", "RV", 10, 10 if index else 8) for index in range(4)]  # 95 % on average
+    found += [evidence(f"c{index}", "MYO", 10, 8) for index in range(4)]
+    rv, myo = decide(found, [RV, MYO])
+    assert (rv.keep_largest, rv.cases, rv.single, rv.share) == (True, 4, 3, pytest.approx(0.95))
+    assert (myo.keep_largest, myo.single) == (False, 0)
+    assert "80.0 % of the strokes" in myo.reason
+    assert decide(found, [MYO], agreement=0.8)[0].keep_largest
+    (few,) = decide(found[:2], [RV])
+    assert not few.keep_largest
+    assert "fewer than 3" in few.reason
+    # A case without a stroke of the class says nothing about it.
+    assert decide([*found[:4], evidence("c9", "RV", 0, 0, 0)], [RV])[0].cases == 4
+
+
+def test_only_the_largest_component_stays():
+    labels = np.zeros((1, 8, 12), np.uint8)
+    labels[0, 1:4, 1:4], labels[0, 6, 6], labels[0, 1, 9] = 1, 1, 2
+    keep = [evidence(f"c{index}", "RV", 10, 10) for index in range(3)]
+    cleaned, removed = apply_decisions(labels, decide(keep, [RV, MYO]))
+    assert removed == {"RV": 1}
+    assert (cleaned == 1).sum() == 9
+    assert cleaned[0, 6, 6] == 0
+    assert cleaned[0, 1, 9] == 2
+    assert labels[0, 6, 6] == 1  # left as it was
+    cleaned, removed = apply_decisions(labels, [choose_foreground([RV, MYO])])
+    assert removed == {"foreground": 2}
+    assert set(np.unique(cleaned)) == {0, 1}
+
+
+@pytest.fixture
+def study(tmp_path, write_labels, write_dataset_json):
+    """Three training cases whose RV is one stroke and whose MYO two far apart; predictions of a fourth."""
+    scribbles = tmp_path / "Dataset501_Heart" / "labelsTr"
+    for case in ("a", "b", "c", "test"):
+        labels = np.full((2, 12, 30), IGNORE, np.uint8)
+        labels[:, 2, 2:8] = 1
+        labels[:, 8, 2:8], labels[:, 8, 24:29] = 2, 2
+        labels[:, 11, :20] = 0
+        write_labels(scribbles / f"{case}.nii.gz", labels)
+    write_dataset_json(scribbles.parent)
+    prediction = np.zeros((2, 12, 30), np.uint8)
+    prediction[:, 1:4, 1:9], prediction[0, 2, 20] = 1, 1
+    prediction[:, 7:9, 1:9], prediction[1, 7:9, 22:27] = 2, 2
+    write_labels(tmp_path / "predictions" / "test.nii.gz", prediction)
+    write_dataset_json(tmp_path / "predictions")
+    return tmp_path / "predictions", scribbles
+
+
+def read(file):
+    return sitk.ReadImage(str(file))
+
+
+def test_a_folder(study, tmp_path):
+    predictions, scribbles = study
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["postprocess", str(predictions), str(scribbles), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "1 cases with scribbles are among the predictions and were not looked at" in result.output
+    before, after = read(predictions / "test.nii.gz"), read(out / "test.nii.gz")
+    changed = sitk.GetArrayFromImage(before) != sitk.GetArrayFromImage(after)
+    assert np.argwhere(changed).tolist() == [[0, 2, 20]]  # the RV is one object, the myocardium here is not
+    assert after.GetSpacing() == before.GetSpacing()
+    assert after.GetPixelID() == before.GetPixelID()
+    content = json.loads((out / POSTPROCESSING_FILE).read_text())
+    assert {entry["structure"]: entry["keep_largest"] for entry in content["decisions"]} == {"RV": True, "MYO": False}
+    assert content["not_looked_at"] == ["test"]
+    assert {entry["case"] for entry in content["evidence"]} == {"a", "b", "c"}
+    assert content["removed_voxels"] == {"test": {"RV": 1}}
+    assert (out / "dataset.json").exists()
+
+
+def test_the_scribbles_of_predicted_cases_are_never_opened(study, tmp_path):
+    predictions, scribbles = study
+    (scribbles / "test.nii.gz").write_text("not to be read")
+    postprocess_folder(predictions, scribbles, tmp_path / "out")
+    assert (tmp_path / "out" / "test.nii.gz").exists()
+
+
+def test_dense_labels_are_refused(study, tmp_path, write_labels, write_dataset_json):
+    predictions, scribbles = study
+    write_labels(scribbles / "a.nii.gz", np.zeros((2, 12, 30), np.uint8))
+    with pytest.raises(AttenScribbleError, match=r"a\.nii\.gz has no unlabelled voxel: it is a dense label"):
+        postprocess_folder(predictions, scribbles, tmp_path / "out")
+    write_dataset_json(scribbles.parent, {"background": 0, "RV": 1, "MYO": 2})
+    with pytest.raises(AttenScribbleError, match="must not see dense labels"):
+        postprocess_folder(predictions, scribbles, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_problems_come_before_anything_is_written(study, tmp_path):
+    predictions, scribbles = study
+    with pytest.raises(AttenScribbleError) as caught:
+        postprocess_folder(tmp_path / "no", tmp_path / "none", predictions)
+    assert len(caught.value.problems) == 3
+    (predictions / "test.nii.gz").write_text("no image")
+    with pytest.raises(AttenScribbleError, match=r"test\.nii\.gz cannot be read"):
+        postprocess_folder(predictions, scribbles, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    for case in ("a", "b", "c"):
+        (scribbles / f"{case}.nii.gz").unlink()
+    with pytest.raises(AttenScribbleError, match="every case there is among the predictions"):
+        postprocess_folder(predictions, scribbles, tmp_path / "out")
