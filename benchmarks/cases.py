@@ -20,9 +20,9 @@ from nnunet_attenscribble.losses import (
     MaskedCRFLoss,
     PartialCrossEntropyLoss,
 )
-from nnunet_attenscribble.network import add_spatial_attention
+from nnunet_attenscribble.network import add_spatial_attention, attention_stage
 from nnunet_attenscribble.objective import ScribbleObjective
-from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
+from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 
 Run = Callable[[], dict]
 CLASSES, IGNORE = 4, 4
@@ -107,17 +107,15 @@ def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None) 
     weights = weights / weights.sum()
     if full:
         total = np.cumprod(plans["strides"], axis=0)
-        radius = window_radius(settings.similarity_radius, plans["spacing"])
+        stage = attention_stage(plans["strides"], patch, settings.attention_stride, max_tokens)
+        radius, sigma, grid_spacing = similarity_window(settings, plans["spacing"], total[stage].tolist())
         network = add_spatial_attention(
             network, patch, max_tokens=max_tokens, similarity=settings.similarity_mode, radius=radius
         )
-        grid_spacing = [s * t for s, t in zip(plans["spacing"], total[network.attention_stage], strict=True)]
-        radius = window_radius(settings.similarity_radius, grid_spacing)
-        network.attention.radius = radius
         regularised = AttenScribbleLoss(
             IGNORE,
             MaskedCRFLoss(window_radius(settings.crf_radius, plans["spacing"]), spacing=plans["spacing"]),
-            AttentiveSimilarityLoss(radius, spacing=grid_spacing, detach_similarity=True),
+            AttentiveSimilarityLoss(radius, sigma, grid_spacing, True, settings.similarity_floor),
             pair_weight=settings.pair_weight,
         )
         loss = ScribbleObjective(PartialCrossEntropyLoss(IGNORE), tuple(weights), regularised, settings.padding)

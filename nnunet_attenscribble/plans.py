@@ -82,7 +82,8 @@ def add_cpu_configuration(
 
     The in-plane spacing becomes coarser by `spacing_factor` and the patch smaller by the same, so that it covers what
     the planned one covers: trained from scribbles, a network that does not see the whole slice finds the organ in
-    many places. The network has one stage per entry of `features`, two convolutions each.
+    many places. The network has one stage per entry of `features`, two convolutions each. The similarity's window
+    covers what it would have covered at the planned spacing.
 
     Args:
         plans, base, name, settings: see `add_configuration`. The base may be 2D or 3D; the slice axis stays as planned.
@@ -123,7 +124,12 @@ def add_cpu_configuration(
         "architecture": architecture,
         **(nearest_labels(plans, base, name) if thin_strokes else {}),
     }
-    return add_configuration(plans, base, name, settings or {}, changes)
+    usual = AttenScribbleSettings.from_configuration(planned)
+    window: dict[str, Any] = {}
+    if isinstance(usual.similarity_radius, int):
+        window["similarity_radius"] = max(1, int(usual.similarity_radius / spacing_factor))
+    window["similarity_sigma_position"] = usual.similarity_sigma_position / spacing_factor
+    return add_configuration(plans, base, name, (window if spacing_factor > 1 else {}) | dict(settings or {}), changes)
 
 
 def nearest_labels(plans: Mapping[str, Any], base: str, name: str) -> dict[str, Any]:

@@ -41,8 +41,10 @@ class AttenScribbleSettings:
         similarity_weight: of the attentive similarity (and of the pair loss with it).
         pair_weight: of the pair loss relative to the attentive similarity; `anchored` only.
         similarity_floor: `anchored` only: neighbours of this similarity or less do not pull at each other.
-        similarity_radius: of its window in feature-grid positions; one number or one per axis, as `crf_radius`.
-        similarity_sigma_position: in feature-grid positions.
+        similarity_radius: of its window in positions of a grid of stride `attention_stride`: where the block had to go
+            deeper, the window shrinks to what it would have covered. One number as `crf_radius`, or one per axis in
+            positions of the block's own grid.
+        similarity_sigma_position: in positions of a grid of stride `attention_stride`.
         attention_stride: in-plane stride of the encoder stage that gets the attention block.
         attention_max_tokens: a stage with more positions than this is passed over for a deeper one.
         attention_gated: whether the block's output is added to the features, times factors that start at 0, or
@@ -59,7 +61,7 @@ class AttenScribbleSettings:
     crf_sigma_intensity: float = 0.1
     similarity_mode: str = "anchored"
     similarity_weight: float = 0.1
-    pair_weight: float = 10.0
+    pair_weight: float = 1.0
     similarity_floor: float = 0.5
     similarity_radius: int | tuple[int, ...] = 5
     similarity_sigma_position: float = 6.0
@@ -128,6 +130,27 @@ def window_radius(radius: int | Sequence[int], spacing: Sequence[float]) -> tupl
     if len(radius) != len(spacing):
         raise AttenScribbleError(f"settings: radius {list(radius)} has {len(radius)} entries for {len(spacing)} axes")
     return tuple(radius)
+
+
+def similarity_window(
+    settings: AttenScribbleSettings, spacing: Sequence[float], stride: Sequence[int]
+) -> tuple[tuple[int, ...], float, list[float]]:
+    """The attentive similarity's window on the grid that the block sits on.
+
+    Args:
+        settings: of the method.
+        spacing: of the network's input per axis, in-plane axes last.
+        stride: of the block's grid per axis.
+
+    Returns:
+        radius per axis and sigma, both in positions of that grid, and the grid's spacing per axis.
+    """
+    grid_spacing = [s * t for s, t in zip(spacing, stride, strict=True)]
+    shrink = min(1.0, settings.attention_stride / min(stride[-2:]))
+    radius = settings.similarity_radius
+    if isinstance(radius, int) and radius > 0:
+        radius = max(1, int(radius * shrink))
+    return window_radius(radius, grid_spacing), settings.similarity_sigma_position * shrink, grid_spacing
 
 
 def _is_number(value: Any) -> bool:

@@ -19,7 +19,7 @@ from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.losses.partial_regions import PartialBinaryCrossEntropyLoss
 from nnunet_attenscribble.network import add_spatial_attention, attention_stage, total_stride
 from nnunet_attenscribble.objective import ScribbleObjective
-from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
+from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 from nnunet_attenscribble.training_log import append_epoch, plot_epochs
 from nnunet_attenscribble.transforms import keep_labels, keep_padding, keep_scribbles
 
@@ -83,7 +83,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             stride=settings.attention_stride,
             max_tokens=settings.attention_max_tokens,
             similarity=settings.similarity_mode if cls.with_similarity else None,
-            radius=window_radius(settings.similarity_radius, _grid_spacing(configuration_manager, settings)),
+            radius=_similarity_window(configuration_manager, settings)[0],
             gated=settings.attention_gated,
         )
 
@@ -116,11 +116,10 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         return MaskedCRFLoss(radius, self.settings.crf_sigma_position, self.settings.crf_sigma_intensity, spacing)
 
     def _build_similarity(self) -> AttentiveSimilarityLoss:
-        spacing = _grid_spacing(self.configuration_manager, self.settings)
-        radius = window_radius(self.settings.similarity_radius, spacing)
+        radius, sigma, spacing = _similarity_window(self.configuration_manager, self.settings)
         anchored = self.settings.similarity_mode == "anchored"
         floor = self.settings.similarity_floor if anchored else 0.0
-        return AttentiveSimilarityLoss(radius, self.settings.similarity_sigma_position, spacing, anchored, floor)
+        return AttentiveSimilarityLoss(radius, sigma, spacing, anchored, floor)
 
     @staticmethod
     def get_training_transforms(*args, **kwargs):
@@ -179,10 +178,11 @@ def _in_plane_first(configuration_manager) -> list[float]:
     return [float(s) for s in configuration_manager.spacing[-len(configuration_manager.patch_size) :]]
 
 
-def _grid_spacing(configuration_manager, settings: AttenScribbleSettings) -> list[float]:
-    """Spacing of the feature grid on which the attention block sits."""
+def _similarity_window(
+    configuration_manager, settings: AttenScribbleSettings
+) -> tuple[tuple[int, ...], float, list[float]]:
     strides = configuration_manager.network_arch_init_kwargs["strides"]
     patch_size = configuration_manager.patch_size
     stage = attention_stage(strides, patch_size, settings.attention_stride, settings.attention_max_tokens)
-    total = total_stride(strides, len(patch_size), stage)
-    return [spacing * stride for spacing, stride in zip(_in_plane_first(configuration_manager), total, strict=True)]
+    stride = total_stride(strides, len(patch_size), stage)
+    return similarity_window(settings, _in_plane_first(configuration_manager), stride)

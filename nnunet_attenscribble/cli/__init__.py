@@ -13,6 +13,7 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     evaluate,
     postprocess,
     pretrained,
+    report,
     trainers,
 )
 from nnunet_attenscribble.cli.app import app

@@ -48,10 +48,19 @@ def test_cpu_configuration_covers_the_same_field_of_view():
     assert small["spacing"] == [3.0, 3.0]
     assert small["batch_size"] == 12
     assert small["data_identifier"] == "nnUNetPlans_2d_cpu"
+    assert small["attenscribble"] == {"similarity_radius": 2, "similarity_sigma_position": 3.0}  # the same field
     arguments = small["architecture"]["arch_kwargs"]
     assert arguments["features_per_stage"] == [16, 32, 64, 128, 128]
     assert arguments["n_stages"] == len(arguments["strides"]) == len(arguments["n_conv_per_stage"]) == 5
     assert len(arguments["n_conv_per_stage_decoder"]) == 4
+
+
+def test_cpu_configuration_takes_the_settings_that_are_given():
+    plans = add_cpu_configuration(some_plans(), settings={"similarity_radius": 4, "num_epochs": 5})
+    expected = {"similarity_radius": 4, "similarity_sigma_position": 3.0, "num_epochs": 5}
+    assert resolve_configuration(plans, "2d_cpu")["attenscribble"] == expected
+    same_spacing = add_cpu_configuration(some_plans(), spacing_factor=1)
+    assert "attenscribble" not in resolve_configuration(same_spacing, "2d_cpu")
 
 
 def test_cpu_patch_is_a_multiple_of_the_strides_and_never_smaller_than_the_planned_field_of_view():

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
+from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 
 
 def test_defaults_are_the_papers_numbers():
@@ -80,3 +80,26 @@ def test_window_radius_reaches_equally_far_in_mm():
     assert window_radius((3, 1, 1), (10.0, 1.0, 1.0)) == (3, 1, 1)
     with pytest.raises(AttenScribbleError, match="2 entries for 3 axes"):
         window_radius((1, 1), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "stride", "radius", "sigma"),
+    [
+        ({}, (4, 4), (5, 5), 6.0),
+        ({}, (8, 8), (2, 2), 3.0),  # deeper than asked for: the same field
+        ({}, (64, 64), (1, 1), 0.375),
+        ({"attention_stride": 8}, (8, 8), (5, 5), 6.0),
+        ({"attention_stride": 8}, (4, 4), (5, 5), 6.0),  # the deepest stage there is: nothing to shrink
+        ({"similarity_radius": 0}, (8, 8), (0, 0), 3.0),
+        ({"similarity_radius": (1, 4)}, (8, 8), (1, 4), 3.0),
+    ],
+)
+def test_the_similarity_covers_the_same_field_wherever_the_block_sits(changes, stride, radius, sigma):
+    found = similarity_window(AttenScribbleSettings(**changes), (1.5, 1.5), stride)
+    assert found == (radius, pytest.approx(sigma), [1.5 * stride[0], 1.5 * stride[1]])
+
+
+def test_the_similarity_of_volumes_reaches_as_far_in_mm_across_slices():
+    radius, _, spacing = similarity_window(AttenScribbleSettings(), (5.0, 1.25, 1.25), (1, 4, 4))
+    assert (radius, spacing) == ((5, 5, 5), [5.0, 5.0, 5.0])
+    assert similarity_window(AttenScribbleSettings(), (10.0, 1.25, 1.25), (1, 4, 4))[0] == (2, 5, 5)
