@@ -15,11 +15,12 @@ from tests.conftest import CODE, ROOT
 
 
 def modules() -> set[str]:
-    """Every module of the checkout, as it should be installed."""
+    """Every module and template of the checkout, as it should be installed."""
     installed = set()
     for name in CODE:
         prefix = Path("nnunet_attenscribble") / ("" if name == CODE[0] else name)
-        installed |= {str(prefix / file.relative_to(ROOT / name)) for file in (ROOT / name).rglob("*.py")}
+        files = [file for ending in ("*.py", "*.jinja") for file in (ROOT / name).rglob(ending)]
+        installed |= {str(prefix / file.relative_to(ROOT / name)) for file in files}
     return installed
 
 

@@ -1,0 +1,207 @@
+"""What a report is made of: the folder of `attenscribble benchmark collect`, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.compare import Comparison
+from nnunet_attenscribble.evaluation.comparison_reader import read_comparison
+from nnunet_attenscribble.evaluation.pooling import pool_runs
+from nnunet_attenscribble.evaluation.summary import Summary, read_summary
+
+__all__ = ["ReportCell", "ReportData", "ReportRow", "read_collected"]
+
+_FILE = "collected.json"
+_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
+_AGAIN = "run `attenscribble benchmark collect` again"
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """A row of the benchmark.
+
+    Attributes:
+        name: as it stands in the tables.
+        slug: the name, as that of a file.
+        position: among the rows of the file, from 0; decides on colour and marker.
+        labels: `scribble` or `dense`, which it was trained on.
+        trainer: nnU-Net's `-tr`.
+        configuration: of the plans.
+        settings: of the method.
+        budget: `epochs`, `iterations` per epoch and `batch_size`, where they are known.
+        summary: all compared folds and repetitions as one; None if there is no whole repetition.
+    """
+
+    name: str
+    slug: str
+    position: int
+    labels: str
+    trainer: str
+    configuration: str
+    settings: Mapping[str, object]
+    budget: Mapping[str, int]
+    summary: Summary | None
+
+
+@dataclass(frozen=True)
+class ReportCell:
+    """A row, trained on one fold in one repetition.
+
+    Attributes:
+        name: `seed_0/fold_0/ROW`.
+        row: the row's name.
+        seed: number of the repetition.
+        fold: a number, or `all`.
+        folder: of what was collected of it; None if it is not complete.
+        lacks: what an incomplete one lacks: `training`, `predictions` or `evaluation`.
+        summary: of its evaluation; None if it is not complete.
+    """
+
+    name: str
+    row: str
+    seed: int
+    fold: str
+    folder: Path | None
+    lacks: str | None
+    summary: Summary | None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A benchmark as far as it was collected.
+
+    Attributes:
+        name: of the benchmark.
+        reference: name of the fully supervised row.
+        datasets: names, by `scribble` and `dense`.
+        test: which cases the test set is, in words.
+        test_folders: by fold, the folders of test images and of their dense labels.
+        scribbles: the folder of scribble labels, the ending of its files and the value of unlabelled voxels.
+        selection: what was selected on what.
+        notes: what a reader of the numbers should know.
+        rows: all of them, in the order of the benchmark file.
+        cells: all of them.
+        comparison: of the rows with the reference; None while there is nothing to compare.
+        tables: the files of the comparison, by their ending.
+    """
+
+    name: str
+    reference: str
+    datasets: Mapping[str, str]
+    test: str
+    test_folders: Mapping[str, tuple[Path, Path]]
+    scribbles: tuple[Path, str, int | None]
+    selection: tuple[str, ...]
+    notes: tuple[str, ...]
+    rows: tuple[ReportRow, ...]
+    cells: tuple[ReportCell, ...]
+    comparison: Comparison | None
+    tables: Mapping[str, Path]
+
+    @property
+    def scored(self) -> list[ReportRow]:
+        """The rows with a whole repetition, the reference first."""
+        rows = [row for row in self.rows if row.summary is not None]
+        return sorted(rows, key=lambda row: row.name != self.reference)
+
+    def find_row(self, name: str) -> ReportRow:
+        """The row of a name."""
+        return next(row for row in self.rows if row.name == name)
+
+    def done(self, row: ReportRow) -> list[ReportCell]:
+        """The complete cells of a row, in order."""
+        return [cell for cell in self.cells if cell.row == row.name and cell.folder is not None]
+
+
+def read_collected(folder: Path) -> ReportData:
+    """Read a folder that `attenscribble benchmark collect` wrote.
+
+    Raises:
+        AttenScribbleError: no such folder, damaged files, or no complete cell in it.
+    """
+    content = _read_json(folder)
+    try:
+        data = _read(folder, content)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise AttenScribbleError(f"{folder / _FILE} is damaged ({error!r}): {_AGAIN}") from error
+    if not any(cell.folder for cell in data.cells):
+        raise AttenScribbleError(
+            f"{folder} holds no complete cell, so there is nothing to report: run `attenscribble benchmark` first"
+        )
+    return data
+
+
+def _read_json(folder: Path) -> dict:
+    file = folder / _FILE
+    if not file.is_file():
+        raise AttenScribbleError(
+            f"no {_FILE} in {folder}: give the folder that `attenscribble benchmark collect` wrote, WORK/collected"
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AttenScribbleError(f"{file} cannot be read ({error}): {_AGAIN}") from error
+    found = (content.get("schema"), content.get("schema_version")) if isinstance(content, dict) else None
+    if found != (_SCHEMA, _SCHEMA_VERSION):
+        raise AttenScribbleError(f"{file} is not a collected benchmark that this version reads: {_AGAIN}")
+    return content
+
+
+def _read(folder: Path, content: Mapping) -> ReportData:
+    problems: list[str] = []
+    cells = tuple(_read_cell(folder, entry, problems) for entry in content["cells"])
+    rows = tuple(_read_row(folder, position, entry, problems) for position, entry in enumerate(content["rows"]))
+    tables = {f".{kind}": folder / path for kind, path in (content["comparison"] or {}).items()}
+    problems += [f"{file} is missing: {_AGAIN}" for file in tables.values() if not file.is_file()]
+    if problems:
+        raise AttenScribbleError(problems)
+    folds = content["test"]["folds"]
+    scribbles = content["scribbles"]
+    return ReportData(
+        name=content["name"],
+        reference=content["reference"],
+        datasets=dict(content["datasets"]),
+        test=content["test"]["text"],
+        test_folders={fold: (folder / entry["images"], folder / entry["labels"]) for fold, entry in folds.items()},
+        scribbles=(Path(scribbles["folder"]), scribbles["file_ending"], scribbles["ignore"]),
+        selection=tuple(content["selection"]),
+        notes=tuple(content["notes"]),
+        rows=rows,
+        cells=cells,
+        comparison=read_comparison(tables[".json"]) if tables else None,
+        tables=tables,
+    )
+
+
+def _read_row(folder: Path, position: int, entry: Mapping, problems: list[str]) -> ReportRow:
+    summary = None
+    try:
+        found = [read_summary(folder / path) for path in entry["compared"]]
+        summary = pool_runs(entry["name"], found) if found else None
+    except AttenScribbleError as error:
+        problems += error.problems
+    return ReportRow(
+        name=entry["name"],
+        slug=entry["slug"],
+        position=position,
+        labels=entry["labels"],
+        trainer=entry["trainer"],
+        configuration=entry["configuration"],
+        settings=dict(entry["settings"]),
+        budget=dict(entry["budget"] or {}),
+        summary=summary,
+    )
+
+
+def _read_cell(folder: Path, entry: Mapping, problems: list[str]) -> ReportCell:
+    place = None if entry["folder"] is None else folder / entry["folder"]
+    summary = None
+    try:
+        summary = None if place is None else read_summary(place)
+    except AttenScribbleError as error:
+        problems += error.problems
+    return ReportCell(entry["cell"], entry["row"], entry["seed"], entry["fold"], place, entry["lacks"], summary)
