@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -172,8 +173,13 @@ def _fingerprints(case: Case, with_dense: bool) -> dict[str, object]:
     return {role: entries for role, entries in files.items() if entries}
 
 
-def write_case(case: Case, *, coding: Coding, scribble: Path, dense: Path | None) -> None:
+def write_case(
+    case: Case, *, coding: Coding, scribble: Path, dense: Path | None, images_at: Path | None = None
+) -> None:
     """Write a checked case into the folders of the two datasets; runs in a worker process.
+
+    With `images_at`, the folder in which `scribble` will lie in the end, images that can be used as they are become
+    relative links.
 
     Raises:
         OSError: where it cannot be written.
@@ -185,7 +191,10 @@ def write_case(case: Case, *, coding: Coding, scribble: Path, dense: Path | None
         image = read_volume(source, "", thorough=False)
         grid = image if grid is None else grid
         if isinstance(source, Path) and source.name.endswith(ENDING) and has_consistent_header(image):
-            shutil.copyfile(source, target)  # exact to the byte, and quicker
+            if images_at is not None:
+                target.symlink_to(os.path.relpath(source.resolve(), images_at / target.parent.relative_to(scribble)))
+            else:
+                shutil.copyfile(source, target)  # exact to the byte, and quicker
         else:
             write_volume(image, target)
     assert grid is not None  # cases without images were refused

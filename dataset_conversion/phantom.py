@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
-from scipy.spatial import cKDTree
-from skimage.measure import find_contours
 
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.strokes import draw_line, level_line, part_of_line, zigzag
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 UNLABELLED = 4
@@ -321,54 +320,18 @@ def _scribble(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
                 level = 0.5 * (1 + float(field[mask].max()) * 0.85)
             else:
                 field, level = depth, rng.uniform(0.4, 0.6) * float(depth.max())
-            stroke = _draw(_part(rng, _contour(field, level), _COVERAGE[int(value)] * mask.sum()), 1.0, mask)
+            stroke = draw_line(
+                part_of_line(rng, level_line(field, level), _COVERAGE[int(value)] * mask.sum()), 1.0, mask
+            )
             if not stroke.any():
                 stroke = depth == depth.max()
             strokes[stroke] = value
         background = section == 0
         if background.all():
-            line = _zigzag(rng, box)
+            line = zigzag(rng, box)
         else:
             distance = distance_transform_edt(background)
-            line = _contour(distance, rng.uniform(2.5, 4.5))
-            line = _part(rng, line, rng.uniform(0.4, 0.8) * len(line))
-        strokes[_draw(line, 1.0, background)] = LABELS["background"]
+            line = level_line(distance, rng.uniform(2.5, 4.5))
+            line = part_of_line(rng, line, rng.uniform(0.4, 0.8) * len(line))
+        strokes[draw_line(line, 1.0, background)] = LABELS["background"]
     return scribble
-
-
-def _contour(field: np.ndarray, level: float) -> np.ndarray:
-    """(P, 2) rows and columns along the longest line where `field` is `level`; empty where it never is."""
-    lines = find_contours(gaussian_filter(field, 0.7), level)
-    return max(lines, key=len) if lines else np.empty((0, 2))
-
-
-def _part(rng: np.random.Generator, line: np.ndarray, length: float) -> np.ndarray:
-    """A stretch of a line, `length` pixels long, from a random start, drawn by a hand that is not quite steady."""
-    if len(line) < 3:
-        return line
-    start = rng.integers(len(line))
-    line = np.concatenate((line[start:], line[:start])) if np.allclose(line[0], line[-1]) else line
-    travelled = np.concatenate(([0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))))
-    line = line[travelled <= max(length, 1.0)]
-    return line + gaussian_filter(rng.normal(0, 1.2, line.shape), (4, 0))
-
-
-def _zigzag(rng: np.random.Generator, box: tuple[int, int, int, int]) -> np.ndarray:
-    """A line to and fro where the other slices show the heart: how experts mark that this one does not."""
-    top, bottom, left, right = box
-    turns = int(rng.integers(2, 4))
-    progress = np.linspace(0, 1, 400)
-    swing = 0.5 + 0.38 * np.sin(2 * np.pi * turns * progress + rng.uniform(0, np.pi))
-    return np.stack((top + (bottom - top) * (0.15 + 0.7 * progress), left + (right - left) * swing), axis=1)
-
-
-def _draw(line: np.ndarray, width: float, mask: np.ndarray) -> np.ndarray:
-    """Pixels of `mask` whose centre lies within half a `width` of the line."""
-    stroke = np.zeros(mask.shape, bool)
-    if len(line):
-        rows, columns = np.nonzero(mask)
-        steps = np.linspace(0, len(line) - 1, 8 * len(line))  # denser than pixels, whatever the line's own points
-        dense = np.stack([np.interp(steps, np.arange(len(line)), axis) for axis in line.T], axis=1)
-        near = cKDTree(dense).query(np.stack((rows, columns), axis=1), distance_upper_bound=width / 2)[0] <= width / 2
-        stroke[rows[near], columns[near]] = True
-    return stroke

@@ -63,6 +63,7 @@ def write_raw_datasets(
     preprocessed_folder: Path | None = None,
     results_folder: Path | None = None,
     problems: Iterable[str] = (),
+    link_images: bool = False,
     workers: int | None = None,
     progress: bool = False,
 ) -> WrittenDatasets:
@@ -89,6 +90,7 @@ def write_raw_datasets(
             raw folder if it is not given.
         results_folder: nnUNet_results; only looked at for IDs in use.
         problems: found by the caller already, reported with what is found here.
+        link_images: link to image files that can be used as they are, where a copy is the rule.
         workers: processes; 1 for none beside this one, None for one per processor.
         progress: show it on stderr.
 
@@ -125,7 +127,8 @@ def write_raw_datasets(
                 scribble = hidden / scribble_name
                 dense = None if dense_name is None else hidden / dense_name
                 _make_folders(cases, scribble, dense)
-                write = partial(write_case, coding=coding, scribble=scribble, dense=dense)
+                images_at = raw_folder.resolve() / scribble_name if link_images else None
+                write = partial(write_case, coding=coding, scribble=scribble, dense=dense, images_at=images_at)
                 for _ in _each(run, write, cases, "Writing", progress):
                     pass
                 _write_descriptions(scribble, dense, cases, checked, channel_names, labels, provenance, splits)

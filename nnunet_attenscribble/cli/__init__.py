@@ -14,6 +14,7 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     postprocess,
     pretrained,
     report,
+    scribble,
     trainers,
 )
 from nnunet_attenscribble.cli.app import app

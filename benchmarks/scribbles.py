@@ -1,0 +1,65 @@
+"""Generated scribbles beside real ones: `python -m benchmarks.scribbles SCRIBBLES DENSE`.
+
+Per class and slice, over the slices in which both have strokes of the class: strokes, their pixels, their length
+(pixels of the skeleton), their width (pixels by length), and the share of the class that they cover; mean and, in
+brackets, standard deviation over slices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy.ndimage import label
+from skimage.morphology import skeletonize
+
+from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
+from nnunet_attenscribble.dataset_conversion.scribbles import draw_scribbles
+
+QUANTITIES = ("strokes", "pixels", "length", "width", "coverage in %")
+
+
+def describe(strokes: np.ndarray, mask: np.ndarray) -> tuple[float, ...]:
+    """`QUANTITIES` of the strokes of one class in one slice."""
+    pixels, length = int(strokes.sum()), int(skeletonize(strokes).sum())
+    return label(strokes, np.ones((3, 3)))[1], pixels, length, pixels / max(length, 1), 100 * pixels / mask.sum()
+
+
+def measure(scribbles: Path, dense: Path, cases: int, rules: ScribbleRules) -> dict[str, dict[str, np.ndarray]]:
+    """`QUANTITIES` by class, of the real and of the generated strokes, each (slices, 5)."""
+    coding = json.loads((scribbles.parent / "dataset.json").read_text())["labels"]
+    found: dict[str, dict[str, list]] = {name: {"real": [], "ours": []} for name in coding if name != "ignore"}
+    for file in sorted(scribbles.glob("*.nii.gz"))[:cases]:
+        truth = sitk.ReadImage(str(dense / file.name))
+        labels = sitk.GetArrayFromImage(truth)
+        real = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        ours = draw_scribbles(labels, truth.GetSpacing()[::-1], rules, coding["ignore"], file.name)
+        for name, entry in found.items():
+            value = coding[name]
+            for section, one, other in zip(labels, real, ours, strict=True):
+                if (one == value).any() and (other == value).any() and (section == value).any():
+                    entry["real"].append(describe(one == value, section == value))
+                    entry["ours"].append(describe(other == value, section == value))
+    return {name: {who: np.array(rows) for who, rows in entry.items()} for name, entry in found.items()}
+
+
+def main() -> None:
+    """Print the comparison as a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scribbles", type=Path, help="labelsTr of the scribble dataset")
+    parser.add_argument("dense", type=Path, help="labelsTr of its dense twin")
+    parser.add_argument("--cases", type=int, default=20)
+    arguments = parser.parse_args()
+    print("| class | | " + " | ".join(QUANTITIES) + " |")
+    print("|---" * (2 + len(QUANTITIES)) + "|")
+    for name, entry in measure(arguments.scribbles, arguments.dense, arguments.cases, ScribbleRules()).items():
+        for who, rows in entry.items():
+            cells = [f"{m:.1f} ({s:.1f})" for m, s in zip(rows.mean(0), rows.std(0), strict=True)]
+            print(f"| {name} | {who}, {len(rows)} slices | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Scribbles drawn into dense labels, slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from zlib import crc32
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt, label
+
+from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
+from nnunet_attenscribble.dataset_conversion.strokes import (
+    deepest_point,
+    draw_line,
+    level_line,
+    part_of_line,
+    skeleton,
+    spline_through,
+    stroke_along_border,
+    stroke_inside,
+    zigzag,
+)
+
+__all__ = ["draw_scribbles", "slice_axis"]
+
+_EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one component
+
+
+def draw_scribbles(
+    labels: np.ndarray, spacing: Sequence[float], rules: ScribbleRules, ignore: int, case: str
+) -> np.ndarray:
+    """Scribbles of one case, which depend on nothing but the arguments.
+
+    Args:
+        labels: (Z, Y, X) or (Y, X), background 0.
+        spacing: per axis of `labels`.
+        rules: what to draw.
+        ignore: value of what is left unlabelled.
+        case: its name, from which its random numbers come.
+
+    Returns:
+        uint8, like `labels`; no pixel has another class than there.
+    """
+    volume = labels if labels.ndim == 3 else labels[None]
+    axis = slice_axis(spacing, rules) if labels.ndim == 3 else 0
+    sections = np.moveaxis(volume, axis, 0)
+    out = np.full(sections.shape, ignore, np.uint8)
+    key = [rules.seed, crc32(case.encode())]
+    box = _bounding_box(sections)
+    for position in _choose_slices(np.random.default_rng(key), sections, rules):
+        for value, mask in _choose_classes(np.random.default_rng([*key, position]), sections[position], rules):
+            rng = np.random.default_rng([*key, position, value])
+            for stroke in _draw_class(rng, value, mask, sections[position], box, rules):
+                out[position][stroke & mask] = value
+    return np.ascontiguousarray(np.moveaxis(out, 0, axis).reshape(labels.shape))
+
+
+def slice_axis(spacing: Sequence[float], rules: ScribbleRules) -> int:
+    """The axis across which a volume is cut into slices: the one asked for, or that of the largest spacing."""
+    return int(np.argmax(spacing)) if rules.axis is None else rules.axis
+
+
+def _choose_slices(rng: np.random.Generator, sections: np.ndarray, rules: ScribbleRules) -> list[int]:
+    shows = (sections > 0).any(axis=(1, 2))
+    chosen: list[int] = []
+    for group in (np.flatnonzero(shows), np.flatnonzero(~shows)):
+        count = max(1, round(rules.slices * len(group))) if len(group) else 0
+        chosen += rng.permutation(group)[:count].tolist()
+    return sorted(chosen)
+
+
+def _choose_classes(
+    rng: np.random.Generator, section: np.ndarray, rules: ScribbleRules
+) -> list[tuple[int, np.ndarray]]:
+    values = np.unique(section)
+    count = max(1, round(rules.classes * len(values)))
+    return [(int(value), section == value) for value in np.sort(rng.permutation(values)[:count])]
+
+
+def _draw_class(
+    rng: np.random.Generator,
+    value: int,
+    mask: np.ndarray,
+    section: np.ndarray,
+    box: tuple[int, int, int, int],
+    rules: ScribbleRules,
+) -> Iterator[np.ndarray]:
+    if value == 0 and rules.spline_points is None:
+        yield from _draw_background(rng, mask, bool(mask.all()), box, rules)
+        return
+    components, count = label(mask, _EIGHT)
+    chosen = np.arange(1, count + 1)
+    if not rules.all_components:
+        areas = np.bincount(components.ravel())[1:]
+        chosen = rng.choice(chosen, 1, p=areas / areas.sum())
+    for number in chosen:
+        component = components == number
+        yield _draw_interior(rng, component, rules)
+        if rules.style == "interior+border":
+            yield stroke_along_border(rng, component, rules.border_share, rules.border_depth, rules.thickness)
+
+
+def _draw_interior(rng: np.random.Generator, component: np.ndarray, rules: ScribbleRules) -> np.ndarray:
+    if rules.style == "skeleton":
+        return skeleton(component)
+    if rules.style == "points":
+        return deepest_point(rng, component)
+    if rules.spline_points is not None:
+        return spline_through(rng, component, rules.spline_points, rules.thickness)
+    return stroke_inside(rng, component, rules.coverage, rules.thickness)
+
+
+def _draw_background(
+    rng: np.random.Generator, mask: np.ndarray, is_empty: bool, box: tuple[int, int, int, int], rules: ScribbleRules
+) -> Iterator[np.ndarray]:
+    """A stroke around the foreground; in a slice without any, one to and fro where other slices show it."""
+    if is_empty:
+        line = zigzag(rng, box)
+    else:
+        distance = distance_transform_edt(mask)
+        away = max(2.0, rng.uniform(0.15, 0.4) * float(np.sqrt((~mask).sum())))  # of about the foreground's width
+        line = level_line(distance, min(away, 0.5 * float(distance.max())))
+        length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum() if len(line) else 0.0
+        line = part_of_line(rng, line, rules.background_length * length * rng.uniform(0.7, 1.3))
+    if rules.style == "points":
+        line = line[len(line) // 2 :][:1]
+    stroke = draw_line(line, rules.thickness, mask)
+    if not stroke.any():
+        stroke = deepest_point(rng, mask)
+    yield stroke
+    if rules.style == "interior+border" and not is_empty:
+        distance = distance_transform_edt(mask)
+        line = level_line(distance, rng.uniform(*rules.border_depth) + rules.thickness / 2)
+        yield draw_line(part_of_line(rng, line, rng.uniform(*rules.border_share) * len(line)), rules.thickness, mask)
+
+
+def _bounding_box(sections: np.ndarray) -> tuple[int, int, int, int]:
+    """Rows and columns in which any slice shows foreground; of a case without any, the middle half."""
+    shown = (sections > 0).any(axis=0)
+    if not shown.any():
+        rows, columns = shown.shape
+        return rows // 4, 3 * rows // 4, columns // 4, 3 * columns // 4
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])

@@ -1,0 +1,127 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from typer.testing import CliRunner
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.errors import AttenScribbleError
+
+LABELS = {"background": 0, "shell": 1, "core": 2}
+DIRECTION = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """nnUNet_raw with a dataset of two channels, oblique and anisotropic."""
+    folder = tmp_path / "raw"
+    source = folder / "Dataset007_Balls"
+    (source / "imagesTr").mkdir(parents=True)
+    (source / "labelsTr").mkdir()
+    rng = np.random.default_rng(0)
+    grid = np.indices((5, 24, 20))
+    for case in ("a", "b b", "ç"):
+        distance = np.sqrt((3 * (grid[0] - 2)) ** 2 + (grid[1] - 11) ** 2 + (grid[2] - 10) ** 2)
+        label = ((distance < 8).astype(np.uint8) + (distance < 4)).astype(np.uint8)
+        for name, array in (
+            (f"imagesTr/{case}_0000", rng.normal(size=label.shape).astype(np.float32)),
+            (f"imagesTr/{case}_0001", rng.normal(size=label.shape).astype(np.float32)),
+            (f"labelsTr/{case}", label),
+        ):
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((1.5, 1.25, 6.0))
+            image.SetOrigin((-3.0, 20.0, 7.5))
+            image.SetDirection(DIRECTION)
+            sitk.WriteImage(image, str(source / f"{name}.nii.gz"))
+    write_description(source)
+    monkeypatch.setenv("nnUNet_raw", str(folder))
+    return folder
+
+
+def write_description(source, **changes):
+    content = {"channel_names": {"0": "T1", "1": "T2"}, "labels": LABELS, "numTraining": 3, "file_ending": ".nii.gz"}
+    (source / "dataset.json").write_text(json.dumps(content | changes))
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["scribble", *arguments], catch_exceptions=False)
+
+
+def test_a_dataset_that_nnunet_accepts(raw, tmp_path, monkeypatch):
+    preprocessed = tmp_path / "preprocessed"
+    (preprocessed / "Dataset007_Balls").mkdir(parents=True)
+    splits = [{"train": ["a", "b b"], "val": ["ç"]}]
+    (preprocessed / "Dataset007_Balls" / "splits_final.json").write_text(json.dumps(splits))
+    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed))
+    result = run("7", "-o", "507", "--workers", "1")
+    assert result.exit_code == 0
+    written = raw / "Dataset507_BallsScribble"
+    verify_dataset_integrity(str(written), 1)
+    assert json.loads((written / "dataset.json").read_text())["labels"] == {**LABELS, "ignore": 3}
+    for case in ("a", "b b", "ç"):
+        link = written / "imagesTr" / f"{case}_0001.nii.gz"
+        assert link.is_symlink()
+        assert not os.path.isabs(os.readlink(link))
+        assert link.samefile(raw / "Dataset007_Balls" / "imagesTr" / f"{case}_0001.nii.gz")
+        scribble, dense = (
+            sitk.ReadImage(str(folder / "labelsTr" / f"{case}.nii.gz"))
+            for folder in (written, raw / "Dataset007_Balls")
+        )
+        for geometry in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(scribble, geometry)() == getattr(dense, geometry)()
+        drawn, truth = sitk.GetArrayFromImage(scribble), sitk.GetArrayFromImage(dense)
+        assert np.array_equal(drawn[drawn != 3], truth[drawn != 3])
+        assert set(np.unique(drawn)) == {0, 1, 2, 3}
+    provenance = json.loads((written / "provenance.json").read_text())
+    assert provenance["options"]["coverage"] == 0.16
+    assert provenance["inputs"]["a"]["further"][0]["file"] == "a.nii.gz"
+    assert json.loads((preprocessed / written.name / "splits_final.json").read_text()) == splits
+    rows = [line.split() for line in result.output.splitlines()]
+    (core,) = (row for row in rows if row and row[0] == "core")
+    assert core[-6:] == ["0", "of", core[-4], "0", "of", core[-1]]
+
+
+def test_the_number_of_workers_changes_nothing(raw):
+    for number, workers in (("507", "1"), ("508", "2")):
+        assert run("7", "-o", number, "--workers", workers, "--name", "Balls").exit_code == 0
+    for case in ("a", "b b", "ç"):
+        one, other = (raw / f"Dataset{number}_Balls/labelsTr/{case}.nii.gz" for number in ("507", "508"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_link_still_leads_to_its_image_when_both_datasets_move(raw, tmp_path):
+    run("7", "-o", "507", "--workers", "1")
+    moved = tmp_path / "elsewhere"
+    raw.rename(moved)
+    assert sitk.ReadImage(str(moved / "Dataset507_BallsScribble/imagesTr/a_0000.nii.gz")).GetSize() == (20, 24, 5)
+
+
+def test_what_cannot_be_scribbled_is_told_and_nothing_written(raw):
+    source = raw / "Dataset007_Balls"
+    for changes, message in (
+        ({"labels": {**LABELS, "ignore": 3}}, "its labels are scribbles already"),
+        ({"labels": {"background": 0, "whole": [1, 2], "core": 2}}, r"has regions \(whole\)"),
+        ({"labels": {"background": 0, "shell": 1}}, r"label values \[2\] are not in dataset.json"),
+        ({"channel_names": {"0": "T1"}}, "case a of Dataset007_Balls has 2 images"),
+    ):
+        write_description(source, **changes)
+        with pytest.raises(AttenScribbleError, match=message):
+            run("7", "-o", "507", "--workers", "1")
+    write_description(source)
+    (source / "labelsTr" / "a.nii.gz").write_bytes((source / "labelsTr" / "a.nii.gz").read_bytes()[:-30])
+    with pytest.raises(AttenScribbleError, match=r"a\.nii\.gz: is truncated"):
+        run("7", "-o", "507", "--workers", "1")
+    with pytest.raises(AttenScribbleError, match="coverage is 2"):
+        run("7", "-o", "507", "--coverage", "2")
+    (source / "dataset.json").write_text("{")
+    with pytest.raises(AttenScribbleError, match="is no JSON"):
+        run("7", "-o", "507")
+    assert [folder.name for folder in raw.iterdir()] == ["Dataset007_Balls"]
+
+
+def test_scribblebench_and_other_options_exclude_each_other(raw, tmp_path):
+    with pytest.raises(AttenScribbleError, match="leave out the other options"):
+        run("7", "-o", "507", "--config", str(tmp_path / "x.yml"), "--coverage", "0.5")

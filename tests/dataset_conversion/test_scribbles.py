@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage, sum_coverage
+from nnunet_attenscribble.dataset_conversion.scribble_rules import STYLES, ScribbleRules, read_scribblebench
+from nnunet_attenscribble.dataset_conversion.scribbles import draw_scribbles, slice_axis
+from nnunet_attenscribble.errors import AttenScribbleError
+
+IGNORE = 4
+CONFIGURATION = """
+filter: {min_area: 0}
+foreground: &same
+  scribbles:
+    nurbs: {num_scribbles: 1, params: {num_control_points: 5, curve_delta: 0.001}}
+    contour: {num_scribbles: 1, params: {disk_size_range: [2, 5], scribble_length_range: [0.07, 0.15]}}
+  num_slice_range: 0.5
+  class_probabilities: 1
+background: *same
+generation_properties: {scribble_thickness: 3}
+"""
+
+
+def random_labels(seed, shape=(4, 22, 26)):
+    """Up to three classes in pieces of any size, some slices empty."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.uint8)
+    grid = np.indices(shape[-2:])
+    for section in labels if len(shape) == 3 else [labels]:
+        for _ in range(rng.integers(0, 5)):
+            centre = [rng.uniform(0, n) for n in shape[-2:]]
+            distance = np.hypot(grid[0] - centre[0], grid[1] - centre[1])
+            section[distance < rng.uniform(0.5, 8)] = rng.integers(1, IGNORE)
+    return labels
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.sampled_from(STYLES), st.sampled_from([(4, 22, 26), (22, 26)]), st.booleans())
+def test_no_pixel_lies_outside_its_class_and_every_piece_has_one(seed, style, shape, splines):
+    labels = random_labels(seed, shape)
+    rules = ScribbleRules(style=style, seed=seed, spline_points=4 if splines else None)
+    scribble = draw_scribbles(labels, (5.0, 1.0, 1.0)[-len(shape) :], rules, IGNORE, "case")
+    assert scribble.shape == labels.shape
+    assert scribble.dtype == np.uint8
+    drawn = scribble != IGNORE
+    assert np.array_equal(scribble[drawn], labels[drawn])
+    for value in np.unique(labels):
+        found = measure_coverage(scribble, labels, int(value))
+        assert found.wrong == 0
+        assert found.slices_without == 0
+        if value > 0 or splines:
+            assert found.pieces_without == 0
+
+
+def test_the_same_case_and_seed_give_the_same_strokes():
+    labels = random_labels(3)
+
+    def draw(case="case", **options):
+        return draw_scribbles(labels, (5, 1, 1), ScribbleRules(**options), IGNORE, case)
+
+    assert np.array_equal(draw(), draw())
+    assert not np.array_equal(draw(), draw("another"))
+    assert not np.array_equal(draw(), draw(seed=1))
+
+
+def test_a_class_is_drawn_the_same_whatever_else_is_drawn():
+    labels = random_labels(5)
+    whole = draw_scribbles(labels, (5, 1, 1), ScribbleRules(), IGNORE, "case")
+    fewer = draw_scribbles(labels, (5, 1, 1), ScribbleRules(classes=0.5, slices=0.5), IGNORE, "case")
+    drawn = fewer != IGNORE
+    assert drawn.any()
+    assert np.array_equal(fewer[drawn], whole[drawn])
+
+
+def test_shares_of_slices_and_classes():
+    labels = np.zeros((10, 20, 20), np.uint8)
+    labels[2:8, 5:15, 5:10], labels[2:8, 5:15, 10:15] = 1, 2
+    scribble = draw_scribbles(labels, (5, 1, 1), ScribbleRules(slices=0.5), IGNORE, "case")
+    annotated = (scribble != IGNORE).any(axis=(1, 2))
+    assert annotated[2:8].sum() == 3  # of the six with foreground
+    assert annotated.sum() == 5  # and of the four without
+    one = draw_scribbles(labels, (5, 1, 1), ScribbleRules(classes=0.34), IGNORE, "case")
+    assert all(len(set(np.unique(section)) - {IGNORE}) == 1 for section in one)
+
+
+def test_one_component_in_place_of_all():
+    labels = np.zeros((1, 30, 60), np.uint8)
+    labels[0, 5:25, 3:23], labels[0, 10:14, 40:44] = 1, 1
+    many = measure_coverage(draw_scribbles(labels, (5, 1, 1), ScribbleRules(), IGNORE, "c"), labels, 1)
+    assert (many.pieces, many.pieces_without) == (2, 0)
+    drawn = []
+    for seed in range(40):
+        rules = ScribbleRules(all_components=False, seed=seed)
+        scribble = draw_scribbles(labels, (5, 1, 1), rules, IGNORE, "c")
+        assert measure_coverage(scribble, labels, 1).pieces_without == 1
+        drawn.append((scribble[0, :, :30] == 1).any())
+    assert 34 <= sum(drawn) < 41  # by area: 400 of 416
+
+
+@pytest.mark.parametrize(("axis", "expected"), [(None, 1), (0, 0), (2, 2)])
+def test_slices_are_cut_across_the_coarsest_axis_or_the_one_asked_for(axis, expected):
+    rules = ScribbleRules(axis=axis, style="points")
+    spacing = (1.0, 6.0, 1.0)
+    assert slice_axis(spacing, rules) == expected
+    labels = np.zeros((12, 8, 14), np.uint8)
+    labels[3:9, 1:7, 3:11] = 1
+    scribble = np.moveaxis(draw_scribbles(labels, spacing, rules, IGNORE, "case"), expected, 0)
+    sections = np.moveaxis(labels, expected, 0)
+    counts = [(section == 1).sum() for section in scribble]
+    assert counts == [int((section == 1).any()) for section in sections]
+
+
+def test_coverage_by_hand():
+    dense = np.zeros((2, 4, 6), np.uint8)
+    dense[0, 0, 0], dense[0, 2:4, 3:5], dense[1, 1, 1] = 1, 1, 1
+    scribble = np.full(dense.shape, IGNORE, np.uint8)
+    scribble[0, 2, 3], scribble[1, 0, 0] = 1, 1  # the second lies in the background
+    found = measure_coverage(scribble, dense, 1)
+    assert found == ClassCoverage(2, 1, 6, 2, 1, 3, 2)
+    assert sum_coverage([found, found]) == ClassCoverage(4, 2, 12, 4, 2, 6, 4)
+
+
+def test_rules_are_refused_all_at_once():
+    with pytest.raises(AttenScribbleError) as caught:
+        ScribbleRules(style="x", thickness=0, coverage=0, slices=1.1, border_share=(0.2, 0.1), axis=3, seed=-1)
+    assert len(caught.value.problems) == 7
+
+
+def test_scribblebench(tmp_path):
+    file = tmp_path / "scribble_conf.yml"
+    file.write_text(CONFIGURATION)
+    rules = read_scribblebench(file, seed=3)
+    expected = ScribbleRules(
+        style="interior+border", thickness=3.0, slices=0.5, all_components=False, spline_points=5,
+        border_depth=(2.0, 5.0), border_share=(0.07, 0.15), seed=3,
+    )  # fmt: skip
+    assert rules == ScribbleRules(**{**expected.as_dict(), "border_share": rules.border_share})
+    assert list(rules.border_share) == [0.07, 0.15]
+    file.write_text(CONFIGURATION.replace("    contour:", "    contours:").replace("0.5", "[0.1, 0.5]") + "more: 1\n")
+    with pytest.raises(AttenScribbleError) as caught:
+        read_scribblebench(file)
+    assert [word in str(caught.value) for word in ("'more' is unknown", "one number", "'contours' are unknown")]
+    file.write_text("[")
+    with pytest.raises(AttenScribbleError, match="cannot be read as YAML"):
+        read_scribblebench(file)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnunet_attenscribble.dataset_conversion import strokes
+
+
+def random_mask(seed, shape=(24, 30)):
+    """A blob, a ring, a line or a single pixel."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(shape)
+    distance = np.hypot(rows - rng.uniform(0, shape[0]), columns - rng.uniform(0, shape[1]))
+    masks = [distance < rng.uniform(3, 12), np.abs(distance - 8) < rng.uniform(0.6, 3), rows == columns, distance < 0]
+    mask = masks[rng.integers(4)]
+    mask[tuple(rng.integers(n) for n in shape)] = True
+    return mask
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.floats(0.5, 4), st.floats(0.01, 1))
+def test_strokes_stay_inside_and_are_there(seed, width, share):
+    mask = random_mask(seed)
+
+    def rng():
+        return np.random.default_rng(seed)
+
+    for stroke in (
+        strokes.stroke_inside(rng(), mask, share, width),
+        strokes.spline_through(rng(), mask, 4, width),
+        strokes.skeleton(mask),
+        strokes.deepest_point(rng(), mask),
+    ):
+        assert stroke.any()
+        assert not (stroke & ~mask).any()
+    border = strokes.stroke_along_border(rng(), mask, (0.07, 0.15), (1, 4), width)
+    assert not (border & ~mask).any()
+    assert np.array_equal(
+        strokes.stroke_inside(rng(), mask, share, width), strokes.stroke_inside(rng(), mask, share, width)
+    )
+
+
+def test_a_pixel_is_its_own_stroke():
+    mask = np.zeros((5, 5), bool)
+    mask[0, 4] = True
+    rng = np.random.default_rng(0)
+    for stroke in (strokes.stroke_inside(rng, mask, 0.1, 1), strokes.skeleton(mask), strokes.deepest_point(rng, mask)):
+        assert np.array_equal(stroke, mask)
+    assert not strokes.stroke_along_border(rng, mask, (0.1, 0.2), (2, 5), 1).any()
+
+
+def test_a_mask_that_fills_the_image_has_its_border_there():
+    mask = np.ones((21, 21), bool)
+    point = strokes.deepest_point(np.random.default_rng(0), mask)
+    assert np.argwhere(point).tolist() == [[10, 10]]
+
+
+def test_width_and_coverage():
+    rows, columns = np.indices((120, 120))
+    mask = np.hypot(rows - 60, columns - 60) < 40
+    for width in (1.0, 3.0):
+        sizes = [strokes.stroke_inside(np.random.default_rng(seed), mask, 0.01, width).sum() for seed in range(60)]
+        assert np.mean(sizes) == pytest.approx(0.01 * mask.sum(), rel=0.25)
+
+
+def test_a_border_stroke_lies_as_deep_as_asked():
+    rows, columns = np.indices((120, 120))
+    distance = np.hypot(rows - 60, columns - 60)
+    for seed in range(20):
+        stroke = strokes.stroke_along_border(np.random.default_rng(seed), distance < 40, (0.1, 0.15), (3, 6), 1.0)
+        assert 40 - distance[stroke].max() > 2
+        assert 40 - distance[stroke].min() < 8
+        assert 0.08 * 2 * np.pi * 33 < stroke.sum() < 0.2 * 2 * np.pi * 37
