@@ -46,7 +46,7 @@ format: $(INSTALLED)  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 docs: $(INSTALLED) $(PACKAGE)  ## the documentation, in build/site; a warning is an error
-	$(BIN)/mkdocs build --strict $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 docs-serve: $(INSTALLED) $(PACKAGE)  ## the documentation on this machine, rebuilt as it is edited
 	$(BIN)/mkdocs serve $(ARGS)
