@@ -15,14 +15,15 @@ _HEAD = """# Command line
 
 What every command says to `--help`.
 
-**Output.** Results go to stdout, progress and errors to stderr: bars on a terminal, a few plain lines elsewhere, none with
-`--quiet`. An error is one line per problem, and nothing was written then. `--debug` shows where it came from. Both are accepted in
-front of a command and behind it. `--json`, where a command has it, is for programs.
+**Output.** Results go to stdout, progress and errors to stderr: bars on a terminal, a few plain lines elsewhere, none
+with `--quiet`. An error is one line per problem, and nothing was written then. `--debug` shows where it came from. Both
+are accepted in front of a command and behind it. `--json`, where a command has it, is for programs.
 
-**Exit codes.** 0: done. 1: what was looked at is not in order (`doctor` found a problem, a cell of a benchmark failed). 2: the input
-or the call is wrong. 130: stopped by Ctrl-C.
+**Exit codes.** 0: done. 1: what was looked at is not in order (`doctor` found a problem, a cell of a benchmark failed).
+2: the input or the call is wrong. 130: stopped by Ctrl-C.
 
-**Completion.** `attenscribble --install-completion` teaches the shell (bash, zsh, fish, PowerShell) commands, options and choices.
+**Completion.** `attenscribble --install-completion` teaches the shell (bash, zsh, fish, PowerShell) commands, options
+and choices.
 """
 
 
