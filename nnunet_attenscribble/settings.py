@@ -15,7 +15,7 @@ _CHOICES = {
     "padding": ("balanced", "background", "ignore"),
     "similarity_mode": ("anchored", "paper"),
 }
-_NOT_NEGATIVE = ("crf_weight", "similarity_weight", "pair_weight", "warmup_epochs")
+_NOT_NEGATIVE = ("dice_weight", "crf_weight", "similarity_weight", "pair_weight", "warmup_epochs")
 _POSITIVE = ("crf_sigma_position", "crf_sigma_intensity", "similarity_sigma_position")
 _SHARES = ("similarity_floor",)
 _COUNTS = ("attention_stride", "attention_max_tokens")
@@ -31,6 +31,9 @@ class AttenScribbleSettings:
     Attributes:
         padding: what pixels outside the image count as in the segmentation loss: `background` (as in nnU-Net),
             `ignore`, or `balanced`, background with at most the total weight of the scribbled background.
+        dice_weight: of nnU-Net's soft Dice on the scribbles, which is added to the cross-entropy. A structure with few
+            scribbled pixels has hardly a voice in the cross-entropy, and a CRF then lets it disappear; in the Dice all
+            structures weigh the same. 0, cross-entropy alone, is as published.
         crf_weight: of the masked CRF.
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
             along an axis of coarser spacing the window reaches as far in mm.
@@ -55,6 +58,7 @@ class AttenScribbleSettings:
     """
 
     padding: str = "balanced"
+    dice_weight: float = 1.0
     crf_weight: float = 0.1
     crf_radius: int | tuple[int, ...] = 5
     crf_sigma_position: float = 6.0

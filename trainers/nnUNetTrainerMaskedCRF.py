@@ -1,9 +1,9 @@
-"""PartialCE plus the masked CRF on the unlabelled pixels."""
+"""PartialDiceCE plus the masked CRF on the unlabelled pixels."""
 
-from nnunet_attenscribble.trainers.nnUNetTrainerPartialCE import nnUNetTrainerPartialCE
+from nnunet_attenscribble.trainers.nnUNetTrainerPartialDiceCE import nnUNetTrainerPartialDiceCE
 
 
-class nnUNetTrainerMaskedCRF(nnUNetTrainerPartialCE):
-    """PartialCE plus the masked CRF on the unlabelled pixels."""
+class nnUNetTrainerMaskedCRF(nnUNetTrainerPartialDiceCE):
+    """PartialDiceCE plus the masked CRF on the unlabelled pixels."""
 
     with_crf = True

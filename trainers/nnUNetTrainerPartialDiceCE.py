@@ -1,9 +1,9 @@
-"""nnU-Net's own partial Dice and cross-entropy on the scribbles, with the padding setting."""
+"""PartialCE plus nnU-Net's Dice on the scribbles: its own partial loss, with the padding setting."""
 
-from nnunet_attenscribble.trainers.nnUNetTrainerScribble import nnUNetTrainerScribble
+from nnunet_attenscribble.trainers.nnUNetTrainerPartialCE import nnUNetTrainerPartialCE
 
 
-class nnUNetTrainerPartialDiceCE(nnUNetTrainerScribble):
-    """nnU-Net's own partial Dice and cross-entropy on the scribbles, with the padding setting."""
+class nnUNetTrainerPartialDiceCE(nnUNetTrainerPartialCE):
+    """PartialCE plus nnU-Net's Dice on the scribbles: its own partial loss, with the padding setting."""
 
     with_dice = True

@@ -98,8 +98,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             segmentation = PartialBinaryCrossEntropyLoss(ignore_label, self.label_manager.foreground_regions)
         else:
             segmentation = PartialCrossEntropyLoss(ignore_label)
-        if self.with_dice:
-            segmentation = PartialDiceCrossEntropyLoss(segmentation, dice)
+        if self.with_dice and self.settings.dice_weight > 0:
+            segmentation = PartialDiceCrossEntropyLoss(segmentation, dice, self.settings.dice_weight)
         regularised = AttenScribbleLoss(
             ignore_label,
             crf=self._build_crf() if self.with_crf else None,
