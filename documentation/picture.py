@@ -1,4 +1,4 @@
-"""The picture in the README: `python -m documentation.picture`, with the folder of a demo for its predictions as well."""
+"""The picture in the README: `python -m documentation.picture [DEMO]`, with the predictions of a demo, if given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from nnunet_attenscribble.evaluation.pictures import Panel, draw_case, find_larg
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "images" / "phantom.png"
 CASE = "phantom_015"  # one of those that the demo tests with
-_PREDICTIONS = {"partial_ce": "partial cross-entropy", "attenscribble": "AttenScribble", "nnunet_on_dense_labels": "nnU-Net on dense labels"}  # fmt: skip
+# Folders that the demo predicts into, and what is written above them.
+_PREDICTIONS = {
+    "partial_ce": "partial cross-entropy",
+    "attenscribble": "AttenScribble",
+    "nnunet_on_dense_labels": "nnU-Net on dense labels",
+}
 
 
 def draw(file: Path = FILE, demo: Path | None = None) -> None:

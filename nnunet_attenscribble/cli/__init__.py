@@ -25,19 +25,17 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["app", "main"]
 
-# Accepted behind a subcommand too: option, and the variable of the environment that stands for it.
-_EVERYWHERE = {"--debug": "ATTENSCRIBBLE_DEBUG", "--quiet": QUIET}
+_EVERYWHERE = ("--debug", "--quiet")  # accepted behind a subcommand too
 
 
 def main() -> None:
     """Run `attenscribble`; whatever is wrong with the input becomes one line per problem on stderr and exit code 2."""
-    for option, variable in _EVERYWHERE.items():
-        if option in sys.argv[1:]:
-            os.environ[variable] = "1"
     arguments = [argument for argument in sys.argv[1:] if argument not in _EVERYWHERE]
-    debug = bool(os.environ.get(_EVERYWHERE["--debug"]))
+    debug = "--debug" in sys.argv or bool(os.environ.get("ATTENSCRIBBLE_DEBUG"))
+    if "--quiet" in sys.argv:
+        os.environ[QUIET] = "1"
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="attenscribble", standalone_mode=False)
     except AttenScribbleError as error:
         if debug:
             raise

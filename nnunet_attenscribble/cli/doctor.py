@@ -35,17 +35,13 @@ def doctor(
         findings += check_dataset(dataset)
     if not datasets:
         findings += list_datasets()
+    ok = all(finding.status != PROBLEM for finding in findings)
     if as_json:
-        entries = [asdict(finding) for finding in findings]
-        typer.echo(json.dumps({"ok": not _count(findings, PROBLEM), "findings": entries}, indent=2))
+        typer.echo(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
         _print(findings)
-    if _count(findings, PROBLEM):
+    if not ok:
         raise typer.Exit(1)
-
-
-def _count(findings: list[Finding], status: str) -> int:
-    return sum(finding.status == status for finding in findings)
 
 
 def _print(findings: list[Finding]) -> None:
@@ -61,6 +57,6 @@ def _print(findings: list[Finding]) -> None:
         )
         if finding.advice is not None:
             console.print(Text.assemble("      -> ", finding.advice))
-    problems, notes = _count(findings, PROBLEM), _count(findings, NOTE)
-    told = [f"{number} {word}{'' if number == 1 else 's'}" for number, word in ((problems, "problem"), (notes, "note"))]
-    console.print(f"\n{', '.join(told)}" if problems or notes else "\nEverything is in order.")
+    counts = {word: sum(finding.status == word for finding in findings) for word in (PROBLEM, NOTE)}
+    told = [f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number]
+    console.print(f"\n{', '.join(told) or 'Everything is in order'}.")

@@ -143,7 +143,7 @@ def _count_values(files: list[str]) -> tuple[dict[int, int], int, list[Finding]]
     total, findings = 0, []
     for file in show_progress(files, total=len(files), description="Reading labels"):
         try:
-            voxels = sitk.GetArrayViewFromImage(sitk.ReadImage(file))
+            voxels = sitk.GetArrayFromImage(sitk.ReadImage(file))
         except RuntimeError:
             told = f"{Path(file).name} cannot be read as an image"
             findings.append(Finding(Path(file).parents[1].name, told, PROBLEM, "copy or export it again"))

@@ -85,7 +85,7 @@ def test_problems_are_exit_code_1_and_every_one_says_what_to_do(answered):
     problems = [number for number, line in enumerate(lines) if line.startswith("problem")]
     assert len(problems) == 4  # three folders, and the export
     assert all(lines[number + 1].startswith("      -> ") for number in problems)
-    assert lines[-1] == "4 problems, 1 note"
+    assert lines[-1] == "4 problems, 1 note."
 
 
 def test_json_holds_the_same(folders, answered):
@@ -100,7 +100,7 @@ def test_a_dataset_with_a_problem_fails_it(folders, answered):
     write_dataset(folders / "nnUNet_raw", scribble(), LABELS | {"ignore": 7})
     result = CliRunner().invoke(app, ["doctor", "501", "--json"])
     assert result.exit_code == 1
-    assert json.loads(result.output)["ok"] is False
+    assert json.loads(result.stdout)["ok"] is False
 
 
 # --- versions ---
