@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from nnunet_attenscribble.cli.findings import NOTE, PROBLEM, Finding
 from nnunet_attenscribble.cli.folders import FOLDERS
 from nnunet_attenscribble.cli.trainers import VARIABLE, exported_folders, list_trainers, trainers_folder
+from nnunet_attenscribble.dataset_conversion.progress import show_waiting
 
 _PACKAGE = "nnunet-attenscribble"
 _TOLD = ("nnunetv2", "torch")  # versions that are told even if they are in order
@@ -35,15 +36,8 @@ def check_installation() -> list[Finding]:
 
 def ask_nnunet() -> dict[str, Any]:
     """What `doctor_question` answers."""
-    from rich.console import Console
-
-    from nnunet_attenscribble.dataset_conversion.progress import QUIET
-
     command = [sys.executable, "-m", "nnunet_attenscribble.cli.doctor_question", *list_trainers()]
-    console = Console(stderr=True, highlight=False, quiet=bool(os.environ.get(QUIET)))
-    with console.status("Asking nnU-Net for the trainers ..."):
-        if not console.is_terminal:
-            console.print("Asking nnU-Net for the trainers ...")
+    with show_waiting("Asking nnU-Net for the trainers"):
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]

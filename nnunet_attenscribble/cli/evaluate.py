@@ -70,6 +70,9 @@ def evaluate(
     all_cases: Annotated[
         bool, typer.Option("--all-cases", help="Refuse if a dense label has no prediction (by default, a note).")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print attenscribble_summary.json in place of the table.")
+    ] = False,
 ) -> None:
     """Score predictions against dense labels: Dice, IoU, HD95, ASSD and volume per case and label or region.
 
@@ -78,9 +81,7 @@ def evaluate(
 
     Example:  attenscribble evaluate predictions/ "$nnUNet_raw/Dataset028_ACDCdense/labelsTs"
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from nnunet_attenscribble.dataset_conversion.progress import report_progress
     from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
     from nnunet_attenscribble.evaluation.summary import write_summary
 
@@ -93,8 +94,7 @@ def evaluate(
     # A missing folder of predictions is reported as such by the evaluation itself.
     if output is not None or predictions.is_dir():
         _check_writable(folder)
-    with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
-        task = bar.add_task("Scoring cases", total=None)
+    with report_progress("Scoring cases") as report:
         summary = evaluate_folder(
             predictions,
             dense_labels,
@@ -103,9 +103,12 @@ def evaluate(
             hd95=None if hd95 is None else hd95.value,
             workers=workers,
             all_cases=all_cases,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=report,
         )
     files = write_summary(summary, folder)
+    if as_json:
+        typer.echo(files[0].read_text(encoding="utf-8").rstrip())
+        return
     _print_summary(summary)
     for note in summary.notes:
         typer.echo(f"note: {note}")
@@ -139,6 +142,7 @@ def compare(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Compare models with a fully supervised one, on exactly the same cases, as a Markdown table.
 
@@ -148,8 +152,9 @@ def compare(
     Example:  attenscribble compare AttenScribble=predictions/scribble --reference nnU-Net=predictions/dense
     --subject 'patient[0-9]+' -o table.md
     """
+    from nnunet_attenscribble.dataset_conversion.progress import show_waiting
     from nnunet_attenscribble.evaluation.compare import compare_summaries
-    from nnunet_attenscribble.evaluation.comparison_files import WRITERS, to_markdown
+    from nnunet_attenscribble.evaluation.comparison_files import WRITERS
     from nnunet_attenscribble.evaluation.summary import write_text
 
     outputs = output or []
@@ -168,11 +173,12 @@ def compare(
     name = next(iter(chosen))
     if name in others:
         raise AttenScribbleError(f"{name} is a model and the reference: give it another name or leave one of them out")
-    comparison = compare_summaries(chosen | others, name, subject=subject, seed=seed)
+    with show_waiting("Comparing"):
+        comparison = compare_summaries(chosen | others, name, subject=subject, seed=seed)
     for file in outputs:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, WRITERS[file.suffix](comparison))
-    typer.echo(to_markdown(comparison))
+    typer.echo(WRITERS[".json" if as_json else ".md"](comparison))
 
 
 def _read_models(arguments: list[str]) -> dict[str, Summary]:

@@ -9,6 +9,7 @@ import typer
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.trainers import tell_training
+from nnunet_attenscribble.dataset_conversion.progress import show_waiting
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -42,17 +43,18 @@ def pretrained(
     if problems:
         raise AttenScribbleError(problems)
 
-    import torch
+    with show_waiting("Making the block"):
+        import torch
 
-    from nnunet_attenscribble.pretrained import add_block, initial_block
+        from nnunet_attenscribble.pretrained import add_block, initial_block
 
-    content = add_block(checkpoint, initial_block(resolved))
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        torch.save(content, partial)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+        content = add_block(checkpoint, initial_block(resolved))
+        partial = output.with_name(f".{output.name}.partial")
+        try:
+            torch.save(content, partial)
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
     typer.echo(f"{output} holds the network of {checkpoint.name} with an attention block for '{configuration}'.")
     trainer = "nnUNetTrainerAttenScribble"
     tell_training(dataset, configuration, "0", "-tr", trainer, "-pretrained_weights", str(output))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnunet_attenscribble.dataset_conversion.progress import show_progress
+from nnunet_attenscribble.dataset_conversion.progress import QUIET, show_progress, show_waiting
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,17 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
     assert "3 of 3" not in captured.err
 
 
-def test_silence_on_demand(capsys):
+def test_silence_on_demand(capsys, monkeypatch):
     assert list(show_progress("abc", total=3, description="Writing", enabled=False)) == ["a", "b", "c"]
+    monkeypatch.setenv(QUIET, "1")
+    assert list(show_progress("abc", total=3, description="Writing")) == ["a", "b", "c"]
+    with show_waiting("Comparing"):
+        pass
     assert capsys.readouterr().err == ""
+
+
+def test_waiting_is_one_line_in_a_log(capsys):
+    with show_waiting("Comparing"):
+        pass
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "Comparing ...\n")

@@ -71,6 +71,15 @@ def test_places_that_cannot_be_written_to_are_told_first(folders, tmp_path):
             run("evaluate", *folders, "-o", place)
 
 
+def test_json_is_all_that_goes_to_stdout(folders, tmp_path):
+    result = run("evaluate", *folders, "--workers", 1, "--json")
+    assert json.loads(result.stdout) == json.loads((folders[0] / SUMMARY_FILE).read_text())
+    assert "Scoring cases: 3 of 3" in result.stderr
+    shutil.copytree(folders[0], tmp_path / "copy")
+    result = run("compare", f"scribble={folders[0]}", "-r", f"dense={tmp_path / 'copy'}", "--json")
+    assert json.loads(result.stdout)["models"] == ["dense", "scribble"]
+
+
 def test_compare(evaluated, tmp_path):
     shutil.copytree(evaluated, tmp_path / "copy")
     files = [tmp_path / "new" / f"table{suffix}" for suffix in (".md", ".csv", ".json")]
