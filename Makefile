@@ -4,18 +4,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 INSTALLED := $(VENV)/.installed
+# The package with its folders where they are once installed, as links: for tools that do not follow pyproject.toml.
+PACKAGE := build/package/nnunet_attenscribble
+FOLDERS := trainers dataset_conversion evaluation
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench
+.PHONY: help demo test test-all test-oldest test-newest lint typecheck format docs docs-serve bench $(PACKAGE)
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --editable '.[dev]'
+	$(BIN)/python -m pip install --editable '.[dev,docs]'
 	touch $@
+
+$(PACKAGE):
+	@rm -rf $@ && mkdir -p $@
+	@ln -s $(CURDIR)/nnunet_attenscribble/[!_]* $(CURDIR)/nnunet_attenscribble/__init__.py $@
+	@ln -s $(FOLDERS:%=$(CURDIR)/%) $@
 
 demo: $(INSTALLED)  ## the whole chain on a phantom: data, training on the CPU, prediction, comparison
 	$(BIN)/attenscribble demo $(ARGS)
@@ -30,9 +38,18 @@ lint: $(INSTALLED)  ## what pre-commit checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+typecheck: $(INSTALLED) $(PACKAGE)  ## types of the four folders
+	$(BIN)/mypy
+
 format: $(INSTALLED)  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED) $(PACKAGE)  ## the documentation, in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+docs-serve: $(INSTALLED) $(PACKAGE)  ## the documentation on this machine, rebuilt as it is edited
+	$(BIN)/mkdocs serve $(ARGS)
 
 bench: $(INSTALLED)  ## time and memory of the losses against dense references
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -145,7 +145,7 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
             result.problems.append(f"{name}: holds NaN or infinite voxels, which nnU-Net refuses: replace them")
     if case.scribble is not None and not case.test:
         result.scribble_voxels = check_label(case.scribble, "scribble", coding.scribble)
-    if _uses_dense(case, coding.with_dense):
+    if case.dense is not None and _uses_dense(case, coding.with_dense):
         voxels = check_label(case.dense, "dense label", coding.dense)
         result.dense_voxels = [] if case.test else voxels
     if not result.problems:
@@ -206,6 +206,6 @@ def write_case(
 
     if case.scribble is not None and not case.test:
         write_label(case.scribble, coding.scribble, scribble / "labelsTr" / f"{case.identifier}{ENDING}")
-    if _uses_dense(case, coding.with_dense):
-        folder = scribble / "labelsTs" if case.test else dense / "labelsTr"
+    folder = scribble / "labelsTs" if case.test else dense and dense / "labelsTr"
+    if case.dense is not None and folder is not None and _uses_dense(case, coding.with_dense):
         write_label(case.dense, coding.dense, folder / f"{case.identifier}{ENDING}")

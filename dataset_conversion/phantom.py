@@ -59,13 +59,13 @@ def make_phantom(index: int, *, seed: int = 0) -> Phantom:
 
     x, y = _warped_grid(rng, rows, columns, in_plane)
     anatomy = _Anatomy(rng)
-    signal, labels = [], []
+    signal, sections = [], []
     for level in levels:
         breath = rng.normal(0, 0.8, size=2)  # every slice is its own breath-hold
         section, section_labels = anatomy.section(x + breath[0], y + breath[1], float(level))
         signal.append(section)
-        labels.append(_label_pixels(section_labels))
-    labels = np.stack(labels)
+        sections.append(_label_pixels(section_labels))
+    labels = np.stack(sections)
     image = _acquire(rng, np.stack(signal), in_plane)
     return Phantom(image, labels, _scribble(rng, labels), spacing)
 

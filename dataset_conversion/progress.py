@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -9,13 +10,15 @@ from rich.console import Console
 from rich.progress import track
 
 Item = TypeVar("Item")
+#: Variable of the environment that leaves all progress out.
+QUIET = "ATTENSCRIBBLE_QUIET"
 _LINES = 10  # in a log
 
 
 def show_progress(items: Iterable[Item], *, total: int, description: str, enabled: bool = True) -> Iterator[Item]:
     """Pass `items` on and tell how many of `total` have come."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    if not enabled:
+    if not enabled or os.environ.get(QUIET):
         yield from items
     elif console.is_terminal:
         yield from track(items, description=description, total=total, console=console, transient=True)

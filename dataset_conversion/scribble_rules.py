@@ -131,9 +131,10 @@ def read_scribblebench(file: Path, seed: int = 0) -> ScribbleRules:
     if contour is None:
         return rules
     params = contour.get("params", {})
+    nearest, deepest = params.get("disk_size_range", (1, 4))
     return replace(
         rules,
         style="interior+border",
         border_share=tuple(params.get("scribble_length_range", (0.07, 0.15))),
-        border_depth=tuple(float(depth) for depth in params.get("disk_size_range", (1, 4))),
+        border_depth=(float(nearest), float(deepest)),
     )

@@ -136,7 +136,7 @@ def _draw_background(
 
 def _bounding_box(sections: np.ndarray) -> tuple[int, int, int, int]:
     """Rows and columns in which any slice shows foreground; of a case without any, the middle half."""
-    shown = (sections > 0).any(axis=0)
+    shown = np.asarray((sections > 0).any(axis=0))
     if not shown.any():
         rows, columns = shown.shape
         return rows // 4, 3 * rows // 4, columns // 4, 3 * columns // 4

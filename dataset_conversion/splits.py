@@ -40,7 +40,7 @@ def five_nnunet_folds(patients: Iterable[int]) -> list[Fold]:
             f"five folds by patient need 5 patients or more, and there are {len(ordered)} to train with: "
             "add patients, or choose another split"
         )
-    folds = generate_crossval_split(ordered)  # type: ignore[arg-type] - it only indexes them
+    folds = generate_crossval_split(ordered)
     return [Fold([int(p) for p in fold["train"]], [int(p) for p in fold["val"]]) for fold in folds]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def mean_over_structures(values: np.ndarray) -> float:
 
 def aggregate_scores(
     cases: Mapping[str, Mapping[str, StructureScores]], structures: Sequence[str]
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """Summarise every metric per structure and over the foreground.
 
     Returns:

@@ -125,7 +125,7 @@ class Plan:
             model,
             results,
             folder / "logs" / "train.log",
-            epochs=budget and budget.epochs,
+            epochs=None if budget is None else budget.epochs,
             device=device,
         )
         predict = predict_step(

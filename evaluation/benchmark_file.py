@@ -165,7 +165,7 @@ def _read(keys: Keys) -> Benchmark:
         scribble=scribble,
         dense=dense,
         rows=rows,
-        reference=_read_reference(keys, rows),
+        reference=_read_reference(keys, rows) or "",  # then there is a problem, and nobody uses this
         test_images=images,
         test_labels=labels,
         plans=keys.take("plans", text, "the name of the plans", "nnUNetPlans"),

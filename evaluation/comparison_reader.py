@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import Comparison, ComparisonRow
@@ -41,7 +42,7 @@ def read_comparison(file: Path) -> Comparison:
         raise AttenScribbleError(f"{file} is damaged ({error!r}): compare the models again") from error
 
 
-def _read_row(row: Mapping[str, object], metrics: Mapping[str, str]) -> ComparisonRow:
+def _read_row(row: Mapping[str, Any], metrics: Mapping[str, str]) -> ComparisonRow:
     values = {column.name: row[column.name] for column in fields(ComparisonRow)}
     for column in fields(ComparisonRow):
         if column.type == "float":

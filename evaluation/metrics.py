@@ -92,7 +92,7 @@ def compute_scores(
     """
     _check_masks(prediction, dense)
     _check_spacing(prediction, spacing)
-    distances = None
+    distances = np.empty(0), np.empty(0)
     if hd95 is not None or surface is not None:
         distances = compute_surface_distances(prediction, dense, (1.0,) * prediction.ndim if in_voxels else spacing)
     is_predicted, is_true = bool(prediction.any()), bool(dense.any())
@@ -162,7 +162,7 @@ def compute_surface_distances(
     edges = [np.asarray(edge, dtype=bool) for edge in get_mask_edges(*cropped, crop=False)]
     found = [edge.any() for edge in edges]
     if not all(found):
-        return tuple(np.full(np.count_nonzero(edge), np.inf) for edge in edges)
+        return np.full(np.count_nonzero(edges[0]), np.inf), np.full(np.count_nonzero(edges[1]), np.inf)
     return (
         np.asarray(get_surface_distance(edges[0], edges[1], spacing=step), dtype=np.float64),
         np.asarray(get_surface_distance(edges[1], edges[0], spacing=step), dtype=np.float64),

@@ -214,12 +214,15 @@ def score_structure(
     )
     if scores.status == "present":
         if protocol.drops_full_masks and (prediction.all() or dense.all()):
-            return replace(scores, **dict.fromkeys(DISTANCES, _NAN))
+            return replace(scores, hd95_mm=_NAN, assd_mm=_NAN)
         return scores
     overlap, distance = getattr(protocol, scores.status)
-    computed = {"hd95_mm": protocol.hd95 is not None, "assd_mm": protocol.surface is not None}
     return replace(
-        scores, dice=overlap, iou=overlap, **{name: distance if computed[name] else _NAN for name in DISTANCES}
+        scores,
+        dice=overlap,
+        iou=overlap,
+        hd95_mm=_NAN if protocol.hd95 is None else distance,
+        assd_mm=_NAN if protocol.surface is None else distance,
     )
 
 

@@ -84,10 +84,10 @@ def describe_pictures_section(data: ReportData, row: ReportRow | None) -> Sectio
         "the slice with most foreground in its dense label, cut to everything that is drawn there. Solid lines in "
         "colour are the prediction, dashed white ones the dense label. Of several repetitions, the first is shown."
     )
-    structures = row.summary.structures
+    structures = row.scores.structures
     parts = [Part(text=[intro], pictures=[_describe_legend(structures)])]
     numbers: list[tuple] = []
-    for word, (case, dice) in choose_cases(row.summary).items():
+    for word, (case, dice) in choose_cases(row.scores).items():
         name = f"{word.capitalize()}: {case}, mean Dice {format_number(dice, 3)}"
         try:
             found = read_slice(data, case, structures)
@@ -118,7 +118,7 @@ def _list_numbers(
             row.name,
             found.position + 1,
             structure.name,
-            row.summary.cases[case][structure.name].dice,
+            row.scores.cases[case][structure.name].dice,
             compute_dice(
                 select_structure(prediction, structure.values), select_structure(found.dense, structure.values)
             ),
@@ -149,7 +149,7 @@ def _describe_case(
         if row.name not in found.predictions:
             continue
         dice = ", ".join(
-            f"{structure.name} {format_number(row.summary.cases[case][structure.name].dice, 2)}"
+            f"{structure.name} {format_number(row.scores.cases[case][structure.name].dice, 2)}"
             for structure in structures
         )
         drawn = partial(_draw_picture, found, prediction=found.predictions[row.name], structures=structures)

@@ -46,6 +46,12 @@ class ReportRow:
     budget: Mapping[str, int]
     summary: Summary | None
 
+    @property
+    def scores(self) -> Summary:
+        """`summary` of a row that has one, as those of `ReportData.scored`."""
+        assert self.summary is not None
+        return self.summary
+
 
 @dataclass(frozen=True)
 class ReportCell:
@@ -112,9 +118,9 @@ class ReportData:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
 
-    def done(self, row: ReportRow) -> list[ReportCell]:
-        """The complete cells of a row, in order."""
-        return [cell for cell in self.cells if cell.row == row.name and cell.folder is not None]
+    def done(self, row: ReportRow) -> list[tuple[ReportCell, Path]]:
+        """The complete cells of a row, in order, and where they lie."""
+        return [(cell, cell.folder) for cell in self.cells if cell.row == row.name and cell.folder is not None]
 
 
 def read_collected(folder: Path) -> ReportData:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from nnunet_attenscribble.evaluation.report_data import ReportCell, ReportData
+from nnunet_attenscribble.evaluation.report_data import ReportData
 from nnunet_attenscribble.evaluation.report_parts import Part, Section, Table, format_csv
+from nnunet_attenscribble.evaluation.summary import Summary
 
 __all__ = ["describe_provenance_section"]
 
@@ -33,17 +34,17 @@ def describe_provenance_section(data: ReportData) -> Section:
         for row in data.rows
     ]
     header = ["row", "labels", "trainer", "configuration", "epochs x iterations x batch", "settings"]
-    done = [cell for cell in data.cells if cell.summary is not None]
+    done = [(cell, cell.summary) for cell in data.cells if cell.summary is not None]
     shown = ["cell", "plans_sha256", "commit_training", "commit", *_VERSIONS]
     cells = [
         [
             cell.name,
-            *(_shorten(cell.summary.provenance.get(key)) for key in shown[1:4]),
-            *(cell.summary.versions.get(name, "unknown") for name in _VERSIONS),
+            *(_shorten(summary.provenance.get(key)) for key in shown[1:4]),
+            *(summary.versions.get(name, "unknown") for name in _VERSIONS),
         ]
-        for cell in done
+        for cell, summary in done
     ]
-    entries = [[cell.name, cell.row, cell.seed, cell.fold, *_list_provenance(cell)] for cell in done]
+    entries = [[cell.name, cell.row, cell.seed, cell.fold, *_list_provenance(summary)] for cell, summary in done]
     files = {"trainings.csv": format_csv(["cell", "row", "seed", "fold", *_KEYS, *_VERSIONS], entries)}
     parts = [
         Part("Rows", tables=[Table("", header, rows, numeric=False)]),
@@ -57,8 +58,7 @@ def describe_provenance_section(data: ReportData) -> Section:
     return Section("provenance", "Where the numbers come from", parts)
 
 
-def _list_provenance(cell: ReportCell) -> list[str | None]:
-    summary = cell.summary
+def _list_provenance(summary: Summary) -> list[str | None]:
     return [*(summary.provenance.get(key) for key in _KEYS), *(summary.versions.get(name) for name in _VERSIONS)]
 
 

@@ -75,7 +75,9 @@ def describe_cases_section(data: ReportData) -> Section:
     """One plot per metric and structure with a point per case, for every row."""
     comparison = data.comparison
     parts = []
-    for metric, (title, _) in ({} if comparison is None else list_titles(comparison)).items():
+    if comparison is None:
+        return Section("cases", "Every case", [])
+    for metric, (title, _) in list_titles(comparison).items():
         column = name_metric(metric, comparison.protocol)
         pictures = [
             Picture(
@@ -118,7 +120,7 @@ def describe_scatter_section(data: ReportData) -> Section:
 
 
 def _has_infinite(data: ReportData, metric: str) -> bool:
-    return any(np.isinf(collect_metric(row.summary.cases, row.summary.names, metric)).any() for row in data.scored)
+    return any(np.isinf(collect_metric(row.scores.cases, row.scores.names, metric)).any() for row in data.scored)
 
 
 # --- the numbers ---
@@ -128,16 +130,16 @@ def _list_cases(data: ReportData, metric: str, column: str) -> str:
     rows = [
         (row.name, structure, case, scores[structure].status, getattr(scores[structure], metric))
         for row in data.scored
-        for structure in row.summary.names
-        for case, scores in row.summary.cases.items()
+        for structure in row.scores.names
+        for case, scores in row.scores.cases.items()
     ]
     return format_csv(["row", "structure", "case", "status", column], rows)
 
 
 def _list_pairs(data: ReportData, others: Sequence[ReportRow]) -> str:
-    reference = data.find_row(data.reference).summary
+    reference = data.find_row(data.reference).scores
     rows = [
-        (row.name, structure, case, reference.cases[case][structure].dice, row.summary.cases[case][structure].dice)
+        (row.name, structure, case, reference.cases[case][structure].dice, row.scores.cases[case][structure].dice)
         for row in others
         for structure in reference.names
         for case in reference.cases
@@ -166,7 +168,7 @@ def _draw_strips(data: ReportData, metric: str, structure: str, title: str) -> F
     rows = data.scored
     figure = new_figure(0.9 + _ROW_HEIGHT * len(rows))
     axes = figure.subplots()
-    values = {row.name: collect_metric(row.summary.cases, [structure], metric)[:, 0] for row in rows}
+    values = {row.name: collect_metric(row.scores.cases, [structure], metric)[:, 0] for row in rows}
     finite = np.concatenate([own[np.isfinite(own)] for own in values.values()])
     distance = metric in DISTANCES
     # Where infinite distances stand: beyond everything that is finite.
@@ -201,12 +203,12 @@ def _draw_strips(data: ReportData, metric: str, structure: str, title: str) -> F
 def _draw_scatter(data: ReportData, row: ReportRow) -> Figure:
     figure = new_figure(4.4)
     axes = figure.subplots()
-    reference = data.find_row(data.reference).summary
+    reference = data.find_row(data.reference).scores
     axes.plot([0, 1], [0, 1], color="0.5", linewidth=1)
     lowest = 1.0
     for position, structure in enumerate(reference.names):
         pairs = [
-            (reference.cases[case][structure].dice, row.summary.cases[case][structure].dice) for case in reference.cases
+            (reference.cases[case][structure].dice, row.scores.cases[case][structure].dice) for case in reference.cases
         ]
         known = np.array([pair for pair in pairs if not any(map(math.isnan, pair))]).reshape(-1, 2)
         below = int((known[:, 1] < known[:, 0]).sum())

@@ -50,14 +50,14 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure]) -> 
         ValueError: they cannot be read, or have different shapes.
     """
     volume = find_volume(case)
-    folders = [places for places in data.test_folders.values() if _find(places[0], f"{volume}_0000")]
-    if not folders:
+    places = [(_find(images, f"{volume}_0000"), labels) for images, labels in data.test_folders.values()]
+    image_file, labels = next(((file, labels) for file, labels in places if file is not None), (None, None))
+    if image_file is None or labels is None:
         raise FileNotFoundError(f"there is no image of {volume} in the folders of test images")
-    images, labels = folders[0]
     dense_file = _find(labels, volume)
     if dense_file is None:
         raise FileNotFoundError(f"there is no dense label of {volume} in {labels}")
-    image, spacing = _read_image(_find(images, f"{volume}_0000"))
+    image, spacing = _read_image(image_file)
     scored = int(case.rpartition("_slice")[2]) if case != volume else None
     axis = _choose_axis(spacing) if scored is None else 0  # which protocols take slices along
     dense = _read_labels(dense_file, image.shape)
@@ -66,7 +66,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure]) -> 
     scribble = _read_labels(scribble_file, image.shape) if scribble_file.is_file() else None
     predictions = {}
     for row in data.scored:
-        files = [_find(cell.folder / "predictions", volume) for cell in data.done(row)]
+        files = [_find(folder / "predictions", volume) for _, folder in data.done(row)]
         file = next((file for file in files if file is not None), None)
         if file is not None:
             predictions[row.name] = _read_labels(file, image.shape)
@@ -78,13 +78,13 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure]) -> 
     if own is not None:
         drawn.append(_select_any(own, structures))
     box = _find_box(np.any(drawn, axis=0))
-    plane = tuple(length for number, length in enumerate(spacing) if number != axis)
+    down, across = (length for number, length in enumerate(spacing) if number != axis)
     return CaseSlice(
         cut[0][box],
         cut[1][box],
         None if own is None else own[box],
         {name: array[box] for name, array in zip(predictions, cut[2:], strict=True)},
-        plane,
+        (down, across),
         position,
     )
 

@@ -36,6 +36,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
@@ -88,7 +89,7 @@ class Summary:
         """The structures' names, in order."""
         return [structure.name for structure in self.structures]
 
-    def aggregate(self) -> dict[str, dict[str, object]]:
+    def aggregate(self) -> dict[str, dict[str, Any]]:
         """Mean, standard deviation, median and counts: see `aggregate_scores`."""
         return aggregate_scores(self.cases, self.names)
 
@@ -145,7 +146,7 @@ def read_summary(path: Path) -> Summary:
         raise AttenScribbleError(f"{file} is damaged ({error!r}): run `attenscribble evaluate` again") from error
 
 
-def encode_numbers(value: object) -> object:
+def encode_numbers(value: Any) -> Any:
     """Replace NaN by None and infinity by "inf" or "-inf", throughout nested dicts and lists: JSON has neither."""
     if isinstance(value, Mapping):
         return {key: encode_numbers(entry) for key, entry in value.items()}
@@ -177,10 +178,10 @@ def _to_json(summary: Summary) -> dict[str, object]:
             "unit": protocol.unit,
             "distance_unit": protocol.distance_unit,
             "rules": dict(protocol.rules),
-            "hd95": {"name": summary.hd95, "definition": HD95_DEFINITIONS.get(summary.hd95, _NOT_COMPUTED)},
+            "hd95": {"name": summary.hd95, "definition": HD95_DEFINITIONS.get(summary.hd95 or "", _NOT_COMPUTED)},
             "surface": {
                 "name": protocol.surface,
-                "definition": SURFACE_DEFINITIONS.get(protocol.surface, _NOT_COMPUTED),
+                "definition": SURFACE_DEFINITIONS.get(protocol.surface or "", _NOT_COMPUTED),
             },
             "spacing": "read from the header of each dense label, through SimpleITK",
             "provenance": dict(summary.provenance),

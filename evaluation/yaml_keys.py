@@ -114,8 +114,10 @@ def text(value: Any) -> str | None:
 
 def texts(value: Any) -> tuple[str, ...] | None:
     """A list of such."""
-    found = [text(entry) for entry in value] if isinstance(value, list) else [None]
-    return tuple(found) if None not in found else None  # type: ignore[arg-type] - none of them is None
+    if not isinstance(value, list):
+        return None
+    found = [entry for entry in map(text, value) if entry is not None]
+    return tuple(found) if len(found) == len(value) else None
 
 
 def words(value: Any) -> tuple[str, ...] | None:

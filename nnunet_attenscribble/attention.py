@@ -85,7 +85,8 @@ class SpatialSelfAttention(nn.Module):
         """Attention paid by one position to all others, (N, *grid), summing to 1. For pictures."""
         grid = tuple(features.shape[2:])
         query, key, _ = self._project(features.flatten(2).transpose(1, 2))
-        query = query.unflatten(1, grid)[(slice(None), *position)]
+        index = (slice(None), *position)
+        query = query.unflatten(1, grid)[index]
         logits = torch.einsum("nd,ntd->nt", query, key) * query.shape[-1] ** -0.5
         return logits.softmax(dim=1).unflatten(1, grid)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class SpatialAttentionUNet(nn.Module):
 
     def __init__(self, network: nn.Module, attention: SpatialSelfAttention, stage: int, gated: bool = True):
         super().__init__()
-        self.encoder = network.encoder
-        self.decoder = network.decoder
+        self.encoder: Any = network.encoder  # what nnU-Net's architectures have in common has no type
+        self.decoder: Any = network.decoder
         self.attention = attention
         self.attention_stage = stage
         self.attention_gate = nn.Parameter(torch.zeros(attention.channels)) if gated else None
@@ -92,7 +93,7 @@ def add_spatial_attention(
     Raises:
         AttenScribbleError: for an architecture without an encoder of stages.
     """
-    encoder = getattr(network, "encoder", None)
+    encoder: Any = getattr(network, "encoder", None)
     if not all(hasattr(encoder, name) for name in ("stages", "strides", "output_channels")) or not hasattr(
         network, "decoder"
     ):

@@ -81,6 +81,7 @@ class ScribbleObjective(nn.Module):
         """
         logits, similarity = output if isinstance(output, tuple) else (output, None)
         if self.scale_weights is None:
+            assert isinstance(target, Tensor)
             logits, target = [logits], [target]
         weights = self.scale_weights or [1.0]
         segmentation = sum(
@@ -94,7 +95,9 @@ class ScribbleObjective(nn.Module):
         total, terms = self.regularised(segmentation, logits[0], target[0], image, similarity)
         labels = range(self.regularised.ignore_label)
         shares = {f"annotated_{label}": (target[0] == label).float().mean() for label in labels}
-        self.terms.append({"total": total.detach(), **terms, "annotated": sum(shares.values()), **shares})
+        self.terms.append(
+            {"total": total.detach(), **terms, "annotated": torch.stack([*shares.values()]).sum(), **shares}
+        )
         return total
 
     def _treat(self, target: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
 Offset = tuple[int, ...]
-Slices = tuple[slice, ...]
+Slices = tuple[Any, ...]  # of slices: an index, to which `...` may be added
 
 
 def half_window(radius: Sequence[int], shape: Sequence[int]) -> list[Offset]:

@@ -93,6 +93,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         scale_weights = stock.weight_factors if self.enable_deep_supervision else None
         dice = (stock.loss if self.enable_deep_supervision else stock).dc
         ignore_label = self.label_manager.ignore_label
+        segmentation: nn.Module
         if self.label_manager.has_regions:
             segmentation = PartialBinaryCrossEntropyLoss(ignore_label, self.label_manager.foreground_regions)
         else:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+import typer
+
 from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     benchmark,
     configure,
     convert,
     demo,
+    doctor,
     evaluate,
     postprocess,
     pretrained,
@@ -17,21 +20,55 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     scribble,
     trainers,
 )
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli.app import QUIET, app
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
+
+_EVERYWHERE = ("--debug", "--quiet")  # accepted behind a subcommand too
 
 
 def main() -> None:
-    """Run `attenscribble`; an input error becomes one line per problem on stderr and exit code 2."""
+    """Run `attenscribble`; whatever is wrong with the input becomes one line per problem on stderr and exit code 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument not in _EVERYWHERE]
     debug = "--debug" in sys.argv or bool(os.environ.get("ATTENSCRIBBLE_DEBUG"))
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # accepted behind a subcommand too
+    if "--quiet" in sys.argv:
+        os.environ[QUIET] = "1"
     try:
-        app(arguments)
+        code = app(arguments, prog_name="attenscribble", standalone_mode=False)
     except AttenScribbleError as error:
         if debug:
             raise
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+        _tell(error.problems)
         sys.exit(2)
+    except typer.Abort:
+        _tell(["stopped"])
+        sys.exit(130)
+    except OSError as error:  # a folder that cannot be written to, a full disk
+        if debug or error.strerror is None:
+            raise
+        _tell([f"{error.strerror}: {error.filename}" if error.filename else error.strerror])
+        sys.exit(2)
+    except Exception as error:
+        # What typer says of a call that it cannot read; its class has no public name in all supported versions.
+        if debug or not hasattr(error, "format_message"):
+            raise
+        sys.exit(_refuse_call(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(problems: list[str]) -> None:
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+
+
+def _refuse_call(error: Exception) -> int:
+    """Say in one line what is wrong with a call, and where its help is; a call of a mere group gets its help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    where = context.command_path if context is not None else "attenscribble"
+    _tell([f"{message}{'' if message.endswith(('.', '?')) else '.'} See {where} --help"])
+    return 2

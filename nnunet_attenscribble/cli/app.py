@@ -6,9 +6,14 @@ from typing import Annotated
 
 import typer
 
+from nnunet_attenscribble.dataset_conversion.progress import QUIET
+
+__all__ = ["QUIET", "app"]
+
 app = typer.Typer(
     name="attenscribble",
-    help="Train nnU-Net from scribbles: data in, stock nnU-Net commands in the middle, an honest comparison out.",
+    help="Train nnU-Net from scribbles: data in, stock nnU-Net commands in the middle, an honest comparison out.\n\n"
+    "Example:  attenscribble doctor        (is everything in order, and what comes next?)",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -26,6 +31,7 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -235,7 +235,7 @@ class _Demo:
             plans = read_plans(file)
             if "2d_cpu" not in plans["configurations"]:
                 settings: dict[str, float] = {"num_epochs": self.options.epochs}
-                small: dict[str, object] = {}
+                small: dict[str, Any] = {}
                 if not self.options.acdc:
                     # The phantom is drawn as coarse as `configure --cpu` makes a scan, so the window is that of there.
                     settings |= {"similarity_radius": 2, "similarity_sigma_position": 3.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,7 +62,13 @@ def scribble(
     from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules, read_scribblebench
 
     source = dataset_folder("nnUNet_raw", dataset)
-    given = {"style": style.value, "thickness": thickness, "coverage": coverage, "slices": slices, "classes": classes}
+    given: dict[str, Any] = {
+        "style": style.value,
+        "thickness": thickness,
+        "coverage": coverage,
+        "slices": slices,
+        "classes": classes,
+    }
     chosen = ScribbleRules(**given, axis=axis, seed=seed)
     if config is not None:
         if chosen != ScribbleRules(seed=seed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from nnunet_attenscribble.cli.app import app
 
+VARIABLE = "nnUNet_extTrainer"
 _BASE = "nnUNetTrainerScribble"  # what the others share; it does not train itself
 
 
@@ -22,26 +24,36 @@ def trainers_folder() -> Path:
     return Path(spec.origin).parent
 
 
+def list_trainers() -> list[str]:
+    """Names for `nnUNetv2_train -tr`."""
+    files = sorted(trainers_folder().glob("nnUNetTrainer*.py"))
+    return [file.stem for file in files if file.stem != _BASE]
+
+
+def exported_folders() -> list[Path]:
+    """The folders that `nnUNet_extTrainer` names."""
+    return [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
+
+
 def tell_training(*arguments: str) -> None:
     """Print the training command that comes next, and before it the export that nnU-Net finds its trainer by."""
-    exported = [Path(folder) for folder in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)]  # noqa: SIM112
-    if trainers_folder() not in exported:
-        typer.echo('Next: export nnUNet_extTrainer="$(attenscribble trainers)"')
+    if trainers_folder() not in exported_folders():
+        typer.echo(f'Next: export {VARIABLE}="$(attenscribble trainers)"')
     typer.echo(f"Next: nnUNetv2_train {' '.join(arguments)}")
 
 
 @app.command()
 def trainers(
     names: Annotated[bool, typer.Option("--names", help="Print the names for `nnUNetv2_train -tr` instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print folder and names as JSON.")] = False,
 ) -> None:
     """Print the folder of the trainers, for nnU-Net's environment variable.
 
     Example:  export nnUNet_extTrainer="$(attenscribble trainers)"
     """
-    folder = trainers_folder()
-    if names:
-        for file in sorted(folder.glob("nnUNetTrainer*.py")):
-            if file.stem != _BASE:
-                typer.echo(file.stem)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(trainers_folder()), "trainers": list_trainers()}, indent=2))
+    elif names:
+        typer.echo("\n".join(list_trainers()))
     else:
-        typer.echo(folder)
+        typer.echo(trainers_folder())

@@ -22,6 +22,8 @@ class PartialBinaryCrossEntropyLoss(nn.Module):
         regions: the labels of each, one number or several.
     """
 
+    membership: Tensor
+
     def __init__(self, ignore_label: int, regions: Sequence[int | Sequence[int]]):
         super().__init__()
         self.ignore_label = ignore_label
