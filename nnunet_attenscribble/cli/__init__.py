@@ -6,6 +6,7 @@ import os
 import sys
 
 from nnunet_attenscribble.cli import (  # noqa: F401 - they register
+    attention,
     benchmark,
     configure,
     convert,
