@@ -8,6 +8,7 @@ import sys
 import typer
 
 from nnunet_attenscribble.cli import (  # noqa: F401 - they register
+    attention,
     benchmark,
     configure,
     convert,
