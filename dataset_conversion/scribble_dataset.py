@@ -81,7 +81,8 @@ def scribble_dataset(
         splits=splits,
         preprocessed_folder=preprocessed_folder,
         results_folder=results_folder,
-        link_images=True,
+        link=True,
+        trust_scribbles=True,
         workers=workers,
         progress=progress,
     )

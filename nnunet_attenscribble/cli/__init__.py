@@ -8,7 +8,12 @@ import sys
 from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     benchmark,
     configure,
-    convert,
+    convert_acdc,
+    convert_chaos,
+    convert_folder,
+    convert_h5,
+    convert_mscmr,
+    convert_scribblebench,
     demo,
     evaluate,
     postprocess,
