@@ -16,6 +16,7 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     convert_scribblebench,
     demo,
     evaluate,
+    inspect,
     postprocess,
     pretrained,
     report,
