@@ -20,6 +20,7 @@ from nnunet_attenscribble.losses import (
     MaskedCRFLoss,
     PartialCrossEntropyLoss,
 )
+from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.network import add_spatial_attention, attention_stage
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
@@ -105,6 +106,8 @@ def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None) 
     weights = np.array([1 / 2**i for i in range(stages - 1)])
     weights[-1] = 0
     weights = weights / weights.sum()
+    options = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    stock = DC_and_CE_loss(options, {}, ignore_label=IGNORE, dice_class=MemoryEfficientSoftDiceLoss)
     if full:
         total = np.cumprod(plans["strides"], axis=0)
         stage = attention_stage(plans["strides"], patch, settings.attention_stride, max_tokens)
@@ -118,10 +121,9 @@ def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None) 
             AttentiveSimilarityLoss(radius, sigma, grid_spacing, True, settings.similarity_floor),
             pair_weight=settings.pair_weight,
         )
-        loss = ScribbleObjective(PartialCrossEntropyLoss(IGNORE), tuple(weights), regularised, settings.padding)
+        segmentation = PartialDiceCrossEntropyLoss(PartialCrossEntropyLoss(IGNORE), stock.dc, settings.dice_weight)
+        loss = ScribbleObjective(segmentation, tuple(weights), regularised, settings.padding)
     else:
-        options = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
-        stock = DC_and_CE_loss(options, {}, ignore_label=IGNORE, dice_class=MemoryEfficientSoftDiceLoss)
         loss = DeepSupervisionWrapper(stock, weights)
     optimizer = torch.optim.SGD(network.parameters(), 1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
     image = torch.randn(batch, 1, *patch)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, scribble_values
 from nnunet_attenscribble.dataset_conversion.files import find_files, unpacked
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,
     MAAG_TEST,
     MAAG_VALIDATION,
-    five_nnunet_folds,
+    Fold,
     leave_block_out_folds,
     maag_folds,
-    splits_by_patient,
+    make_splits,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -32,17 +34,13 @@ def convert_acdc(
     folder: Path,
     scribbles: Path,
     *,
-    raw_folder: Path,
-    dataset_id: int,
     dense_id: int | None = None,
     dense: bool = True,
     name: str = "ACDC",
     split: str = "nnunet",
     test: str | None = None,
-    preprocessed_folder: Path | None = None,
-    results_folder: Path | None = None,
-    workers: int | None = None,
-    progress: bool = False,
+    coding: ScribbleCoding = PRESETS["acdc"],
+    **writing: Any,
 ) -> WrittenDatasets:
     """Write ACDC as a scribble dataset and, where its dense labels are there, the densely labelled twin.
 
@@ -50,18 +48,14 @@ def convert_acdc(
         folder: the official download (`database/training/patient001/...`, or any folder of it), or one folder with all
             files. What lies in a folder `testing` is only used for patients of `test`.
         scribbles: the released zip archive, or a folder.
-        raw_folder: see `write_raw_datasets`, as for all that is not listed here.
-        dataset_id: of the scribble dataset.
-        dense_id: of the twin; None: `dataset_id` plus one where there are dense labels.
+        dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         dense: False for no twin.
         name: of the dataset.
         split: `nnunet` (nnU-Net's five folds, drawn by patient), `contiguous` (fold k validates patients 20k+1 to
             20k+20) or `maag` (one fold).
         test: patients kept out of training, see `parse_patients`.
-        preprocessed_folder: see there.
-        results_folder: see there.
-        workers: see there.
-        progress: see there.
+        coding: of the scribbles.
+        writing: further arguments of `write_raw_datasets`: `raw_folder`, `dataset_id`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -71,6 +65,8 @@ def convert_acdc(
         raise AttenScribbleError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
     if dense_id is not None and not dense:
         raise AttenScribbleError(f"dense ID {dense_id}: contradicts leaving the dense twin out: give one of the two")
+
+    values = scribble_values(LABELS, coding)
 
     with unpacked(scribbles) as scribble_folder:
         scans = _find_scans(folder, test_patients)
@@ -89,41 +85,35 @@ def convert_acdc(
             for key, image in scans.images.items()
         ]
         if dense and dense_id is None and any(case.dense is not None and not case.test for case in cases):
-            dense_id = dataset_id + 1
+            dense_id = writing["dataset_id"] + 1
         problems += _absent_test_patients(test, test_patients, {patient for patient, _ in scans.images})
         training: dict[int, list[str]] = {}
         for patient, frame in scans.images:
             if patient not in test_patients:
                 training.setdefault(patient, []).append(_identifier(patient, frame))
-        splits = None
-        try:
-            splits = _make_splits(split, training) if training else None
-        except AttenScribbleError as error:
-            problems += error.problems
+        splits, notes = make_splits(training, _folds(split, training), problems)
+        if unused := set(strokes.scribbles) - set(scans.images):
+            notes.append(f"{len(unused)} scribbles were not used, for their images are not there")
         written = write_raw_datasets(
             cases,
-            raw_folder=raw_folder,
-            dataset_id=dataset_id,
             name=name,
             channel_names=CHANNELS,
             labels=LABELS,
+            scribble_values=values,
             provenance={
                 "source": "ACDC (Bernard et al., IEEE TMI 2018) with the scribbles of Valvano et al., IEEE TMI 2021",
                 "reference": "https://www.creatis.insa-lyon.fr/Challenge/acdc/ and "
                 "https://vios-s.github.io/multiscale-adversarial-attention-gates/data",
                 "license": "images and dense labels: terms of the ACDC challenge, CC BY-NC-SA 4.0; "
                 "scribbles: Apache-2.0",
-                "options": {"split": split, "test": sorted(test_patients)},
+                "options": {"split": split, "test": sorted(test_patients), "coding": vars(coding)},
             },
             dense_id=dense_id,
             splits=splits,
-            preprocessed_folder=preprocessed_folder,
-            results_folder=results_folder,
             problems=problems,
-            workers=workers,
-            progress=progress,
+            **writing,
         )
-    return replace(written, notes=_notes(split, splits or [], cases, set(strokes.scribbles) - set(scans.images)))
+    return replace(written, notes=tuple(notes))
 
 
 def parse_patients(text: str) -> frozenset[int]:
@@ -207,30 +197,8 @@ def _absent_test_patients(text: str | None, wanted: frozenset[int], present: set
     return [f"test patients {', '.join(map(str, absent))}: are not in the data: correct the list of test patients"]
 
 
-def _make_splits(split: str, cases: Mapping[int, Sequence[str]]) -> list[dict[str, list[str]]]:
-    if split == "maag":
-        folds = maag_folds()
-    elif split == "contiguous":
-        folds = leave_block_out_folds(cases, ACDC_BLOCKS)
-    else:
-        folds = five_nnunet_folds(cases)
-    return splits_by_patient(cases, folds)
-
-
-def _notes(
-    split: str,
-    splits: Sequence[Mapping[str, Sequence[str]]],
-    cases: Sequence[Case],
-    unused: set[tuple[int, int]],
-) -> tuple[str, ...]:
-    notes = []
-    used = {identifier for fold in splits for side in fold.values() for identifier in side}
-    idle = sum(not case.test and case.identifier not in used for case in cases)
-    if idle:
-        notes.append(f"{idle} training cases are in no fold of the split {split}; `--test` can set them aside")
-    if unused:
-        notes.append(f"{len(unused)} scribbles were not used, for their images are not there")
-    return tuple(notes)
+def _folds(split: str, patients: Iterable[int]) -> list[Fold] | None:
+    return {"maag": maag_folds(), "contiguous": leave_block_out_folds(patients, ACDC_BLOCKS)}.get(split)
 
 
 def _identifier(patient: int, frame: int) -> str:

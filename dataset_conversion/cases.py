@@ -25,6 +25,8 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 ENDING = ".nii.gz"
 IGNORE = "ignore"
+_GRID = ("Size", "Spacing", "Origin", "Direction")
+_MOST_BACKGROUND = 0.5  # share of a scribble's voxels: strokes cover a few percent, unlabelled voxels nearly all
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,16 @@ class Case:
     scribble: Source | None = None
     """Values as in `labels`, with the highest value plus one for unlabelled; or any, with `scribble_values`."""
     dense: Source | None = None
-    """Values as in `labels`; or any, with `dense_values`. Training cases need it where a twin is written."""
+    """Values as in `labels`; or any, with `dense_values`. Training cases need it where dense labels are written."""
     test: bool = False
     """Kept out of training: imagesTs, and the dense label, if any, in labelsTs. The scribble is not used."""
     inputs: tuple[Path, ...] = ()
     """Files behind calls, for their SHA-256."""
+
+    @property
+    def scribbled(self) -> bool:
+        """Whether its scribble is used."""
+        return self.scribble is not None and not self.test
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,18 @@ class Coding:
     scribble_values: Mapping[int, int] | None
     dense_values: Mapping[int, int] | None
     with_dense: bool
+    """Dense labels of training cases are written."""
+    trusted: bool = False
+    """Scribbles are not asked whether they look like strokes."""
 
     @property
     def ignore(self) -> int:
         """The value of unlabelled voxels."""
         return max(self.labels.values()) + 1
+
+    def uses_dense(self, case: Case) -> bool:
+        """Whether a case's dense label is read and written."""
+        return case.dense is not None and (case.test or self.with_dense)
 
     def problems(self) -> list[str]:
         """What nnU-Net could not accept."""
@@ -76,6 +90,19 @@ class Coding:
     def scribble(self, label: sitk.Image, name: str) -> np.ndarray:
         """Voxels of a scribble in this dataset's values, (z, y, x) uint8."""
         return _coded(label_values(label, name), self.scribble_values, self.ignore, name)
+
+    def strokes_problems(self, voxels: list[int], name: str) -> list[str]:
+        """Whether a scribble, by its voxels per value, cannot be what its coding says."""
+        share = voxels[0] / max(sum(voxels), 1)
+        if self.trusted or share <= _MOST_BACKGROUND:
+            return []
+        told = f"{name}: {100 * share:.0f} % of its voxels would be background strokes"
+        if not voxels[self.ignore]:
+            return [f"{told} and none unlabelled: it is a dense label, or its value of unlabelled voxels is another"]
+        return [
+            f"{told} and {100 * voxels[self.ignore] / sum(voxels):.2g} % unlabelled: the two values are probably "
+            "swapped, as in the scribbles of CHAOS: give --coding chaos, or --unlabelled and --background-scribble"
+        ]
 
     def dense(self, label: sitk.Image, name: str) -> np.ndarray:
         """Voxels of a dense label in this dataset's values, (z, y, x) uint8."""
@@ -143,21 +170,20 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
             result.problems += geometry_problems(first, image, name, first_name)
         if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             result.problems.append(f"{name}: holds NaN or infinite voxels, which nnU-Net refuses: replace them")
-    if case.scribble is not None and not case.test:
+    if case.scribbled:
         result.scribble_voxels = check_label(case.scribble, "scribble", coding.scribble)
-    if case.dense is not None and _uses_dense(case, coding.with_dense):
+        if not result.problems:
+            name = describe(case.scribble, f"scribble of case {case.identifier}")
+            result.problems += coding.strokes_problems(result.scribble_voxels, name)
+    if coding.uses_dense(case):
         voxels = check_label(case.dense, "dense label", coding.dense)
         result.dense_voxels = [] if case.test else voxels
     if not result.problems:
-        result.inputs = _fingerprints(case, coding.with_dense)
+        result.inputs = _fingerprints(case, coding)
     return result
 
 
-def _uses_dense(case: Case, with_dense: bool) -> bool:
-    return case.dense is not None and (case.test or with_dense)
-
-
-def _fingerprints(case: Case, with_dense: bool) -> dict[str, object]:
+def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
     """Name and SHA-256 of the files of a case. Names only: folders are the machine's business."""
 
     def fingerprint(path: Path) -> dict[str, str]:
@@ -165,8 +191,8 @@ def _fingerprints(case: Case, with_dense: bool) -> dict[str, object]:
 
     roles: dict[str, Iterable[Source | None]] = {
         "images": case.images,
-        "scribble": () if case.test else (case.scribble,),
-        "dense": (case.dense,) if _uses_dense(case, with_dense) else (),
+        "scribble": (case.scribble,) if case.scribbled else (),
+        "dense": (case.dense,) if coding.uses_dense(case) else (),
         "further": case.inputs,
     }
     files = {role: [fingerprint(s) for s in sources if isinstance(s, Path)] for role, sources in roles.items()}
@@ -174,38 +200,61 @@ def _fingerprints(case: Case, with_dense: bool) -> dict[str, object]:
 
 
 def write_case(
-    case: Case, *, coding: Coding, scribble: Path, dense: Path | None, images_at: Path | None = None
+    case: Case, *, coding: Coding, home: Path, dense: Path | None = None, links_from: Path | None = None
 ) -> None:
-    """Write a checked case into the folders of the two datasets; runs in a worker process.
+    """Write a checked case; runs in a worker process.
 
-    With `images_at`, the folder in which `scribble` will lie in the end, images that can be used as they are become
-    relative links.
+    Args:
+        case: what to write.
+        coding: of its labels.
+        home: folder of the dataset with the images, and with the scribbles where there are any.
+        dense: folder of the dataset with the dense labels of training cases; None where they are not written.
+        links_from: the folder in which `home` will lie in the end: files that can be used as they are become relative
+            links. None: copies.
 
     Raises:
         OSError: where it cannot be written.
     """
     part = "Ts" if case.test else "Tr"
+
+    def take_over(source: Path, target: Path) -> None:
+        if links_from is None:
+            shutil.copyfile(source, target)  # exact to the byte, and quicker
+        else:
+            target.symlink_to(os.path.relpath(source.resolve(), links_from / target.parent.relative_to(home.parent)))
+
     grid: sitk.Image | None = None
     for channel, source in enumerate(case.images):
-        target = scribble / f"images{part}" / f"{case.identifier}_{channel:04d}{ENDING}"
+        target = home / f"images{part}" / f"{case.identifier}_{channel:04d}{ENDING}"
         image = read_volume(source, "", thorough=False)
         grid = image if grid is None else grid
-        if isinstance(source, Path) and source.name.endswith(ENDING) and has_consistent_header(image):
-            if images_at is not None:
-                target.symlink_to(os.path.relpath(source.resolve(), images_at / target.parent.relative_to(scribble)))
-            else:
-                shutil.copyfile(source, target)  # exact to the byte, and quicker
+        if _usable(source, image):
+            take_over(source, target)
         else:
             write_volume(image, target)
     assert grid is not None  # cases without images were refused
 
-    def write_label(source: Source, code, target: Path) -> None:
-        label = sitk.GetImageFromArray(code(read_volume(source, "", thorough=False), ""))
+    def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
+        target = folder / f"{case.identifier}{ENDING}"
+        given = read_volume(source, "", thorough=False)
+        if links_from is not None and not recoded and _usable(source, given) and _same_grid(given, grid):
+            take_over(source, target)
+            return
+        label = sitk.GetImageFromArray(code(given, ""))
         label.CopyInformation(grid)
         write_volume(label, target)
 
-    if case.scribble is not None and not case.test:
-        write_label(case.scribble, coding.scribble, scribble / "labelsTr" / f"{case.identifier}{ENDING}")
-    folder = scribble / "labelsTs" if case.test else dense and dense / "labelsTr"
-    if case.dense is not None and folder is not None and _uses_dense(case, coding.with_dense):
-        write_label(case.dense, coding.dense, folder / f"{case.identifier}{ENDING}")
+    if case.scribbled:
+        write_label(case.scribble, coding.scribble, coding.scribble_values is not None, home / "labelsTr")
+    if coding.uses_dense(case):
+        folder = home / "labelsTs" if case.test else dense / "labelsTr"
+        write_label(case.dense, coding.dense, coding.dense_values is not None, folder)
+
+
+def _usable(source: Source, image: sitk.Image) -> bool:
+    """Whether a file can stand in a dataset as it is."""
+    return isinstance(source, Path) and source.name.endswith(ENDING) and has_consistent_header(image)
+
+
+def _same_grid(image: sitk.Image, other: sitk.Image) -> bool:
+    return all(getattr(image, f"Get{part}")() == getattr(other, f"Get{part}")() for part in _GRID)

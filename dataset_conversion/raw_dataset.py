@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +20,13 @@ from nnunet_attenscribble.dataset_conversion.cases import (
     check_case,
     write_case,
 )
+from nnunet_attenscribble.dataset_conversion.plan_problems import (
+    case_problems,
+    folder_problems,
+    name_problems,
+    split_problems,
+    taken_id_problems,
+)
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
 from nnunet_attenscribble.dataset_conversion.workers import Map, default_workers, worker_map
@@ -35,7 +39,8 @@ __all__ = ["Case", "WrittenDatasets", "write_raw_datasets"]
 class WrittenDatasets:
     """What `write_raw_datasets` wrote."""
 
-    scribble: Path
+    scribble: Path | None
+    """None where only dense labels were written."""
     dense: Path | None
     training: int
     test: int
@@ -59,15 +64,17 @@ def write_raw_datasets(
     scribble_values: Mapping[int, int] | None = None,
     dense_values: Mapping[int, int] | None = None,
     dense_id: int | None = None,
+    dense_only: bool = False,
+    trust_scribbles: bool = False,
     splits: Sequence[Mapping[str, Sequence[str]]] | None = None,
     preprocessed_folder: Path | None = None,
     results_folder: Path | None = None,
     problems: Iterable[str] = (),
-    link_images: bool = False,
+    link: bool = False,
     workers: int | None = None,
     progress: bool = False,
 ) -> WrittenDatasets:
-    """Check every input, then write `DatasetNNN_Name` and, with `dense_id`, `DatasetMMM_NameDense`.
+    """Check every input, then write `DatasetNNN_Name` and, with `dense_id`, its twin `DatasetMMM_NameDense`.
 
     Nothing is written before every input is found in order, and the datasets appear complete or not at all. Images keep
     their voxels and geometry; labels become uint8 on the grid of their image. The same input gives the same bytes.
@@ -85,53 +92,63 @@ def write_raw_datasets(
         scribble_values: value in the file to value here, where they differ; any value not listed is refused.
         dense_values: the same for the dense labels.
         dense_id: writes the dense twin.
+        dense_only: writes dense labels into `DatasetNNN_Name`, which has no `ignore` then; scribbles are not used.
+        trust_scribbles: do not ask whether background strokes cover more than strokes can.
         splits: folds of `train` and `val` identifiers, for both datasets.
         preprocessed_folder: nnUNet_preprocessed; the splits are put there too. nnU-Net's planning copies them from the
             raw folder if it is not given.
         results_folder: nnUNet_results; only looked at for IDs in use.
         problems: found by the caller already, reported with what is found here.
-        link_images: link to image files that can be used as they are, where a copy is the rule.
+        link: relative links to files that can be used as they are, where copies are the rule.
         workers: processes; 1 for none beside this one, None for one per processor.
         progress: show it on stderr.
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
     """
-    scribble_name = f"Dataset{dataset_id:03d}_{name}"
-    dense_name = None if dense_id is None else f"Dataset{dense_id:03d}_{name}Dense"
+    assert not (dense_only and dense_id is not None)  # a twin of itself
+    home = f"Dataset{dataset_id:03d}_{name}"  # of the images
+    names = [home] if dense_id is None else [home, f"Dataset{dense_id:03d}_{name}Dense"]
+    with_dense = dense_only or dense_id is not None
     key = f"{dataset_id:03d}"
     cases = sorted(cases, key=lambda case: case.identifier)
-    coding = Coding(labels, scribble_values, dense_values, with_dense=dense_id is not None)
+    if dense_only:
+        cases = [replace(case, scribble=None) for case in cases]
+    coding = Coding(labels, scribble_values, dense_values, with_dense, trust_scribbles)
     workers = min(default_workers() if workers is None else workers, max(len(cases), 1))
 
     if coding.problems():
         raise AttenScribbleError(coding.problems())  # no case could be checked
     found = list(problems)
-    found += _name_problems(name, dataset_id, dense_id)
-    found += _folder_problems(raw_folder, preprocessed_folder)
+    found += name_problems(name, dataset_id, dense_id)
+    found += folder_problems(raw_folder, preprocessed_folder)
     if not found and raw_folder.is_dir():
         finish_interrupted(raw_folder, key)
     ids = {dataset_id} if dense_id is None else {dataset_id, dense_id}
-    found += _taken_id_problems(ids, (raw_folder, preprocessed_folder, results_folder))
-    found += _case_problems(cases, len(channel_names), dense_id is not None)
-    found += _split_problems(splits or (), {case.identifier for case in cases if not case.test})
+    found += taken_id_problems(ids, (raw_folder, preprocessed_folder, results_folder))
+    found += case_problems(cases, len(channel_names), with_dense, dense_only)
+    found += split_problems(splits or (), {case.identifier for case in cases if not case.test})
 
     with worker_map(workers) as run:
         checked = list(_each(run, partial(check_case, coding=coding), cases, "Checking", progress))
         found += [problem for result in checked for problem in result.problems]
         if found:
             raise AttenScribbleError(dict.fromkeys(found))  # each once
-        names = [scribble_name] if dense_name is None else [scribble_name, dense_name]
         try:
             with staged_folders(raw_folder, names, key) as hidden:
-                scribble = hidden / scribble_name
-                dense = None if dense_name is None else hidden / dense_name
-                _make_folders(cases, scribble, dense)
-                images_at = raw_folder.resolve() / scribble_name if link_images else None
-                write = partial(write_case, coding=coding, scribble=scribble, dense=dense, images_at=images_at)
+                folders = [hidden / folder for folder in names]
+                _make_folders(cases, folders)
+                write = partial(
+                    write_case,
+                    coding=coding,
+                    home=folders[0],
+                    dense=folders[-1] if with_dense else None,
+                    links_from=raw_folder.resolve() if link else None,
+                )
                 for _ in _each(run, write, cases, "Writing", progress):
                     pass
-                _write_descriptions(scribble, dense, cases, checked, channel_names, labels, provenance, splits)
+                described = {**labels} if dense_only else {**labels, IGNORE: coding.ignore}
+                _write_descriptions(folders, cases, checked, channel_names, described, provenance, splits)
         except OSError as error:
             raise AttenScribbleError(
                 f"the dataset could not be written, and nothing of it was kept: {error}"
@@ -147,30 +164,28 @@ def write_raw_datasets(
             ) from error
 
     return WrittenDatasets(
-        scribble=raw_folder / scribble_name,
-        dense=None if dense_name is None else raw_folder / dense_name,
+        scribble=None if dense_only else raw_folder / home,
+        dense=raw_folder / names[-1] if with_dense else None,
         training=sum(not case.test for case in cases),
         test=sum(case.test for case in cases),
-        scribble_voxels=_total([*labels, IGNORE], [result.scribble_voxels for result in checked]),
-        dense_voxels=_total(labels, [result.dense_voxels for result in checked]) if dense_name else {},
+        scribble_voxels={} if dense_only else _total([*labels, IGNORE], [result.scribble_voxels for result in checked]),
+        dense_voxels=_total(labels, [result.dense_voxels for result in checked]) if with_dense else {},
     )
 
 
-def _make_folders(cases: Sequence[Case], scribble: Path, dense: Path | None) -> None:
-    folders = [scribble / "imagesTr", scribble / "labelsTr"]
+def _make_folders(cases: Sequence[Case], datasets: Sequence[Path]) -> None:
+    home = datasets[0]
+    folders = [home / "imagesTr", *(dataset / "labelsTr" for dataset in datasets)]
     if any(case.test for case in cases):
-        folders.append(scribble / "imagesTs")
+        folders.append(home / "imagesTs")
     if any(case.test and case.dense is not None for case in cases):
-        folders.append(scribble / "labelsTs")
-    if dense is not None:
-        folders.append(dense / "labelsTr")
+        folders.append(home / "labelsTs")
     for folder in folders:
         folder.mkdir()
 
 
 def _write_descriptions(
-    scribble: Path,
-    dense: Path | None,
+    datasets: Sequence[Path],
     cases: Sequence[Case],
     checked: Sequence[CheckedCase],
     channel_names: Mapping[int, str],
@@ -178,10 +193,10 @@ def _write_descriptions(
     provenance: Mapping[str, object],
     splits: Sequence[Mapping[str, Sequence[str]]] | None,
 ) -> None:
-    """dataset.json, provenance.json and splits_final.json of both datasets."""
+    """dataset.json, provenance.json and splits_final.json of the dataset with the images and, if any, its twin."""
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-    training = [case for case in cases if not case.test]
+    home, training = datasets[0], [case for case in cases if not case.test]
     converter = f"nnunet-attenscribble {version('nnunet-attenscribble')}"
     describe_dataset = partial(
         generate_dataset_json,
@@ -193,19 +208,20 @@ def _write_descriptions(
         overwrite_image_reader_writer="SimpleITKIO",  # whose view of every header was checked
     )
     # nnU-Net's function changes the dictionaries that it is given
-    describe_dataset(str(scribble), dict(channel_names), {**labels, IGNORE: max(labels.values()) + 1})
-    folders = [scribble]
-    if dense is not None:
-        images = f"../{scribble.name}/imagesTr"
+    describe_dataset(str(home), dict(channel_names), dict(labels))
+    for twin in datasets[1:]:
         shared = {
             case.identifier: {
-                "images": [f"{images}/{case.identifier}_{channel:04d}{ENDING}" for channel in range(len(case.images))],
+                "images": [
+                    f"../{home.name}/imagesTr/{case.identifier}_{channel:04d}{ENDING}"
+                    for channel in range(len(case.images))
+                ],
                 "label": f"labelsTr/{case.identifier}{ENDING}",
             }
             for case in training
         }
-        describe_dataset(str(dense), dict(channel_names), dict(labels), dataset=shared)
-        folders.append(dense)
+        dense_labels = {name: value for name, value in labels.items() if name != IGNORE}
+        describe_dataset(str(twin), dict(channel_names), dense_labels, dataset=shared)
     origin = {
         **provenance,
         "converted_by": converter,
@@ -213,10 +229,10 @@ def _write_descriptions(
         "counts": {"training": len(training), "test": len(cases) - len(training)},
         "inputs": {case.identifier: result.inputs for case, result in zip(cases, checked, strict=True)},
     }
-    for folder in folders:
-        _write_json(folder / "provenance.json", origin)
+    for dataset in datasets:
+        _write_json(dataset / "provenance.json", origin)
         if splits is not None:
-            _write_json(folder / "splits_final.json", splits)
+            _write_json(dataset / "splits_final.json", splits)
 
 
 def _write_json(path: Path, content: object) -> None:
@@ -224,74 +240,6 @@ def _write_json(path: Path, content: object) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-def _name_problems(name: str, dataset_id: int, dense_id: int | None) -> list[str]:
-    problems = [
-        f"dataset ID {number}: nnU-Net knows 1 to 999"
-        for number in (dataset_id, dense_id)
-        if number is not None and not 1 <= number <= 999
-    ]
-    if dense_id == dataset_id:
-        problems.append(f"dataset ID {dense_id}: the dense twin needs an ID of its own, not that of the scribbles")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        problems.append(f"dataset name {name!r}: use letters, digits, _ and - only")
-    return problems
-
-
-def _folder_problems(raw_folder: Path, preprocessed_folder: Path | None) -> list[str]:
-    problems = []
-    for folder in (raw_folder, preprocessed_folder):
-        if folder is None:
-            continue
-        existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-        if not existing.is_dir():
-            problems.append(f"{existing}: is not a folder: nothing can be written to {folder}")
-        elif not os.access(existing, os.W_OK | os.X_OK):
-            problems.append(f"{existing}: is read-only: choose a folder you may write to")
-    return problems
-
-
-def _taken_id_problems(ids: set[int], folders: Iterable[Path | None]) -> list[str]:
-    """nnU-Net refuses two datasets with one ID, wherever the second of them is."""
-    prefixes = tuple(f"Dataset{number:03d}_" for number in sorted(ids))
-    return [
-        f"{entry}: has the dataset ID {entry.name[7:10]} already: delete it, or choose another ID"
-        for folder in folders
-        if folder is not None and folder.is_dir()
-        for entry in sorted(folder.iterdir())
-        if entry.name.startswith(prefixes)
-    ]
-
-
-def _case_problems(cases: Sequence[Case], channels: int, with_dense: bool) -> list[str]:
-    if not any(not case.test for case in cases):
-        return ["no training case was found"] if not cases else ["every case is a test case: none is left for training"]
-    problems = [
-        f"case {identifier}: comes {count} times: names must be unique"
-        for identifier, count in Counter(case.identifier for case in cases).items()
-        if count > 1
-    ]
-    for case in cases:
-        if not case.identifier or re.search(r"[/\\\0]", case.identifier) or case.identifier.startswith("."):
-            problems.append(f"case {case.identifier!r}: cannot be part of a file name")
-        if len(case.images) != channels:
-            problems.append(f"case {case.identifier}: has {len(case.images)} image channels instead of {channels}")
-        if not case.test and case.scribble is None:
-            problems.append(f"case {case.identifier}: has no scribble: add it, or make it a test case")
-        if not case.test and with_dense and case.dense is None:
-            problems.append(f"case {case.identifier}: has no dense label: add it, or leave out the dense twin")
-    return problems
-
-
-def _split_problems(splits: Sequence[Mapping[str, Sequence[str]]], training: set[str]) -> list[str]:
-    problems = []
-    for fold, split in enumerate(splits):
-        train, val = set(split["train"]), set(split["val"])
-        problems += [f"fold {fold}: {side} holds no case" for side, ids in (("train", train), ("val", val)) if not ids]
-        problems += [f"fold {fold}: {one} is in both train and val" for one in sorted(train & val)]
-        problems += [f"fold {fold}: {one} is not a training case" for one in sorted((train | val) - training)]
-    return problems
 
 
 def _each(run: Map, function, cases: Sequence[Case], description: str, progress: bool):

@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage, sum_coverage
+from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
@@ -56,9 +57,10 @@ def scribble_dataset(
     Raises:
         AttenScribbleError: every problem of the source, one sentence each.
     """
-    description, labels, channels = _read_description(source)
-    ending = description["file_ending"]
-    files = _find_cases(source, ending, len(channels))
+    description = read_description(source)
+    _refuse_what_cannot_be_drawn(source, description)
+    labels = description.labels
+    files = find_cases(source, description)
     cases = [
         Case(case, images, scribble=partial(_draw, label, rules, max(labels.values()) + 1, case), inputs=(label,))
         for case, (images, label) in files.items()
@@ -70,18 +72,20 @@ def scribble_dataset(
         raw_folder=raw_folder,
         dataset_id=dataset_id,
         name=name,
-        channel_names=channels,
+        channel_names=description.channels,
         labels=labels,
         provenance={
             "source": f"scribbles drawn by nnunet-attenscribble into the dense labels of {source.name}",
-            "reference": description.get("reference"),
-            "license": description.get("licence", description.get("license", "see the source")),
+            "dense_labels": source.name,
+            "reference": description.reference,
+            "license": description.license,
             "options": rules.as_dict(),
         },
         splits=splits,
         preprocessed_folder=preprocessed_folder,
         results_folder=results_folder,
-        link_images=True,
+        link=True,
+        trust_scribbles=True,
         workers=workers,
         progress=progress,
     )
@@ -93,58 +97,17 @@ def scribble_dataset(
     return ScribbledDataset(written, coverage)
 
 
-def _read_description(source: Path) -> tuple[dict, dict[str, int], dict[int, str]]:
-    file = source / "dataset.json"
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror}): give a dataset in nnUNet_raw") from None
-    except ValueError as error:
-        raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again") from None
-    absent = [key for key in ("labels", "channel_names", "file_ending") if key not in description]
-    if absent:
-        raise AttenScribbleError([f"{file}: has no '{key}', which nnU-Net needs" for key in absent])
+def _refuse_what_cannot_be_drawn(source: Path, description: Description) -> None:
     problems = []
-    if "ignore" in description["labels"]:
+    if description.ignore is not None:
         problems.append(f"{source.name} has a label `ignore`: its labels are scribbles already")
-    regions = [name for name, values in description["labels"].items() if isinstance(values, list) and len(values) > 1]
-    if regions:
+    if description.regions:
         problems.append(
-            f"{source.name} has regions ({', '.join(regions)}): scribbles are drawn into labels; write a dataset.json "
-            "with one label per class first, and train on regions of the result"
+            f"{source.name} has regions ({', '.join(description.regions)}): scribbles are drawn into labels; write a "
+            "dataset.json with one label per class first, and train on regions of the result"
         )
     if problems:
         raise AttenScribbleError(problems)
-    labels = {
-        name: int(values[0] if isinstance(values, list) else values) for name, values in description["labels"].items()
-    }
-    channels = {int(number): channel for number, channel in description["channel_names"].items()}
-    return description, labels, channels
-
-
-def _find_cases(source: Path, ending: str, channels: int) -> dict[str, tuple[tuple[Path, ...], Path]]:
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    try:
-        found = get_filenames_of_train_images_and_targets(str(source))
-    except (AssertionError, OSError) as error:
-        raise AttenScribbleError(f"{source}: nnU-Net finds no training cases in it ({error})") from None
-    problems = []
-    cases = {}
-    for case, files in sorted(found.items()):
-        images, label = tuple(map(Path, files["images"])), Path(files["label"])
-        if len(images) != channels:
-            problems.append(
-                f"case {case} of {source.name} has {len(images)} images, dataset.json has {channels} channels"
-            )
-        if not label.is_file():
-            problems.append(f"{label}: does not exist: case {case} has no dense label")
-        cases[case] = images, label
-    if not cases:
-        problems.append(f"{source}: has no training case whose files end in {ending}")
-    if problems:
-        raise AttenScribbleError(problems)
-    return cases
 
 
 def _draw(file: Path, rules: ScribbleRules, ignore: int, case: str) -> sitk.Image:

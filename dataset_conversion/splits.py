@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from nnunet_attenscribble.errors import AttenScribbleError
+
+Patient = TypeVar("Patient", int, str)
 
 
 class Fold(NamedTuple):
     """The patients of one fold."""
 
-    train: Sequence[int]
-    val: Sequence[int]
+    train: Sequence[int | str]
+    val: Sequence[int | str]
 
 
 # The ACDC patients of MAAG (Valvano et al., IEEE TMI 2021), whose scribbles these are.
@@ -23,10 +25,18 @@ MAAG_TRAIN = (
 MAAG_VALIDATION = (84, 32, 27, 96, 17, 18, 57, 81, 79, 22, 1, 44, 49, 25, 95)
 MAAG_TEST = (5, 39, 77, 82, 78, 10, 64, 24, 30, 73, 80, 41, 36, 60, 72)
 
+# The validation patients of PacingPseudo's five folds (Yang et al. 2022), and of the three of AttenScribble.
+CHAOS_PACINGPSEUDO = ((5, 36, 13, 21), (3, 33, 8, 37), (15, 2, 32, 1), (39, 38, 20, 34), (19, 31, 22, 10))
+CHAOS_ATTENSCRIBBLE = ((1, 2, 3, 5, 8, 10, 13), (15, 19, 20, 21, 22, 31, 32), (33, 34, 36, 37, 38, 39))
+
+# The 45 subjects of MSCMRseg as CycleMix and ShapePU use them: these have dense labels, the other 25 scribbles.
+MSCMR_VALIDATION = (1, 8, 29, 36, 41)
+MSCMR_TEST = (3, 5, 10, 11, 12, 16, 17, 23, 28, 30, 33, 35, 38, 40, 43)
+
 ACDC_BLOCKS = tuple(tuple(range(first, first + 20)) for first in range(1, 101, 20))
 
 
-def five_nnunet_folds(patients: Iterable[int]) -> list[Fold]:
+def five_nnunet_folds(patients: Iterable[Patient]) -> list[Fold]:
     """nnU-Net's own five folds, drawn over patients instead of cases.
 
     Raises:
@@ -40,11 +50,11 @@ def five_nnunet_folds(patients: Iterable[int]) -> list[Fold]:
             f"five folds by patient need 5 patients or more, and there are {len(ordered)} to train with: "
             "add patients, or choose another split"
         )
-    folds = generate_crossval_split(ordered)
-    return [Fold([int(p) for p in fold["train"]], [int(p) for p in fold["val"]]) for fold in folds]
+    folds = generate_crossval_split(list(range(len(ordered))))  # type: ignore[arg-type] - it only indexes them
+    return [Fold(*([ordered[position] for position in fold[side]] for side in ("train", "val"))) for fold in folds]
 
 
-def leave_block_out_folds(patients: Iterable[int], blocks: Sequence[Sequence[int]]) -> list[Fold]:
+def leave_block_out_folds(patients: Iterable[Patient], blocks: Sequence[Sequence[Patient]]) -> list[Fold]:
     """One fold per block of patients: the block is `val`, every other patient `train`."""
     ordered = sorted(set(patients))
     return [Fold([p for p in ordered if p not in block], [p for p in ordered if p in block]) for block in blocks]
@@ -55,7 +65,7 @@ def maag_folds() -> list[Fold]:
     return [Fold(MAAG_TRAIN, MAAG_VALIDATION)]
 
 
-def splits_by_patient(cases: Mapping[int, Sequence[str]], folds: Sequence[Fold]) -> list[dict[str, list[str]]]:
+def splits_by_patient(cases: Mapping[Patient, Sequence[str]], folds: Sequence[Fold]) -> list[dict[str, list[str]]]:
     """The content of splits_final.json.
 
     Args:
@@ -79,3 +89,37 @@ def splits_by_patient(cases: Mapping[int, Sequence[str]], folds: Sequence[Fold])
     if problems:
         raise AttenScribbleError(problems)
     return splits
+
+
+def make_splits(
+    cases: Mapping[Patient, Sequence[str]], folds: Sequence[Fold] | None, problems: list[str]
+) -> tuple[list[dict[str, list[str]]] | None, list[str]]:
+    """The content of splits_final.json.
+
+    Fewer than five patients get one fold each to validate on, a single one gets no folds: left alone, nnU-Net would
+    draw folds by case, and validate on patients that it has trained on.
+
+    Args:
+        cases: the identifiers of each patient that is there to train with.
+        folds: of a published split; None: nnU-Net's own five.
+        problems: gets those of a published split that the patients do not fill.
+
+    Returns:
+        The splits, None where there are none, and notes for their owner.
+    """
+    notes = []
+    if folds is None and len(cases) < 2:
+        return None, ["one patient makes no folds: train with `all` in place of nnU-Net's fold number"] if cases else []
+    if folds is None and len(cases) < 5:
+        folds = leave_block_out_folds(cases, [[patient] for patient in sorted(cases)])
+        notes.append(f"{len(cases)} patients make {len(cases)} folds, each with one of them to validate with")
+    try:
+        splits = splits_by_patient(cases, five_nnunet_folds(cases) if folds is None else folds)
+    except AttenScribbleError as error:
+        problems += error.problems
+        return None, []
+    used = {identifier for fold in splits for side in fold.values() for identifier in side}
+    idle = sum(identifier not in used for identifiers in cases.values() for identifier in identifiers)
+    if idle:
+        notes.append(f"{idle} training cases are in no fold of this split")
+    return splits, notes

@@ -1,20 +1,22 @@
 """A benchmark's cells, one per row, fold and seed, and the commands that each of them consists of.
 
 A cell is trained by `nnUNetv2_train`, then predicts the test set by `nnUNetv2_predict`, then is scored by
-`attenscribble evaluate`. Nothing of the test set is touched before the training has ended, and none of its dense labels
-before the prediction has.
+`attenscribble evaluate`; a network with the attention block is then looked at by `attenscribble attention`. Nothing of
+the test set is touched before the training has ended, and none of its dense labels before the prediction has.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark_test_set import (
     BenchmarkTestSet,
@@ -38,8 +40,19 @@ from nnunet_attenscribble.evaluation.workspace import Workspace
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 from nnunet_attenscribble.settings import KEY
 
-__all__ = ["Cell", "CellSteps", "Plan", "make_environment", "make_plan", "select_cells"]
+__all__ = [
+    "Cell",
+    "CellSteps",
+    "Plan",
+    "list_cells",
+    "list_thread_problems",
+    "make_environment",
+    "make_plan",
+    "select_cells",
+]
 
+_PINNING = ("taskset", "numactl", "srun")  # what people put before a command to give it processors of its own
+_BEST = "checkpoint_best.pth"
 _TRAINERS, _AUGMENTATION = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
 
 
@@ -59,14 +72,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellSteps:
-    """The three commands of a cell."""
+    """The commands of a cell.
+
+    Attributes:
+        train, predict, evaluate: what its numbers come from.
+        attend: pictures of the attention block behind that, or None where there is none. A cell is complete without.
+    """
 
     train: Step
     predict: Step
     evaluate: Step
+    attend: Step | None = None
 
     def __iter__(self) -> Iterator[Step]:
-        return iter((self.train, self.predict, self.evaluate))
+        steps = (self.train, self.predict, self.evaluate, self.attend)
+        return iter(step for step in steps if step is not None)
 
     def find_lacking(self) -> str | None:
         """What is to be done first: `training`, `predictions`, `evaluation`, or None for a complete cell."""
@@ -83,8 +103,7 @@ class Plan:
     Attributes:
         benchmark: what was asked for.
         workspace: where.
-        cells: all of them, in the order in which they run: one repetition after the other, so that the first whole
-            table is there early.
+        cells: see `list_cells`.
         tests: by fold.
         budgets: by the row's name.
         notes: what a reader of the results should know about rows that are not on a par.
@@ -100,9 +119,7 @@ class Plan:
     ):
         self.benchmark, self.workspace, self.tests = benchmark, workspace, dict(tests)
         self.budgets, self.notes = dict(budgets), tuple(notes)
-        self.cells = [
-            Cell(row, fold, seed) for seed, fold, row in product(benchmark.seeds, benchmark.folds, benchmark.rows)
-        ]
+        self.cells = list_cells(benchmark)
 
     def model(self, cell: Cell) -> Model:
         """The training of a cell, as nnU-Net names it."""
@@ -147,12 +164,24 @@ class Plan:
             folder / "logs" / "evaluate.log",
             [folder / SUMMARY_FILE],
         )
+        attend = command_step(
+            f"{cell.name}: attention",
+            [
+                *("attenscribble", "attention", str(model.folder(results).parent), "-f", model.fold),
+                *("-i", str(images), "-l", str(labels), "-o", str(folder / "attention"), "--device", device),
+                *(("--checkpoint", _BEST) if _BEST in self.benchmark.predict else ()),
+            ],
+            folder / "logs" / "attention.log",
+            [folder / "attention" / ATTENTION_FILE],
+        )
+        # Before nnU-Net was asked, every row on scribbles may have a block; the command passes over those without.
+        with_block = cell.row.labels == "scribble" if budget is None else budget.attention
         final = model.folder(results) / "checkpoint_final.pth"
 
         def begin_training() -> None:
             if train.prepare is not None:
                 train.prepare()
-            _forget(predict.mark, evaluate.mark)
+            _forget(predict.mark, evaluate.mark, attend.mark)
 
         def begin_prediction() -> None:
             _forget(evaluate.mark)
@@ -163,6 +192,7 @@ class Plan:
             replace(train, is_done=lambda: is_whole(final), prepare=begin_training),
             replace(predict, prepare=begin_prediction),
             evaluate,
+            attend if with_block else None,
         )
 
     def open_images(self, fold: str) -> None:
@@ -277,6 +307,30 @@ def make_environment(benchmark: Benchmark, workspace: Workspace, trainers: Path,
         # nnU-Net sets torch's threads to multiprocessing.cpu_count(), which obeys this from Python 3.13 on.
         environment["PYTHON_CPU_COUNT"] = str(benchmark.threads)
     return environment
+
+
+def list_cells(benchmark: Benchmark) -> list[Cell]:
+    """All cells in the order in which they run: one repetition after the other, so that the first whole table is there
+    early.
+    """
+    return [Cell(row, fold, seed) for seed, fold, row in product(benchmark.seeds, benchmark.folds, benchmark.rows)]
+
+
+def list_thread_problems(benchmark: Benchmark, prefix: Sequence[str]) -> list[str]:
+    """What keeps nnUNetv2_train from the number of threads that the file asks for; see docs/benchmark.md, Threads."""
+    if benchmark.threads is None or benchmark.device != "cpu" or sys.version_info >= (3, 13):
+        return []
+    if any(Path(word).name in _PINNING for word in prefix):
+        return []
+    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    if len(processors) <= benchmark.threads:
+        return []
+    listed = ",".join(map(str, sorted(processors)[: benchmark.threads]))
+    return [
+        f"'threads: {benchmark.threads}' does not reach nnUNetv2_train -device cpu before Python 3.13 (this is "
+        f"{sys.version_info[0]}.{sys.version_info[1]}): its threads take all {len(processors)} processors. Hold it on "
+        f"some, as with --prefix 'taskset -c {listed}'."
+    ]
 
 
 def select_cells(cells: Sequence[Cell], text: str | None) -> list[Cell]:

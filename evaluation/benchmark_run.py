@@ -112,18 +112,22 @@ def run_cells(
 
 
 def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: Console, prefix: Sequence[str]) -> None:
-    if plan.steps(cell).evaluate.is_done():
+    steps = plan.steps(cell)
+    if steps.evaluate.is_done() and (steps.attend is None or steps.attend.is_done()):
         console.print("[green]is done[/green]", soft_wrap=True)
         return
     plan.check_model(cell)
     record = partial(append_command, plan.workspace.commands, cell.name)
     run = partial(run_steps, environment=environment, console=console, prefix=prefix, record=record)
-    run([plan.steps(cell).train])
-    plan.open_images(cell.fold)
-    run([plan.steps(cell).predict])  # asked for again, now that it is known which images there are
-    plan.open_labels(cell.fold)
-    run([plan.steps(cell).evaluate])
-    complete_provenance(plan, cell, read_commands(plan.workspace.commands))
+    if not steps.evaluate.is_done():
+        run([steps.train])
+        plan.open_images(cell.fold)
+        run([plan.steps(cell).predict])  # asked for again, now that it is known which images there are
+        plan.open_labels(cell.fold)
+        run([steps.evaluate])
+        complete_provenance(plan, cell, read_commands(plan.workspace.commands))
+    if steps.attend is not None:
+        run([steps.attend])
 
 
 def _make_step(preparation: Preparation, workspace: Workspace, check: bool) -> Step:

@@ -1,4 +1,4 @@
-"""How long every row trains, asked from nnU-Net's own trainer classes before anything is trained.
+"""How long every row trains, and with which network, asked from nnU-Net's trainer classes before anything is trained.
 
 Run as a module in a process of its own, since nnU-Net's folders are variables of the environment: it reads JSON, the
 folder of plans and a list of trainings, from standard input and writes a list of answers.
@@ -29,11 +29,13 @@ class Budget:
         epochs: number of them.
         iterations: per epoch.
         batch_size: patches per iteration.
+        attention: whether the network has the attention block, which `attenscribble attention` can show.
     """
 
     epochs: int
     iterations: int
     batch_size: int
+    attention: bool = False
 
     @property
     def steps(self) -> int:
@@ -99,7 +101,12 @@ def _answer(preprocessed: Path, models: Sequence[Model]) -> list[dict]:
         except Exception as error:  # whatever a trainer raises is what the user must hear of
             answers.append({"problem": " ".join(str(error).split())[:500] or type(error).__name__})
             continue
-        budget = Budget(trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.configuration_manager.batch_size)
+        budget = Budget(
+            trainer.num_epochs,
+            trainer.num_iterations_per_epoch,
+            trainer.configuration_manager.batch_size,
+            attention=bool(getattr(trainer, "with_attention", False)),
+        )
         answers.append(asdict(budget))
     return answers
 

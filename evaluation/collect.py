@@ -12,6 +12,7 @@ Layout of the folder:
         loss_terms.csv          of the training, where the trainer writes one
         training_log.csv        epoch, train_loss, val_loss, seconds and pseudo Dice, from nnU-Net's log
         predictions, model      links to the folders of predictions and of the checkpoint
+        attention               link to the folder of `attenscribble attention`, where the network has the block
     rows/ROW/seed_S/            the same two files for a row and repetition, all folds together; with a test set of its
                                 own, where every fold predicts the same cases, rows/ROW/seed_S_fold_F/
     test/fold_F/images, labels  links to the test images and their dense labels
@@ -27,6 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark_provenance import complete_provenance, describe_selection
@@ -143,6 +145,8 @@ class _Collection:
         write_training_log(read_training_log(model), target / "training_log.csv")
         (target / "predictions").symlink_to(source / "predictions")
         (target / "model").symlink_to(model)
+        if (source / "attention" / ATTENTION_FILE).is_file():
+            (target / "attention").symlink_to(source / "attention")
         return summary
 
     def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:

@@ -52,7 +52,8 @@ class ComparisonRow:
         sd: standard deviation over cases.
         runs: random seeds that each case was averaged over.
         sd_runs: standard deviation of the mean over these runs; NaN for a single one.
-        median: over finite and infinite values; NaN in FOREGROUND.
+        median: over finite and infinite values; in FOREGROUND over the cases' means over their structures, which are
+            infinite where any structure is missed or spurious.
         low: lower end of the bootstrap interval of the mean.
         high: upper end.
         missed: organs in the truth only.
@@ -231,7 +232,7 @@ def _compare_structure(
         sd=summarised["sd"],
         runs=max(1, len(summary.runs)),
         sd_runs=_compute_sd_over_runs(summary, names, metric),
-        median=float("nan") if structure == FOREGROUND else summarised["median"],
+        median=summarised["median"] if structure != FOREGROUND else summarise_values(_mean_with_lost(own))["median"],
         low=low,
         high=high,
         missed=counts["missed"],
@@ -269,6 +270,13 @@ def _compute_sd_over_runs(summary: Summary, names: Sequence[str], metric: str) -
 
 def _mean_per_case(values: np.ndarray) -> np.ndarray:
     return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in values])
+
+
+def _mean_with_lost(values: np.ndarray) -> np.ndarray:
+    """The mean of each case over its structures, infinite where any of them is; NaN where it has none."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=1)
+    return np.where(counts > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 def _find_interval(means: np.ndarray, tail: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
-from nnunet_attenscribble.evaluation.summary import encode_numbers
+from nnunet_attenscribble.evaluation.summary import PROVENANCE, describe_versions, encode_numbers
 from nnunet_attenscribble.evaluation.tables import count_rows, format_markdown, format_mean_sd, format_number
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "list_titles",
     "tabulate_differences",
     "tabulate_means",
+    "tabulate_origins",
     "tabulate_structures",
     "to_csv",
     "to_json",
@@ -43,16 +44,20 @@ def to_markdown(comparison: Comparison) -> str:
         f"#### Difference from {comparison.reference} [{level} interval], p of Wilcoxon's test, p after Holm\n\n"
         + format_markdown(*tabulate_differences(comparison)),
         "#### How to read this\n\n" + "\n".join(f"- {line}" for line in write_rules(comparison)),
+        "#### Where the numbers come from\n\n" + format_markdown(*tabulate_origins(comparison)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One row per model, structure and metric; the columns are the fields of `ComparisonRow`."""
+    """One row per model, structure and metric; the columns are the fields of `ComparisonRow`, and behind them what the
+    model's numbers are of, as far as it is known.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, [column.name for column in fields(ComparisonRow)], lineterminator="\n")
+    columns = [*(column.name for column in fields(ComparisonRow)), *PROVENANCE, "versions"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_to_dict(row, comparison) for row in comparison.rows)
+    writer.writerows(_to_dict(row, comparison) | _find_origin(comparison, row.model) for row in comparison.rows)
     return text.getvalue()
 
 
@@ -111,6 +116,15 @@ def tabulate_means(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         cells += [str(dice.missed), str(dice.spurious)]
         rows.append(cells + ([str(dice.runs), format_number(dice.sd_runs, 4)] if with_runs else []))
     return header, rows
+
+
+def tabulate_origins(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what each model's numbers are of: repetitions, folds, plans, commits, versions."""
+    rows = []
+    for model in comparison.models:
+        origin = _find_origin(comparison, model)
+        rows.append([model, *(str(origin[key] or "unknown") for key in PROVENANCE), str(origin["versions"])])
+    return ["model", *(key.replace("_", " ") for key in PROVENANCE), "versions"], rows
 
 
 def write_rules(comparison: Comparison) -> list[str]:
@@ -191,6 +205,12 @@ def tabulate_differences(comparison: Comparison) -> tuple[list[str], list[list[s
                 cells += [difference, f"{_format_p(row.p)}, {_format_p(row.p_holm)}"]
             rows.append(cells)
     return ["model", "structure", *(cell for title, _ in titles.values() for cell in (title, "p, p Holm"))], rows
+
+
+def _find_origin(comparison: Comparison, model: str) -> dict[str, object]:
+    provenance = comparison.provenance[model]
+    found = {key: provenance.get(key) for key in PROVENANCE}
+    return {**found, "versions": describe_versions(provenance["versions"])}
 
 
 def _unit(comparison: Comparison) -> str:

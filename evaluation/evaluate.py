@@ -16,6 +16,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.cases import CasePair, pair_cases
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
+from nnunet_attenscribble.evaluation.provenance import find_commit
 from nnunet_attenscribble.evaluation.scoring import CaseScores, score_case
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
@@ -95,6 +96,7 @@ def evaluate_folder(
             "dense_labels": str(dense),
             "dataset_json": str(file),
             "plans_sha256": _hash_plans(predictions),
+            "commit": find_commit(),
         },
         versions=_collect_versions(),
     )

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.report_cases import choose_row, describe_pictures_section
-from nnunet_attenscribble.evaluation.report_data import ReportData, read_collected
+from nnunet_attenscribble.evaluation.report_attention import describe_attention_section
+from nnunet_attenscribble.evaluation.report_cases import choose_cases, choose_row, describe_pictures_section
+from nnunet_attenscribble.evaluation.report_data import ReportData, ReportRow, read_collected
 from nnunet_attenscribble.evaluation.report_page import render_html, render_markdown
 from nnunet_attenscribble.evaluation.report_parts import Picture, Section
 from nnunet_attenscribble.evaluation.report_provenance import describe_provenance_section
@@ -65,7 +66,7 @@ def write_report(
     _check_output(output, collected.absolute())
     data = read_collected(collected)
     row = choose_row(data, cases_of)
-    sections = _describe(data, describe_pictures_section(data, row) if scans else None)
+    sections = _describe(data, row, scans=scans)
     pictures = [picture for section in sections for part in section.parts for picture in part.pictures]
     drawn: dict[str, bytes] = {}
     for picture in pictures if progress is None else progress(pictures, "drawing"):
@@ -82,12 +83,15 @@ def write_report(
     return output / PAGE_FILE
 
 
-def _describe(data: ReportData, pictures: Section | None) -> list[Section]:
+def _describe(data: ReportData, row: ReportRow | None, *, scans: bool) -> list[Section]:
+    chosen = {} if row is None else choose_cases(row.summary)
+    middle = chosen.get("median", next(iter(chosen.values()), (None, None)))[0]
     return [
         describe_table_section(data),
         describe_cases_section(data),
         describe_scatter_section(data),
-        *([] if pictures is None else [pictures]),
+        *([describe_pictures_section(data, row)] if scans else []),
+        describe_attention_section(data, middle, scans=scans),
         describe_training_section(data),
         describe_provenance_section(data),
     ]

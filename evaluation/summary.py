@@ -24,6 +24,7 @@ JSON has neither:
     Where a protocol ignores the spacing, hd95_mm and assd_mm are called hd95_voxels and assd_voxels.
 
 CSV: one row per case and structure with the same columns; `nan` and `inf` as such, a region's values joined by "+".
+Behind them, in every row, what the numbers are of (`PROVENANCE`), as far as it is known.
 """
 
 from __future__ import annotations
@@ -44,10 +45,22 @@ from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, METRICS, S
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.structures import Structure
 
-__all__ = ["METRICS_FILE", "SUMMARY_FILE", "Summary", "encode_numbers", "read_summary", "write_summary", "write_text"]
+__all__ = [
+    "METRICS_FILE",
+    "PROVENANCE",
+    "SUMMARY_FILE",
+    "Summary",
+    "describe_versions",
+    "encode_numbers",
+    "read_summary",
+    "write_summary",
+    "write_text",
+]
 
 SUMMARY_FILE = "attenscribble_summary.json"
 METRICS_FILE = "attenscribble_metrics.csv"
+# What every result file tells, CSV included; the JSON has more.
+PROVENANCE = ("seed", "fold", "plans_sha256", "commit_training", "commit")
 _SCHEMA = "nnunet-attenscribble/evaluation"
 _SCHEMA_VERSION = 1
 _NOT_COMPUTED = "not part of this protocol"
@@ -144,6 +157,11 @@ def read_summary(path: Path) -> Summary:
         return _from_json(content)
     except (KeyError, TypeError, ValueError) as error:
         raise AttenScribbleError(f"{file} is damaged ({error!r}): run `attenscribble evaluate` again") from error
+
+
+def describe_versions(versions: Mapping[str, str]) -> str:
+    """Versions on one line, in the order of their names."""
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
 def encode_numbers(value: Any) -> Any:
@@ -248,10 +266,11 @@ def _to_csv(summary: Summary) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = {column.name: None for column in fields(StructureScores)}
-    writer.writerow(["case", "label", "values", *_rename(columns, summary.protocol)])
+    writer.writerow(["case", "label", "values", *_rename(columns, summary.protocol), *PROVENANCE, "versions"])
+    origin = [*(summary.provenance.get(key) for key in PROVENANCE), describe_versions(summary.versions)]
     for case, scores in summary.cases.items():
         for structure in summary.structures:
             entry = asdict(scores[structure.name])
             values = "+".join(map(str, structure.values))
-            writer.writerow([case, structure.name, values, *(entry[column] for column in columns)])
+            writer.writerow([case, structure.name, values, *(entry[column] for column in columns), *origin])
     return text.getvalue()

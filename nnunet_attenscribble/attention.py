@@ -90,6 +90,19 @@ class SpatialSelfAttention(nn.Module):
         logits = torch.einsum("nd,ntd->nt", query, key) * query.shape[-1] ** -0.5
         return logits.softmax(dim=1).unflatten(1, grid)
 
+    def compute_similarity(self, features: Tensor) -> WindowSimilarity:
+        """The similarity that training reads off these features, (N, d, *grid), in any mode. For pictures.
+
+        Raises:
+            ValueError: for a block without a similarity.
+        """
+        if self.similarity is None:
+            raise ValueError("this block was made without a similarity")
+        grid = tuple(features.shape[2:])
+        query, key, _ = self._project(features.flatten(2).transpose(1, 2))
+        scalars = (self.similarity_scale, self.similarity_bias)
+        return SIMILARITIES[self.similarity](query, key, grid, self.radius, *scalars)
+
     def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normed = self.norm1(tokens)
         return self.query(normed), self.key(normed), self.value(normed)

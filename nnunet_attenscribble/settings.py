@@ -11,6 +11,14 @@ from nnunet_attenscribble.errors import AttenScribbleError
 #: Key of a plans file's configuration under which the settings stand.
 KEY = "attenscribble"
 
+#: What goes beyond the paper, undone: `attenscribble configure --paper`.
+PAPER: Mapping[str, Any] = {
+    "dice_weight": 0.0,
+    "similarity_mode": "paper",
+    "attention_gated": False,
+    "warmup_epochs": 0.0,
+}
+
 _CHOICES = {
     "padding": ("balanced", "background", "ignore"),
     "similarity_mode": ("anchored", "paper"),

@@ -8,12 +8,19 @@ import sys
 import typer
 
 from nnunet_attenscribble.cli import (  # noqa: F401 - they register
+    attention,
     benchmark,
     configure,
-    convert,
+    convert_acdc,
+    convert_chaos,
+    convert_folder,
+    convert_h5,
+    convert_mscmr,
+    convert_scribblebench,
     demo,
     doctor,
     evaluate,
+    inspect,
     postprocess,
     pretrained,
     report,

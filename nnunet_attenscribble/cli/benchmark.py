@@ -84,15 +84,18 @@ def run(
     """Run what is missing; what is done is never done twice, and the same command continues after an interruption.
 
     Every cell (a row on a fold, in one of its repetitions) is nnUNetv2_train, nnUNetv2_predict and attenscribble
-    evaluate. At the end the results are collected and compared. A failed cell does not stop the others.
+    evaluate; a network with the attention block is then shown by attenscribble attention. At the end the results are
+    collected and compared. A failed cell does not stop the others.
 
     Example:  attenscribble benchmark examples/acdc_cpu.yaml --work acdc_cpu --only seed_0
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark import select_cells
+    from nnunet_attenscribble.evaluation.benchmark import list_cells, list_thread_problems, select_cells
+    from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
     from nnunet_attenscribble.evaluation.benchmark_run import list_preparations, run_cells, run_preparations
 
+    select_cells(list_cells(read_benchmark(file)), only)  # a name that is none is told before anything is made
     options, workspace = _open(file, work, raw, preprocessed, write=not dry_run)
     words = tuple(shlex.split(prefix)) if prefix is not None else options.prefix
     if dry_run:
@@ -106,7 +109,7 @@ def run(
         run_preparations(preparations, workspace, _environments(options, workspace)[options.seeds[0]], console, words)
         plan = _check(options, workspace)
         cells = select_cells(plan.cells, only)
-        for note in plan.notes:
+        for note in (*plan.notes, *list_thread_problems(options, words)):
             console.print(f"note: {note}", markup=False)
         if prepare:
             console.print(f"Everything is prepared for {len(cells)} cells in {workspace.work}", markup=False)

@@ -37,6 +37,9 @@ def configure(
     cpu: Annotated[bool, typer.Option("--cpu", help="Coarser spacing, same field of view, small network.")] = False,
     spacing_factor: Annotated[float, typer.Option(min=1.0, help="With --cpu: by how much coarser in-plane.")] = 2.0,
     batch_size: Annotated[int, typer.Option(min=1, help="With --cpu: patches per batch.")] = 12,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The method as published, without what this project adds.")
+    ] = False,
     thin_strokes: Annotated[
         bool, typer.Option("--thin-strokes", help="Preprocess labels by the nearest voxel: for strokes one voxel wide.")
     ] = False,
@@ -45,6 +48,8 @@ def configure(
     """Write a configuration into the plans file; it never overwrites one.
 
     Example:  attenscribble configure 501 -c 2d --name 2d_crf05 --set crf_weight=0.05
+
+    Example:  attenscribble configure 501 -c 2d --name 2d_paper --paper
 
     Example:  attenscribble configure 501 --cpu --set num_epochs=5
     """
@@ -57,8 +62,9 @@ def configure(
         read_plans,
         write_plans,
     )
+    from nnunet_attenscribble.settings import PAPER
 
-    settings = read_assignments(assignments or [])
+    settings = (dict(PAPER) if paper else {}) | read_assignments(assignments or [])
     file = dataset_folder("nnUNet_preprocessed", dataset) / f"{plans_name}.json"
     plans = read_plans(file)
     if cpu:
@@ -76,7 +82,7 @@ def configure(
         raise AttenScribbleError("give the new configuration a name with --name, or use --cpu")
     elif not settings and not thin_strokes:
         raise AttenScribbleError(
-            f"configuration '{name}' would change nothing: give --set FIELD=VALUE, --thin-strokes or --cpu"
+            f"configuration '{name}' would change nothing: give --set FIELD=VALUE, --paper, --thin-strokes or --cpu"
         )
     else:
         changes = nearest_labels(plans, base, name) if thin_strokes else {}

@@ -237,8 +237,8 @@ class _Demo:
                 settings: dict[str, float] = {"num_epochs": self.options.epochs}
                 small: dict[str, Any] = {}
                 if not self.options.acdc:
-                    # Small batches: the network needs longer before regularisers help it. Spacing is coarse as drawn.
-                    settings["warmup_epochs"] = 0.8 * self.options.epochs
+                    # The phantom is drawn as coarse as `configure --cpu` makes a scan, so the window is that of there.
+                    settings |= {"similarity_radius": 2, "similarity_sigma_position": 3.0}
                     small = {"spacing_factor": 1.0, "batch_size": 6, "features": _PHANTOM_FEATURES}
                 plans = add_cpu_configuration(plans, "2d", "2d_cpu", settings=settings, **small)
                 write_plans(file, plans)

@@ -8,73 +8,31 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-SIZE = (6, 5, 4)  # x, y, z
-SPACING = (1.5, 1.25, 8.0)
-ORIGIN = (-103.5, 20.25, 7.0)
-# A rotation by 30 degrees about x, after one by 90 about z: oblique, and no axis is where it usually is.
-DIRECTION = (0.0, -1.0, 0.0, 0.75**0.5, 0.0, -0.5, 0.5, 0.0, 0.75**0.5)
-
-
-def _volume(
-    values: object = 0,
-    dtype: object = np.uint8,
-    *,
-    size=SIZE,
-    spacing=SPACING,
-    origin=ORIGIN,
-    direction=DIRECTION,
-) -> sitk.Image:
-    array = np.zeros(size[::-1], dtype=dtype)
-    array[...] = values
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing)
-    image.SetOrigin(origin)
-    image.SetDirection(direction)
-    return image
-
-
-def _scan(seed: int, dtype: object = np.int16) -> sitk.Image:
-    noise = np.random.default_rng(seed).normal(200, 50, SIZE[::-1])
-    return _volume(noise.astype(dtype), dtype)
-
-
-def _dense() -> np.ndarray:
-    label = np.zeros(SIZE[::-1], np.uint8)
-    label[1:3, 1:4, 1] = 1
-    label[1:3, 1:4, 2:4] = 2
-    label[1:3, 2, 3] = 3
-    return label
-
-
-def _strokes() -> np.ndarray:
-    dense = _dense()
-    strokes = np.full_like(dense, 4)
-    strokes[:, 2] = dense[:, 2]  # one line through each slice
-    return strokes
+from tests.dataset_conversion.tiny import make_dense, make_scan, make_strokes, make_volume
 
 
 @pytest.fixture
 def volume():
     """Factory of small volumes, oblique and anisotropic unless told otherwise."""
-    return _volume
+    return make_volume
 
 
 @pytest.fixture
 def scan():
     """Factory of noise images."""
-    return _scan
+    return make_scan
 
 
 @pytest.fixture
 def dense() -> np.ndarray:
     """A dense label with the classes 0 to 3, (z, y, x)."""
-    return _dense()
+    return make_dense()
 
 
 @pytest.fixture
 def strokes() -> np.ndarray:
     """Its scribble: 4 is unlabelled."""
-    return _strokes()
+    return make_strokes()
 
 
 @pytest.fixture
@@ -89,10 +47,10 @@ def write_acdc(tmp_path):
             folder.mkdir(parents=True, exist_ok=True)
             for frame in (1, 10 + patient % 5):
                 stem = f"patient{patient:03d}_frame{frame:02d}"
-                sitk.WriteImage(_scan(100 * patient + frame), folder / f"{stem}{ending}")
+                sitk.WriteImage(make_scan(100 * patient + frame), folder / f"{stem}{ending}")
                 if dense:
-                    sitk.WriteImage(_volume(_dense()), folder / f"{stem}_gt{ending}")
-                sitk.WriteImage(_volume(_strokes(), np.uint16), scribbles / f"{stem}_scribble{ending}")
+                    sitk.WriteImage(make_volume(make_dense()), folder / f"{stem}_gt{ending}")
+                sitk.WriteImage(make_volume(make_strokes(), np.uint16), scribbles / f"{stem}_scribble{ending}")
             (folder / f"patient{patient:03d}_4d.nii.gz").write_bytes(b"never to be opened")
         return root, scribbles
 

@@ -126,7 +126,7 @@ def test_an_image_with_an_sform_of_unit_scale_gets_a_sound_header(inputs, write)
     content[280:328] = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32).tobytes()  # srow_x, _y, _z
     source.write_bytes(gzip.compress(bytes(content)))
     image = sitk.ReadImage(source)
-    case = Case("a", (source,), sitk.Image(image.GetSize(), sitk.sitkUInt8))
+    case = Case("a", (source,), sitk.Image(image.GetSize(), sitk.sitkUInt8) + 4)
     case.scribble.CopyInformation(image)
     written = write([case], dense_id=None, splits=None).scribble / "imagesTr" / "a_0000.nii.gz"
     assert _grid(written) == _grid(source)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.evaluation.attention_folder import AttentionRecord, PairMean, write_record
+from nnunet_attenscribble.evaluation.attention_views import AttentionView, write_view
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.metrics import compute_scores, select_structure
@@ -22,6 +24,7 @@ SPACING = (10.0, 2.0, 1.0)  # z, y, x
 SHAPE = (3, 20, 24)
 ROWS = (("Dense & full", "dense"), ("Partial CE", "scribble"), ("Method <new>", "scribble"))
 SLUGS = {"Dense & full": "dense_full", "Partial CE": "partial_ce", "Method <new>": "method_new"}
+BLOCK = "Method <new>"  # the row whose network has the attention block
 # By row, how far the RV is moved along x in each case; None: the RV is missed.
 SHIFTS = {"Dense & full": (0, 1, 1, 2), "Partial CE": (2, 3, None, 4), "Method <new>": (1, 0, 2, 3)}
 
@@ -81,7 +84,8 @@ def write_collected(folder: Path, *, seeds: tuple[int, ...] = (0,), missing: tup
         files = [f"rows/{SLUGS[name]}/seed_{seed}/{SUMMARY_FILE}" for seed in found[name]]
         row = {"name": name, "slug": SLUGS[name], "labels": labels, "trainer": "nnUNetTrainer", "plans": "nnUNetPlans"}
         row |= {"configuration": "2d", "settings": {"crf_weight": 0.5}, "summaries": files, "compared": files}
-        rows.append(row | {"budget": {"epochs": 3, "iterations": 250, "batch_size": 2}})
+        budget = {"epochs": 3, "iterations": 250, "batch_size": 2, "attention": name == BLOCK}
+        rows.append(row | {"budget": budget})
     reference = ROWS[0][0]
     note = "A note with <b>markup</b>."
     pooled = {name: pool_runs(name, list(own.values())) for name, own in found.items() if own}
@@ -141,8 +145,37 @@ def _write_cell(place: Path, name: str, labels: str, seed: int) -> Summary:
     lines = "epoch,learning_rate,train_loss,val_loss,pseudo_dice_1,pseudo_dice_2,seconds\n"
     lines += "".join(f"{epoch},0.01,{1 / (epoch + 1)},{0.5 + seed},0.{epoch + 1},nan,9\n" for epoch in range(3))
     (place / "training_log.csv").write_text(lines)
+    if name == BLOCK:
+        write_attention(place / "attention", seed)
     if labels == "scribble":
         terms = "epoch,segmentation,crf,mean_similarity,annotated,total\n"
         terms += "".join(f"{epoch},{0.5 + epoch},100,0.4,0.01,{0.75 + epoch}\n" for epoch in range(3))
         (place / "loss_terms.csv").write_text(terms)
     return summary
+
+
+def make_view(case: str, *, similarity: bool = True) -> AttentionView:
+    """A grid of 2 x 3 cells over 20 x 24 pixels, seen from the middle of its upper row."""
+    attention = np.array([[0.1, 0.2, 0.1], [0.0, 0.1, 0.0]], np.float32)  # half of it lies in other planes
+    near = np.array([[0.9, np.nan, 0.25], [np.nan, 0.5, np.nan]], np.float32)
+    image = make_dense()[1].astype(np.float32)
+    near = near if similarity else np.full_like(near, np.nan)
+    return AttentionView(case, "RV", image, attention, near, (0, 1), 18, 1, (2.0, 1.0))
+
+
+def write_attention(folder: Path, seed: int = 0) -> None:
+    """Two cases; the similarity of the second repetition is a tenth higher."""
+    folder.mkdir(parents=True)
+    more = 0.1 * seed
+    pairs = [
+        PairMean("p1", "window", "background", "background", 30, 0.6 + more),
+        PairMean("p1", "window", "RV", "RV", 10, 0.8 + more),
+        PairMean("p1", "window", "background", "RV", 20, 0.3 + more),
+        PairMean("p2", "window", "background", "background", 10, 0.45 + more),
+        PairMean("p1", "adjacent", "background", "RV", 5, 0.35 + more),
+    ]
+    for case in ("p1", "p2"):
+        write_view(make_view(case), folder / f"{case}.npz")
+    provenance = {"trainer": "nnUNetTrainerAttenScribble", "checkpoint": "checkpoint_final.pth"}
+    block = {"similarity": "anchored", "radius": [5, 5], "grid": [2, 3]}
+    write_record(AttentionRecord(provenance, {"torch": "2.9"}, "dense", block, ("p1", "p2"), tuple(pairs)), folder)

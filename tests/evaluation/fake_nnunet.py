@@ -65,6 +65,14 @@ _PREDICT = """
 """
 _ATTENSCRIBBLE = """
     import zlib
+    if sys.argv[1] == "attention":
+        output = Path(option("-o"))
+        note(command="attention", model=sys.argv[2], arguments=sys.argv[1:], seen=seen(option("-f")))
+        if os.environ.get("FAKE_BLIND"):
+            print("no picture came out"); sys.exit(2)
+        output.mkdir(exist_ok=True)
+        (output / "attention.json").write_text("{}")
+        sys.exit()
     if sys.argv[1] != "evaluate":
         sys.path.insert(0, os.environ["FAKE_ROOT"])
         from nnunet_attenscribble.cli import main
@@ -93,7 +101,13 @@ def patch(set_attribute, programs: Path) -> None:
 
     set_attribute(runs, "find_command", find)
     set_attribute(slurm, "find_command", find)
-    set_attribute(benchmark, "resolve_budgets", lambda models, *_: dict.fromkeys(models, Budget(5, 250, 2)))
+    set_attribute(
+        benchmark,
+        "resolve_budgets",
+        lambda models, *_: {
+            name: Budget(5, 250, 2, attention="AttenScribble" in model.trainer) for name, model in models.items()
+        },
+    )
 
 
 def write_programs(folder: Path) -> Path:

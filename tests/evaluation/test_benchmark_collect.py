@@ -41,7 +41,7 @@ def test_everything_is_in_one_folder(toy):
         assert (own / "model" / "checkpoint_final.pth").is_file()
     assert content["datasets"] == {"scribble": SCRIBBLE, "dense": DENSE}
     assert content["rows"][2]["settings"] == {"crf_weight": 0.5}
-    assert content["rows"][2]["budget"] == {"epochs": 5, "iterations": 250, "batch_size": 2}
+    assert content["rows"][2]["budget"] == {"epochs": 5, "iterations": 250, "batch_size": 2, "attention": False}
     test = content["test"]["folds"]["0"]
     assert test["cases"] == ["c", "d"]
     assert sorted(os.listdir(folder / test["labels"])) == ["c.nii.gz", "d.nii.gz"]
@@ -74,6 +74,33 @@ def test_every_result_tells_which_training_it_is_of(toy):
         assert {key: summary.provenance[key] for key in told} == told
         assert len(summary.provenance["splits_sha256"]) == 64
         assert {"nnunetv2", "torch", "nnunet-attenscribble"} <= summary.versions.keys()
+
+
+def test_seeds_versions_plans_and_commit_are_in_every_result_file(toy):
+    toy.write(seeds=[4, 5])
+    toy.call()
+    folder = toy.work / "collected"
+    own = [
+        *(toy.work / "cells").rglob("attenscribble_*"),
+        *folder.rglob("attenscribble_*"),
+        *folder.glob("comparison.*"),
+    ]
+    assert {file.suffix for file in own} == {".json", ".csv", ".md"}
+    assert len(own) == 2 * 6 + 2 * 6 + 2 * 6 + 3  # cells, cells and rows that were collected, the comparison
+    for file in own:
+        text = file.read_text()
+        assert find_commit() in text, file
+        assert "abc" in text, file  # the hash of the plans
+        assert "nnunetv2" in text, file
+        if file.suffix == ".csv":
+            for row in csv.DictReader(text.splitlines()):
+                assert set(row["seed"].split("; ")) <= {"4", "5"}, file
+                assert row["fold"] == "0"
+                assert row["plans_sha256"] == "abc"
+                assert row["commit"] == row["commit_training"] == find_commit()
+                assert "torch " in row["versions"]
+    rows = {row["model"]: row for row in csv.DictReader((folder / "comparison.csv").read_text().splitlines())}
+    assert {row["seed"] for row in rows.values()} == {"4; 5"}
 
 
 def test_what_was_trained_before_the_benchmark_has_the_version_that_nnunet_noted(toy):

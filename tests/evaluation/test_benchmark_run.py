@@ -10,6 +10,8 @@ import zipfile
 
 import pytest
 
+from nnunet_attenscribble.evaluation import benchmark
+from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
 from nnunet_attenscribble.evaluation.provenance import find_commit
 from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
 
@@ -170,6 +172,46 @@ def test_two_processes_on_the_same_file_share_the_work(toy, monkeypatch):
     assert (toy.work / "collected" / "comparison.md").is_file()
 
 
+# --- pictures of the attention block ---
+
+
+def with_block(toy) -> None:
+    row = {"name": "Block", "trainer": "nnUNetTrainerAttenScribble", "labels": "scribble"}
+    toy.write(rows=[*toy.content["rows"][:2], row])
+
+
+def test_a_network_with_the_block_is_looked_at_behind_everything_else(toy):
+    with_block(toy)
+    toy.call()
+    assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate"] * 3 + ["attention"]
+    (event,) = toy.events("attention")
+    assert event["model"].endswith(f"{SCRIBBLE}/nnUNetTrainerAttenScribble__nnUNetPlans__2d")
+    test = toy.work / "test" / "fold_0"
+    cell = toy.work / "cells" / "seed_0" / "fold_0" / "block"
+    assert event["arguments"][2:] == shlex.split(
+        f"-f 0 -i {test}/images -l {test}/labels -o {cell}/attention --device cpu"
+    )
+    assert event["seen"]["labels"] == ["c.nii.gz", "d.nii.gz"]
+    assert (toy.work / "collected" / "cells" / "seed_0" / "fold_0" / "block" / "attention").resolve() == (
+        cell / "attention"
+    )
+
+
+def test_results_without_pictures_are_complete_and_get_them_without_training(toy, monkeypatch):
+    with_block(toy)
+    monkeypatch.setenv("FAKE_BLIND", "yes")
+    told = toy.call(code=1)
+    assert "no picture came out" in told
+    assert (toy.work / "collected" / "missing.txt").read_text() == ""
+    assert json.loads((toy.work / "collected" / "collected.json").read_text())["comparison"] is not None
+    monkeypatch.delenv("FAKE_BLIND")
+    before = len(toy.events())
+    assert "3 cells are complete" in toy.call()
+    assert [entry["command"] for entry in toy.events()[before:]] == ["attention"]
+    toy.call()
+    assert len(toy.events()) == before + 1
+
+
 # --- selecting and dry runs ---
 
 
@@ -183,15 +225,49 @@ def test_only_takes_part_of_a_name_and_a_whole_name_for_one_cell_alone(toy):
     assert "seed_11/fold_0/partial_ce" in problem
 
 
+def test_a_name_that_is_none_ends_the_program_before_anything_is_made(toy):
+    process = toy.start("--only", "seed_0/fold_0/crff")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "error: --only 'seed_0/fold_0/crff' is in the name of no cell; there are" in output
+    assert all(f"seed_0/fold_0/{name}" in output for name in ("dense", "partial_ce", "crf"))
+    assert not toy.work.exists()
+    assert toy.events() == []
+
+
+@pytest.mark.parametrize(
+    ("version", "processors", "prefix", "changes", "told"),
+    [
+        ((3, 11), {0, 1, 2}, [], {}, True),
+        ((3, 13), {0, 1, 2}, [], {}, False),
+        ((3, 11), {2}, [], {}, False),
+        ((3, 11), {0, 1, 2}, ["/usr/bin/taskset", "-c", "1"], {}, False),
+        ((3, 11), {0, 1, 2}, ["nice"], {}, True),
+        ((3, 11), {0, 1, 2}, [], {"device": "cuda"}, False),
+        ((3, 11), {0, 1, 2}, [], {"threads": 4}, False),
+    ],
+)
+def test_threads_that_nnunet_does_not_obey_are_told(toy, monkeypatch, version, processors, prefix, changes, told):
+    monkeypatch.setattr(benchmark.sys, "version_info", version)
+    monkeypatch.setattr(benchmark.os, "sched_getaffinity", lambda _: processors, raising=False)
+    toy.write(threads=1, **changes)
+    problems = benchmark.list_thread_problems(read_benchmark(toy.file), prefix)
+    assert len(problems) == told
+    if told:
+        assert "--prefix 'taskset -c 0'" in problems[0]
+        assert "this is 3.11" in problems[0]
+
+
 def test_a_dry_run_prints_every_command_and_makes_nothing(toy):
     told = toy.call("--dry-run", "--prefix", "srun -n1")
     lines = told.splitlines()
     assert f"export nnUNet_raw={toy.raw}" in lines
-    assert [line.split()[2] for line in lines if line.startswith("srun")] == [
-        "nnUNetv2_train",
-        "nnUNetv2_predict",
-        "attenscribble",
-    ] * 3
+    # Whether a network has the block is asked when everything is prepared; the command itself passes over others.
+    commands = ["nnUNetv2_train", "nnUNetv2_predict", "attenscribble evaluate", "attenscribble attention"]
+    found = [line.removeprefix("srun -n1 ") for line in lines if line.startswith("srun")]
+    expected = commands[:3] + 2 * commands
+    assert len(found) == len(expected)
+    assert all(line.startswith(f"{command} ") for line, command in zip(found, expected, strict=True))
     assert not toy.work.exists()
     assert toy.events() == []
 
@@ -199,8 +275,10 @@ def test_a_dry_run_prints_every_command_and_makes_nothing(toy):
 def test_a_dry_run_tells_what_is_done(toy):
     toy.call("--only", "crf")
     lines = [line for line in toy.call("--dry-run").splitlines() if "nnUNetTrainerMaskedCRF" in line]
-    assert len(lines) == 2
-    assert all(line.startswith("# is done: ") for line in lines)
+    train, predict, attention = lines
+    assert train.startswith("# is done: ")
+    assert predict.startswith("# is done: ")
+    assert attention.startswith("attenscribble attention ")
 
 
 def test_the_printed_comparison_is_the_one_that_is_collected(toy):
@@ -315,7 +393,6 @@ def test_test_images_without_labels_are_told_before_training(toy):
 
 
 def test_unequal_budgets_are_refused_or_told(toy, monkeypatch):
-    from nnunet_attenscribble.evaluation import benchmark
     from nnunet_attenscribble.evaluation.budgets import Budget
 
     lengths = {"Dense": Budget(5, 250, 2), "Partial CE": Budget(5, 250, 2), "CRF": Budget(6, 250, 2)}

@@ -61,6 +61,9 @@ def test_rows_by_hand():
     assert foreground.mean == pytest.approx((0.625 + 0.6) / 2)
     assert foreground.share == pytest.approx(100 * (0.625 + 0.6) / (0.85 + 0.8))
     assert foreground.sd == pytest.approx(np.std([0.75, 0.7, 0.3, 0.7], ddof=1))
+    assert foreground.median == pytest.approx(0.7)
+    # The cases' means are 5.5, 5.5, 7 and, with the missed RV, infinity.
+    assert comparison.get("scribble", FOREGROUND, "hd95_mm").median == pytest.approx((5.5 + 7) / 2)
 
     hd95 = comparison.get("scribble", "RV", "hd95_mm")
     assert (hd95.n, hd95.infinite, hd95.missed) == (3, 1, 1)

@@ -116,7 +116,12 @@ def test_distances_are_those_of_all_pairs_of_surface_voxels(case):
     found = compute_surface_distances(prediction, dense, spacing)
     for own, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.sort(own), np.sort(other), atol=1e-5)
-    assert compute_assd(found) == pytest.approx(np.concatenate(expected).mean(), abs=1e-5)
+    pooled = np.concatenate(expected)
+    assert compute_assd(found) == pytest.approx(pooled.mean(), abs=1e-5)
+    assert compute_assd(found, definition="directed") == pytest.approx(expected[0].mean(), abs=1e-5)
+    assert compute_hd95(found, definition="union") == pytest.approx(np.percentile(pooled, 95), abs=1e-5)
+    larger = max(np.percentile(direction, 95) for direction in expected)
+    assert compute_hd95(found, definition="monai") == pytest.approx(larger, abs=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # of MONAI against itself
@@ -145,6 +150,8 @@ def test_agreement_with_medpy(case):
     assert scores.iou == pytest.approx(binary.jc(prediction, dense))
     assert scores.hd95_mm == pytest.approx(binary.hd95(prediction, dense, voxelspacing=spacing), abs=1e-3)
     assert scores.assd_mm == pytest.approx(binary.assd(prediction, dense, voxelspacing=spacing), abs=1e-3)
+    one_way = compute_scores(prediction, dense, spacing, surface="directed").assd_mm
+    assert one_way == pytest.approx(binary.asd(prediction, dense, voxelspacing=spacing), abs=1e-3)
 
 
 @settings(deadline=None, max_examples=30)

@@ -2,6 +2,9 @@
 
 import json
 import math
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,3 +134,93 @@ def test_a_missed_organ_does_not_win_a_test(folders):
                                     protocol="acdc-wsl4mis")}, "dense", resamples=50)  # fmt: skip
     assert math.isnan(comparison.get("a", "RV", "hd95_mm").p)
     assert not math.isnan(comparison.get("a", "RV", "dice").p)
+
+
+# --- whole folders ---
+
+
+@pytest.fixture
+def hand_made(tmp_path, write_labels, write_dataset_json):
+    """Three volumes of 3 slices of 6 x 8 pixels, 2 x 1 mm and 10 mm apart, each structure with 2 x 2 pixels per slice.
+
+    a: the RV, in slices 0 and 1, lies 3 pixels further along x in slice 1; the MYO, in slice 2, is right.
+    b: the RV, in slice 1, is missed; the MYO, in slice 2, is right.
+    c: the RV, in slice 1, is right; there is no MYO, and some is predicted in slice 2.
+    """
+    rv, aside, myo = (slice(1, 3), slice(1, 3)), (slice(1, 3), slice(4, 6)), (slice(4, 6), slice(1, 3))
+    drawn = {
+        "a": ([(0, rv, 1), (1, rv, 1), (2, myo, 2)], [(0, rv, 1), (1, aside, 1), (2, myo, 2)]),
+        "b": ([(1, rv, 1), (2, myo, 2)], [(2, myo, 2)]),
+        "c": ([(1, rv, 1)], [(1, rv, 1), (2, myo, 2)]),
+    }
+    for case, maps in drawn.items():
+        for kind, strokes in zip(("dense", "predictions"), maps, strict=True):
+            labels = np.zeros((3, 6, 8), np.uint8)
+            for z, place, value in strokes:
+                labels[(z, *place)] = value
+            write_labels(tmp_path / kind / f"{case}.nii.gz", labels, (1.0, 2.0, 10.0))
+    write_dataset_json(tmp_path / "predictions", {"background": 0, "RV": 1, "MYO": 2})
+    return tmp_path / "predictions", tmp_path / "dense"
+
+
+# The RV of case a: of 8 pixels 4 are right, so Dice is 0.5. Its 16 distances: 0 for the four of slice 0, in slice 1
+# 3 mm for the outer column of each mask and 2 mm for the inner one, since slice 0 is 10 mm away; both directions alike.
+RV_DISTANCES = [0] * 4 + [3, 3, 2, 2]
+RV_95 = np.percentile(RV_DISTANCES, 95)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "structure", "dice", "hd95", "assd"),
+    [
+        # Missed in b: Dice 0, an infinite distance beside the mean of the finite ones.
+        ("default", "RV", [0.5, 0, 1], [RV_95, 0], [np.mean(RV_DISTANCES), 0]),
+        # Spurious in c: likewise.
+        ("default", "MYO", [1, 1, 0], [0, 0], [0, 0]),
+        ("nnunet", "RV", [0.5, 0, 1], [], []),
+        # A missed organ's distance of 0 enters the mean; a spurious one's does not, for the script would stop there.
+        ("acdc-wsl4mis", "RV", [0.5, 0, 1], [np.percentile(RV_DISTANCES * 2, 95), 0, 0], [np.mean(RV_DISTANCES), 0, 0]),
+        ("acdc-wsl4mis", "MYO", [1, 1, 0], [0, 0], [0, 0]),
+        # Slices by themselves: of a slice 0 right, slice 1 aside; of b missed; of c right. Distances are in the plane.
+        ("chaos-pacingpseudo", "RV", [1, 0, 0, 1], [0, np.percentile([3, 3, 2, 2] * 2, 95), 0], []),
+        ("chaos-pacingpseudo", "MYO", [1, 1, 0], [0, 0], []),
+    ],
+)
+def test_means_over_a_folder_by_hand(hand_made, protocol, structure, dice, hd95, assd):
+    found = evaluate_folder(*hand_made, protocol=protocol, workers=1).aggregate()["structures"][structure]
+    for metric, values in (("dice", dice), ("hd95_mm", hd95), ("assd_mm", assd)):
+        assert found[metric]["n"] == len(values), metric
+        expected = np.mean(values) if values else math.nan
+        assert found[metric]["mean"] == pytest.approx(expected, abs=1e-5, nan_ok=True), metric
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_protocol_of_nnunet_is_nnunets_own(hand_made, monkeypatch, write_dataset_json, regions):
+    from nnunetv2.evaluation import evaluate_predictions
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    predictions, dense = hand_made
+    names = {"heart": (1, 2), "MYO": 2} if regions else {"RV": 1, "MYO": 2}
+    labels = {name: list(value) if regions and name == "heart" else value for name, value in names.items()}
+    write_dataset_json(predictions, {"background": 0, **labels})
+    # Threads in place of the processes that nnU-Net starts; all else is its own.
+    threads = SimpleNamespace(get_context=lambda _: SimpleNamespace(Pool=ThreadPool))
+    monkeypatch.setattr(evaluate_predictions, "multiprocessing", threads)
+    expected = evaluate_predictions.compute_metrics_on_folder(
+        str(dense), str(predictions), None, SimpleITKIO(), ".nii.gz", list(names.values()), None, 1
+    )
+    found = evaluate_folder(predictions, dense, protocol="nnunet", workers=1)
+    cases = {
+        Path(entry["prediction_file"]).name.split(".")[0]: entry["metrics"] for entry in expected["metric_per_case"]
+    }
+    assert set(cases) == set(found.cases) == {"a", "b", "c"}
+    for case, scores in found.cases.items():
+        for name, key in names.items():
+            own = cases[case][key]
+            for metric, theirs in (("dice", "Dice"), ("iou", "IoU")):
+                assert getattr(scores[name], metric) == pytest.approx(own[theirs], abs=1e-12, nan_ok=True)
+            assert (scores[name].prediction_voxels, scores[name].dense_voxels) == (own["n_pred"], own["n_ref"])
+    total = found.aggregate()
+    for metric, theirs in (("dice", "Dice"), ("iou", "IoU")):
+        for name, key in names.items():
+            assert total["structures"][name][metric]["mean"] == pytest.approx(expected["mean"][key][theirs], abs=1e-12)
+        assert total["foreground_mean"][metric]["mean"] == pytest.approx(expected["foreground_mean"][theirs], abs=1e-12)

@@ -1,5 +1,7 @@
 """ACDC's dense labels against shifted copies, where the answer is known without a metric library."""
 
+import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,13 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.evaluation.cases import CasePair
+from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.protocols import get_protocol
 from nnunet_attenscribble.evaluation.scoring import score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
 
+# The validation patients of MAAG (Valvano et al. 2021), two frames each.
+PATIENTS = (84, 32, 27, 96, 17, 18, 57, 81, 79, 22, 1, 44, 49, 25, 95)
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ACDC"
 FILES = sorted(DATA.rglob("*_gt.nii.gz"))[:4]
 CODING = LabelCoding(
@@ -49,3 +54,28 @@ def test_a_label_against_itself(tmp_path):
     result = score_case(CasePair("a", copy, FILES[0]), CODING, get_protocol("default"))
     assert result.identical
     assert {(scores.dice, scores.hd95_mm, scores.assd_mm) for scores in result.scores["a"].values()} == {(1, 0, 0)}
+
+
+@pytest.mark.slow
+def test_thirty_volumes_take_two_processors_less_than_half_a_minute(tmp_path):
+    """Told by processor time, which does not depend on what else the machine does: 2 processors, 30 s each."""
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / "dense").mkdir()
+    for patient in PATIENTS:
+        for file in sorted((DATA / "database" / "training" / f"patient{patient:03d}").glob("*_gt.nii.gz")):
+            dense = sitk.ReadImage(str(file))
+            labels = sitk.GetArrayFromImage(dense)
+            moved = np.roll(labels, (2, -1), (1, 2))
+            moved[np.random.default_rng(patient).random(labels.shape) < 0.0005] = 1  # specks all over the volume
+            prediction = sitk.GetImageFromArray(moved)
+            prediction.CopyInformation(dense)
+            sitk.WriteImage(prediction, str(tmp_path / "predictions" / file.name))
+            sitk.WriteImage(dense, str(tmp_path / "dense" / file.name))
+    labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+    content = {"labels": labels, "file_ending": ".nii.gz"}
+    (tmp_path / "predictions" / "dataset.json").write_text(json.dumps(content))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = evaluate_folder(tmp_path / "predictions", tmp_path / "dense", workers=2)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert len(found.cases) == 30
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 30

@@ -54,11 +54,13 @@ def test_everything_is_there(report):
         *(f"cases_{metric}_{number}" for metric in ("dice", "hd95_mm", "assd_mm") for number in (1, 2)),
         *(f"training_{slug}" for slug in slugs),
         *(f"{word}_{what}" for word in ("best", "median", "worst") for what in ("scan", "scribble", *slugs)),
+        *(f"attention_method_new_{what}" for what in ("scan", "attention", "similarity")),
     }
     assert all(file.read_bytes().startswith(PNG) for file in (report / "figures").iterdir())
     assert {file.name for file in (report / "data").iterdir()} == {
         *("comparison.csv", "cases_dice.csv", "cases_hd95_mm.csv", "cases_assd_mm.csv", "scatter_dice.csv"),
         *("pictures.csv", "training_log.csv", "loss_terms.csv", "trainings.csv"),
+        *("attention.csv", "similarity_means.csv", "similarity_pairs.csv"),
     }
 
 

@@ -85,7 +85,9 @@ def test_csv_has_a_row_per_case_and_structure(tmp_path, summary):
     assert list(rows[0]) == [
         *("case", "label", "values", "status", "dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml"),
         *("prediction_voxels", "dense_voxels"),
+        *("seed", "fold", "plans_sha256", "commit_training", "commit", "versions"),
     ]
+    assert {(row["plans_sha256"], row["versions"]) for row in rows} == {("", "nnunet-attenscribble 0.0")}
     assert [(row["case"], row["label"], row["values"]) for row in rows] == [
         ("a", "RV", "1"),
         ("a", "heart, whole", "1+2"),

@@ -17,6 +17,7 @@ from nnunet_attenscribble.plans import (
     read_plans,
     resolve_configuration,
 )
+from nnunet_attenscribble.settings import PAPER
 
 
 def some_plans():
@@ -177,6 +178,13 @@ def test_command_writes_what_it_prints(dataset):
     expected = {"inherits_from": "2d", "attenscribble": {"crf_weight": 0.05, "padding": "ignore"}}
     assert written["2d_crf05"] == expected
     assert written["2d"] == some_plans()["configurations"]["2d"]
+
+
+def test_command_for_the_published_method(dataset):
+    result = run("501", "--name", "2d_paper", "--paper", "--set", "warmup_epochs=1")
+    assert result.exit_code == 0
+    written = json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"]["2d_paper"]["attenscribble"]
+    assert written == PAPER | {"warmup_epochs": 1}
 
 
 def test_command_for_the_cpu(dataset):

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
+from nnunet_attenscribble.settings import PAPER, AttenScribbleSettings, similarity_window, window_radius
 
 
 def test_defaults_are_the_papers_numbers():
@@ -16,6 +16,13 @@ def test_defaults_are_the_papers_numbers():
     assert (settings.similarity_radius, settings.similarity_sigma_position) == (5, 6.0)
     assert settings.attention_stride == 4
     assert settings.padding == "balanced"
+
+
+def test_the_papers_settings_undo_what_goes_beyond_it():
+    settings = AttenScribbleSettings.from_mapping(PAPER)
+    assert (settings.dice_weight, settings.warmup_epochs) == (0, 0)
+    assert (settings.similarity_mode, settings.attention_gated) == ("paper", False)
+    assert all(getattr(AttenScribbleSettings(), name) != value for name, value in PAPER.items())
 
 
 def test_frozen():

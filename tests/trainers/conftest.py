@@ -20,6 +20,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_attenscribble.cli.trainers import trainers_folder
 from nnunet_attenscribble.plans import add_configuration, add_cpu_configuration, read_plans, write_plans
+from nnunet_attenscribble.settings import PAPER
 
 NAME = "Dataset701_Tiny"
 IGNORE = 3
@@ -117,6 +118,7 @@ def prepared(tmp_path_factory) -> Path:
         for padding in ("background", "ignore"):
             plans = add_configuration(plans, "tiny", f"tiny_{padding}", {"padding": padding})
         plans = add_configuration(plans, "tiny", "tiny_paper", {"similarity_mode": "paper"})
+        plans = add_configuration(plans, "tiny", "tiny_published", PAPER)
         write_plans(file, plans)
         preprocess(NAME, "tiny")
     return folder

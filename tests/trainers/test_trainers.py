@@ -45,6 +45,13 @@ def test_each_rung_differs_from_the_one_before_by_one_switch(nnunet):
     assert on == [set(SWITCHES[:number]) for number in range(len(ALL))]
 
 
+@pytest.mark.parametrize(("configuration", "weight"), [("tiny", 1.0), ("tiny_published", None)])
+def test_the_plans_say_how_much_dice_there_is(nnunet, configuration, weight):
+    trainer = nnunet.make("nnUNetTrainerMaskedCRF", configuration)
+    trainer.initialize()
+    assert getattr(trainer.loss.segmentation, "dice_weight", None) == weight
+
+
 TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "same_class_similarity"}
 
 

@@ -77,6 +77,16 @@ def test_dice_and_cross_entropy_are_nnunets_own(batch_dice):
     torch.testing.assert_close(ours(logits, target), stock(logits, target.float()))
 
 
+def test_the_weight_of_the_dice():
+    logits, target = torch.randn(2, 3, 8, 6), scribbled()
+    cross_entropy = PartialCrossEntropyLoss(IGNORE)
+    alone, half, whole = (
+        PartialDiceCrossEntropyLoss(cross_entropy, nnunet_dice(), weight)(logits, target) for weight in (0, 0.5, 1)
+    )
+    torch.testing.assert_close(alone, cross_entropy(logits, target))
+    torch.testing.assert_close(half, (alone + whole) / 2)
+
+
 def test_dice_with_weights_of_zero_is_blind_there():
     logits, target = torch.randn(2, 3, 8, 6), scribbled()
     weight = torch.ones_like(target, dtype=torch.float32)

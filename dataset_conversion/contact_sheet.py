@@ -1,0 +1,120 @@
+"""Many cases at a glance: one slice of each, with its scribbles over the scan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+__all__ = ["draw_contact_sheet"]
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; without black, which scans are full of.
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+_BACKGROUND = "#FFFFFF"
+_COLUMNS = 5
+_WIDTH = 2.4  # inches of a tile
+_DPI = 160
+_MARGIN = 0.08  # of the slice, around everything that is drawn
+
+
+def draw_contact_sheet(
+    file: Path,
+    cases: Mapping[str, tuple[Path, Path, Path | None]],
+    *,
+    labels: Mapping[str, int],
+    ignore: int | None,
+    title: str,
+) -> None:
+    """Write a PNG with a tile per case: the slice with most classes drawn, and of these with most strokes.
+
+    Args:
+        file: to write; an existing one is replaced.
+        cases: image, label and perhaps dense label of each, read already once without an error.
+        labels: name to value, background included.
+        ignore: value of unlabelled voxels; None: labels are dense, and the background stays bare.
+        title: above all tiles.
+    """
+    columns = min(_COLUMNS, len(cases))
+    rows = math.ceil(len(cases) / columns)
+    figure = Figure(figsize=(_WIDTH * columns, (_WIDTH + 0.25) * rows + 0.8), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    painted = {name: value for name, value in labels.items() if value > 0}
+    colours = {value: _COLOURS[i % len(_COLOURS)] for i, value in enumerate(painted.values())}
+    if ignore is not None:
+        colours[0] = _BACKGROUND
+    tiles = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in tiles:
+        axes.set_axis_off()
+    for axes, (case, files) in zip(tiles, cases.items(), strict=False):
+        _draw_tile(axes, case, files, colours, ignore)
+    legend = [Patch(color=colours[value], label=name) for name, value in painted.items()]
+    if ignore is not None:
+        legend.append(Patch(facecolor=_BACKGROUND, edgecolor="black", linewidth=0.5, label="background stroke"))
+    figure.suptitle(title, fontsize=9)
+    figure.legend(handles=legend, loc="outside lower center", ncols=min(len(legend), 6), fontsize=8, frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, format="png")
+
+
+def _draw_tile(
+    axes, case: str, files: tuple[Path, Path, Path | None], colours: Mapping[int, str], ignore: int | None
+) -> None:
+    spacing, scan, label, dense = _read(files)
+    axis = int(np.argmax(spacing))
+    scan, label, dense = (None if part is None else np.moveaxis(part, axis, 0) for part in (scan, label, dense))
+    position = _busiest(label, ignore)
+    window = _window(label[position] != (0 if ignore is None else ignore))
+    down, across = (edge for i, edge in enumerate(spacing) if i != axis)
+    section = scan[position][window].astype(float)
+    black, white = np.percentile(section, (0.5, 99.5))
+    axes.imshow(section, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=down / across)
+    if dense is not None:
+        for value, colour in colours.items():
+            mask = dense[position][window] == value
+            if value > 0 and mask.any() and not mask.all():
+                axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=0.6)
+    overlay = np.zeros((*section.shape, 4))
+    for value, colour in colours.items():
+        overlay[label[position][window] == value] = (*to_rgb(colour), 1.0 if ignore is not None else 0.45)
+    axes.imshow(overlay, interpolation="nearest", aspect=down / across)
+    axes.set_title(f"{case}, slice {position + 1} of {len(label)}", fontsize=6, pad=2)
+
+
+def _read(files: Sequence[Path | None]) -> tuple[tuple[float, ...], np.ndarray, np.ndarray, np.ndarray | None]:
+    """Spacing (z, y, x), and each volume, (Z, Y, X)."""
+    images = [None if file is None else sitk.ReadImage(str(file)) for file in files]
+    arrays = [None if image is None else sitk.GetArrayFromImage(image) for image in images]
+    spacing = images[0].GetSpacing()[::-1]
+    if len(spacing) == 2:
+        spacing = (math.inf, *spacing)
+        arrays = [None if array is None else array[None] for array in arrays]
+    return spacing, *arrays
+
+
+def _busiest(label: np.ndarray, ignore: int | None) -> int:
+    def rank(section: np.ndarray) -> tuple[int, int]:
+        values, counts = np.unique(section, return_counts=True)
+        drawn = (values != ignore) if ignore is not None else (values > 0)
+        return int(drawn.sum()), int(counts[drawn].sum())
+
+    ranks = [rank(section) for section in label]
+    return ranks.index(max(ranks))
+
+
+def _window(drawn: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns around everything drawn; all of them where nothing is."""
+    if not drawn.any():
+        return slice(None), slice(None)
+    window = []
+    for length, others in zip(drawn.shape, (1, 0), strict=True):
+        shown = np.flatnonzero(drawn.any(axis=others))
+        margin = max(4, round(_MARGIN * length))
+        window.append(slice(max(0, shown[0] - margin), shown[-1] + margin + 1))
+    return window[0], window[1]

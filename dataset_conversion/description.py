@@ -1,0 +1,107 @@
+"""What a raw nnU-Net dataset says of itself: labels, channels and training cases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["Description", "find_cases", "read_description"]
+
+
+@dataclass(frozen=True)
+class Description:
+    """The part of a dataset.json that matters here.
+
+    Attributes:
+        labels: name to value, background included, `ignore` not.
+        ignore: value of unlabelled voxels; None in a dense dataset.
+        channels: number to name.
+        ending: of image and label files.
+        reference: of the source, if told.
+        license: of the source.
+        regions: names of labels that are regions, made of several values. Then `labels` has each value under the name
+            of the smallest region that holds it.
+    """
+
+    labels: Mapping[str, int]
+    ignore: int | None
+    channels: Mapping[int, str]
+    ending: str
+    reference: str | None
+    license: str
+    regions: tuple[str, ...]
+
+
+def read_description(source: Path) -> Description:
+    """Read `dataset.json` of a raw dataset.
+
+    Raises:
+        AttenScribbleError: where it cannot be read, or lacks what nnU-Net needs.
+    """
+    file = source / "dataset.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror}): give a dataset in nnUNet_raw") from None
+    except ValueError as error:
+        raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again") from None
+    absent = [key for key in ("labels", "channel_names", "file_ending") if key not in content]
+    if absent:
+        raise AttenScribbleError([f"{file}: has no '{key}', which nnU-Net needs" for key in absent])
+    try:
+        values = {
+            name: [int(value) for value in (given if isinstance(given, list) else [given])]
+            for name, given in content["labels"].items()
+        }
+        channels = {int(number): channel for number, channel in content["channel_names"].items()}
+    except (ValueError, TypeError, AttributeError):
+        raise AttenScribbleError(f"{file}: its labels or channels are not those of nnU-Net: correct it") from None
+    ignore = values.pop("ignore", [None])[0]
+    names: dict[int, str] = {}
+    for name, held in sorted(values.items(), key=lambda entry: -len(entry[1])):  # smaller regions come later and win
+        names.update(dict.fromkeys(held, name))
+    twice = len(set(names.values())) < len(names)
+    return Description(
+        labels={f"{names[value]} ({value})" if twice else names[value]: value for value in sorted(names)},
+        ignore=ignore,
+        channels=channels,
+        ending=content["file_ending"],
+        reference=content.get("reference"),
+        license=content.get("licence", content.get("license", "see the source")),
+        regions=tuple(name for name, held in values.items() if len(held) > 1),
+    )
+
+
+def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """Images and label of every training case, as nnU-Net finds them.
+
+    Raises:
+        AttenScribbleError: for cases that are not complete, and where there is none.
+    """
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    try:
+        found = get_filenames_of_train_images_and_targets(str(source))
+    except (AssertionError, OSError) as error:
+        raise AttenScribbleError(f"{source}: nnU-Net finds no training cases in it ({error})") from None
+    problems = []
+    cases = {}
+    channels = len(description.channels)
+    for case, files in sorted(found.items()):
+        images, label = tuple(map(Path, files["images"])), Path(files["label"])
+        if len(images) != channels:
+            problems.append(
+                f"case {case} of {source.name} has {len(images)} images, dataset.json has {channels} channels"
+            )
+        if not label.is_file():
+            problems.append(f"{label}: does not exist: case {case} has no label")
+        cases[case] = images, label
+    if not cases:
+        problems.append(f"{source}: has no training case whose files end in {description.ending}")
+    if problems:
+        raise AttenScribbleError(problems)
+    return cases

@@ -1,0 +1,142 @@
+"""One DICOM series as a volume whose geometry comes from the slices' positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["read_series", "sort_series"]
+
+_TOLERANCE = 1e-2  # mm
+_NEEDED = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+
+
+def sort_series(files: Sequence[Path]) -> list[Path]:
+    """The files of one series in the order of their slices, along the direction in which SimpleITK stacks them.
+
+    Raises:
+        AttenScribbleError: for unreadable files, several series, slices of unlike geometry, twice in one place, beside
+            the line of the others, or missing.
+    """
+    return [file for file, _ in _sorted_headers(files)]
+
+
+def read_series(files: Sequence[Path]) -> sitk.Image:
+    """The volume of one series.
+
+    The slice distance is that of the positions, or SpacingBetweenSlices where that says the same less some rounding;
+    SliceThickness, which may be smaller or larger, is not looked at.
+
+    Raises:
+        AttenScribbleError: see `sort_series`; or pixels that cannot be read, or a single slice without
+            SpacingBetweenSlices.
+    """
+    ordered = _sorted_headers(files)
+    paths = [file for file, _ in ordered]
+    first, last = ordered[0][1], ordered[-1][1]
+    told = first.get("SpacingBetweenSlices")
+    if len(ordered) > 1:
+        distance = float(np.linalg.norm(_position(last) - _position(first))) / (len(ordered) - 1)
+        distance = float(told) if told and abs(float(told) - distance) < _TOLERANCE / len(ordered) else distance
+    elif told:
+        distance = float(told)
+    else:
+        raise AttenScribbleError(
+            f"{paths[0]}: is a single slice and has no SpacingBetweenSlices: give the whole series"
+        )
+    try:
+        image = sitk.ReadImage([str(path) for path in paths])
+    except RuntimeError:
+        raise AttenScribbleError(_unreadable(paths)) from None
+    image.SetSpacing((*image.GetSpacing()[:2], distance))
+    return image
+
+
+def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, object]]:
+    headers = _read_headers(files)
+    folder = files[0].parent
+    if len(series := {str(header.SeriesInstanceUID) for header in headers.values()}) > 1:
+        raise AttenScribbleError(f"{folder}: holds {len(series)} DICOM series: give a folder with one")
+    first = headers[files[0]]
+    problems = [
+        f"{file}: its {name} differs from that of {files[0].name}: give slices of one volume"
+        for name in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+        for file, header in headers.items()
+        if not np.allclose(_values(header, name), _values(first, name), atol=1e-4)
+    ]
+    if problems:
+        raise AttenScribbleError(problems)
+    along_rows, along_columns = _values(first, "ImageOrientationPatient").reshape(2, 3)
+    normal = np.cross(along_rows, along_columns)
+    ordered = sorted(headers.items(), key=lambda entry: float(_position(entry[1]) @ normal))
+    offsets = np.array([_position(header) for _, header in ordered]) - _position(ordered[0][1])
+    heights = offsets @ normal
+    aside = np.linalg.norm(offsets - np.outer(heights, normal), axis=1)
+    problems += [
+        f"{file}: lies {shift:.3g} mm aside of the line through the other slices: a tilted stack is no volume"
+        for (file, _), shift in zip(ordered, aside, strict=True)
+        if shift > max(_TOLERANCE, 0.1 * float(min(first.PixelSpacing)))
+    ]
+    steps = np.diff(heights)
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else 0.0  # the lower median: gaps only widen
+    for (before, _), (file, _), step in zip(ordered, ordered[1:], steps, strict=False):
+        if step < _TOLERANCE:
+            problems.append(f"{file}: lies where {before.name} lies: give every slice once")
+        elif abs(step - usual) > max(_TOLERANCE, 0.01 * usual):
+            problems.append(
+                f"{folder}: a slice is missing between {before.name} and {file.name}: "
+                f"they are {step:.4g} mm apart, others {usual:.4g} mm"
+            )
+    if problems:
+        raise AttenScribbleError(problems)
+    return ordered
+
+
+def _read_headers(files: Sequence[Path]) -> dict[Path, object]:
+    import pydicom
+
+    if not files:
+        raise AttenScribbleError("no DICOM file was given")
+    headers, problems = {}, []
+    for file in files:
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+            absent = [name for name in _NEEDED if not header.get(name)]
+            if not absent:
+                for name in _NEEDED[1:]:
+                    _values(header, name)
+                headers[file] = header
+        except Exception as error:  # pydicom has one of its own for each of the ways in which a file can be broken
+            problems.append(f"{file}: cannot be read as DICOM ({str(error).splitlines()[0]}): restore the download")
+        else:
+            if absent:
+                problems.append(f"{file}: is no slice of a DICOM volume: it has no {', '.join(absent)}")
+    if problems:
+        raise AttenScribbleError(problems)
+    return headers
+
+
+def _unreadable(paths: Sequence[Path]) -> list[str]:
+    """Name the files that stop a series from being read."""
+    broken = []
+    for path in paths:
+        try:
+            sitk.ReadImage(str(path))
+        except RuntimeError:
+            broken.append(
+                f"{path}: its pixels cannot be read: it is truncated or compressed in a way GDCM does not know"
+            )
+    return broken or [f"{paths[0].parent}: its slices cannot be read as one volume"]
+
+
+def _values(header, name: str) -> np.ndarray:
+    return np.ravel(header[name].value).astype(float)
+
+
+def _position(header) -> np.ndarray:
+    return _values(header, "ImagePositionPatient")

@@ -1,0 +1,139 @@
+"""A user's own folders: images, scribbles and perhaps dense labels that belong together by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
+from nnunet_attenscribble.dataset_conversion.files import find_files
+from nnunet_attenscribble.dataset_conversion.pairing import group_images, match_labels
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.splits import make_splits
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["convert_folder", "parse_labels"]
+
+
+def convert_folder(
+    images: Path,
+    scribbles: Path | None,
+    *,
+    classes: Mapping[str, int],
+    dense: Path | None = None,
+    test_images: Path | None = None,
+    test_labels: Path | None = None,
+    channels: Sequence[str] = ("MRI",),
+    subject: str | None = None,
+    dense_id: int | None = None,
+    coding: ScribbleCoding = PRESETS["acdc"],
+    provenance: Mapping[str, object] | None = None,
+    **writing: Any,
+) -> WrittenDatasets:
+    """Write folders of images and labels as a scribble dataset, with its dense twin where there are dense labels.
+
+    Args:
+        images: every file below it that SimpleITK reads, named by case, with nnU-Net's channel number or without.
+        scribbles: folder, one file per case, named as it or so with something behind; None: with
+            `dense`, a dense dataset alone, into which `attenscribble scribble` draws.
+        classes: name to value in the label files, without background.
+        dense: folder of dense labels, in which 0 is the background.
+        test_images: cases kept out of training.
+        test_labels: their dense labels.
+        channels: names, which decide nnU-Net's normalisation (`CT` is special).
+        subject: regular expression found in a case's name: cases in which it finds the same stay on one side of a fold.
+        dense_id: of the twin; None: the dataset's plus one where there are dense labels.
+        coding: of the scribbles.
+        provenance: of the source, for the JSON beside dataset.json.
+        writing: further arguments of `write_raw_datasets`: `raw_folder`, `dataset_id`, `name`, `link`...
+
+    Raises:
+        AttenScribbleError: every problem of the input, one sentence each.
+    """
+    if scribbles is None and dense is None:
+        raise AttenScribbleError(f"{images}: has nothing to learn from: give --scribbles, or --dense, or both")
+    labels = {"background": 0, **{name: value for value, name in enumerate(classes, start=1)}}
+    values = None if scribbles is None else scribble_values(labels, coding, classes)
+    given, problems = group_images(find_files(images))
+    if not given:
+        raise AttenScribbleError(f"{images}: holds no image that can be read, nor does any folder in it")
+    tests, more = ({}, []) if test_images is None else group_images(find_files(test_images))
+    problems += more
+    problems += [
+        f"{tests[case][0]}: is a test case and a training case, {given[case][0]}" for case in tests if case in given
+    ]
+
+    def match(folder: Path | None, cases: Collection[str], what: str) -> dict[str, Path]:
+        if folder is None:
+            return {}
+        found, more = match_labels(find_files(folder), cases, what)
+        problems.extend(more if found else [f"{folder}: holds no {what} named as one of the images"])
+        return found
+
+    drawn, truth = match(scribbles, given, "scribble"), match(dense, given, "dense label")
+    held_back = match(test_labels, tests, "dense label")
+    cases = [Case(case, files, drawn.get(case), truth.get(case)) for case, files in given.items()]
+    cases += [Case(case, files, dense=held_back.get(case), test=True) for case, files in tests.items()]
+    splits, notes = None, []
+    if subject is not None:
+        groups, more = _group(given, subject)
+        problems += more
+        splits, notes = make_splits(groups, None, problems)
+    if dense is not None and scribbles is not None and dense_id is None:
+        dense_id = writing["dataset_id"] + 1
+    written = write_raw_datasets(
+        cases,
+        channel_names=dict(enumerate(channels)),
+        labels=labels,
+        scribble_values=values,
+        dense_values=dense_values(labels, classes),
+        provenance={
+            "source": "folders of images and labels",
+            "options": {"classes": dict(classes), "subject": subject, "coding": vars(coding)},
+            **(provenance or {}),
+        },
+        dense_id=dense_id,
+        dense_only=scribbles is None,
+        splits=splits,
+        problems=problems,
+        **writing,
+    )
+    if scribbles is not None and not written.scribble_voxels["background"]:
+        notes.append("no scribble marks background: a network cannot learn from them where its classes end")
+    return replace(written, notes=tuple(notes))
+
+
+def parse_labels(text: str) -> dict[str, int]:
+    """Classes and their values in the label files from `RV,MYO,LV` (1, 2, 3) or `liver=63,spleen=252`.
+
+    >>> parse_labels("liver=63,spleen=252")
+    {'liver': 63, 'spleen': 252}
+    """
+    classes: dict[str, int] = {}
+    for position, part in enumerate(text.split(","), start=1):
+        match = re.fullmatch(r"\s*([^=\s][^=]*?)\s*(?:=\s*(\d+)\s*)?", part)
+        name = match[1] if match else ""
+        value = int(match[2] or position) if match else 0
+        if not match or name in (*classes, "background", "ignore") or value == 0 or value in classes.values():
+            raise AttenScribbleError(
+                f"labels {text!r}: {part.strip()!r} is no class of its own: give names such as RV,MYO,LV, "
+                "or with their values in the files, liver=63,spleen=252, without background"
+            )
+        classes[name] = value
+    return classes
+
+
+def _group(cases: Collection[str], subject: str) -> tuple[dict[str, list[str]], list[str]]:
+    try:
+        pattern = re.compile(subject)
+    except re.error as error:
+        raise AttenScribbleError(f"subject {subject!r}: is no regular expression ({error})") from None
+    found = {case: pattern.search(case) for case in sorted(cases)}
+    groups: dict[str, list[str]] = {}
+    for case, match in found.items():
+        if match:
+            groups.setdefault(match[0], []).append(case)
+    return groups, [f"case {case}: does not tell its subject by {subject!r}" for case in found if not found[case]]

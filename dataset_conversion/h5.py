@@ -1,0 +1,212 @@
+"""WSL4MIS's h5 volumes: image, scribble and dense label in one file, without a spacing."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
+from nnunet_attenscribble.dataset_conversion.files import find_files
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.splits import (
+    ACDC_BLOCKS,
+    leave_block_out_folds,
+    maag_folds,
+    make_splits,
+)
+from nnunet_attenscribble.errors import AttenScribbleError
+
+LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}  # of ACDC, which WSL4MIS is about
+SPLITS = ("nnunet", "contiguous", "maag")
+
+
+def convert_h5(
+    folder: Path,
+    *,
+    spacing: Sequence[float] | None = None,
+    spacing_csv: Path | None = None,
+    classes: Mapping[str, int] | None = None,
+    dense_id: int | None = None,
+    name: str = "ACDCh5",
+    split: str = "nnunet",
+    coding: ScribbleCoding = PRESETS["acdc"],
+    **writing: Any,
+) -> WrittenDatasets:
+    """Write h5 volumes as a scribble dataset and, where all have a `label`, its dense twin.
+
+    Files hold `image`, `scribble` and perhaps `label`, each (z, y, x). They say nothing of spacing, origin and
+    direction: the spacing must be given, the origin becomes 0 and the axes are not turned.
+
+    Args:
+        folder: with the files, whose names begin with the patient, as in `patient019_frame01.h5`.
+        spacing: of every volume along x, y, z (mm).
+        spacing_csv: in place of it, a table with the columns case, sx, sy, sz, and perhaps nx, ny, nz to be checked.
+        classes: name to value, without background; None: those of ACDC.
+        dense_id: of the twin; None: the dataset's plus one where there are dense labels.
+        name: of the dataset.
+        split: `nnunet` (five folds, drawn by patient), or for ACDC's patients `contiguous` or `maag`.
+        coding: of the scribbles.
+        writing: further arguments of `write_raw_datasets`: `raw_folder`, `dataset_id`, `workers`...
+
+    Raises:
+        AttenScribbleError: every problem of the input, one sentence each.
+    """
+    if (spacing is None) == (spacing_csv is None):
+        raise AttenScribbleError(
+            "h5 files hold no spacing: give --spacing-csv FILE, or --spacing with three numbers (x y z)"
+        )
+    if split not in SPLITS:
+        raise AttenScribbleError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+    classes = {name: value for name, value in LABELS.items() if value > 0} if classes is None else classes
+    labels = {"background": 0, **{name: value for value, name in enumerate(classes, start=1)}}
+    values = scribble_values(labels, coding, classes)
+    files = [file for file in find_files(folder) if file.suffix.lower() in (".h5", ".hdf5")]
+    if not files:
+        raise AttenScribbleError(f"{folder}: holds no .h5 file: give the folder ACDC_training_volumes")
+    table = None if spacing_csv is None else read_spacing(spacing_csv)
+    if spacing is not None and (len(spacing) != 3 or not all(0 < edge < np.inf for edge in spacing)):
+        raise AttenScribbleError(f"spacing {tuple(spacing)}: give three lengths above 0 (x y z, mm)")
+    cases, problems = [], []
+    for file in files:
+        try:
+            edges = tuple(spacing) if table is None else _look_up(table, file, spacing_csv)
+            keys = _check(file, None if table is None else table[file.stem][1], spacing_csv)
+        except AttenScribbleError as error:
+            problems += error.problems
+            continue
+        read = {key: partial(_read, file, key, edges) for key in keys}
+        cases.append(Case(file.stem, (read["image"],), read["scribble"], read.get("label"), inputs=(file,)))
+    if not cases:
+        raise AttenScribbleError(problems)
+    if dense_id is None and all(case.dense is not None for case in cases):
+        dense_id = writing["dataset_id"] + 1
+    by_patient = _group([case.identifier for case in cases])
+    folds = {"contiguous": leave_block_out_folds(by_patient, ACDC_BLOCKS), "maag": maag_folds()}.get(split)
+    splits, notes = make_splits(by_patient, folds, problems)
+    notes.append("h5 files hold neither origin nor direction: the origin is 0 and the axes are not turned")
+    written = write_raw_datasets(
+        cases,
+        name=name,
+        channel_names={0: "MRI"},
+        labels=labels,
+        scribble_values=values,
+        dense_values=dense_values(labels, classes),
+        provenance={
+            "source": "h5 volumes in the form of WSL4MIS (Luo et al., MICCAI 2022)",
+            "reference": "https://github.com/HiLab-git/WSL4MIS",
+            "license": "that of the images",
+            "options": {
+                "split": split,
+                "spacing": spacing_csv.name if spacing is None else list(spacing),
+                "coding": vars(coding),
+            },
+        },
+        dense_id=dense_id,
+        splits=splits,
+        problems=problems,
+        **writing,
+    )
+    return replace(written, notes=tuple(notes))
+
+
+def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ...] | None]]:
+    """By case: the spacing (x, y, z, mm), and the size (x, y, z) where the table has it.
+
+    Raises:
+        AttenScribbleError: for every row that cannot be understood.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AttenScribbleError(
+            f"{file}: cannot be read as CSV ({getattr(error, 'strerror', None) or error})"
+        ) from None
+    absent = [column for column in ("case", "sx", "sy", "sz") if column not in columns]
+    if absent:
+        raise AttenScribbleError(f"{file}: has no column {', '.join(absent)}: it needs case, sx, sy and sz")
+    table, problems = {}, []
+    for number, row in enumerate(rows, start=2):
+        try:
+            edges = tuple(float(row[column]) for column in ("sx", "sy", "sz"))
+            size = tuple(int(row[column]) for column in ("nx", "ny", "nz")) if "nx" in columns else None
+        except (TypeError, ValueError, KeyError):
+            problems.append(f"{file}: line {number} holds something else than numbers: correct it")
+            continue
+        if not all(0 < edge < np.inf for edge in edges):
+            problems.append(f"{file}: line {number} has a spacing {edges} that is not above 0: correct it")
+        if table.setdefault(row["case"], (edges, size)) != (edges, size):
+            problems.append(f"{file}: line {number} contradicts an earlier one about {row['case']}: remove one of them")
+    if problems:
+        raise AttenScribbleError(problems)
+    return table
+
+
+def _look_up(table: Mapping[str, tuple], file: Path, spacing_csv: Path) -> tuple[float, ...]:
+    if file.stem not in table:
+        raise AttenScribbleError(f"{file}: has no spacing in {spacing_csv}: add a line for {file.stem}")
+    return table[file.stem][0]
+
+
+def _check(file: Path, size: tuple[int, ...] | None, spacing_csv: Path | None) -> list[str]:
+    """The volumes of a file: `image`, `scribble` and perhaps `label`."""
+    import h5py
+
+    try:
+        with h5py.File(file) as content:
+            shapes = {key: content[key].shape for key in ("image", "scribble", "label") if key in content}
+    except (OSError, AttributeError) as error:  # an AttributeError: a group in place of a volume
+        raise AttenScribbleError(
+            f"{file}: cannot be read as h5 ({str(error).splitlines()[0]}): download it again"
+        ) from None
+    absent = [key for key in ("image", "scribble") if key not in shapes]
+    if absent:
+        raise AttenScribbleError(f"{file}: holds no {' and no '.join(absent)}: give WSL4MIS's training volumes")
+    if len(shapes["image"]) != 3:
+        raise AttenScribbleError(f"{file}: its image has {len(shapes['image'])} dimensions: give volumes, not slices")
+    problems = [
+        f"{file}: its {key} has the shape {shape}, its image {shapes['image']} (z, y, x): both must share voxels"
+        for key, shape in shapes.items()
+        if shape != shapes["image"]
+    ]
+    if size is not None and size[::-1] != shapes["image"]:
+        problems.append(
+            f"{file}: its size {shapes['image'][::-1]} (x, y, z) is {size} in {spacing_csv}: wrong spacing?"
+        )
+    if problems:
+        raise AttenScribbleError(problems)
+    return list(shapes)
+
+
+def _read(file: Path, key: str, spacing: tuple[float, ...]) -> sitk.Image:
+    import h5py
+
+    try:
+        with h5py.File(file) as content:
+            array = content[key][()]
+        if array.dtype.kind not in "iuf":
+            raise AttenScribbleError(f"{file}: its {key} holds no numbers but {array.dtype}")
+        array = array.astype(np.float32) if array.dtype == np.float16 else array
+        image = sitk.GetImageFromArray(array)
+    except OSError as error:
+        raise AttenScribbleError(f"{file}: its {key} cannot be read ({str(error).splitlines()[0]})") from None
+    image.SetSpacing(spacing)
+    return image
+
+
+def _group(names: Sequence[str]) -> dict[int, list[str]] | dict[str, list[str]]:
+    """Cases by the number in front of their names, each by itself where one has none."""
+    numbers = [re.match(r"\D*(\d+)", name) for name in names]
+    found: dict = {}
+    for name, number in zip(names, numbers, strict=True):
+        found.setdefault(int(number[1]) if all(numbers) else name, []).append(name)
+    return found

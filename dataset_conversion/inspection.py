@@ -1,0 +1,191 @@
+"""What a raw dataset holds: scribbles by class, slices without, contradictions to dense labels, sizes, intensities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage
+from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
+from nnunet_attenscribble.dataset_conversion.progress import show_progress
+from nnunet_attenscribble.dataset_conversion.volumes import geometry_problems, label_values, read_volume
+from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["PERCENTILES", "CaseFindings", "Inspection", "find_twin", "inspect_dataset"]
+
+PERCENTILES = (0, 1, 50, 99, 100)
+
+
+@dataclass(frozen=True)
+class CaseFindings:
+    """Of one training case.
+
+    Attributes:
+        classes: coverage by class; without dense labels only its number of scribbled voxels.
+        shown: slices with a scribble of the class, by class.
+        slices: across the axis of the largest spacing.
+        slices_without: of these, without any scribble.
+        voxels: of the case.
+        size: voxels along x, y, z.
+        spacing: mm along x, y, z.
+        intensities: of each channel, its `PERCENTILES`.
+    """
+
+    classes: Mapping[str, ClassCoverage]
+    shown: Mapping[str, int]
+    slices: int
+    slices_without: int
+    voxels: int
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    intensities: tuple[tuple[float, ...], ...]
+
+    @property
+    def scribbled(self) -> int:
+        """Voxels with any label but `ignore`."""
+        return sum(found.scribbled for found in self.classes.values())
+
+    @property
+    def wrong(self) -> int:
+        """Of these, those that the dense label gives to another class."""
+        return sum(found.wrong for found in self.classes.values())
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Of a dataset: its description, its files by case, those of the dense labels, and what was found in each."""
+
+    description: Description
+    files: Mapping[str, tuple[tuple[Path, ...], Path]]
+    dense: Mapping[str, Path]
+    cases: Mapping[str, CaseFindings]
+
+
+def inspect_dataset(
+    source: Path, dense: Path | None = None, *, workers: int | None = None, progress: bool = False
+) -> Inspection:
+    """Look at every training case.
+
+    Args:
+        source: DatasetNNN_Name in nnUNet_raw.
+        dense: its dense twin, another raw dataset with the same cases, or a folder of label files; None: none.
+        workers: processes; None for one per processor.
+        progress: show it on stderr.
+
+    Raises:
+        AttenScribbleError: every file that cannot be read or does not fit its image, one sentence each.
+    """
+    description = read_description(source)
+    files = find_cases(source, description)
+    truth = {} if dense is None else _find_dense(dense, files, description.ending)
+    tasks = [(*files[case], truth.get(case)) for case in files]
+    workers = min(default_workers() if workers is None else workers, len(tasks))
+    with worker_map(workers) as run:
+        results = run(partial(_inspect_case, labels=dict(description.labels), ignore=description.ignore), tasks)
+        found = list(show_progress(results, total=len(tasks), description="Looking", enabled=progress))
+    problems = [problem for result in found if isinstance(result, list) for problem in result]
+    if problems:
+        raise AttenScribbleError(problems)
+    return Inspection(description, files, truth, dict(zip(files, found, strict=True)))
+
+
+def find_twin(source: Path) -> Path | None:
+    """The dense twin of a scribble dataset beside it: what its provenance names, or the one that shares its images."""
+    named = _read_json(source / "provenance.json").get("dense_labels")
+    if named and (source.parent / named).is_dir():
+        return source.parent / named
+    for other in sorted(source.parent.glob("Dataset[0-9][0-9][0-9]_*/dataset.json")):
+        cases = _read_json(other).get("dataset")
+        first = next(iter(cases.values()), None) if isinstance(cases, dict) else None
+        if other.parent != source and first and first["images"][0].startswith(f"../{source.name}/"):
+            return other.parent
+    return None
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[str, Path]:
+    if (dense / "dataset.json").is_file():
+        labels = {case: label for case, (_, label) in find_cases(dense, read_description(dense)).items()}
+    elif dense.is_dir():
+        labels = {file.name.removesuffix(ending): file for file in dense.iterdir() if file.name.endswith(ending)}
+    else:
+        raise AttenScribbleError(f"{dense}: is neither a raw dataset nor a folder of label files")
+    absent = [case for case in cases if case not in labels]
+    if absent:
+        told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        raise AttenScribbleError(f"{dense}: holds no dense label of {told}")
+    return {case: labels[case] for case in cases}
+
+
+def _inspect_case(
+    task: tuple[tuple[Path, ...], Path, Path | None], *, labels: Mapping[str, int], ignore: int | None
+) -> CaseFindings | list[str]:
+    """What was found, or every problem; runs in a worker process."""
+    images, label_file, dense_file = task
+    problems: list[str] = []
+
+    def read(file: Path) -> sitk.Image | None:
+        try:
+            return read_volume(file, str(file))
+        except AttenScribbleError as error:
+            problems.extend(error.problems)
+            return None
+
+    volumes = [read(file) for file in (*images, label_file, *([] if dense_file is None else [dense_file]))]
+    if None in volumes:
+        return problems
+    for file, volume in zip((*images[1:], label_file, dense_file), volumes[1:], strict=False):
+        problems += geometry_problems(volumes[0], volume, str(file), str(images[0]))
+    values = []
+    for file, volume in zip((label_file, dense_file), volumes[len(images) :], strict=False):
+        try:
+            values.append(label_values(volume, str(file)))
+        except AttenScribbleError as error:
+            problems += error.problems
+    known = {*labels.values(), *(() if ignore is None else (ignore,))}
+    for file, array in zip((label_file, dense_file), values, strict=False):
+        if strange := sorted(set(np.unique(array).tolist()) - known):
+            problems.append(f"{file}: label values {strange[:8]} are not in dataset.json: correct one of the two")
+    if problems:
+        return problems
+    spacing, size = volumes[0].GetSpacing(), volumes[0].GetSize()
+    axis = int(np.argmax(spacing[::-1])) if len(size) == 3 else 0
+    label = values[0] if len(size) == 3 else values[0][None]
+    sections = np.moveaxis(label, axis, 0)
+    classes, shown = {}, {}
+    for name, value in labels.items():
+        drawn = sections == value
+        shown[name] = int(drawn.any(axis=(1, 2)).sum())
+        classes[name] = (
+            measure_coverage(values[0], values[1], value, axis)
+            if len(values) > 1
+            else ClassCoverage(scribbled=int(drawn.sum()))
+        )
+    marked = np.ones(len(sections), bool) if ignore is None else (sections != ignore).any(axis=(1, 2))
+    return CaseFindings(
+        classes=classes,
+        shown=shown,
+        slices=len(sections),
+        slices_without=int((~marked).sum()),
+        voxels=label.size,
+        size=size,
+        spacing=spacing,
+        intensities=tuple(
+            tuple(np.percentile(sitk.GetArrayViewFromImage(image), PERCENTILES).tolist())
+            for image in volumes[: len(images)]
+        ),
+    )

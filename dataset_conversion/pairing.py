@@ -1,0 +1,71 @@
+"""Which image, scribble and dense label belong together, told by their file names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+__all__ = ["ENDINGS", "group_images", "match_labels", "stem"]
+
+#: Of files that SimpleITK reads with their geometry, or that have none.
+ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff", ".bmp")
+
+
+def stem(file: Path) -> str | None:
+    """The name without its ending; None for what is no image."""
+    for ending in ENDINGS:
+        if file.name.lower().endswith(ending):
+            return file.name[: -len(ending)]
+    return None
+
+
+def group_images(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
+    """Image files by case, channels in order; and every problem.
+
+    Names end in a channel of four digits, as nnU-Net's do (`case_0000.nii.gz`), or in none: then there is one channel.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    problems = []
+    for file in files:
+        name = stem(file)
+        if name is None:
+            continue
+        match = re.fullmatch(r"(.+)_(\d{4})", name)
+        identifier, channel = (match[1], int(match[2])) if match else (name, 0)
+        other = found.setdefault(identifier, {}).setdefault(channel, file)
+        if other != file:
+            problems.append(f"{file}: the same image is also at {other}: remove one of them")
+    for identifier, channels in found.items():
+        absent = sorted(set(range(max(channels) + 1)) - set(channels))
+        if absent:
+            names = ", ".join(f"{identifier}_{channel:04d}" for channel in absent)
+            problems.append(f"{channels[max(channels)]}: its case has no channel {names}: number them from 0000")
+    return {case: tuple(channels[c] for c in sorted(channels)) for case, channels in found.items()}, problems
+
+
+def match_labels(files: Iterable[Path], cases: Collection[str], what: str) -> tuple[dict[str, Path], list[str]]:
+    """Label files by case, and every problem.
+
+    A label is called as its case, or so with something behind it (`case_scribble`, `case-label`, `case.manual`); of
+    several cases that fit, the longest name counts.
+
+    Args:
+        files: those that are no images are passed over.
+        cases: identifiers of the images.
+        what: how errors call it (`scribble`).
+    """
+    found: dict[str, Path] = {}
+    problems = []
+    for file in files:
+        name = stem(file)
+        if name is None:
+            continue
+        fitting = [case for case in cases if name == case or (name.startswith(case) and name[len(case)] in "_-. ")]
+        if not fitting:
+            problems.append(f"{file}: has no image: add it, or remove the {what}")
+            continue
+        other = found.setdefault(max(fitting, key=len), file)
+        if other != file:
+            problems.append(f"{file}: {other} is a {what} of the same case: remove one of them")
+    return found, problems

@@ -1,0 +1,86 @@
+"""What is wrong with a dataset that is to be written, as far as can be told without opening its files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from nnunet_attenscribble.dataset_conversion.cases import Case
+
+__all__ = ["case_problems", "folder_problems", "name_problems", "split_problems", "taken_id_problems"]
+
+
+def name_problems(name: str, dataset_id: int, dense_id: int | None) -> list[str]:
+    """Of the names and numbers of the dataset and its twin."""
+    problems = [
+        f"dataset ID {number}: nnU-Net knows 1 to 999"
+        for number in (dataset_id, dense_id)
+        if number is not None and not 1 <= number <= 999
+    ]
+    if dense_id == dataset_id:
+        problems.append(f"dataset ID {dense_id}: the dense twin needs an ID of its own, not that of the scribbles")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        problems.append(f"dataset name {name!r}: use letters, digits, _ and - only")
+    return problems
+
+
+def folder_problems(raw_folder: Path, preprocessed_folder: Path | None) -> list[str]:
+    """Of the folders that will be written to."""
+    problems = []
+    for folder in (raw_folder, preprocessed_folder):
+        if folder is None:
+            continue
+        existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        if not existing.is_dir():
+            problems.append(f"{existing}: is not a folder: nothing can be written to {folder}")
+        elif not os.access(existing, os.W_OK | os.X_OK):
+            problems.append(f"{existing}: is read-only: choose a folder you may write to")
+    return problems
+
+
+def taken_id_problems(ids: set[int], folders: Iterable[Path | None]) -> list[str]:
+    """nnU-Net refuses two datasets with one ID, wherever the second of them is."""
+    prefixes = tuple(f"Dataset{number:03d}_" for number in sorted(ids))
+    return [
+        f"{entry}: has the dataset ID {entry.name[7:10]} already: delete it, or choose another ID"
+        for folder in folders
+        if folder is not None and folder.is_dir()
+        for entry in sorted(folder.iterdir())
+        if entry.name.startswith(prefixes)
+    ]
+
+
+def case_problems(cases: Sequence[Case], channels: int, with_dense: bool, dense_only: bool) -> list[str]:
+    """Of the list of cases."""
+    if not any(not case.test for case in cases):
+        return ["no training case was found"] if not cases else ["every case is a test case: none is left for training"]
+    problems = [
+        f"case {identifier}: comes {count} times: names must be unique"
+        for identifier, count in Counter(case.identifier for case in cases).items()
+        if count > 1
+    ]
+    for case in cases:
+        if not case.identifier or re.search(r"[/\\\0]", case.identifier) or case.identifier.startswith("."):
+            problems.append(f"case {case.identifier!r}: cannot be part of a file name")
+        if len(case.images) != channels:
+            problems.append(f"case {case.identifier}: has {len(case.images)} image channels instead of {channels}")
+        if not case.test and case.scribble is None and not dense_only:
+            problems.append(f"case {case.identifier}: has no scribble: add it, or make it a test case")
+        if not case.test and with_dense and case.dense is None:
+            otherwise = "remove the case" if dense_only else "leave out the dense twin"
+            problems.append(f"case {case.identifier}: has no dense label: add it, or {otherwise}")
+    return problems
+
+
+def split_problems(splits: Sequence[Mapping[str, Sequence[str]]], training: set[str]) -> list[str]:
+    """Of the folds."""
+    problems = []
+    for fold, split in enumerate(splits):
+        train, val = set(split["train"]), set(split["val"])
+        problems += [f"fold {fold}: {side} holds no case" for side, ids in (("train", train), ("val", val)) if not ids]
+        problems += [f"fold {fold}: {one} is in both train and val" for one in sorted(train & val)]
+        problems += [f"fold {fold}: {one} is not a training case" for one in sorted((train | val) - training)]
+    return problems

@@ -1,0 +1,97 @@
+"""ScribbleBench: datasets whose folders are nearly those of nnU-Net."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
+from nnunet_attenscribble.errors import AttenScribbleError
+
+_NEEDED = ("imagesTr", "labelsTr")
+_FURTHER = ("labelsTr_dense", "imagesTs", "labelsTs")
+
+
+def convert_scribblebench(
+    folder: Path,
+    *,
+    classes: Mapping[str, int] | None = None,
+    channels: list[str] | None = None,
+    name: str | None = None,
+    **writing: Any,
+) -> WrittenDatasets:
+    """Link a dataset of ScribbleBench into a numbered nnU-Net dataset, and its `labelsTr_dense` into the dense twin.
+
+    Args:
+        folder: with `imagesTr` and `labelsTr`, whose highest value is unlabelled, and perhaps `labelsTr_dense`,
+            `imagesTs`, `labelsTs` and a dataset.json, in which `ignore`, if named, must be one more than the classes.
+        classes: name to value; None: those of dataset.json.
+        channels: names; None: those of dataset.json.
+        name: of the dataset; None: that of the folder.
+        writing: further arguments of `convert_folder` and `write_raw_datasets`: `raw_folder`, `dataset_id`...
+
+    Raises:
+        AttenScribbleError: every problem of the input, one sentence each.
+    """
+    if not folder.is_dir():
+        raise AttenScribbleError(f"{folder}: {'is not a folder' if folder.exists() else 'does not exist'}")
+    absent = [part for part in _NEEDED if not (folder / part).is_dir()]
+    if absent:
+        raise AttenScribbleError(
+            f"{folder}: holds no {' and no '.join(absent)}: give the folder of one dataset of ScribbleBench"
+        )
+    told_classes, told_channels = _read_description(folder) if classes is None or channels is None else ({}, [])
+    classes = told_classes if classes is None else classes
+    parts = {part: folder / part if (folder / part).is_dir() else None for part in _FURTHER}
+    return convert_folder(
+        folder / "imagesTr",
+        folder / "labelsTr",
+        classes=classes,
+        dense=parts["labelsTr_dense"],
+        test_images=parts["imagesTs"],
+        test_labels=parts["labelsTs"],
+        channels=told_channels if channels is None else channels,
+        name=name or folder.name,
+        link=True,
+        provenance={
+            "source": f"{folder.name} of ScribbleBench (Gotkowski et al., MICCAI 2025)",
+            "reference": "https://github.com/MIC-DKFZ/ScribbleBench",
+            "license": "that of the dataset behind it",
+        },
+        **writing,
+    )
+
+
+def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Classes and channels of a dataset.json, nnU-Net's or the older one of the Medical Segmentation Decathlon."""
+    file = folder / "dataset.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        labels = content["labels"]
+        if all(key.isdecimal() for key in labels):  # the older form: value to name
+            labels = {name: int(value) for value, name in labels.items()}
+        channels = content.get("channel_names", content.get("modality"))
+        names = [channels[str(number)] for number in range(len(channels))]
+        values = {name: int(value) for name, value in labels.items()}
+    except FileNotFoundError:
+        raise AttenScribbleError(f"{file}: does not exist: give --labels and --channels in its place") from None
+    except OSError as error:
+        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AttenScribbleError(
+            f"{file}: does not tell labels and channels ({type(error).__name__}: {error}): "
+            "correct it, or give --labels and --channels"
+        ) from None
+    classes = {name: value for name, value in values.items() if value > 0 and name != "ignore"}
+    if sorted(classes.values()) != list(range(1, len(classes) + 1)):
+        raise AttenScribbleError(
+            f"{file}: its classes have the values {sorted(classes.values())}: they must be 1, 2, ..."
+        )
+    if values.get("ignore", len(classes) + 1) != len(classes) + 1:
+        raise AttenScribbleError(
+            f"{file}: ignore is {values['ignore']}: nnU-Net needs one more than the highest class, {len(classes) + 1}"
+        )
+    return classes, names

@@ -1,0 +1,180 @@
+"""The folder of `attenscribble attention`: what an attention block sees in some cases, and how alike it finds classes.
+
+    attention.json      whose block it is, how it was read, and `similarity`: means over the cases
+    similarity.csv      a row per case, neighbourhood and pair of classes; not there without dense labels or similarity
+    CASE.npz, CASE.png  one position of a case, see `attention_views`
+
+JSON, version 1: schema, schema_version, provenance (model, dataset, trainer, configuration, fold, checkpoint,
+plans_sha256, commit), versions, labels (of which kind the classes are: `dense` or `predicted`), block (mode, radius,
+grid), cases, similarity [{neighbours, pairs, cases, mean, sd}]. NaN is null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.summary import encode_numbers, write_text
+
+__all__ = [
+    "ATTENTION_FILE",
+    "PAIRS_FILE",
+    "AttentionRecord",
+    "PairMean",
+    "SimilarityMean",
+    "average_pairs",
+    "read_record",
+    "write_record",
+]
+
+ATTENTION_FILE, PAIRS_FILE = "attention.json", "similarity.csv"
+_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/attention", 1
+_KINDS = ("same class", "same structure", "different classes")
+
+
+@dataclass(frozen=True)
+class PairMean:
+    """Mean similarity of the neighbours of two classes in one case.
+
+    Attributes:
+        case: its identifier.
+        neighbours: `window`, all of the block's window, or `adjacent`, those that touch.
+        first: name of a class; the background is one.
+        second: name of the other, or the same again.
+        pairs: number of them.
+        mean: of their similarities.
+    """
+
+    case: str
+    neighbours: str
+    first: str
+    second: str
+    pairs: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class SimilarityMean:
+    """Mean similarity over cases.
+
+    Attributes:
+        neighbours: `window` or `adjacent`.
+        pairs: `same class`, `same structure` (without the background's own pairs) or `different classes`.
+        cases: that have such pairs.
+        mean: over them, of each case's mean over its pairs.
+        sd: over them; NaN for a single one.
+    """
+
+    neighbours: str
+    pairs: str
+    cases: int
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class AttentionRecord:
+    """What the folder is about.
+
+    Attributes:
+        provenance: model, dataset, trainer, configuration, fold, checkpoint, plans_sha256, commit.
+        versions: of what read it.
+        labels: `dense` or `predicted`: by which labels positions were chosen; pairs are known by dense ones only.
+        block: mode of the similarity or None, radius in grid positions or None, grid of a window.
+        cases: identifiers, each with its NPZ and PNG.
+        pairs: of every case; empty without dense labels or similarity.
+    """
+
+    provenance: Mapping[str, str | None]
+    versions: Mapping[str, str]
+    labels: str
+    block: Mapping[str, object]
+    cases: tuple[str, ...]
+    pairs: tuple[PairMean, ...] = field(default=())
+
+    @property
+    def similarity(self) -> list[SimilarityMean]:
+        """Means over the cases."""
+        return average_pairs(self.pairs)
+
+
+def average_pairs(pairs: Sequence[PairMean]) -> list[SimilarityMean]:
+    """Means over cases of same and of different classes, by neighbourhood; kinds without a single pair are left out."""
+    found = []
+    for neighbours in dict.fromkeys(entry.neighbours for entry in pairs):
+        for kind in _KINDS:
+            sums: dict[str, list[float]] = {}
+            for entry in pairs:
+                if entry.neighbours == neighbours and _is_kind(entry, kind):
+                    total = sums.setdefault(entry.case, [0.0, 0])
+                    total[0] += entry.mean * entry.pairs
+                    total[1] += entry.pairs
+            means = [total / number for total, number in sums.values() if number]
+            if means:
+                sd = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
+                found.append(SimilarityMean(neighbours, kind, len(means), float(np.mean(means)), sd))
+    return found
+
+
+def write_record(record: AttentionRecord, folder: Path) -> None:
+    """Write the JSON, and the CSV where there are pairs, into a folder that is there."""
+    if record.pairs:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.name for column in fields(PairMean)])
+        writer.writerows([getattr(entry, column.name) for column in fields(PairMean)] for entry in record.pairs)
+        write_text(folder / PAIRS_FILE, text.getvalue())
+    content = {
+        "schema": _SCHEMA,
+        "schema_version": _SCHEMA_VERSION,
+        "provenance": dict(record.provenance),
+        "versions": dict(record.versions),
+        "labels": record.labels,
+        "block": dict(record.block),
+        "cases": list(record.cases),
+        "similarity": [asdict(entry) for entry in record.similarity],
+    }
+    write_text(folder / ATTENTION_FILE, json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n")
+
+
+def read_record(folder: Path) -> AttentionRecord:
+    """Read what `write_record` wrote.
+
+    Raises:
+        AttenScribbleError: nothing there, damaged, or something else.
+    """
+    file = folder / ATTENTION_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if (content["schema"], content["schema_version"]) != (_SCHEMA, _SCHEMA_VERSION):
+            raise ValueError("of another kind or version")
+        return AttentionRecord(
+            provenance=dict(content["provenance"]),
+            versions=dict(content["versions"]),
+            labels=content["labels"],
+            block=dict(content["block"]),
+            cases=tuple(content["cases"]),
+            pairs=_read_pairs(folder / PAIRS_FILE) if content["similarity"] else (),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AttenScribbleError(f"{file} cannot be read ({error!r}): run `attenscribble attention` again") from error
+
+
+def _read_pairs(file: Path) -> tuple[PairMean, ...]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return tuple(PairMean(**{**row, "pairs": int(row["pairs"]), "mean": float(row["mean"])}) for row in rows)
+
+
+def _is_kind(entry: PairMean, kind: str) -> bool:
+    if kind == "different classes":
+        return entry.first != entry.second
+    return entry.first == entry.second and (kind == "same class" or entry.first != "background")

@@ -1,0 +1,172 @@
+"""What an attention block sees from one position of a case: arrays, their file, and the figures drawn of them.
+
+The arrays come from whoever has the network; nothing here knows one.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.report_style import escape_dollars, new_figure
+
+__all__ = ["AttentionView", "draw_panel", "draw_view", "list_cells", "list_panels", "read_view", "write_view"]
+
+_MAP = "cividis"  # which those who see fewer colours see as others do
+_NO_VALUE = "0.75"
+_MARK = "#D55E00"
+_TITLES = {
+    "scan": "Scan, and the position",
+    "attention": "Attention of the position,\ntimes that of an even spread",
+    "similarity": "Similarity to its neighbours",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionView:
+    """One position of one case.
+
+    Attributes:
+        case: its identifier.
+        structure: what lies at the position, in words.
+        image: (H, W) float32, the plane of the network's input that the position lies in, as the network sees it.
+        attention: (h, w) float32, the attention that the position pays to every cell of the plane; over the whole grid
+            it adds up to 1.
+        similarity: (h, w) float32, the similarity to its neighbours; NaN at the position itself and beyond the window,
+            and throughout where the block has none.
+        position: row and column of its cell in the plane.
+        cells: number of cells of the whole grid: attention spread evenly is 1 / cells.
+        plane: index of the plane along the first axis of the preprocessed case, from 0.
+        spacing: millimetres per pixel of `image`, down and across.
+    """
+
+    case: str
+    structure: str
+    image: np.ndarray
+    attention: np.ndarray
+    similarity: np.ndarray
+    position: tuple[int, int]
+    cells: int
+    plane: int
+    spacing: tuple[float, float]
+
+    @property
+    def has_similarity(self) -> bool:
+        """Whether any neighbour has one."""
+        return bool(np.isfinite(self.similarity).any())
+
+
+def write_view(view: AttentionView, file: Path) -> None:
+    """Write the arrays and what they are of as NPZ."""
+    with file.open("wb") as stream:
+        np.savez_compressed(stream, **{name: np.asarray(value) for name, value in asdict(view).items()})
+
+
+def read_view(file: Path) -> AttentionView:
+    """Read what `write_view` wrote.
+
+    Raises:
+        AttenScribbleError: unreadable, or something else.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            found = {column.name: content[column.name] for column in fields(AttentionView)}
+        shapes = [found[name].ndim for name in ("image", "attention", "similarity")]
+        if shapes != [2, 2, 2] or found["attention"].shape != found["similarity"].shape:
+            raise ValueError("arrays of other shapes than those of a view")
+        for name in ("position", "spacing"):
+            found[name] = tuple(found[name].tolist())
+        for name in ("case", "structure", "cells", "plane"):
+            found[name] = found[name].item()
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise AttenScribbleError(
+            f"{file} cannot be read as a view of an attention block ({error!r}): run `attenscribble attention` again"
+        ) from error
+    return AttentionView(**found)
+
+
+def list_cells(view: AttentionView) -> list[tuple[int, int, float, float | None]]:
+    """The numbers of the pictures: row and column of every cell, its attention, its similarity or None."""
+    return [
+        (row, column, float(view.attention[row, column]), None if np.isnan(similarity) else float(similarity))
+        for (row, column), similarity in np.ndenumerate(view.similarity)
+    ]
+
+
+def list_panels(view: AttentionView) -> list[str]:
+    """The pictures there are: `scan`, `attention`, and `similarity` where the block has one."""
+    return [name for name in _TITLES if name != "similarity" or view.has_similarity]
+
+
+def draw_view(view: AttentionView) -> Figure:
+    """All pictures beside each other."""
+    names = list_panels(view)
+    height, width = _measure(view)
+    figure = new_figure(2.4 * height / width + 0.8, width=2.4 * len(names) + 0.4)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axes.set_title(_TITLES[name], fontsize=8)
+        _draw(axes, view, name)
+    figure.suptitle(escape_dollars(f"{view.case}, plane {view.plane + 1}: {view.structure}"), fontsize=9)
+    return figure
+
+
+def draw_panel(view: AttentionView, name: str) -> Figure:
+    """One picture of `list_panels`, without a title."""
+    height, width = _measure(view)
+    figure = new_figure(2.4 * height / width + (0.45 if name != "scan" else 0.0), width=2.4)
+    _draw(figure.subplots(), view, name)
+    return figure
+
+
+def _measure(view: AttentionView) -> tuple[float, float]:
+    """Height and width in millimetres, in proportions that a page can show."""
+    height, width = (length * step for length, step in zip(view.image.shape, view.spacing, strict=True))
+    return min(max(height, 0.3 * width), 3.0 * width), width
+
+
+def _draw(axes: Axes, view: AttentionView, name: str) -> None:
+    rows, columns = view.image.shape
+    extent = (0, columns, rows, 0)  # in pixels of the image, for all three
+    axes.set_axis_off()
+    if name == "scan":
+        black, white = np.percentile(view.image, (0.5, 99.5))
+        axes.imshow(view.image, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), extent=extent)
+    else:
+        values = view.attention * view.cells if name == "attention" else view.similarity
+        limits = (0, max(float(np.nanmax(values)), 1e-6)) if name == "attention" else (0, 1)
+        drawn = axes.imshow(
+            np.ma.masked_invalid(values), cmap=_MAP, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="none"
+        )
+        axes.add_patch(_fill(extent))
+        axes.figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.9, pad=0.03, aspect=25).ax.tick_params(
+            labelsize=7
+        )
+    _mark(axes, view)
+    axes.set_aspect(view.spacing[0] / view.spacing[1])
+
+
+def _fill(extent: Sequence[float]):
+    """The ground behind cells without a value."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((0, 0), extent[1], extent[2], facecolor=_NO_VALUE, linewidth=0, zorder=-1)
+
+
+def _mark(axes: Axes, view: AttentionView) -> None:
+    """A frame around the position's cell."""
+    from matplotlib.patches import Rectangle
+
+    height, width = (
+        length / cells for length, cells in zip(view.image.shape, view.attention.shape, strict=True)
+    )  # of a cell, in pixels
+    row, column = view.position
+    frame = (column * width, row * height), width, height
+    axes.add_patch(Rectangle(*frame, fill=False, edgecolor="white", linewidth=2.4))
+    axes.add_patch(Rectangle(*frame, fill=False, edgecolor=_MARK, linewidth=1.2))

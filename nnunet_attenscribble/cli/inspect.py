@@ -1,0 +1,203 @@
+"""`attenscribble inspect`: what a scribble dataset holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli.folders import dataset_folder
+from nnunet_attenscribble.errors import AttenScribbleError
+
+if TYPE_CHECKING:
+    from nnunet_attenscribble.dataset_conversion.inspection import Inspection
+
+_TOLD = 5  # cases by name
+_MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense label
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[str, typer.Argument(help="ID or name of a dataset in nnUNet_raw.")],
+    dense: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET_OR_DIR",
+            help="Dense labels to compare with, or `none`; by default those of its twin, if it has one.",
+        ),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", "-o", help="Contact sheet; by default DATASET.png in this folder.")
+    ] = None,
+    cases: Annotated[int, typer.Option(min=0, help="Cases on the contact sheet, evenly chosen; 0 for no sheet.")] = 20,
+    channel: Annotated[int, typer.Option(min=0, help="Channel that is shown.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure of every case.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")
+    ] = None,
+) -> None:
+    """Scribbles by class, slices without, disagreement with dense labels, sizes, intensities, and a contact sheet.
+
+    The contact sheet shows a slice of each of some cases with the scribbles over the scan, and the outlines of the
+    dense labels where there are any.
+
+    Example:  attenscribble inspect 501
+
+    Example:  attenscribble inspect 601 --dense labels -o sheet.png --cases 50
+    """
+    from nnunet_attenscribble.dataset_conversion.inspection import find_twin, inspect_dataset
+
+    source = dataset_folder("nnUNet_raw", dataset)
+    if dense is None:
+        truth = find_twin(source)
+    elif dense == "none":
+        truth = None
+    else:
+        truth = Path(dense) if Path(dense).is_dir() else dataset_folder("nnUNet_raw", dense)
+    found = inspect_dataset(source, truth, workers=workers, progress=True)
+    if channel >= len(found.description.channels):
+        raise AttenScribbleError(
+            f"channel {channel}: {source.name} has the channels 0 to {len(found.description.channels) - 1}"
+        )
+    _print(source.name, found, None if truth is None else truth.name)
+    try:
+        if json_file is not None:
+            _write_json(json_file, found)
+        if cases:
+            target = png or Path(f"{source.name}.png")
+            _draw(target, source.name, found, cases, channel)
+            typer.echo(f"\nContact sheet: {target}")
+    except OSError as error:
+        raise AttenScribbleError(f"{error.filename}: cannot be written ({error.strerror})") from None
+
+
+def _print(name: str, found: Inspection, dense: str | None) -> None:
+    import numpy as np
+
+    from nnunet_attenscribble.dataset_conversion.coverage import sum_coverage
+    from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES
+    from nnunet_attenscribble.evaluation.tables import format_plain
+
+    cases = found.cases
+    voxels = sum(case.voxels for case in cases.values())
+    slices = sum(case.slices for case in cases.values())
+    sparse = found.description.ignore is not None
+    typer.echo(
+        f"{name}: {len(cases)} training cases, {slices} slices; "
+        + (f"dense labels: {dense}" if dense else "no dense labels to compare with")
+    )
+    rows = []
+    for label in found.description.labels:
+        total = sum_coverage([case.classes[label] for case in cases.values()])
+        row = [
+            label,
+            str(total.scribbled),
+            _percent(total.scribbled, voxels),
+            str(sum(c.shown[label] for c in cases.values())),
+        ]
+        if dense:
+            row += [
+                _percent(total.scribbled - total.wrong, total.voxels),
+                f"{total.slices_without} of {total.slices}",
+                f"{total.pieces_without} of {total.pieces}",
+                f"{total.wrong} ({_percent(total.wrong, total.scribbled)})",
+            ]
+        rows.append(row)
+    header = ["class", "scribbled voxels" if sparse else "voxels", "of all", "slices with"]
+    header += ["of the class", "slices without", "pieces without", "outside the class"] if dense else []
+    typer.echo("\n" + format_plain(header, rows))
+    if sparse:
+        empty = sum(case.slices_without for case in cases.values())
+        typer.echo(
+            f"\nSlices without any scribble: {empty} of {slices}"
+            + _name_cases({case: entry.slices_without for case, entry in cases.items()})
+        )
+    sizes, spacings = (np.array([getattr(case, part) for case in cases.values()]) for part in ("size", "spacing"))
+    rows = []
+    for axis, letter in enumerate("xyz"[: sizes.shape[1]]):
+        for what, values, digits in (("voxels", sizes, 0), ("mm", spacings, 4)):
+            column = values[:, axis]
+            rows.append(
+                [
+                    f"{letter}, {what}",
+                    *(f"{part:.{digits}f}" for part in (column.min(), np.median(column), column.max())),
+                ]
+            )
+    typer.echo("\n" + format_plain(["size, spacing", "lowest", "median", "highest"], rows))
+    rows = []
+    for number, channel in found.description.channels.items():
+        values = np.array([case.intensities[number] for case in cases.values()])
+        for low, high, share in zip(values.min(0), values.max(0), PERCENTILES, strict=True):
+            rows.append(
+                [
+                    f"{channel}, {share} %",
+                    f"{low:.6g}",
+                    f"{np.median(values[:, PERCENTILES.index(share)]):.6g}",
+                    f"{high:.6g}",
+                ]
+            )
+    typer.echo("\n" + format_plain(["intensity percentile", "lowest case", "median case", "highest case"], rows))
+    _print_warnings(found)
+
+
+def _print_warnings(found: Inspection) -> None:
+    if found.description.ignore is None:
+        return
+    bare = [name for name, case in found.cases.items() if not case.scribbled]
+    much = {
+        name: case.wrong / case.scribbled for name, case in found.cases.items() if case.wrong > _MUCH * case.scribbled
+    }
+    warnings = [f"{len(bare)} cases have no scribble at all: {_some(bare)}"] if bare else []
+    warnings += [
+        f"no case has a scribble of {label}: it cannot be learnt"
+        for label in found.description.labels
+        if not any(case.classes[label].scribbled for case in found.cases.values())
+    ]
+    if much:
+        worst = sorted(much, key=much.__getitem__, reverse=True)
+        warnings.append(
+            f"in {len(much)} cases more than {100 * _MUCH:.0f} % of the scribbled voxels lie outside their class: "
+            + _some(worst)
+        )
+    if warnings:
+        typer.echo()
+    for warning in warnings:
+        typer.echo(f"Look at:  {warning}")
+
+
+def _draw(file: Path, name: str, found: Inspection, count: int, channel: int) -> None:
+    from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
+
+    names = list(found.files)
+    chosen = [names[i * len(names) // min(count, len(names))] for i in range(min(count, len(names)))]
+    draw_contact_sheet(
+        file,
+        {case: (found.files[case][0][channel], found.files[case][1], found.dense.get(case)) for case in chosen},
+        labels=found.description.labels,
+        ignore=found.description.ignore,
+        title=f"{name}: {len(chosen)} of {len(names)} cases",
+    )
+
+
+def _write_json(file: Path, found: Inspection) -> None:
+    import json
+    from dataclasses import asdict
+
+    content = {name: asdict(case) for name, case in found.cases.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _name_cases(counts: dict[str, int]) -> str:
+    worst = sorted((name for name in counts if counts[name]), key=lambda name: (-counts[name], name))
+    return f" (most in {_some([f'{name}: {counts[name]}' for name in worst])})" if worst else ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"

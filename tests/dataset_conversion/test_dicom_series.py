@@ -1,0 +1,57 @@
+"""Slices of one series, in whatever order and orientation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_attenscribble.dataset_conversion.dicom_series import read_series, sort_series
+from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import STEP, write_slice
+from tests.dataset_conversion.tiny import DIRECTION, SPACING
+
+SERIES = "1.2.3"
+FLIPPED = (-1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0)
+
+
+def _write(folder, heights, **options):
+    files = []
+    for number, height in enumerate(heights):
+        files.append(folder / f"{number}.dcm")
+        write_slice(files[-1], np.full((5, 6), number), height, SERIES, **options)
+    return files
+
+
+@pytest.mark.parametrize("direction", [DIRECTION, FLIPPED])
+def test_geometry_comes_from_positions(tmp_path, direction):
+    files = _write(tmp_path, [2 * STEP, 0.0, STEP], direction=direction)
+    assert [file.name for file in sort_series(files)] == ["1.dcm", "2.dcm", "0.dcm"]
+    image = read_series(files)
+    np.testing.assert_allclose(image.GetDirection(), direction, atol=1e-8)
+    assert image.GetSpacing() == (*SPACING[:2], STEP)  # SliceThickness is 5
+    assert sitk.GetArrayFromImage(image)[:, 0, 0].tolist() == [1, 2, 0]
+
+
+def test_positions_win_over_the_header_where_they_differ(tmp_path):
+    assert read_series(_write(tmp_path, [0.0, 4.0, 8.0])).GetSpacing()[2] == pytest.approx(4.0)
+
+
+def test_one_slice_has_the_distance_of_its_header(tmp_path):
+    assert read_series(_write(tmp_path, [0.0])).GetSpacing()[2] == STEP
+
+
+def test_every_reason_is_told(tmp_path):
+    for name, heights, told in (
+        ("gap", [0.0, STEP, 3 * STEP], "a slice is missing between 1.dcm and 2.dcm: they are 13 mm apart, others 6.5"),
+        ("twice", [0.0, STEP, STEP], "2.dcm: lies where 1.dcm lies"),
+    ):
+        with pytest.raises(AttenScribbleError, match=told):
+            read_series(_write(tmp_path / name, heights))
+    files = _write(tmp_path / "tilted", [0.0, STEP])
+    write_slice(files[1], np.zeros((5, 6)), STEP, SERIES, shift=1.0)
+    with pytest.raises(AttenScribbleError, match=r"1\.dcm: lies 1 mm aside"):
+        read_series(files)
+    write_slice(files[1], np.zeros((5, 6)), STEP, SERIES, direction=FLIPPED)
+    with pytest.raises(AttenScribbleError, match=r"1\.dcm: its ImageOrientationPatient differs from that of 0\.dcm"):
+        read_series(files)

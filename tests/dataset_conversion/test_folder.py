@@ -1,0 +1,147 @@
+"""A user's own folders, and ScribbleBench's, which are nearly the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
+from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
+from nnunet_attenscribble.dataset_conversion.pairing import group_images, match_labels
+from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
+from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import write_folders, write_scribblebench
+from tests.dataset_conversion.tiny import make_dense, make_scan, make_strokes, make_volume
+
+CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
+
+
+@pytest.fixture
+def writing(tmp_path):
+    return {"raw_folder": tmp_path / "raw", "dataset_id": 601, "name": "Mine", "workers": 1}
+
+
+def _read(file):
+    return sitk.GetArrayFromImage(sitk.ReadImage(file))
+
+
+def test_names_with_spaces_and_letters_of_any_language(tmp_path, writing):
+    images, scribbles, dense = write_folders(tmp_path)
+    (images / "._a.nii.gz").write_bytes(b"AppleDouble")
+    (images / "notes.txt").write_text("no image")
+    written = convert_folder(images, scribbles, classes=CLASSES, dense=dense, **writing)
+    assert sorted(file.name for file in (written.scribble / "labelsTr").iterdir()) == [
+        "a.nii.gz", "b b.nii.gz", "ç.nii.gz",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(_read(written.scribble / "labelsTr" / "ç.nii.gz"), make_strokes())
+    np.testing.assert_array_equal(_read(written.dense / "labelsTr" / "b b.nii.gz"), make_dense())
+    assert not (written.scribble / "imagesTr" / "a_0000.nii.gz").is_symlink()
+
+
+@pytest.mark.parametrize("coding", [ScribbleCoding(255, 0), ScribbleCoding(0, 9), ScribbleCoding(7, 250)])
+def test_codings(tmp_path, writing, coding):
+    values = {0: coding.background, 4: coding.unlabelled}
+    images, scribbles, _ = write_folders(tmp_path, values=values)
+    written = convert_folder(images, scribbles, classes=CLASSES, coding=coding, **writing)
+    np.testing.assert_array_equal(_read(written.scribble / "labelsTr" / "a.nii.gz"), make_strokes())
+
+
+def test_values_of_classes_and_scribbles_without_background(tmp_path, writing):
+    values = {0: 0, 4: 0, 1: 63, 2: 126, 3: 252}  # nobody marked the background
+    images, scribbles, _ = write_folders(tmp_path, values=values)
+    coding = ScribbleCoding(unlabelled=0, background=None)
+    written = convert_folder(images, scribbles, classes=parse_labels("RV=63,MYO=126,LV=252"), coding=coding, **writing)
+    expected = make_strokes()
+    expected[expected == 0] = 4
+    np.testing.assert_array_equal(_read(written.scribble / "labelsTr" / "a.nii.gz"), expected)
+    assert written.notes == ("no scribble marks background: a network cannot learn from them where its classes end",)
+
+
+def test_dense_labels_alone_channels_subjects_and_test_cases(tmp_path, writing):
+    for part, cases in (("images", ("p1_x", "p1_y", "p2_x")), ("tests", ("p3_x",))):
+        for case in cases:
+            for channel in (0, 1):
+                (tmp_path / part).mkdir(exist_ok=True)
+                sitk.WriteImage(make_scan(channel), tmp_path / part / f"{case}_{channel:04d}.nii.gz")
+            label = tmp_path / f"{part}_labels" / f"{case}.nii.gz"
+            label.parent.mkdir(exist_ok=True)
+            sitk.WriteImage(make_volume(make_dense()), label)
+    written = convert_folder(
+        tmp_path / "images",
+        None,
+        classes=CLASSES,
+        dense=tmp_path / "images_labels",
+        test_images=tmp_path / "tests",
+        test_labels=tmp_path / "tests_labels",
+        channels=("T1", "T2"),
+        subject="p[0-9]",
+        **writing,
+    )
+    assert (written.scribble, written.training, written.test) == (None, 3, 1)
+    assert (written.dense / "imagesTs" / "p3_x_0001.nii.gz").is_file()
+    np.testing.assert_array_equal(_read(written.dense / "labelsTs" / "p3_x.nii.gz"), make_dense())
+    assert json.loads((written.dense / "splits_final.json").read_text()) == [
+        {"train": ["p2_x"], "val": ["p1_x", "p1_y"]},
+        {"train": ["p1_x", "p1_y"], "val": ["p2_x"]},
+    ]
+
+
+def test_labels_belong_to_the_longest_name(tmp_path):
+    cases = ("a", "a_1", "ab")
+    files = [tmp_path / f"{name}.nii.gz" for name in ("a_manual", "a_1_manual", "ab")]
+    found, problems = match_labels([*files, tmp_path / "c.nii"], cases, "label")
+    assert found == dict(zip(cases, files, strict=True))
+    assert problems == [f"{tmp_path / 'c.nii'}: has no image: add it, or remove the label"]
+
+
+def test_channels_are_counted(tmp_path):
+    files = [tmp_path / name for name in ("a_0000.nii", "a_0002.nii", "b.mha", "b_0000.mha", "c.txt")]
+    grouped, problems = group_images(files)
+    assert grouped["b"] == (files[2],)
+    assert len(problems) == 2
+    assert "a_0001" in problems[0] or "a_0001" in problems[1]
+
+
+def test_labels_are_parsed():
+    assert parse_labels(" RV, MYO ,LV") == CLASSES
+    assert parse_labels("liver = 63,spleen=252") == {"liver": 63, "spleen": 252}
+    for wrong in ("", "RV,,LV", "RV,RV", "background", "a=0", "a=2,b=2", "a=x", "ignore"):
+        with pytest.raises(AttenScribbleError, match="is no class of its own"):
+            parse_labels(wrong)
+
+
+def test_scribblebench_is_linked(tmp_path, writing):
+    folder = write_scribblebench(tmp_path)
+    writing.pop("name")
+    written = convert_scribblebench(folder, **writing)
+    assert (written.scribble.name, written.dense.name) == ("Dataset601_Hearts", "Dataset602_HeartsDense")
+    for mine, theirs in (
+        (written.scribble / "imagesTr" / "a_0000.nii.gz", "imagesTr/a_0000.nii.gz"),
+        (written.scribble / "labelsTr" / "a.nii.gz", "labelsTr/a.nii.gz"),
+        (written.dense / "labelsTr" / "a.nii.gz", "labelsTr_dense/a.nii.gz"),
+        (written.scribble / "imagesTs" / "t_0000.nii.gz", "imagesTs/t_0000.nii.gz"),
+        (written.scribble / "labelsTs" / "t.nii.gz", "labelsTs/t.nii.gz"),
+    ):
+        assert mine.is_symlink()
+        assert mine.samefile(folder / theirs)
+
+
+def test_scribblebench_with_a_description_of_the_decathlon_or_none(tmp_path, writing):
+    folder = write_scribblebench(tmp_path)
+    old = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "RV", "2": "MYO", "3": "LV"}}
+    (folder / "dataset.json").write_text(json.dumps(old))
+    shutil.rmtree(folder / "labelsTr_dense")
+    written = convert_scribblebench(folder, **writing)
+    description = json.loads((written.scribble / "dataset.json").read_text())
+    assert description["labels"] == {"background": 0, **CLASSES, "ignore": 4}
+    assert description["channel_names"] == {"0": "CT"}
+    assert written.dense is None
+    (folder / "dataset.json").unlink()
+    with pytest.raises(AttenScribbleError, match=r"dataset\.json: does not exist: give --labels and --channels"):
+        convert_scribblebench(folder, **writing)
+    writing["dataset_id"] = 611
+    assert convert_scribblebench(folder, classes=CLASSES, channels=["MRI"], **writing).training == 3

@@ -1,0 +1,85 @@
+"""WSL4MIS's h5 volumes, whose spacing comes from elsewhere or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_attenscribble.dataset_conversion.h5 import convert_h5, read_spacing
+from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import write_h5
+from tests.dataset_conversion.tiny import SPACING, make_dense, make_strokes
+
+
+@pytest.fixture
+def convert(tmp_path):
+    return lambda folder, **options: convert_h5(
+        folder, raw_folder=tmp_path / "raw", dataset_id=541, workers=1, **options
+    )
+
+
+@pytest.mark.parametrize("by_table", [True, False])
+def test_volumes_get_the_spacing_they_are_given(tmp_path, convert, by_table):
+    folder, table = write_h5(tmp_path)
+    written = convert(folder, **({"spacing_csv": table} if by_table else {"spacing": SPACING}))
+    assert (written.training, written.dense.name) == (3, "Dataset542_ACDCh5Dense")
+    with h5py.File(folder / "patient032_frame01.h5") as file:
+        pixels = file["image"][()]
+    for path, values in (
+        (written.scribble / "imagesTr" / "patient032_frame01_0000.nii.gz", pixels),
+        (written.scribble / "labelsTr" / "patient032_frame01.nii.gz", make_strokes()),
+        (written.dense / "labelsTr" / "patient032_frame01.nii.gz", make_dense()),
+    ):
+        image = sitk.ReadImage(path)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), values)
+        assert image.GetSpacing() == SPACING
+        assert image.GetOrigin() == (0.0, 0.0, 0.0)
+    folds = json.loads((written.scribble / "splits_final.json").read_text())
+    assert [len(fold["val"]) for fold in folds] == [2, 1]  # by patient
+    provenance = json.loads((written.scribble / "provenance.json").read_text())
+    assert provenance["options"]["spacing"] == (table.name if by_table else list(SPACING))
+    assert any("neither origin nor direction" in note for note in written.notes)
+
+
+def test_without_spacing_nothing_is_made_up(tmp_path, convert):
+    folder, table = write_h5(tmp_path)
+    with pytest.raises(AttenScribbleError, match="h5 files hold no spacing"):
+        convert(folder)
+    with pytest.raises(AttenScribbleError, match="h5 files hold no spacing"):
+        convert(folder, spacing=SPACING, spacing_csv=table)
+
+
+def test_without_labels_there_is_no_twin(tmp_path, convert):
+    folder, table = write_h5(tmp_path)
+    with h5py.File(folder / "patient019_frame01.h5", "a") as file:
+        del file["label"]
+    assert convert(folder, spacing_csv=table).dense is None
+
+
+def test_a_table_is_read_whole(tmp_path):
+    file = tmp_path / "spacing.csv"
+    file.write_text("case,sx,sy,sz\na,1,2,3\nb,1,x,3\nc,1,0,3\na,1,2,4\n")
+    with pytest.raises(AttenScribbleError) as caught:
+        read_spacing(file)
+    assert [problem.split(": ")[1] for problem in caught.value.problems] == [
+        "line 3 holds something else than numbers",
+        "line 4 has a spacing (1.0, 0.0, 3.0) that is not above 0",
+        "line 5 contradicts an earlier one about a",
+    ]
+
+
+def test_the_real_volumes(shared_data, convert):
+    folder, table = shared_data / "WSL4MIS" / "ACDC_training_volumes", shared_data / "acdc_spacing_per_frame.csv"
+    if not folder.is_dir():
+        pytest.skip("needs WSL4MIS in ../shared/data")
+    written = convert(folder, spacing_csv=table)
+    for name in ("patient019_frame01", "patient032_frame12"):
+        original = shared_data / "ACDC" / "database" / "training" / name[:10]
+        dense = sitk.ReadImage(written.dense / "labelsTr" / f"{name}.nii.gz")
+        truth = sitk.ReadImage(original / f"{name}_gt.nii.gz") if original.is_dir() else dense
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(dense), sitk.GetArrayFromImage(truth))
+        np.testing.assert_allclose(dense.GetSpacing(), truth.GetSpacing(), rtol=1e-5)

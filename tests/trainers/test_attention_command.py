@@ -1,0 +1,187 @@
+"""`attenscribble attention` on networks that were trained for a few iterations."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from typer.testing import CliRunner
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.attention_folder import read_record
+from nnunet_attenscribble.evaluation.attention_views import list_cells, read_view
+from nnunet_attenscribble.network import SpatialAttentionUNet
+from tests.trainers.conftest import NAME, VOLUMES
+
+pytestmark = pytest.mark.xdist_group("trainers")
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["attention", *map(str, arguments)], catch_exceptions=True)
+    if isinstance(result.exception, Exception):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def train(prepared, trainer: str, configuration: str) -> Path:
+    """The model folder; of a training without its validation."""
+    made = prepared.make(trainer, configuration)
+    made.run_training()
+    folder = Path(made.output_folder_base)
+    for name in ("dataset.json", "plans.json"):
+        (folder / name).write_bytes(
+            (prepared.preprocessed / {"plans.json": "nnUNetPlans.json"}.get(name, name)).read_bytes()
+        )
+    return folder
+
+
+def write_dense(images: Path, target: Path) -> None:
+    """Dense labels of the bright squares (or balls) with their darker core."""
+    target.mkdir()
+    for file in images.glob("*_0000.nii.gz"):
+        image = sitk.ReadImage(str(file))
+        voxels = sitk.GetArrayFromImage(image)
+        label = sitk.GetImageFromArray(((voxels > 0.5).astype(np.uint8) + (voxels > 1.5)).astype(np.uint8))
+        label.CopyInformation(image)
+        sitk.WriteImage(label, str(target / file.name.replace("_0000", "")))
+
+
+def read_network(model: Path) -> SpatialAttentionUNet:
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(model), ("0",))
+    return predictor.network.eval()
+
+
+def test_a_2d_model_with_dense_labels(nnunet, tmp_path):
+    images = nnunet.folder / "nnUNet_raw" / NAME / "imagesTr"
+    model = train(nnunet, "nnUNetTrainerAttenScribble", "tiny")
+    write_dense(images, tmp_path / "dense")
+    before = {file: file.read_bytes() for file in model.rglob("*") if file.is_file()}
+    told = call(model, "-i", images, "-l", tmp_path / "dense", "-o", tmp_path / "out", "--structure", "core")
+    assert {file: file.read_bytes() for file in model.rglob("*") if file.is_file()} == before
+
+    cases = [f"case{number}" for number in range(4)]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(
+        ["attention.json", "similarity.csv", *(f"{case}{ending}" for case in cases for ending in (".npz", ".png"))]
+    )
+    record = read_record(tmp_path / "out")
+    assert record.cases == tuple(cases)
+    assert record.labels == "dense"
+    assert record.provenance["trainer"] == "nnUNetTrainerAttenScribble"
+    assert record.provenance["configuration"] == "tiny"
+    assert record.provenance["dataset"] == NAME
+    assert len(record.provenance["plans_sha256"]) == 64
+    assert record.block == {"similarity": "anchored", "radius": [1, 1], "grid": [8, 8]}
+
+    # What is shown is what the network itself gives for that plane.
+    view = read_view(tmp_path / "out" / "case1.npz")
+    assert view.structure == "core"
+    assert view.image.shape == (32, 32)
+    network = read_network(model)
+    plane = torch.from_numpy(view.image)[None, None]
+    kept: list = []
+    network.attention.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+    with torch.inference_mode():
+        network(plane)
+        expected = network.attention.attention_map(kept[0], view.position)[0]
+        _, similarity = network.attention.train()(kept[0])
+    np.testing.assert_allclose(view.attention, expected, rtol=1e-4)
+    assert view.attention.sum() == pytest.approx(1, abs=1e-5)
+    row, column = view.position
+    dense = similarity.dense()[0].view(8, 8, 8, 8)[row, column].numpy()
+    inside = np.zeros((8, 8), bool)
+    inside[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = True
+    inside[row, column] = False
+    np.testing.assert_array_equal(np.isfinite(view.similarity), inside)
+    np.testing.assert_allclose(view.similarity[inside], dense[inside], rtol=1e-4)
+    assert len(list_cells(view)) == 64
+
+    # The position lies on the structure; the label is drawn from the very image.
+    cell = (slice(4 * row, 4 * row + 4), slice(4 * column, 4 * column + 4))
+    assert view.image[cell].max() > view.image.mean()
+
+    with (tmp_path / "out" / "similarity.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {entry["case"] for entry in rows} == set(cases)
+    assert {(entry["first"], entry["second"]) for entry in rows} >= {("background", "background")}
+    # In a window of radius 1 every pair touches.
+    window = [entry for entry in rows if entry["case"] == "case0" and entry["neighbours"] == "window"]
+    adjacent = [entry for entry in rows if entry["case"] == "case0" and entry["neighbours"] == "adjacent"]
+    assert [dict(entry, neighbours="") for entry in window] == [dict(entry, neighbours="") for entry in adjacent]
+    # 28 x 24 pixels in the middle of 32 x 32: 6 x 6 cells of 4 x 4 lie in the image by more than half.
+    assert sum(int(entry["pairs"]) for entry in window) == 3 * (2 * 6 * 5 + 2 * 5 * 5)
+    content = json.loads((tmp_path / "out" / "attention.json").read_text())
+    assert {entry["pairs"] for entry in content["similarity"]} >= {"same class", "different classes"}
+    assert "different classes" in told
+    for entry in content["similarity"]:
+        assert 0 < entry["mean"] < 1
+
+
+def test_without_labels_and_again(nnunet, tmp_path):
+    images = nnunet.folder / "nnUNet_raw" / NAME / "imagesTr"
+    model = train(nnunet, "nnUNetTrainerAttention", "tiny")
+    out = tmp_path / "out"
+    call(model, "-i", images, "-o", out)
+    assert not (out / "similarity.csv").exists()
+    assert read_record(out).block["similarity"] is None
+    view = read_view(out / "case2.npz")
+    assert not view.has_similarity
+    assert np.isfinite(view.attention).all()
+    call(model, "-i", images, "-o", out, "--case", "case2")
+    assert sorted(file.name for file in out.iterdir()) == ["attention.json", "case2.npz", "case2.png"]
+    assert read_view(out / "case2.npz").position == view.position
+    assert not [file for file in tmp_path.iterdir() if file.name.endswith(".part")]
+
+    # What cannot be is told, and what was there stays.
+    for arguments, message in (
+        (["-i", images, "--case", "nobody"], "--case nobody has no image"),
+        (["-i", images, "--structure", "liver"], "none of the model's: ring, core"),
+        (["-i", images, "-l", images], "has no dense label in"),
+        (["-i", tmp_path / "nowhere"], "is not a folder"),
+        (["-i", out], "has no file that ends like CASE_0000.nii.gz"),
+        (["-i", images, "--fold", "3"], "name another with --fold"),
+        (["-i", images, "--device", "tpu"], "nnU-Net knows cpu, cuda and mps"),
+    ):
+        with pytest.raises(AttenScribbleError, match=message):
+            call(model, "-o", out, *arguments)
+    with pytest.raises(AttenScribbleError, match="holds something else"):
+        call(model, "-i", images, "-o", images)
+    with pytest.raises(AttenScribbleError, match=r"dataset\.json is not there"):
+        call(images, "-i", images, "-o", out)
+    assert sorted(file.name for file in out.iterdir()) == ["attention.json", "case2.npz", "case2.png"]
+
+
+def test_a_model_without_a_block(nnunet, tmp_path):
+    model = train(nnunet, "nnUNetTrainerMaskedCRF", "tiny")
+    told = call(model, "-i", nnunet.folder / "nnUNet_raw" / NAME / "imagesTr", "-o", tmp_path / "out")
+    assert "has no attention block: there is nothing to show" in told
+    assert not (tmp_path / "out").exists()
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"half a checkpoint")
+    with pytest.raises(AttenScribbleError, match="cannot be loaded"):
+        call(model, "-i", tmp_path, "-o", tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("volumes")
+def test_a_3d_model_of_two_channels(volumes, tmp_path):
+    images = volumes.folder / "nnUNet_raw" / VOLUMES / "imagesTr"
+    model = train(volumes, "nnUNetTrainerAttenScribble", "small")
+    write_dense(images, tmp_path / "dense")
+    call(model, "-i", images, "-l", tmp_path / "dense", "-o", tmp_path / "out", "--case", "case1")
+    view = read_view(tmp_path / "out" / "case1.npz")
+    record = read_record(tmp_path / "out")
+    grid = record.block["grid"]
+    assert len(grid) == 3
+    assert view.cells == np.prod(grid)
+    assert view.attention.shape == tuple(grid[1:])
+    assert 0 < view.attention.sum() < 1  # the rest goes to the other planes
+    assert view.has_similarity
+    assert record.pairs
