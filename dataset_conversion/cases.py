@@ -170,12 +170,12 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
             result.problems += geometry_problems(first, image, name, first_name)
         if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             result.problems.append(f"{name}: holds NaN or infinite voxels, which nnU-Net refuses: replace them")
-    if case.scribbled:
+    if case.scribbled and case.scribble is not None:
         result.scribble_voxels = check_label(case.scribble, "scribble", coding.scribble)
         if not result.problems:
             name = describe(case.scribble, f"scribble of case {case.identifier}")
             result.problems += coding.strokes_problems(result.scribble_voxels, name)
-    if coding.uses_dense(case):
+    if coding.uses_dense(case) and case.dense is not None:
         voxels = check_label(case.dense, "dense label", coding.dense)
         result.dense_voxels = [] if case.test else voxels
     if not result.problems:
@@ -228,7 +228,7 @@ def write_case(
         target = home / f"images{part}" / f"{case.identifier}_{channel:04d}{ENDING}"
         image = read_volume(source, "", thorough=False)
         grid = image if grid is None else grid
-        if _usable(source, image):
+        if isinstance(source, Path) and _usable(source, image):
             take_over(source, target)
         else:
             write_volume(image, target)
@@ -237,17 +237,18 @@ def write_case(
     def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
         target = folder / f"{case.identifier}{ENDING}"
         given = read_volume(source, "", thorough=False)
-        if links_from is not None and not recoded and _usable(source, given) and _same_grid(given, grid):
+        as_it_is = links_from is not None and not recoded and _usable(source, given) and _same_grid(given, grid)
+        if as_it_is and isinstance(source, Path):
             take_over(source, target)
             return
         label = sitk.GetImageFromArray(code(given, ""))
         label.CopyInformation(grid)
         write_volume(label, target)
 
-    if case.scribbled:
+    if case.scribbled and case.scribble is not None:
         write_label(case.scribble, coding.scribble, coding.scribble_values is not None, home / "labelsTr")
-    if coding.uses_dense(case):
-        folder = home / "labelsTs" if case.test else dense / "labelsTr"
+    folder = home / "labelsTs" if case.test else dense and dense / "labelsTr"
+    if coding.uses_dense(case) and case.dense is not None and folder is not None:
         write_label(case.dense, coding.dense, coding.dense_values is not None, folder)
 
 

@@ -68,7 +68,8 @@ def _draw_tile(
 ) -> None:
     spacing, scan, label, dense = _read(files)
     axis = int(np.argmax(spacing))
-    scan, label, dense = (None if part is None else np.moveaxis(part, axis, 0) for part in (scan, label, dense))
+    scan, label = np.moveaxis(scan, axis, 0), np.moveaxis(label, axis, 0)
+    dense = None if dense is None else np.moveaxis(dense, axis, 0)
     position = _busiest(label, ignore)
     window = _window(label[position] != (0 if ignore is None else ignore))
     down, across = (edge for i, edge in enumerate(spacing) if i != axis)
@@ -91,6 +92,7 @@ def _read(files: Sequence[Path | None]) -> tuple[tuple[float, ...], np.ndarray, 
     """Spacing (z, y, x), and each volume, (Z, Y, X)."""
     images = [None if file is None else sitk.ReadImage(str(file)) for file in files]
     arrays = [None if image is None else sitk.GetArrayFromImage(image) for image in images]
+    assert images[0] is not None  # the scan and its label are there
     spacing = images[0].GetSpacing()[::-1]
     if len(spacing) == 2:
         spacing = (math.inf, *spacing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -57,7 +58,7 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
     return image
 
 
-def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, object]]:
+def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
     headers = _read_headers(files)
     folder = files[0].parent
     if len(series := {str(header.SeriesInstanceUID) for header in headers.values()}) > 1:
@@ -97,7 +98,7 @@ def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, object]]:
     return ordered
 
 
-def _read_headers(files: Sequence[Path]) -> dict[Path, object]:
+def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
     import pydicom
 
     if not files:

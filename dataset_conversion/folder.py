@@ -77,7 +77,8 @@ def convert_folder(
     held_back = match(test_labels, tests, "dense label")
     cases = [Case(case, files, drawn.get(case), truth.get(case)) for case, files in given.items()]
     cases += [Case(case, files, dense=held_back.get(case), test=True) for case, files in tests.items()]
-    splits, notes = None, []
+    splits: list | None = None
+    notes: list[str] = []
     if subject is not None:
         groups, more = _group(given, subject)
         problems += more

@@ -74,10 +74,11 @@ def convert_h5(
     table = None if spacing_csv is None else read_spacing(spacing_csv)
     if spacing is not None and (len(spacing) != 3 or not all(0 < edge < np.inf for edge in spacing)):
         raise AttenScribbleError(f"spacing {tuple(spacing)}: give three lengths above 0 (x y z, mm)")
-    cases, problems = [], []
+    cases: list[Case] = []
+    problems: list[str] = []
     for file in files:
         try:
-            edges = tuple(spacing) if table is None else _look_up(table, file, spacing_csv)
+            edges = tuple(spacing or ()) if table is None or spacing_csv is None else _look_up(table, file, spacing_csv)
             keys = _check(file, None if table is None else table[file.stem][1], spacing_csv)
         except AttenScribbleError as error:
             problems += error.problems
@@ -105,7 +106,7 @@ def convert_h5(
             "license": "that of the images",
             "options": {
                 "split": split,
-                "spacing": spacing_csv.name if spacing is None else list(spacing),
+                "spacing": list(spacing or ()) if spacing_csv is None else spacing_csv.name,
                 "coding": vars(coding),
             },
         },
@@ -134,7 +135,8 @@ def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ..
     absent = [column for column in ("case", "sx", "sy", "sz") if column not in columns]
     if absent:
         raise AttenScribbleError(f"{file}: has no column {', '.join(absent)}: it needs case, sx, sy and sz")
-    table, problems = {}, []
+    table: dict[str, tuple[tuple[float, ...], tuple[int, ...] | None]] = {}
+    problems = []
     for number, row in enumerate(rows, start=2):
         try:
             edges = tuple(float(row[column]) for column in ("sx", "sy", "sz"))
@@ -203,10 +205,10 @@ def _read(file: Path, key: str, spacing: tuple[float, ...]) -> sitk.Image:
     return image
 
 
-def _group(names: Sequence[str]) -> dict[int, list[str]] | dict[str, list[str]]:
+def _group(names: Sequence[str]) -> dict[Any, list[str]]:
     """Cases by the number in front of their names, each by itself where one has none."""
     numbers = [re.match(r"\D*(\d+)", name) for name in names]
     found: dict = {}
     for name, number in zip(names, numbers, strict=True):
-        found.setdefault(int(number[1]) if all(numbers) else name, []).append(name)
+        found.setdefault(int(number[1]) if number is not None and all(numbers) else name, []).append(name)
     return found

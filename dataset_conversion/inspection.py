@@ -146,12 +146,13 @@ def _inspect_case(
             return None
 
     volumes = [read(file) for file in (*images, label_file, *([] if dense_file is None else [dense_file]))]
-    if None in volumes:
+    whole = [volume for volume in volumes if volume is not None]
+    if len(whole) < len(volumes):
         return problems
-    for file, volume in zip((*images[1:], label_file, dense_file), volumes[1:], strict=False):
-        problems += geometry_problems(volumes[0], volume, str(file), str(images[0]))
+    for file, volume in zip((*images[1:], label_file, dense_file), whole[1:], strict=False):
+        problems += geometry_problems(whole[0], volume, str(file), str(images[0]))
     values = []
-    for file, volume in zip((label_file, dense_file), volumes[len(images) :], strict=False):
+    for file, volume in zip((label_file, dense_file), whole[len(images) :], strict=False):
         try:
             values.append(label_values(volume, str(file)))
         except AttenScribbleError as error:
@@ -162,7 +163,7 @@ def _inspect_case(
             problems.append(f"{file}: label values {strange[:8]} are not in dataset.json: correct one of the two")
     if problems:
         return problems
-    spacing, size = volumes[0].GetSpacing(), volumes[0].GetSize()
+    spacing, size = whole[0].GetSpacing(), whole[0].GetSize()
     axis = int(np.argmax(spacing[::-1])) if len(size) == 3 else 0
     label = values[0] if len(size) == 3 else values[0][None]
     sections = np.moveaxis(label, axis, 0)
@@ -186,6 +187,6 @@ def _inspect_case(
         spacing=spacing,
         intensities=tuple(
             tuple(np.percentile(sitk.GetArrayViewFromImage(image), PERCENTILES).tolist())
-            for image in volumes[: len(images)]
+            for image in whole[: len(images)]
         ),
     )

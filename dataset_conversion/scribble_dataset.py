@@ -89,6 +89,7 @@ def scribble_dataset(
         workers=workers,
         progress=progress,
     )
+    assert written.scribble is not None  # every case has one
     pairs = [(label, written.scribble / "labelsTr" / f"{case}.nii.gz") for case, (_, label) in files.items()]
     with worker_map(min(default_workers() if workers is None else workers, len(pairs))) as run:
         measured = run(partial(_measure, values=tuple(labels.values()), rules=rules), pairs)

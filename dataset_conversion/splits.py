@@ -50,7 +50,7 @@ def five_nnunet_folds(patients: Iterable[Patient]) -> list[Fold]:
             f"five folds by patient need 5 patients or more, and there are {len(ordered)} to train with: "
             "add patients, or choose another split"
         )
-    folds = generate_crossval_split(list(range(len(ordered))))  # type: ignore[arg-type] - it only indexes them
+    folds = generate_crossval_split(list(range(len(ordered))))
     return [Fold(*([ordered[position] for position in fold[side]] for side in ("train", "val"))) for fold in folds]
 
 

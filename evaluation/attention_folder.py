@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,7 +172,8 @@ def read_record(folder: Path) -> AttentionRecord:
 def _read_pairs(file: Path) -> tuple[PairMean, ...]:
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return tuple(PairMean(**{**row, "pairs": int(row["pairs"]), "mean": float(row["mean"])}) for row in rows)
+    values: list[dict[str, Any]] = [{**row, "pairs": int(row["pairs"]), "mean": float(row["mean"])} for row in rows]
+    return tuple(PairMean(**row) for row in values)
 
 
 def _is_kind(entry: PairMean, kind: str) -> bool:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -66,7 +67,8 @@ class AttentionView:
 def write_view(view: AttentionView, file: Path) -> None:
     """Write the arrays and what they are of as NPZ."""
     with file.open("wb") as stream:
-        np.savez_compressed(stream, **{name: np.asarray(value) for name, value in asdict(view).items()})
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in asdict(view).items()}
+        np.savez_compressed(stream, **arrays)
 
 
 def read_view(file: Path) -> AttentionView:

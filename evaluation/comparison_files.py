@@ -7,6 +7,7 @@ import io
 import json
 import math
 from dataclasses import asdict, fields
+from typing import Any
 
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
@@ -208,7 +209,7 @@ def tabulate_differences(comparison: Comparison) -> tuple[list[str], list[list[s
 
 
 def _find_origin(comparison: Comparison, model: str) -> dict[str, object]:
-    provenance = comparison.provenance[model]
+    provenance: Any = comparison.provenance[model]
     found = {key: provenance.get(key) for key in PROVENANCE}
     return {**found, "versions": describe_versions(provenance["versions"])}
 

@@ -84,7 +84,7 @@ def write_report(
 
 
 def _describe(data: ReportData, row: ReportRow | None, *, scans: bool) -> list[Section]:
-    chosen = {} if row is None else choose_cases(row.summary)
+    chosen = {} if row is None else choose_cases(row.scores)
     middle = chosen.get("median", next(iter(chosen.values()), (None, None)))[0]
     return [
         describe_table_section(data),

@@ -75,6 +75,12 @@ class ReportCell:
     lacks: str | None
     summary: Summary | None
 
+    @property
+    def place(self) -> Path:
+        """`folder` of a complete cell, as those of `ReportData.done`."""
+        assert self.folder is not None
+        return self.folder
+
 
 @dataclass(frozen=True)
 class ReportData:
@@ -118,9 +124,9 @@ class ReportData:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
 
-    def done(self, row: ReportRow) -> list[tuple[ReportCell, Path]]:
-        """The complete cells of a row, in order, and where they lie."""
-        return [(cell, cell.folder) for cell in self.cells if cell.row == row.name and cell.folder is not None]
+    def done(self, row: ReportRow) -> list[ReportCell]:
+        """The complete cells of a row, in order."""
+        return [cell for cell in self.cells if cell.row == row.name and cell.folder is not None]
 
 
 def read_collected(folder: Path) -> ReportData:

@@ -66,7 +66,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure]) -> 
     scribble = _read_labels(scribble_file, image.shape) if scribble_file.is_file() else None
     predictions = {}
     for row in data.scored:
-        files = [_find(folder / "predictions", volume) for _, folder in data.done(row)]
+        files = [_find(cell.place / "predictions", volume) for cell in data.done(row)]
         file = next((file for file in files if file is not None), None)
         if file is not None:
             predictions[row.name] = _read_labels(file, image.shape)

@@ -65,9 +65,9 @@ def _read_all(data: ReportData, row: ReportRow, name: str) -> list[tuple[ReportC
     """(cell, epoch, quantity, value) of every training of a row, from the file of that name where there is one."""
     return [
         (cell, *entry)
-        for cell, folder in data.done(row)
-        if (folder / name).is_file()
-        for entry in _read_columns(folder / name)
+        for cell in data.done(row)
+        if (cell.place / name).is_file()
+        for entry in _read_columns(cell.place / name)
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ def majority_labels(labels: Tensor, grid: Sequence[int], classes: int) -> Tensor
     Returns:
         (N, *grid) int64.
     """
-    pool = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(grid)]
+    pool: Any = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(grid)]
     known = torch.stack([labels == label for label in range(classes)], dim=1)
     shares = pool(known.float(), tuple(grid))
     return torch.where(shares.sum(dim=1) > 0.5, shares.argmax(dim=1), -1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -56,3 +58,47 @@ def test_nnunet_finds_the_trainers_of_an_installed_wheel(distributions, tmp_path
         "print(find('nnUNetTrainerAttenScribble').train_step.__code__.co_filename)"
     )
     assert Path(run(lookup, nnUNet_extTrainer=folder)).parent == Path(folder)
+
+
+@pytest.fixture
+def elsewhere(distributions, tmp_path) -> tuple[Path, dict[str, str]]:
+    """A fresh environment with the wheel in it, an empty home, and nnU-Net's folders; nothing of the checkout.
+
+    Dependencies are those of the running environment, without what that has installed as editable.
+
+    Returns:
+        the folder of its commands, and the variables of the environment.
+    """
+    venv.create(tmp_path / "venv", with_pip=False)
+    commands = tmp_path / "venv" / "bin"
+    packages = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
+    # A .pth line extends the path; the .pth files that it leads to, such as an editable install's, are not read.
+    (packages / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", str(distributions[1])]
+    pip = [sys.executable, "-m", "pip", "--python", str(commands / "python"), *install]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folders = {name: str(tmp_path / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    return commands, {"HOME": str(tmp_path), "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", **folders}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="commands lie elsewhere")
+@pytest.mark.xdist_group("packaging")
+def test_an_installed_wheel_passes_the_doctor(elsewhere, tmp_path):
+    commands, variables = elsewhere
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
+        command = [commands / "attenscribble", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables | more)
+
+    unprepared = json.loads(run("doctor", "--json").stdout)
+    assert [finding["subject"] for finding in unprepared["findings"] if finding["status"] == "problem"] == ["trainers"]
+
+    folder = run("trainers").stdout.strip()
+    assert Path(folder).is_relative_to(tmp_path / "venv")
+    done = run("doctor", "--json", nnUNet_extTrainer=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (trainers,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["subject"] == "trainers"]
+    assert trainers["found"] == f"nnU-Net finds all 5 of them in {folder}"

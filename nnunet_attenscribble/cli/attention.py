@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -228,10 +228,11 @@ def _make_view(
         if block.similarity is not None:
             around = block.compute_similarity(features).around(position)[0][plane].cpu().numpy()
             near = np.where(around > 0, around, np.nan).astype(np.float32)  # a sigmoid is never 0
+    index: tuple[Any, ...] = (voxel[0], *window[1:])
     return AttentionView(
         case=name,
         structure=what,
-        image=case.image[0][(voxel[0], *window[1:])].numpy(),
+        image=case.image[0][index].numpy(),
         attention=attended.astype(np.float32),
         similarity=near,
         position=position[-2:],
@@ -269,7 +270,8 @@ def _find_window(windows: list[Window], voxel: tuple[int, int, int]) -> Window:
 def _cut(model: TrainedModel, case: PreparedCase, windows: list[Window]) -> Tensor:
     import torch
 
-    batch = torch.stack([case.image[(slice(None), *window)] for window in windows])
+    indices: list[tuple[Any, ...]] = [(slice(None), *window) for window in windows]
+    batch = torch.stack([case.image[index] for index in indices])
     return (batch[:, :, 0] if len(model.patch_size) == 2 else batch).to(model.device)
 
 

@@ -25,7 +25,8 @@ def list_datasets() -> list[Finding]:
         return []  # told already
     if not raw.is_dir():
         return []
-    scribbles, dense = [], []
+    scribbles: list[str] = []
+    dense: list[str] = []
     for folder in sorted(raw.glob("Dataset[0-9][0-9][0-9]_*")):
         try:
             labels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]

@@ -56,9 +56,8 @@ def check_versions() -> list[Finding]:
             told = "is not installed" if found is None else f"has version {found}, {requirement.specifier} is needed"
             advice = f'pip install "{requirement.name}{requirement.specifier}"'
             problems.append(Finding("versions", f"{requirement.name} {told}", PROBLEM, advice))
-    told = [f"Python {platform.python_version()}", f"{_PACKAGE} {_version(_PACKAGE)}"]
-    told += [f"{name} {_version(name)}" for name in _TOLD]
-    return problems or [Finding("versions", ", ".join(told))]
+    versions = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in (_PACKAGE, *_TOLD))]
+    return problems or [Finding("versions", ", ".join(versions))]
 
 
 def _version(name: str) -> str | None:
