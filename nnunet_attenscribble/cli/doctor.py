@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.findings import NOTE, PROBLEM, Finding
+from nnunet_attenscribble.cli.findings import NOTE, OK, PROBLEM, Finding
 
 
 @app.command()
@@ -45,18 +45,25 @@ def doctor(
 
 
 def _print(findings: list[Finding]) -> None:
-    """A line per finding, and what to do below it; for commands that can be copied, nothing is wrapped."""
+    """A line per finding, and what to do below it; wrapped between words on a terminal, and nowhere else."""
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
-    styles = {"ok": "green", NOTE: "yellow", PROBLEM: "bold red"}
+    console = Console(highlight=False)
+    styles = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
+    table = Table.grid(padding=(0, 1))
+    lines = []
     for finding in findings:
-        console.print(
-            Text.assemble((f"{finding.status:<8}", styles[finding.status]), f"{finding.subject}: {finding.found}")
-        )
+        lines.append((finding.status, f"{finding.subject}: {finding.found}"))
         if finding.advice is not None:
-            console.print(Text.assemble("      -> ", finding.advice))
+            lines.append(("", f"-> {finding.advice}"))
+    if console.is_terminal:
+        for status, text in lines:
+            table.add_row(Text(status, styles.get(status, "")), Text(text))  # no markup: paths may hold brackets
+        console.print(table)
+    else:
+        typer.echo("\n".join(f"{status:<8}{text}" for status, text in lines))
     counts = {word: sum(finding.status == word for finding in findings) for word in (PROBLEM, NOTE)}
     told = [f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number]
-    console.print(f"\n{', '.join(told) or 'Everything is in order'}.")
+    typer.echo(f"\n{', '.join(told) or 'Everything is in order'}.")

@@ -31,6 +31,8 @@ for file in Path(os.environ["nnUNet_preprocessed"]).glob("*/*Plans.json"):
     for configuration in plans["configurations"].values():
         if "inherits_from" not in configuration:
             configuration["batch_size"] = 2
+            network = configuration["architecture"]["arch_kwargs"]
+            network["features_per_stage"] = [8] * len(network["features_per_stage"])
             configuration["attenscribble"] = {
                 "num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1
             }
@@ -44,6 +46,7 @@ def run_blocks(page: str, folder: Path, **variables: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")} | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "nnUNet_n_proc_DA": "1",
+        "nnUNet_def_n_proc": "1",
         "nnUNet_compile": "f",
         "OMP_NUM_THREADS": "1",
     }

@@ -84,7 +84,7 @@ def test_problems_are_exit_code_1_and_every_one_says_what_to_do(answered):
     lines = result.output.splitlines()
     problems = [number for number, line in enumerate(lines) if line.startswith("problem")]
     assert len(problems) == 4  # three folders, and the export
-    assert all(lines[number + 1].startswith("      -> ") for number in problems)
+    assert all(lines[number + 1].startswith("        -> ") for number in problems)
     assert lines[-1] == "4 problems, 1 note."
 
 
