@@ -21,6 +21,7 @@ from nnunet_attenscribble.evaluation.report_style import escape_dollars, new_fig
 __all__ = ["AttentionView", "draw_panel", "draw_view", "list_cells", "list_panels", "read_view", "write_view"]
 
 _MAP = "cividis"  # which those who see fewer colours see as others do
+_WIDTH = 2.4  # inches of a picture
 _DASHES = (0, (2.5, 2.5))
 _MARK = "#D55E00"
 _TITLES = {
@@ -110,7 +111,7 @@ def draw_view(view: AttentionView) -> Figure:
     """All pictures beside each other."""
     names = list_panels(view)
     height, width = _measure(view.image.shape, view)
-    figure = new_figure(2.4 * height / width + 1.1, width=2.4 * len(names) + 0.4)
+    figure = new_figure(_WIDTH * height / width + 1.1, width=_WIDTH * len(names) + 0.4)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axes.set_title(_TITLES[name], fontsize=8)
         _draw(axes, view, name)
@@ -128,12 +129,12 @@ def draw_panel(view: AttentionView, name: str, *, scan: bool = True) -> Figure:
     """
     top, bottom, left, right = _find_frame(view, name)
     height, width = _measure((bottom - top, right - left), view)
-    figure = new_figure(2.4 * height / width + (0.0 if name == "scan" else 0.45), width=2.4)
-    if name == "scan":
-        figure.set_layout_engine("none")
-        _draw(figure.add_axes((0, 0, 1, 1)), view, name)
-    else:
-        _draw(figure.subplots(), view, name, scan=scan)
+    drawn, below = _WIDTH * height / width, 0.0 if name == "scan" else 0.36  # inches
+    figure = new_figure(drawn + below, width=_WIDTH)
+    figure.set_layout_engine("none")  # pictures side by side are to be of one size
+    total = drawn + below
+    bar = figure.add_axes((0.06, 0.22 / total, 0.88, 0.09 / total)) if below else None
+    _draw(figure.add_axes((0, below / total, 1, drawn / total)), view, name, scan=scan, bar=bar)
     return figure
 
 
@@ -162,7 +163,8 @@ def _measure_cell(view: AttentionView) -> tuple[float, float]:
     return rows, columns
 
 
-def _draw(axes: Axes, view: AttentionView, name: str, *, scan: bool = True) -> None:
+def _draw(axes: Axes, view: AttentionView, name: str, *, scan: bool = True, bar: Axes | None = None) -> None:
+    """One picture; the bar with its colours goes into axes of its own, or takes room from these."""
     rows, columns = view.image.shape
     extent = (0, columns, rows, 0)  # in pixels of the image, for all three
     axes.set_axis_off()
@@ -175,8 +177,10 @@ def _draw(axes: Axes, view: AttentionView, name: str, *, scan: bool = True) -> N
         drawn = axes.imshow(
             np.ma.masked_invalid(values), cmap=_MAP, vmin=0, vmax=highest, extent=extent, interpolation="none"
         )
-        bar = axes.figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.9, pad=0.03, aspect=25)
-        bar.ax.tick_params(labelsize=7)
+        place = {"cax": bar} if bar else {"ax": axes, "location": "bottom", "shrink": 0.9, "pad": 0.03, "aspect": 25}
+        axes.figure.colorbar(drawn, **place, **({"orientation": "horizontal"} if bar else {})).ax.tick_params(
+            labelsize=7
+        )
     if name == "scan" and view.has_similarity:
         top, bottom, left, right = _find_frame(view, "similarity")
         box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linestyle=_DASHES)
