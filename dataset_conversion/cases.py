@@ -201,8 +201,8 @@ def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
 
 def write_case(
     case: Case, *, coding: Coding, home: Path, dense: Path | None = None, links_from: Path | None = None
-) -> None:
-    """Write a checked case; runs in a worker process.
+) -> list[Path]:
+    """Write a checked case and return its files; runs in a worker process.
 
     Args:
         case: what to write.
@@ -216,6 +216,7 @@ def write_case(
         OSError: where it cannot be written.
     """
     part = "Ts" if case.test else "Tr"
+    written: list[Path] = []
 
     def take_over(source: Path, target: Path) -> None:
         if links_from is None:
@@ -226,6 +227,7 @@ def write_case(
     grid: sitk.Image | None = None
     for channel, source in enumerate(case.images):
         target = home / f"images{part}" / f"{case.identifier}_{channel:04d}{ENDING}"
+        written.append(target)
         image = read_volume(source, "", thorough=False)
         grid = image if grid is None else grid
         if _usable(source, image):
@@ -236,6 +238,7 @@ def write_case(
 
     def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
         target = folder / f"{case.identifier}{ENDING}"
+        written.append(target)
         given = read_volume(source, "", thorough=False)
         if links_from is not None and not recoded and _usable(source, given) and _same_grid(given, grid):
             take_over(source, target)
@@ -249,6 +252,7 @@ def write_case(
     if coding.uses_dense(case):
         folder = home / "labelsTs" if case.test else dense / "labelsTr"
         write_label(case.dense, coding.dense, coding.dense_values is not None, folder)
+    return written
 
 
 def _usable(source: Source, image: sitk.Image) -> bool:

@@ -70,13 +70,17 @@ def convert_folder(
         if folder is None:
             return {}
         found, more = match_labels(find_files(folder), cases, what)
-        problems.extend(more if found else [f"{folder}: holds no {what} named as one of the images"])
+        if not found:
+            raise AttenScribbleError([*problems, f"{folder}: holds no {what} named as one of the images"])
+        problems.extend(more)
         return found
 
     drawn, truth = match(scribbles, given, "scribble"), match(dense, given, "dense label")
     held_back = match(test_labels, tests, "dense label")
     cases = [Case(case, files, drawn.get(case), truth.get(case)) for case, files in given.items()]
-    cases += [Case(case, files, dense=held_back.get(case), test=True) for case, files in tests.items()]
+    cases += [
+        Case(case, files, dense=held_back.get(case), test=True) for case, files in tests.items() if case not in given
+    ]
     splits, notes = None, []
     if subject is not None:
         groups, more = _group(given, subject)

@@ -17,6 +17,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 Source = Path | sitk.Image | Callable[[], sitk.Image]
 
 _CHUNK = 1 << 20  # bytes
+_HEADER = 352  # bytes in front of the voxels of a NIfTI file
 SPACING_TOLERANCE = 1e-3  # relative
 ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
 DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels
@@ -110,7 +111,9 @@ def write_volume(image: sitk.Image, path: Path) -> None:
     try:
         with _quiet():
             sitk.WriteImage(image, str(path), useCompression=True)
-        _decompressed_size(path)
+        voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+        if _told_size(path) != (_HEADER + voxels) % 2**32:
+            _decompressed_size(path)  # another header than usual, or not whole
     except (RuntimeError, EOFError, zlib.error) as error:
         raise OSError(f"{path} was not written completely: is the disk full?") from error
 
@@ -153,6 +156,13 @@ def _read_file(path: Path, thorough: bool) -> sitk.Image:
         if size < float(image.GetMetaData("vox_offset")) + voxels:
             raise AttenScribbleError(f"{path}: is truncated: it ends before its last voxel: copy or download it again")
     return image
+
+
+def _told_size(path: Path) -> int:
+    """The last four bytes of a gzip file, its size before compression; anything else in one that is not whole."""
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        return int.from_bytes(file.read(4), "little")
 
 
 def _decompressed_size(path: Path) -> int:
