@@ -18,15 +18,20 @@ _DONE = "done"  # in a hidden folder: a JSON file per case that lies in it whole
 
 
 def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) -> str | None:
-    """What the written files of a case depend on, as a hash; None where they depend on an image in memory."""
+    """What the written files of a case depend on, as a hash; None where that cannot be told."""
     sources = (*case.images, case.scribble, case.dense)
     calls = [source for source in sources if callable(source)]
     if any(source is not None and not isinstance(source, Path) and not callable(source) for source in sources):
         return None
     if calls and not case.inputs:
         return None
-    told = [version("nnunet-attenscribble"), case.identifier, case.test, checked.inputs, link, repr(coding)]
-    return hashlib.sha256(json.dumps(told).encode() + pickle.dumps(calls)).hexdigest()
+    try:
+        called = pickle.dumps(calls)
+    except (pickle.PicklingError, AttributeError, TypeError):  # a call that only this process can make
+        return None
+    linked = [str(source.resolve()) for source in sources if link and isinstance(source, Path)]
+    told = [version("nnunet-attenscribble"), case.identifier, case.test, checked.inputs, linked, repr(coding)]
+    return hashlib.sha256(json.dumps(told).encode() + called).hexdigest()
 
 
 def write_or_resume(

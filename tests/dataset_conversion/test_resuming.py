@@ -73,11 +73,12 @@ def test_other_options_are_another_conversion(convert):
     assert convert(link=True) == ["a", "b", "c"]
 
 
-def test_images_in_memory_have_no_fingerprint(tmp_path):
+def test_what_is_only_in_memory_has_no_fingerprint(tmp_path):
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
 
     coding = Coding({"background": 0, "a": 1}, None, None, False)
     assert resuming.fingerprint(Case("a", (make_volume(),)), CheckedCase(), coding, False) is None
     assert resuming.fingerprint(Case("a", (make_volume,)), CheckedCase(), coding, False) is None
+    assert resuming.fingerprint(Case("a", (lambda: None,), inputs=(tmp_path,)), CheckedCase(), coding, False) is None
     known = resuming.fingerprint(Case("a", (make_volume,), inputs=(tmp_path,)), CheckedCase(), coding, False)
     assert known != resuming.fingerprint(Case("a", (make_scan,), inputs=(tmp_path,)), CheckedCase(), coding, False)
