@@ -138,10 +138,10 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     """Read everything of a case that would be written, and tell every problem of it; runs in a worker process."""
     result = CheckedCase()
 
-    def read(source: Source, role: str) -> tuple[sitk.Image | None, str]:
+    def read(source: Source, role: str, whole: bool = True) -> tuple[sitk.Image | sitk.ImageFileReader | None, str]:
         name = describe(source, f"{role} of case {case.identifier}")
         try:
-            return read_volume(source, name), name
+            return read_volume(source, name, whole=whole), name
         except AttenScribbleError as error:
             result.problems += error.problems
             return None, name
@@ -161,14 +161,14 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
 
     first, first_name = None, ""
     for channel, source in enumerate(case.images):
-        image, name = read(source, f"channel {channel}")
+        image, name = read(source, f"channel {channel}", whole=False)
         if image is None:
             continue
         if first is None:
             first, first_name = image, name
         else:
             result.problems += geometry_problems(first, image, name, first_name)
-        if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             result.problems.append(f"{name}: holds NaN or infinite voxels, which nnU-Net refuses: replace them")
     if case.scribbled:
         result.scribble_voxels = check_label(case.scribble, "scribble", coding.scribble)

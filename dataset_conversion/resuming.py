@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Cod
 __all__ = ["fingerprint", "write_or_resume"]
 
 _DONE = "done"  # in a hidden folder: a JSON file per case that lies in it whole
+
+
+@cache
+def _version() -> str:
+    return version("nnunet-attenscribble")
 
 
 def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) -> str | None:
@@ -30,7 +36,7 @@ def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) ->
     except (pickle.PicklingError, AttributeError, TypeError):  # a call that only this process can make
         return None
     linked = [str(source.resolve()) for source in sources if link and isinstance(source, Path)]
-    told = [version("nnunet-attenscribble"), case.identifier, case.test, checked.inputs, linked, repr(coding)]
+    told = [_version(), case.identifier, case.test, checked.inputs, linked, repr(coding)]
     return hashlib.sha256(json.dumps(told).encode() + called).hexdigest()
 
 
