@@ -36,7 +36,7 @@ def convert_folder(
     """Write folders of images and labels as a scribble dataset, with its dense twin where there are dense labels.
 
     Args:
-        images: every file below it with one of `pairing.ENDINGS`, named by case, with nnU-Net's channel number or without.
+        images: every file below it with one of `pairing.ENDINGS`, named by case, with a channel number or without.
         scribbles: folder, one file per case, named as it or so with something behind; None: with
             `dense`, a dense dataset alone, into which `attenscribble scribble` draws.
         classes: name to value in the label files, without background.
