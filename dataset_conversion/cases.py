@@ -138,10 +138,10 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     """Read everything of a case that would be written, and tell every problem of it; runs in a worker process."""
     result = CheckedCase()
 
-    def read(source: Source, role: str) -> tuple[sitk.Image | None, str]:
+    def read(source: Source, role: str, whole: bool = True) -> tuple[sitk.Image | sitk.ImageFileReader | None, str]:
         name = describe(source, f"{role} of case {case.identifier}")
         try:
-            return read_volume(source, name), name
+            return read_volume(source, name, whole=whole), name
         except AttenScribbleError as error:
             result.problems += error.problems
             return None, name
@@ -161,14 +161,14 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
 
     first, first_name = None, ""
     for channel, source in enumerate(case.images):
-        image, name = read(source, f"channel {channel}")
+        image, name = read(source, f"channel {channel}", whole=False)
         if image is None:
             continue
         if first is None:
             first, first_name = image, name
         else:
             result.problems += geometry_problems(first, image, name, first_name)
-        if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             result.problems.append(f"{name}: holds NaN or infinite voxels, which nnU-Net refuses: replace them")
     if case.scribbled and case.scribble is not None:
         result.scribble_voxels = check_label(case.scribble, "scribble", coding.scribble)
@@ -201,8 +201,8 @@ def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
 
 def write_case(
     case: Case, *, coding: Coding, home: Path, dense: Path | None = None, links_from: Path | None = None
-) -> None:
-    """Write a checked case; runs in a worker process.
+) -> list[Path]:
+    """Write a checked case and return its files; runs in a worker process.
 
     Args:
         case: what to write.
@@ -216,6 +216,7 @@ def write_case(
         OSError: where it cannot be written.
     """
     part = "Ts" if case.test else "Tr"
+    written: list[Path] = []
 
     def take_over(source: Path, target: Path) -> None:
         if links_from is None:
@@ -226,6 +227,7 @@ def write_case(
     grid: sitk.Image | None = None
     for channel, source in enumerate(case.images):
         target = home / f"images{part}" / f"{case.identifier}_{channel:04d}{ENDING}"
+        written.append(target)
         image = read_volume(source, "", thorough=False)
         grid = image if grid is None else grid
         if isinstance(source, Path) and _usable(source, image):
@@ -236,6 +238,7 @@ def write_case(
 
     def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
         target = folder / f"{case.identifier}{ENDING}"
+        written.append(target)
         given = read_volume(source, "", thorough=False)
         as_it_is = links_from is not None and not recoded and _usable(source, given) and _same_grid(given, grid)
         if as_it_is and isinstance(source, Path):
@@ -250,6 +253,7 @@ def write_case(
     folder = home / "labelsTs" if case.test else dense and dense / "labelsTr"
     if coding.uses_dense(case) and case.dense is not None and folder is not None:
         write_label(case.dense, coding.dense, coding.dense_values is not None, folder)
+    return written
 
 
 def _usable(source: Source, image: sitk.Image) -> bool:

@@ -58,7 +58,9 @@ def draw_contact_sheet(
     if ignore is not None:
         legend.append(Patch(facecolor=_BACKGROUND, edgecolor="black", linewidth=0.5, label="background stroke"))
     figure.suptitle(title, fontsize=9)
-    figure.legend(handles=legend, loc="outside lower center", ncols=min(len(legend), 6), fontsize=8, frameon=False)
+    figure.legend(
+        handles=legend, loc="outside lower center", ncols=min(len(legend), columns + 1), fontsize=8, frameon=False
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, format="png")
 

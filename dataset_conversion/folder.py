@@ -36,7 +36,7 @@ def convert_folder(
     """Write folders of images and labels as a scribble dataset, with its dense twin where there are dense labels.
 
     Args:
-        images: every file below it that SimpleITK reads, named by case, with nnU-Net's channel number or without.
+        images: every file below it with one of `pairing.ENDINGS`, named by case, with a channel number or without.
         scribbles: folder, one file per case, named as it or so with something behind; None: with
             `dense`, a dense dataset alone, into which `attenscribble scribble` draws.
         classes: name to value in the label files, without background.
@@ -70,13 +70,17 @@ def convert_folder(
         if folder is None:
             return {}
         found, more = match_labels(find_files(folder), cases, what)
-        problems.extend(more if found else [f"{folder}: holds no {what} named as one of the images"])
+        if not found:
+            raise AttenScribbleError([*problems, f"{folder}: holds no {what} named as one of the images"])
+        problems.extend(more)
         return found
 
     drawn, truth = match(scribbles, given, "scribble"), match(dense, given, "dense label")
     held_back = match(test_labels, tests, "dense label")
     cases = [Case(case, files, drawn.get(case), truth.get(case)) for case, files in given.items()]
-    cases += [Case(case, files, dense=held_back.get(case), test=True) for case, files in tests.items()]
+    cases += [
+        Case(case, files, dense=held_back.get(case), test=True) for case, files in tests.items() if case not in given
+    ]
     splits: list | None = None
     notes: list[str] = []
     if subject is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -13,10 +14,10 @@ ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff", ".bmp")
 
 
 def stem(file: Path) -> str | None:
-    """The name without its ending; None for what is no image."""
+    """The name without its ending, accented letters as one sign, as not every system keeps them; None for no image."""
     for ending in ENDINGS:
         if file.name.lower().endswith(ending):
-            return file.name[: -len(ending)]
+            return unicodedata.normalize("NFC", file.name[: -len(ending)])
     return None
 
 

@@ -18,7 +18,6 @@ from nnunet_attenscribble.dataset_conversion.cases import (
     CheckedCase,
     Coding,
     check_case,
-    write_case,
 )
 from nnunet_attenscribble.dataset_conversion.plan_problems import (
     case_problems,
@@ -28,7 +27,8 @@ from nnunet_attenscribble.dataset_conversion.plan_problems import (
     taken_id_problems,
 )
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
-from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
+from nnunet_attenscribble.dataset_conversion.resuming import fingerprint, write_or_resume
+from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, remove_leftovers, staged_folders
 from nnunet_attenscribble.dataset_conversion.workers import Map, default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -78,6 +78,7 @@ def write_raw_datasets(
 
     Nothing is written before every input is found in order, and the datasets appear complete or not at all. Images keep
     their voxels and geometry; labels become uint8 on the grid of their image. The same input gives the same bytes.
+    After a kill, the same call takes over the cases that had been written whole.
 
     Args:
         cases: in any order; written sorted.
@@ -122,8 +123,7 @@ def write_raw_datasets(
     found = list(problems)
     found += name_problems(name, dataset_id, dense_id)
     found += folder_problems(raw_folder, preprocessed_folder)
-    if not found and raw_folder.is_dir():
-        finish_interrupted(raw_folder, key)
+    leftovers = finish_interrupted(raw_folder, key) if not found and raw_folder.is_dir() else []
     ids = {dataset_id} if dense_id is None else {dataset_id, dense_id}
     found += taken_id_problems(ids, (raw_folder, preprocessed_folder, results_folder))
     found += case_problems(cases, len(channel_names), with_dense, dense_only)
@@ -139,13 +139,17 @@ def write_raw_datasets(
                 folders = [hidden / folder for folder in names]
                 _make_folders(cases, folders)
                 write = partial(
-                    write_case,
+                    write_or_resume,
                     coding=coding,
-                    home=folders[0],
-                    dense=folders[-1] if with_dense else None,
+                    datasets=folders,
+                    with_dense=with_dense,
                     links_from=raw_folder.resolve() if link else None,
+                    leftovers=leftovers,
                 )
-                for _ in _each(run, write, cases, "Writing", progress):
+                tasks = [
+                    (case, fingerprint(case, result, coding, link)) for case, result in zip(cases, checked, strict=True)
+                ]
+                for _ in _each(run, write, tasks, "Writing", progress):
                     pass
                 described = {**labels} if dense_only else {**labels, IGNORE: coding.ignore}
                 _write_descriptions(folders, cases, checked, channel_names, described, provenance, splits)
@@ -153,6 +157,8 @@ def write_raw_datasets(
             raise AttenScribbleError(
                 f"the dataset could not be written, and nothing of it was kept: {error}"
             ) from error
+        finally:
+            remove_leftovers(leftovers)
     if splits is not None and preprocessed_folder is not None:
         try:
             for folder in names:
@@ -242,7 +248,7 @@ def _write_json(path: Path, content: object) -> None:
     part.replace(path)
 
 
-def _each(run: Map, function, cases: Sequence[Case], description: str, progress: bool):
+def _each(run: Map, function, cases: Sequence, description: str, progress: bool):
     return show_progress(run(function, cases), total=len(cases), description=description, enabled=progress)
 
 

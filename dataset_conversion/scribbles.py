@@ -118,10 +118,10 @@ def _draw_background(
         line = zigzag(rng, box)
     else:
         distance = distance_transform_edt(mask)
-        away = max(2.0, rng.uniform(0.15, 0.4) * float(np.sqrt((~mask).sum())))  # of about the foreground's width
+        away = max(2.0, rng.uniform(0.3, 0.6) * float(np.sqrt((~mask).sum())))  # of about the foreground's width
         line = level_line(distance, min(away, 0.5 * float(distance.max())))
         length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum() if len(line) else 0.0
-        line = part_of_line(rng, line, rules.background_length * length * rng.uniform(0.7, 1.3))
+        line = part_of_line(rng, line, rules.background_length * length * rng.uniform(0.8, 1.4))
     if rules.style == "points":
         line = line[len(line) // 2 :][:1]
     stroke = draw_line(line, rules.thickness, mask)

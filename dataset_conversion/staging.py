@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from errno import EEXIST
 from pathlib import Path
@@ -44,11 +44,25 @@ def staged_folders(parent: Path, names: Sequence[str], key: str) -> Iterator[Pat
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def finish_interrupted(parent: Path, key: str) -> None:
-    """Clear up behind a killed run of `key`: what it had finished is put in its place, what it had not is removed."""
+def finish_interrupted(parent: Path, key: str) -> list[Path]:
+    """Clear up behind killed runs of `key`: what one had finished is put in its place.
+
+    Returns:
+        The hidden folders of those that had not finished; see `remove_leftovers`.
+    """
+    leftovers = []
     for hidden in sorted(parent.glob(_prefix(key) + "*")):
         if (hidden / _READY).exists():
             _publish(hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
+        else:
+            leftovers.append(hidden)
+    return leftovers
+
+
+def remove_leftovers(leftovers: Iterable[Path]) -> None:
+    """Remove what killed runs have left behind."""
+    for hidden in leftovers:
         shutil.rmtree(hidden, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,18 @@ from nnunet_attenscribble.errors import AttenScribbleError
 Source = Path | sitk.Image | Callable[[], sitk.Image]
 
 _CHUNK = 1 << 20  # bytes
+_INTEGERS = {
+    getattr(sitk, f"sitk{sign}Int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
+}  # of one component, and never NaN
+_HEADER = 352  # bytes in front of the voxels of a NIfTI file
 SPACING_TOLERANCE = 1e-3  # relative
 ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
 DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels
 
 
-def read_volume(source: Source, name: str, *, thorough: bool = True) -> sitk.Image:
+def read_volume(
+    source: Source, name: str, *, thorough: bool = True, whole: bool = True
+) -> sitk.Image | sitk.ImageFileReader:
     """Read one scalar 2D or 3D image.
 
     Args:
@@ -30,14 +37,19 @@ def read_volume(source: Source, name: str, *, thorough: bool = True) -> sitk.Ima
         name: how errors call it, see `describe`.
         thorough: also decompress a gzip file to its end and compare its length with the header. ITK fills what is
             missing in a truncated or corrupt file with whatever it has, and says nothing.
+        whole: False: where a file is sound and its voxels are integers, its header is enough: what comes back then is
+            the reader, which has the grid as the image would.
 
     Raises:
         AttenScribbleError: naming the file and what is wrong with it.
     """
-    image = _read_file(source, thorough) if isinstance(source, Path) else source() if callable(source) else source
+    if isinstance(source, Path):
+        image = _read_file(source, thorough, whole)
+    else:
+        image = source() if callable(source) else source
     if image.GetDimension() not in (2, 3):
         raise AttenScribbleError(f"{name}: has {image.GetDimension()} dimensions, 2 or 3 are needed: extract one frame")
-    if image.GetNumberOfComponentsPerPixel() != 1:
+    if isinstance(image, sitk.Image) and image.GetNumberOfComponentsPerPixel() != 1:
         raise AttenScribbleError(f"{name}: has several components per voxel (colour or vectors): give one file each")
     return image
 
@@ -110,7 +122,9 @@ def write_volume(image: sitk.Image, path: Path) -> None:
     try:
         with _quiet():
             sitk.WriteImage(image, str(path), useCompression=True)
-        _decompressed_size(path)
+        voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+        if _told_size(path) != (_HEADER + voxels) % 2**32:
+            _decompressed_size(path)  # another header than usual, or not whole
     except (RuntimeError, EOFError, zlib.error) as error:
         raise OSError(f"{path} was not written completely: is the disk full?") from error
 
@@ -124,7 +138,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_file(path: Path, thorough: bool) -> sitk.Image:
+def _read_file(path: Path, thorough: bool, whole: bool) -> sitk.Image | sitk.ImageFileReader:
     try:
         with path.open("rb") as file:
             start = file.read(2)
@@ -145,14 +159,35 @@ def _read_file(path: Path, thorough: bool) -> sitk.Image:
         raise AttenScribbleError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
         with _quiet():
-            image = sitk.ReadImage(str(path))
+            header = None if whole or size is None else _read_header(path)
+            enough = header is not None and _has_length(header) and header.GetPixelID() in _INTEGERS
+            image = header if enough else sitk.ReadImage(str(path))
     except RuntimeError:
         raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read") from None
-    if size is not None and image.HasMetaDataKey("vox_offset") and image.HasMetaDataKey("bitpix"):
-        voxels = int(float(image.GetMetaData("bitpix"))) // 8 * image.GetNumberOfPixels()
+    if size is not None and _has_length(image):
+        voxels = int(float(image.GetMetaData("bitpix"))) // 8 * math.prod(image.GetSize())
         if size < float(image.GetMetaData("vox_offset")) + voxels:
             raise AttenScribbleError(f"{path}: is truncated: it ends before its last voxel: copy or download it again")
     return image
+
+
+def _read_header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _has_length(header: sitk.Image | sitk.ImageFileReader) -> bool:
+    """Whether it tells how long its file must be, as NIfTI's does."""
+    return header.HasMetaDataKey("vox_offset") and header.HasMetaDataKey("bitpix")
+
+
+def _told_size(path: Path) -> int:
+    """The last four bytes of a gzip file, its size before compression; anything else in one that is not whole."""
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        return int.from_bytes(file.read(4), "little")
 
 
 def _decompressed_size(path: Path) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.report_style import escape_dollars, new_figure
@@ -21,12 +22,13 @@ from nnunet_attenscribble.evaluation.report_style import escape_dollars, new_fig
 __all__ = ["AttentionView", "draw_panel", "draw_view", "list_cells", "list_panels", "read_view", "write_view"]
 
 _MAP = "cividis"  # which those who see fewer colours see as others do
-_NO_VALUE = "0.75"
+_WIDTH = 2.4  # inches of a picture
+_DASHES = (0, (2.5, 2.5))
 _MARK = "#D55E00"
 _TITLES = {
     "scan": "Scan, and the position",
-    "attention": "Attention of the position,\ntimes that of an even spread",
-    "similarity": "Similarity to its neighbours",
+    "attention": "Its attention (1: spread evenly)",
+    "similarity": "Its similarity to its neighbours",
 }
 
 
@@ -110,8 +112,8 @@ def list_panels(view: AttentionView) -> list[str]:
 def draw_view(view: AttentionView) -> Figure:
     """All pictures beside each other."""
     names = list_panels(view)
-    height, width = _measure(view)
-    figure = new_figure(2.4 * height / width + 0.8, width=2.4 * len(names) + 0.4)
+    height, width = _measure(view.image.shape, view)
+    figure = new_figure(_WIDTH * height / width + 1.1, width=_WIDTH * len(names) + 0.4)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axes.set_title(_TITLES[name], fontsize=8)
         _draw(axes, view, name)
@@ -119,56 +121,82 @@ def draw_view(view: AttentionView) -> Figure:
     return figure
 
 
-def draw_panel(view: AttentionView, name: str) -> Figure:
-    """One picture of `list_panels`, without a title."""
-    height, width = _measure(view)
-    figure = new_figure(2.4 * height / width + (0.45 if name != "scan" else 0.0), width=2.4)
-    _draw(figure.subplots(), view, name)
+def draw_panel(view: AttentionView, name: str, *, scan: bool = True) -> Figure:
+    """One picture of `list_panels`, without a title.
+
+    Args:
+        view: to draw.
+        name: of the picture.
+        scan: show the scan under the similarity, where there is none.
+    """
+    top, bottom, left, right = _find_frame(view, name)
+    height, width = _measure((bottom - top, right - left), view)
+    drawn, below = _WIDTH * height / width, 0.0 if name == "scan" else 0.36  # inches
+    figure = new_figure(drawn + below, width=_WIDTH)
+    figure.set_layout_engine("none")  # pictures side by side are to be of one size
+    total = drawn + below
+    bar = figure.add_axes((0.06, 0.22 / total, 0.88, 0.09 / total)) if below else None
+    _draw(figure.add_axes((0, below / total, 1, drawn / total)), view, name, scan=scan, bar=bar)
     return figure
 
 
-def _measure(view: AttentionView) -> tuple[float, float]:
-    """Height and width in millimetres, in proportions that a page can show."""
-    height, width = (length * step for length, step in zip(view.image.shape, view.spacing, strict=True))
+def _measure(shape: Sequence[float], view: AttentionView) -> tuple[float, float]:
+    """Height and width of so many pixels in millimetres, in proportions that a page can show."""
+    height, width = (length * step for length, step in zip(shape, view.spacing, strict=True))
     return min(max(height, 0.3 * width), 3.0 * width), width
 
 
-def _draw(axes: Axes, view: AttentionView, name: str) -> None:
+def _find_frame(view: AttentionView, name: str) -> tuple[float, float, float, float]:
+    """Top, bottom, left and right of what a picture shows, in pixels: all, or the window and a cell around it."""
+    rows, columns = view.image.shape
+    if name != "similarity":
+        return 0, rows, 0, columns
+    height, width = _measure_cell(view)
+    found = [
+        np.append(axis, at) for axis, at in zip(np.nonzero(np.isfinite(view.similarity)), view.position, strict=True)
+    ]
+    (top, bottom), (left, right) = ((axis.min() - 1, axis.max() + 2) for axis in found)
+    return max(0, top * height), min(rows, bottom * height), max(0, left * width), min(columns, right * width)
+
+
+def _measure_cell(view: AttentionView) -> tuple[float, float]:
+    """Height and width of a cell in pixels."""
+    rows, columns = (size / cells for size, cells in zip(view.image.shape, view.attention.shape, strict=True))
+    return rows, columns
+
+
+def _draw(axes: Axes, view: AttentionView, name: str, *, scan: bool = True, bar: Axes | None = None) -> None:
+    """One picture; the bar with its colours goes into axes of its own, or takes room from these."""
     rows, columns = view.image.shape
     extent = (0, columns, rows, 0)  # in pixels of the image, for all three
     axes.set_axis_off()
-    if name == "scan":
+    if name == "scan" or (name == "similarity" and scan):
         black, white = np.percentile(view.image, (0.5, 99.5))
         axes.imshow(view.image, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), extent=extent)
-    else:
+    if name != "scan":
         values = view.attention * view.cells if name == "attention" else view.similarity
-        limits = (0, max(float(np.nanmax(values)), 1e-6)) if name == "attention" else (0, 1)
+        highest = max(float(np.nanmax(values)), 1e-6) if name == "attention" else 1.0
         drawn = axes.imshow(
-            np.ma.masked_invalid(values), cmap=_MAP, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="none"
+            np.ma.masked_invalid(values), cmap=_MAP, vmin=0, vmax=highest, extent=extent, interpolation="none"
         )
-        axes.add_patch(_fill(extent))
-        axes.figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.9, pad=0.03, aspect=25).ax.tick_params(
+        place = {"cax": bar} if bar else {"ax": axes, "location": "bottom", "shrink": 0.9, "pad": 0.03, "aspect": 25}
+        axes.figure.colorbar(drawn, **place, **({"orientation": "horizontal"} if bar else {})).ax.tick_params(
             labelsize=7
         )
+    if name == "scan" and view.has_similarity:
+        top, bottom, left, right = _find_frame(view, "similarity")
+        box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linestyle=_DASHES)
+        axes.add_patch(box)
     _mark(axes, view)
+    top, bottom, left, right = _find_frame(view, name)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set_aspect(view.spacing[0] / view.spacing[1])
-
-
-def _fill(extent: Sequence[float]):
-    """The ground behind cells without a value."""
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((0, 0), extent[1], extent[2], facecolor=_NO_VALUE, linewidth=0, zorder=-1)
 
 
 def _mark(axes: Axes, view: AttentionView) -> None:
     """A frame around the position's cell."""
-    from matplotlib.patches import Rectangle
-
-    height, width = (
-        length / cells for length, cells in zip(view.image.shape, view.attention.shape, strict=True)
-    )  # of a cell, in pixels
+    height, width = _measure_cell(view)
     row, column = view.position
-    frame = (column * width, row * height), width, height
-    axes.add_patch(Rectangle(*frame, fill=False, edgecolor="white", linewidth=2.4))
-    axes.add_patch(Rectangle(*frame, fill=False, edgecolor=_MARK, linewidth=1.2))
+    place = (column * width, row * height), width, height
+    axes.add_patch(Rectangle(*place, fill=False, edgecolor="white", linewidth=2.4))
+    axes.add_patch(Rectangle(*place, fill=False, edgecolor=_MARK, linewidth=1.2))

@@ -31,7 +31,7 @@ __all__ = ["describe_attention_section"]
 
 _CAPTIONS = {
     "scan": "Scan and the position",
-    "attention": "Its attention, in units of an even spread",
+    "attention": "Its attention (1: spread evenly)",
     "similarity": "Its similarity to its neighbours",
 }
 _HEADER = {
@@ -65,8 +65,9 @@ def describe_attention_section(data: ReportData, case: str | None, *, scans: boo
         files["attention.csv"] = format_csv([*header, "grid_row", "grid_column", "attention", "similarity"], cells)
     text = [
         "For one position, marked by a frame, the attention that it pays to all others and the similarity to its "
-        "neighbours, as the network sees the case: preprocessed, one plane of its patch. Grey: no value. Attention 1 "
-        "is what an even spread over all positions would be. Of several trainings, the first is shown."
+        "neighbours, as the network sees the case: preprocessed, one plane of its patch. Attention 1 is what an even "
+        "spread over all positions would be; similarities are shown larger, for the dashed part of the scan. Of "
+        "several trainings, the first is shown."
     ] * bool(parts)
     if tables:
         text.append(
@@ -105,7 +106,7 @@ def _describe_row(
             f"attention_{row.slug}_{name}",
             _CAPTIONS[name],
             f"{_CAPTIONS[name]}: {row.name}, {shown}, {view.structure}.",
-            partial(draw_panel, view, name),
+            partial(draw_panel, view, name, scan=scans),
             small=True,
         )
         for name in list_panels(view)

@@ -33,7 +33,14 @@ def describe_provenance_section(data: ReportData) -> Section:
         ]
         for row in data.rows
     ]
-    header = ["row", "labels", "trainer", "configuration", "epochs x iterations x batch", "settings"]
+    header = [
+        "row",
+        "labels",
+        "trainer",
+        "configuration",
+        "epochs x iterations x batch",
+        "settings in the configuration",
+    ]
     done = [(cell, cell.summary) for cell in data.cells if cell.summary is not None]
     shown = ["cell", "plans_sha256", "commit_training", "commit", *_VERSIONS]
     cells = [

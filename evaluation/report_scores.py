@@ -192,7 +192,7 @@ def _draw_strips(data: ReportData, metric: str, structure: str, title: str) -> F
     if distance:
         axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
         axes.set_xlim(left=0)
-        ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000) if tick <= beyond / 1.4]
+        ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000) if tick <= beyond / 2.5]  # or it would touch 'none'
         axes.set_xticks([*ticks, *([beyond] if lost else [])], [*map(str, ticks), *(["none"] if lost else [])])
         axes.minorticks_off()
     _name_rows(axes, [row.name for row in rows])

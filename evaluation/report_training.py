@@ -100,7 +100,7 @@ def _draw_training(row: ReportRow, logs: Curves, terms: Curves) -> Figure:
     panels = [
         ("loss", {name.replace("_", " "): logs[name] for name in _LOSSES if name in logs}),
         (f"pseudo Dice on\n{row.labels} labels", dict(zip(names, dice.values(), strict=True))),
-        *_split_terms(terms),
+        *_split_terms(terms, _name_labels(row)),
     ]
     panels = [(title, curves) for title, curves in panels if curves]
     heights = [1.3 + 0.16 * -(-len(curves) // _count_columns(curves)) for _, curves in panels]
@@ -110,17 +110,26 @@ def _draw_training(row: ReportRow, logs: Curves, terms: Curves) -> Figure:
         _draw_curves(axes, curves)
         axes.set_ylabel(title, fontsize=8)
     grid[-1, 0].set_xlabel("epoch", fontsize=8)
-    grid[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    grid[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    low, high = grid[-1, 0].get_xlim()
+    grid[-1, 0].set_xlim(min(low, high - 1), max(high, low + 1))  # of a single epoch there would be no whole number
     return figure
 
 
-def _split_terms(terms: Curves) -> list[tuple[str, Curves]]:
+def _split_terms(terms: Curves, labels: Mapping[str, str]) -> list[tuple[str, Curves]]:
     """The terms that are minimised, and the columns that only tell how it goes, each kind by itself."""
     kinds: dict[str, dict] = {"loss terms": {}}
     for name, curves in terms.items():
         kind = next((kind for kind, pattern in _MEASURED.items() if pattern.fullmatch(name)), "loss terms")
-        kinds.setdefault(kind, {})[name.replace("_", " ")] = curves
+        kinds.setdefault(kind, {})[labels.get(name, name).replace("_", " ")] = curves
     return list(kinds.items())
+
+
+def _name_labels(row: ReportRow) -> dict[str, str]:
+    """Names for the columns annotated_0, annotated_1 and so on."""
+    structures = () if row.summary is None else row.summary.structures
+    single = {entry.values[0]: entry.name for entry in structures if len(entry.values) == 1}
+    return {f"annotated_{value}": name for value, name in {0: "background", **single}.items()}
 
 
 def _count_columns(curves: Curves) -> int:

@@ -26,7 +26,7 @@ from nnunet_attenscribble.cli.convert import (
 
 @convert.command()
 def folder(
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Files that SimpleITK reads, named by case.")],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="NIfTI, .mha, NRRD or PNG files, named by case.")],
     dataset_id: DatasetId,
     name: Annotated[str, typer.Option(help="Name of the dataset; the twin is called so with Dense behind.")],
     labels: Annotated[

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class TrainedModel:
 
         own = self.predictor
         configured = own.configuration_manager
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(io.StringIO()):
             try:
                 image, found, _ = configured.preprocessor_class(verbose=False).run_case(
                     list(map(str, images)),
@@ -158,7 +158,7 @@ def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnU
         )
     if problems:
         raise AttenScribbleError(problems)
-    with _trainers_known(), redirect_stdout(sys.stderr):
+    with _trainers_known(), redirect_stdout(io.StringIO()):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)

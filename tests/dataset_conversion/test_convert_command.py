@@ -1,4 +1,4 @@
-"""`attenscribble convert acdc` as it is typed."""
+"""`attenscribble convert` as it is typed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from nnunet_attenscribble.cli import main
+from tests.dataset_conversion.downloads import write_chaos, write_folders, write_h5, write_mscmr, write_scribblebench
 
 
 @pytest.fixture
@@ -83,3 +84,40 @@ def test_help_has_an_example(attenscribble):
     code, out, _ = attenscribble("convert", "acdc", "--help")
     assert code == 0
     assert "attenscribble convert acdc ACDC/database/training" in " ".join(out.split())
+
+
+def _arguments(source, folder):
+    """What is typed, and the datasets that it makes."""
+    if source == "chaos":
+        mr, scribbles = write_chaos(folder, (1, 2))
+        return [mr, "-s", scribbles, "--sequence", "t1-both"], ["Dataset601_CHAOST1BOTH", "Dataset602_CHAOST1BOTHDense"]
+    if source == "mscmr":
+        return [write_mscmr(folder)], ["Dataset601_MSCMR"]
+    if source == "h5":
+        volumes, _ = write_h5(folder)
+        return [volumes, "--spacing", 1.5, 1.25, 8], ["Dataset601_ACDCh5", "Dataset602_ACDCh5Dense"]
+    if source == "scribblebench":
+        return [write_scribblebench(folder)], ["Dataset601_Hearts", "Dataset602_HeartsDense"]
+    images, scribbles, _ = write_folders(folder, ("a", "b"), values={4: 0, 0: 9})
+    coding = ["--unlabelled", 0, "--background-scribble", 9]
+    return [images, "-s", scribbles, "--name", "Mine", "--labels", "RV,MYO,LV", *coding], ["Dataset601_Mine"]
+
+
+@pytest.mark.parametrize("source", ["chaos", "mscmr", "h5", "scribblebench", "folder"])
+def test_every_source_tells_what_comes_next(tmp_path, attenscribble, source):
+    arguments, datasets = _arguments(source, tmp_path)
+    code, out, _ = attenscribble("convert", source, *arguments, "-d", 601, "--workers", 1)
+    assert code == 0
+    assert sorted(entry.name for entry in (tmp_path / "nnUNet_raw").iterdir()) == datasets
+    ids = " ".join(dataset[7:10] for dataset in datasets)
+    assert out.splitlines()[-1].strip().startswith(f"nnUNetv2_plan_and_preprocess -d {ids} ")
+    for dataset in datasets:
+        assert (tmp_path / "nnUNet_raw" / dataset / "provenance.json").is_file()
+
+
+def test_dense_labels_alone_are_to_be_drawn_into(tmp_path, attenscribble):
+    images, _, dense = write_folders(tmp_path, ("a", "b"))
+    options = ["--dense", dense, "--name", "Mine", "--labels", "RV,MYO,LV", "-d", 7, "--workers", 1]
+    code, out, _ = attenscribble("convert", "folder", images, *options)
+    assert code == 0
+    assert "attenscribble scribble 7 -o ID" in out

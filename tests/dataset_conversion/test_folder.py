@@ -15,7 +15,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import group_images, match_
 from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_folders, write_scribblebench
-from tests.dataset_conversion.tiny import make_dense, make_scan, make_strokes, make_volume
+from tests.dataset_conversion.tiny import DIRECTION, SPACING, make_dense, make_scan, make_strokes, make_volume
 
 CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
 
@@ -33,6 +33,7 @@ def test_names_with_spaces_and_letters_of_any_language(tmp_path, writing):
     images, scribbles, dense = write_folders(tmp_path)
     (images / "._a.nii.gz").write_bytes(b"AppleDouble")
     (images / "notes.txt").write_text("no image")
+    (scribbles / "ç_scribble.nii.gz").rename(scribbles / "c\u0327_scribble.nii.gz")  # as macOS spells it
     written = convert_folder(images, scribbles, classes=CLASSES, dense=dense, **writing)
     assert sorted(file.name for file in (written.scribble / "labelsTr").iterdir()) == [
         "a.nii.gz", "b b.nii.gz", "ç.nii.gz",
@@ -145,3 +146,36 @@ def test_scribblebench_with_a_description_of_the_decathlon_or_none(tmp_path, wri
         convert_scribblebench(folder, **writing)
     writing["dataset_id"] = 611
     assert convert_scribblebench(folder, classes=CLASSES, channels=["MRI"], **writing).training == 3
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [
+        DIRECTION,
+        (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),  # flipped twice
+        (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0),  # turned, and flipped along y
+    ],
+)
+@pytest.mark.parametrize("spacing", [SPACING, (0.3, 0.7, 0.45)])
+def test_geometry_is_that_of_the_source(tmp_path, writing, direction, spacing):
+    for name, values in (("images", make_scan(0)), ("scribbles", make_strokes()), ("dense", make_dense())):
+        pixels = values if isinstance(values, np.ndarray) else sitk.GetArrayFromImage(values)
+        (tmp_path / name).mkdir()
+        image = make_volume(pixels, pixels.dtype, direction=direction, spacing=spacing)
+        # Not what nnU-Net takes as it is, so that everything is written anew.
+        sitk.WriteImage(image, tmp_path / name / "a.mha")
+    written = convert_folder(
+        tmp_path / "images", tmp_path / "scribbles", classes=CLASSES, dense=tmp_path / "dense", **writing
+    )
+    for file, name in (
+        (written.scribble / "imagesTr" / "a_0000.nii.gz", "images"),
+        (written.scribble / "labelsTr" / "a.nii.gz", "scribbles"),
+        (written.dense / "labelsTr" / "a.nii.gz", "dense"),
+    ):
+        one, other = sitk.ReadImage(file), sitk.ReadImage(tmp_path / name / "a.mha")
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(one), sitk.GetArrayFromImage(other))
+        assert one.GetSize() == other.GetSize()
+        for part in ("Spacing", "Origin", "Direction"):  # float32 in NIfTI
+            np.testing.assert_allclose(
+                getattr(one, f"Get{part}")(), getattr(other, f"Get{part}")(), rtol=1e-6, atol=2e-7
+            )

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
+from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, remove_leftovers, staged_folders
 
 
 def _write(parent, names=("B", "A"), key="501"):
@@ -78,5 +78,7 @@ def test_what_a_kill_left_unfinished_goes_and_other_jobs_stay(tmp_path, monkeypa
         for key in ("501", "502"):
             with pytest.raises(SystemExit), staged_folders(tmp_path, ["A"], key):
                 raise SystemExit("killed")
-    finish_interrupted(tmp_path, "501")
+    leftovers = finish_interrupted(tmp_path, "501")
+    assert len(leftovers) == 1
+    remove_leftovers(leftovers)
     assert [entry.name.split("-")[1] for entry in tmp_path.iterdir()] == ["502"]

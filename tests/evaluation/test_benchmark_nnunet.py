@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.trainers import trainers_folder
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.attention_folder import read_record
 from nnunet_attenscribble.evaluation.budgets import Budget, resolve_budgets
 from nnunet_attenscribble.evaluation.runs import Model, nnunet_environment
 from nnunet_attenscribble.evaluation.summary import read_summary
@@ -64,8 +65,32 @@ def make_environment(folder: Path) -> dict[str, str]:
     )
 
 
+def write_guard(twins: Path) -> Path:
+    """A program that takes away, while a command runs, what the command has no business with: all raw images and labels
+    and the dense twin while nnUNetv2_train does, all dense labels while nnUNetv2_predict does.
+    """
+    file = twins / "guard.sh"
+    file.write_text(
+        f"""#!/bin/sh
+case "$*" in
+  *nnUNetv2_train*) hidden="{twins}/nnUNet_raw {twins}/nnUNet_preprocessed/{DENSE}" ;;
+  *nnUNetv2_predict*) hidden="{twins}/nnUNet_raw/{DENSE}" ;;
+  *) exec "$@" ;;
+esac
+for folder in $hidden; do mv "$folder" "$folder.away" || exit 99; done
+"$@"
+code=$?
+for folder in $hidden; do test -e "$folder" && exit 98; mv "$folder.away" "$folder"; done
+echo "$1 $code" >> {twins}/guarded
+exit $code
+"""
+    )
+    file.chmod(0o755)
+    return file
+
+
 @pytest.mark.slow
-def test_a_scribble_row_is_trained_without_any_dense_label_of_a_training_case(twins, monkeypatch):
+def test_a_scribble_row_is_trained_without_dense_labels_and_predicts_without_them(twins, monkeypatch):
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
         monkeypatch.setenv(variable, str(twins / variable))
     monkeypatch.setenv("nnUNet_compile", "f")
@@ -82,6 +107,7 @@ def test_a_scribble_row_is_trained_without_any_dense_label_of_a_training_case(tw
         "device": "cpu",
         "threads": 1,
         "predict": ["--disable_tta"],
+        "prefix": [str(write_guard(twins))],
         "unequal_budgets": True,
         "rows": rows,
     }
@@ -103,6 +129,15 @@ def test_a_scribble_row_is_trained_without_any_dense_label_of_a_training_case(tw
     model = work / "seed_0" / "nnUNet_results" / NAME / "nnUNetTrainerAttenScribble__nnUNetPlans__tiny" / "fold_0"
     assert (model / "checkpoint_final.pth").is_file()
     assert os.listdir(work / "test" / "fold_0" / "labels") == [f"{TEST_CASE}.nii.gz"]
+    guarded = [line.split() for line in (twins / "guarded").read_text().splitlines()]
+    assert [(Path(program).name, code) for program, code in guarded] == [
+        ("nnUNetv2_train", "0"),
+        ("nnUNetv2_predict", "0"),
+    ]
+    record = read_record(work / "cells" / "seed_0" / "fold_0" / "scribble" / "attention")
+    assert record.cases == (TEST_CASE,)
+    assert record.labels == "dense"
+    assert record.pairs
 
 
 def test_budgets_are_those_of_nnunets_trainer_classes(twins):
@@ -110,8 +145,13 @@ def test_budgets_are_those_of_nnunets_trainer_classes(twins):
         "stock": Model(DENSE, "tiny", "nnUNetTrainer_10epochs"),
         "settings": Model(NAME, "tiny", "nnUNetTrainerPartialCE"),
     }
+    models["block"] = Model(NAME, "tiny", "nnUNetTrainerAttention")
     found = resolve_budgets(models, twins / "nnUNet_preprocessed", make_environment(twins))
-    assert found == {"stock": Budget(10, 250, 3), "settings": Budget(2, ITERATIONS, 3)}
+    assert found == {
+        "stock": Budget(10, 250, 3),
+        "settings": Budget(2, ITERATIONS, 3),
+        "block": Budget(2, ITERATIONS, 3, attention=True),
+    }
     assert not (twins / "results").exists()
 
 

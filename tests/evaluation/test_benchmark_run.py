@@ -250,7 +250,7 @@ def test_a_name_that_is_none_ends_the_program_before_anything_is_made(toy):
 def test_threads_that_nnunet_does_not_obey_are_told(toy, monkeypatch, version, processors, prefix, changes, told):
     monkeypatch.setattr(benchmark.sys, "version_info", version)
     monkeypatch.setattr(benchmark.os, "sched_getaffinity", lambda _: processors, raising=False)
-    toy.write(threads=1, **changes)
+    toy.write(**{"threads": 1, **changes})
     problems = benchmark.list_thread_problems(read_benchmark(toy.file), prefix)
     assert len(problems) == told
     if told:

@@ -1,0 +1,89 @@
+"""Going on where a killed run of the same conversion stopped: cases that it had written whole are not written again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding, write_case
+
+__all__ = ["fingerprint", "write_or_resume"]
+
+_DONE = "done"  # in a hidden folder: a JSON file per case that lies in it whole
+
+
+@cache
+def _version() -> str:
+    return version("nnunet-attenscribble")
+
+
+def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) -> str | None:
+    """What the written files of a case depend on, as a hash; None where that cannot be told."""
+    sources = (*case.images, case.scribble, case.dense)
+    calls = [source for source in sources if callable(source)]
+    if any(source is not None and not isinstance(source, Path) and not callable(source) for source in sources):
+        return None
+    if calls and not case.inputs:
+        return None
+    try:
+        called = pickle.dumps(calls)
+    except (pickle.PicklingError, AttributeError, TypeError):  # a call that only this process can make
+        return None
+    linked = [str(source.resolve()) for source in sources if link and isinstance(source, Path)]
+    told = [_version(), case.identifier, case.test, checked.inputs, linked, repr(coding)]
+    return hashlib.sha256(json.dumps(told).encode() + called).hexdigest()
+
+
+def write_or_resume(
+    task: tuple[Case, str | None],
+    *,
+    coding: Coding,
+    datasets: Sequence[Path],
+    with_dense: bool,
+    links_from: Path | None,
+    leftovers: Iterable[Path],
+) -> None:
+    """Put one case into the dataset folders: taken over from a killed run, or written; runs in a worker process.
+
+    Args:
+        task: the case and its fingerprint.
+        coding: of its labels.
+        datasets: folders of the dataset with the images and, if any, of its twin, in the hidden folder of this run.
+        with_dense: dense labels of training cases are written, into the last of them.
+        links_from: see `write_case`.
+        leftovers: hidden folders of killed runs.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    case, key = task
+    hidden = datasets[0].parent
+    note = f"{_DONE}/{case.identifier}.json"
+    for leftover in leftovers if key is not None else ():
+        try:
+            told = json.loads((leftover / note).read_text(encoding="utf-8"))
+            if told["fingerprint"] == key:
+                for file in told["files"]:
+                    os.rename(leftover / file, hidden / file)
+                _tell(hidden / note, told)
+                return
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it had not come so far, or is gone: write the case
+    written = write_case(
+        case, coding=coding, home=datasets[0], dense=datasets[-1] if with_dense else None, links_from=links_from
+    )
+    if key is not None:
+        _tell(hidden / note, {"fingerprint": key, "files": [str(file.relative_to(hidden)) for file in written]})
+
+
+def _tell(note: Path, content: dict[str, object]) -> None:
+    note.parent.mkdir(exist_ok=True)
+    part = note.with_suffix(".part")
+    part.write_text(json.dumps(content), encoding="utf-8")
+    part.replace(note)

@@ -1,0 +1,132 @@
+"""`attenscribble inspect` on small datasets whose figures can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from typer.testing import CliRunner
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.dataset_conversion.description import read_description
+from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+from nnunet_attenscribble.dataset_conversion.inspection import find_twin, inspect_dataset
+from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import write_folders
+from tests.dataset_conversion.tiny import SIZE, SPACING, make_dense, make_strokes, make_volume
+
+CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """nnUNet_raw with Dataset601_Mine and its twin; one scribble contradicts the dense label, one slice is bare."""
+    images, scribbles, dense = write_folders(tmp_path, ("a", "b"))
+    strokes = make_strokes()
+    strokes[0] = 4  # a slice without any scribble
+    strokes[1, 0, 0] = 3  # where the dense label says background
+    sitk.WriteImage(make_volume(strokes), scribbles / "b_scribble.nii.gz")
+    convert_folder(
+        images, scribbles, classes=CLASSES, dense=dense, raw_folder=tmp_path / "raw", dataset_id=601, name="Mine",
+        workers=1,
+    )  # fmt: skip
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "raw"
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, ["inspect", *arguments, "--workers", "1"], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_figures(raw):
+    source = raw / "Dataset601_Mine"
+    assert find_twin(source) == raw / "Dataset602_MineDense"
+    assert find_twin(raw / "Dataset602_MineDense") is None
+    found = inspect_dataset(source, find_twin(source), workers=1)
+    assert list(found.cases) == ["a", "b"]
+    case, truth, strokes = found.cases["b"], make_dense(), make_strokes()
+    assert (case.slices, case.slices_without, case.voxels) == (4, 1, truth.size)
+    assert (case.size, case.spacing) == (SIZE, SPACING)
+    assert case.classes["LV"].scribbled == int((strokes[1:] == 3).sum()) + 1
+    assert (case.classes["LV"].wrong, case.wrong) == (1, 1)
+    assert case.classes["RV"].voxels == int((truth == 1).sum())
+    assert case.shown == {"background": 3, "RV": 2, "MYO": 2, "LV": 2}
+    scan = sitk.GetArrayFromImage(sitk.ReadImage(source / "imagesTr" / "b_0000.nii.gz"))
+    np.testing.assert_allclose(case.intensities[0], np.percentile(scan, (0, 1, 50, 99, 100)))
+
+
+def test_tables_sheet_and_json(raw, tmp_path):
+    output = run("601", "--json", "figures.json")
+    assert "2 training cases, 8 slices; dense labels: Dataset602_MineDense" in output
+    assert "Slices without any scribble: 1 of 8 (most in b: 1)" in output
+    (row,) = (line.split() for line in output.splitlines() if line.startswith("LV"))
+    assert row[-2:] == ["1", "(20.00"] or row[-3:-1] == ["1", "(20.00"]
+    assert "z, mm" in output
+    assert json.loads((tmp_path / "figures.json").read_text())["b"]["slices_without"] == 1
+    data = (tmp_path / "Dataset601_Mine.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+
+
+def test_the_sheet_shows_strokes_in_their_colours(raw, tmp_path):
+    from matplotlib.image import imread
+
+    run("601", "--dense", "none", "-o", str(tmp_path / "new" / "sheet.png"), "--cases", "1")
+    pixels = imread(tmp_path / "new" / "sheet.png")[..., :3].reshape(-1, 3)
+    for colour in ("#E69F00", "#56B4E9", "#009E73"):
+        expected = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        assert (np.abs(pixels - expected).max(axis=1) < 0.01).sum() > 2000  # more than the legend
+
+
+def test_dense_datasets_other_folders_and_warnings(raw, tmp_path):
+    assert "no dense labels to compare with" in run("602", "--cases", "0")
+    strokes = make_strokes()
+    strokes[strokes == 2] = 4
+    for case in ("a", "b"):
+        sitk.WriteImage(make_volume(strokes), raw / "Dataset601_Mine" / "labelsTr" / f"{case}.nii.gz")
+    sitk.WriteImage(make_volume(4), raw / "Dataset601_Mine" / "labelsTr" / "b.nii.gz")
+    output = run("601", "--dense", str(tmp_path / "my labels"), "--cases", "0")
+    assert "dense labels: my labels" in output
+    assert "1 cases have no scribble at all: b" in output
+    assert "no case has a scribble of MYO: it cannot be learnt" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["609"], "no dataset 609"),
+        (["601", "--dense", "608"], "no dataset 608"),
+        (["601", "--channel", "1"], "channel 1: Dataset601_Mine has the channels 0 to 0"),
+        (["601", "--dense", "my scribbles"], "my scribbles: holds no dense label of a, b"),
+    ],
+)
+def test_what_is_not_there_is_told(raw, arguments, told):
+    with pytest.raises(AttenScribbleError, match=told):
+        run(*arguments)
+
+
+def test_broken_files_are_told_all_at_once(raw):
+    label = raw / "Dataset601_Mine" / "labelsTr" / "a.nii.gz"
+    label.write_bytes(label.read_bytes()[:40])
+    sitk.WriteImage(make_volume(9), raw / "Dataset602_MineDense" / "labelsTr" / "b.nii.gz")
+    with pytest.raises(AttenScribbleError) as caught:
+        run("601")
+    assert len(caught.value.problems) == 2
+    assert "truncated" in caught.value.problems[0]
+    assert "label values [9] are not in dataset.json" in caught.value.problems[1]
+
+
+def test_regions_are_told_by_their_smallest(tmp_path):
+    content = {
+        "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},
+        "channel_names": {"0": "MRI"},
+        "file_ending": ".nii.gz",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    found = read_description(tmp_path)
+    assert found.labels == {"background": 0, "whole": 1, "core": 2}
+    assert (found.ignore, found.regions) == (3, ("whole",))

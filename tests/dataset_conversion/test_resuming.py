@@ -1,0 +1,84 @@
+"""After a kill, the cases that lie there whole are not written again; those that changed are."""
+
+from __future__ import annotations
+
+import pytest
+import SimpleITK as sitk
+
+from nnunet_attenscribble.dataset_conversion import resuming
+from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+from tests.dataset_conversion.downloads import write_folders
+from tests.dataset_conversion.tiny import make_scan, make_volume
+
+
+@pytest.fixture
+def convert(tmp_path, monkeypatch):
+    """Run a conversion that is killed before its n-th case; returns the cases that it wrote."""
+    images, scribbles, dense = write_folders(tmp_path, ("a", "b", "c"))
+    written = []
+
+    def run(kill_at=None, **options):
+        written.clear()
+
+        def write(case, **arguments):
+            if len(written) == kill_at:
+                raise SystemExit("killed")
+            written.append(case.identifier)
+            return really(case, **arguments)
+
+        arguments = {"raw_folder": tmp_path / "raw", "dataset_id": 601, "name": "Mine", "workers": 1, **options}
+        with monkeypatch.context() as patch:
+            patch.setattr(resuming, "write_case", write)
+            if kill_at is not None:  # a kill runs no clean-up
+                patch.setattr("nnunet_attenscribble.dataset_conversion.staging.shutil.rmtree", lambda *a, **k: None)
+                with pytest.raises(SystemExit):
+                    convert_folder(images, scribbles, classes={"RV": 1, "MYO": 2, "LV": 3}, dense=dense, **arguments)
+            else:
+                convert_folder(images, scribbles, classes={"RV": 1, "MYO": 2, "LV": 3}, dense=dense, **arguments)
+        return list(written)
+
+    really = resuming.write_case
+    return run
+
+
+def _content(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_only_what_is_missing_is_written_and_the_bytes_are_the_same(tmp_path, convert):
+    assert convert(kill_at=2) == ["a", "b"]
+    assert [entry.name[0] for entry in (tmp_path / "raw").iterdir()] == ["."]
+    assert convert() == ["c"]
+    assert convert(raw_folder=tmp_path / "whole") == ["a", "b", "c"]
+    assert _content(tmp_path / "raw") == _content(tmp_path / "whole")
+
+
+def test_it_can_be_killed_again(tmp_path, convert):
+    assert convert(kill_at=1) == ["a"]
+    assert convert(kill_at=1) == ["b"]
+    assert convert() == ["c"]
+    assert sorted(entry.name for entry in (tmp_path / "raw").iterdir()) == ["Dataset601_Mine", "Dataset602_MineDense"]
+
+
+def test_a_case_that_changed_is_written_again(tmp_path, convert):
+    convert(kill_at=2)
+    sitk.WriteImage(make_scan(77), tmp_path / "my images" / "a.nii.gz")
+    assert convert() == ["a", "c"]
+    image = sitk.ReadImage(tmp_path / "raw" / "Dataset601_Mine" / "imagesTr" / "a_0000.nii.gz")
+    assert sitk.Hash(image) == sitk.Hash(make_scan(77))
+
+
+def test_other_options_are_another_conversion(convert):
+    convert(kill_at=2)
+    assert convert(link=True) == ["a", "b", "c"]
+
+
+def test_what_is_only_in_memory_has_no_fingerprint(tmp_path):
+    from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
+
+    coding = Coding({"background": 0, "a": 1}, None, None, False)
+    assert resuming.fingerprint(Case("a", (make_volume(),)), CheckedCase(), coding, False) is None
+    assert resuming.fingerprint(Case("a", (make_volume,)), CheckedCase(), coding, False) is None
+    assert resuming.fingerprint(Case("a", (lambda: None,), inputs=(tmp_path,)), CheckedCase(), coding, False) is None
+    known = resuming.fingerprint(Case("a", (make_volume,), inputs=(tmp_path,)), CheckedCase(), coding, False)
+    assert known != resuming.fingerprint(Case("a", (make_scan,), inputs=(tmp_path,)), CheckedCase(), coding, False)
