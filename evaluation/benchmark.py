@@ -7,9 +7,7 @@ the test set is touched before the training has ended, and none of its dense lab
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -31,7 +29,6 @@ from nnunet_attenscribble.evaluation.runs import (
     Step,
     command_step,
     is_whole,
-    nnunet_environment,
     predict_step,
     train_step,
 )
@@ -45,15 +42,11 @@ __all__ = [
     "CellSteps",
     "Plan",
     "list_cells",
-    "list_thread_problems",
-    "make_environment",
     "make_plan",
     "select_cells",
 ]
 
-_PINNING = ("taskset", "numactl", "srun")  # what people put before a command to give it processors of its own
 _BEST = "checkpoint_best.pth"
-_TRAINERS, _AUGMENTATION = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
 
 
 @dataclass(frozen=True)
@@ -239,7 +232,7 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
     Args:
         benchmark: what was asked for.
         workspace: with the data sets converted, planned and preprocessed.
-        environment: of the commands, see `make_environment`.
+        environment: of the commands, see `benchmark_environment.make_environment`.
 
     Raises:
         AttenScribbleError: no data sets or plans, unequal budgets, test cases that are trained with; every problem.
@@ -271,66 +264,11 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
     return Plan(benchmark, workspace, tests, budgets, notes)
 
 
-def make_environment(benchmark: Benchmark, workspace: Workspace, trainers: Path, seed: int = 0) -> dict[str, str]:
-    """The environment of a repetition's commands.
-
-    Args:
-        benchmark: names threads and workers.
-        workspace: names the folders.
-        trainers: for nnUNet_extTrainer, in front of those that are in the environment already.
-        seed: of the repetition.
-    """
-    environment = nnunet_environment(
-        raw=workspace.raw,
-        preprocessed=workspace.preprocessed,
-        results=workspace.results(seed),
-        trainers=trainers,
-        workers=benchmark.workers,
-    )
-    own = os.environ.get(_TRAINERS, "").split(os.pathsep)
-    others = [path for path in own if path and Path(path) != trainers]
-    environment[_TRAINERS] = os.pathsep.join([str(trainers), *others])
-    augmentation = os.environ.get(_AUGMENTATION)  # as for nnU-Net itself, it goes before everything else
-    if augmentation is None and benchmark.augmentation_workers is not None:
-        augmentation = str(benchmark.augmentation_workers)
-    if augmentation is None and benchmark.device == "cpu":
-        augmentation = "1"
-    environment.pop(_AUGMENTATION, None)
-    if augmentation is not None:
-        environment[_AUGMENTATION] = augmentation
-    # Threads that wait for each other by spinning are slow wherever something else runs too.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if benchmark.threads is not None:
-        for variable in ("OMP", "MKL", "OPENBLAS"):
-            environment[f"{variable}_NUM_THREADS"] = str(benchmark.threads)
-        environment["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(benchmark.threads)
-        # nnU-Net sets torch's threads to multiprocessing.cpu_count(), which obeys this from Python 3.13 on.
-        environment["PYTHON_CPU_COUNT"] = str(benchmark.threads)
-    return environment
-
-
 def list_cells(benchmark: Benchmark) -> list[Cell]:
     """All cells in the order in which they run: one repetition after the other, so that the first whole table is there
     early.
     """
     return [Cell(row, fold, seed) for seed, fold, row in product(benchmark.seeds, benchmark.folds, benchmark.rows)]
-
-
-def list_thread_problems(benchmark: Benchmark, prefix: Sequence[str]) -> list[str]:
-    """What keeps nnUNetv2_train from the number of threads that the file asks for; see docs/benchmark.md, Threads."""
-    if benchmark.threads is None or benchmark.device != "cpu" or sys.version_info >= (3, 13):
-        return []
-    if any(Path(word).name in _PINNING for word in prefix):
-        return []
-    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    if len(processors) <= benchmark.threads:
-        return []
-    listed = ",".join(map(str, sorted(processors)[: benchmark.threads]))
-    return [
-        f"'threads: {benchmark.threads}' does not reach nnUNetv2_train -device cpu before Python 3.13 (this is "
-        f"{sys.version_info[0]}.{sys.version_info[1]}): its threads take all {len(processors)} processors. Hold it on "
-        f"some, as with --prefix 'taskset -c {listed}'."
-    ]
 
 
 def select_cells(cells: Sequence[Cell], text: str | None) -> list[Cell]:

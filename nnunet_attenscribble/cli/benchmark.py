@@ -91,7 +91,8 @@ def run(
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark import list_cells, list_thread_problems, select_cells
+    from nnunet_attenscribble.evaluation.benchmark import list_cells, select_cells
+    from nnunet_attenscribble.evaluation.benchmark_environment import list_thread_problems
     from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
     from nnunet_attenscribble.evaluation.benchmark_run import list_preparations, run_cells, run_preparations
 
@@ -159,7 +160,7 @@ def _open(
 
 def _environments(options: Benchmark, workspace: Workspace) -> dict[int, dict[str, str]]:
     from nnunet_attenscribble.cli.trainers import trainers_folder
-    from nnunet_attenscribble.evaluation.benchmark import make_environment
+    from nnunet_attenscribble.evaluation.benchmark_environment import make_environment
 
     return {seed: make_environment(options, workspace, trainers_folder(), seed) for seed in options.seeds}
 

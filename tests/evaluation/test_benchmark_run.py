@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from nnunet_attenscribble.evaluation import benchmark
+from nnunet_attenscribble.evaluation import benchmark, benchmark_environment
 from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
 from nnunet_attenscribble.evaluation.provenance import find_commit
 from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
@@ -248,10 +248,10 @@ def test_a_name_that_is_none_ends_the_program_before_anything_is_made(toy):
     ],
 )
 def test_threads_that_nnunet_does_not_obey_are_told(toy, monkeypatch, version, processors, prefix, changes, told):
-    monkeypatch.setattr(benchmark.sys, "version_info", version)
-    monkeypatch.setattr(benchmark.os, "sched_getaffinity", lambda _: processors, raising=False)
+    monkeypatch.setattr(benchmark_environment.sys, "version_info", version)
+    monkeypatch.setattr(benchmark_environment.os, "sched_getaffinity", lambda _: processors, raising=False)
     toy.write(**{"threads": 1, **changes})
-    problems = benchmark.list_thread_problems(read_benchmark(toy.file), prefix)
+    problems = benchmark_environment.list_thread_problems(read_benchmark(toy.file), prefix)
     assert len(problems) == told
     if told:
         assert "--prefix 'taskset -c 0'" in problems[0]
