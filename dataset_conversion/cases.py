@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.volumes import (
+    Grid,
     Source,
     describe,
     geometry_problems,
@@ -138,7 +139,7 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     """Read everything of a case that would be written, and tell every problem of it; runs in a worker process."""
     result = CheckedCase()
 
-    def read(source: Source, role: str, whole: bool = True) -> tuple[sitk.Image | sitk.ImageFileReader | None, str]:
+    def read(source: Source, role: str, whole: bool = True) -> tuple[Grid | None, str]:
         name = describe(source, f"{role} of case {case.identifier}")
         try:
             return read_volume(source, name, whole=whole), name

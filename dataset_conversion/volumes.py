@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,6 +17,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
 Source = Path | sitk.Image | Callable[[], sitk.Image]
+Grid = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
 
 _CHUNK = 1 << 20  # bytes
 _INTEGERS = {
@@ -27,9 +29,11 @@ ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other t
 DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels
 
 
-def read_volume(
-    source: Source, name: str, *, thorough: bool = True, whole: bool = True
-) -> sitk.Image | sitk.ImageFileReader:
+@overload
+def read_volume(source: Source, name: str, *, thorough: bool = True, whole: Literal[True] = True) -> sitk.Image: ...
+@overload
+def read_volume(source: Source, name: str, *, thorough: bool = True, whole: bool) -> Grid: ...
+def read_volume(source: Source, name: str, *, thorough: bool = True, whole: bool = True) -> Grid:
     """Read one scalar 2D or 3D image.
 
     Args:
@@ -78,7 +82,7 @@ def label_values(label: sitk.Image, name: str) -> np.ndarray:
     return values
 
 
-def geometry_problems(image: sitk.Image, other: sitk.Image, name: str, image_name: str) -> list[str]:
+def geometry_problems(image: Grid, other: Grid, name: str, image_name: str) -> list[str]:
     """How the grid of `other` differs from the image's: one sentence per difference, none where they agree."""
     if image.GetSize() != other.GetSize():
         return [
@@ -138,7 +142,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_file(path: Path, thorough: bool, whole: bool) -> sitk.Image | sitk.ImageFileReader:
+def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
     try:
         with path.open("rb") as file:
             start = file.read(2)
@@ -159,9 +163,9 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> sitk.Image | sitk.Ima
         raise AttenScribbleError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
         with _quiet():
-            header = None if whole or size is None else _read_header(path)
-            enough = header is not None and _has_length(header) and header.GetPixelID() in _INTEGERS
-            image = header if enough else sitk.ReadImage(str(path))
+            image: Grid | None = None if whole or size is None else _read_header(path)
+            if image is None or not _has_length(image) or image.GetPixelID() not in _INTEGERS:
+                image = sitk.ReadImage(str(path))
     except RuntimeError:
         raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read") from None
     if size is not None and _has_length(image):
@@ -178,7 +182,7 @@ def _read_header(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _has_length(header: sitk.Image | sitk.ImageFileReader) -> bool:
+def _has_length(header: Grid) -> bool:
     """Whether it tells how long its file must be, as NIfTI's does."""
     return header.HasMetaDataKey("vox_offset") and header.HasMetaDataKey("bitpix")
 

@@ -179,10 +179,10 @@ def _draw(axes: Axes, view: AttentionView, name: str, *, scan: bool = True, bar:
         drawn = axes.imshow(
             np.ma.masked_invalid(values), cmap=_MAP, vmin=0, vmax=highest, extent=extent, interpolation="none"
         )
-        place = {"cax": bar} if bar else {"ax": axes, "location": "bottom", "shrink": 0.9, "pad": 0.03, "aspect": 25}
-        axes.figure.colorbar(drawn, **place, **({"orientation": "horizontal"} if bar else {})).ax.tick_params(
-            labelsize=7
-        )
+        place: dict[str, Any] = {"ax": axes, "location": "bottom", "shrink": 0.9, "pad": 0.03, "aspect": 25}
+        if bar:
+            place = {"cax": bar, "orientation": "horizontal"}
+        axes.figure.colorbar(drawn, **place).ax.tick_params(labelsize=7)
     if name == "scan" and view.has_similarity:
         top, bottom, left, right = _find_frame(view, "similarity")
         box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linestyle=_DASHES)
