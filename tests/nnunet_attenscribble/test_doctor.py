@@ -115,7 +115,7 @@ def test_versions_are_held_against_the_requirements(monkeypatch):
     problems = {finding.found: finding.advice for finding in installation.check_versions()}
     assert problems == {
         "nnunetv2 has version 2.5.1, <3,>=2.8 is needed": 'pip install "nnunetv2<3,>=2.8"',
-        "monai is not installed": 'pip install "monai>=1.5"',
+        "monai is not installed": 'pip install "monai>=1.5.1"',
     }
 
 
