@@ -84,6 +84,7 @@ PLANS = {
         "strides": [[1, 1]] + [[2, 2]] * 4,
         "kernels": [[3, 3]] * 5,
         "spacing": [2.969, 2.969],
+        "settings": {"similarity_radius": 2, "similarity_sigma_position": 3.0},  # as `configure --cpu` writes them
     },
     "3d_fullres": {
         "patch": [10, 256, 224],
@@ -100,7 +101,7 @@ def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None) 
     plans = PLANS[plan]
     patch, ndim = plans["patch"], len(plans["patch"])
     network: nn.Module = _planned_network(plans)
-    settings = AttenScribbleSettings()
+    settings = AttenScribbleSettings.from_mapping(plans.get("settings", {}))
     max_tokens = max_tokens or settings.attention_max_tokens
     stages = len(plans["features"])
     weights = np.array([1 / 2**i for i in range(stages - 1)])
