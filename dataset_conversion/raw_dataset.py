@@ -94,7 +94,7 @@ def write_raw_datasets(
         dense_values: the same for the dense labels.
         dense_id: writes the dense twin.
         dense_only: writes dense labels into `DatasetNNN_Name`, which has no `ignore` then; scribbles are not used.
-        trust_scribbles: do not ask whether background strokes cover more than strokes can.
+        trust_scribbles: do not ask whether background strokes cover more than strokes can. provenance.json tells it.
         splits: folds of `train` and `val` identifiers, for both datasets.
         preprocessed_folder: nnUNet_preprocessed; the splits are put there too. nnU-Net's planning copies them from the
             raw folder if it is not given.
@@ -152,6 +152,8 @@ def write_raw_datasets(
                 for _ in _each(run, write, tasks, "Writing", progress):
                     pass
                 described = {**labels} if dense_only else {**labels, IGNORE: coding.ignore}
+                if trust_scribbles:
+                    provenance = {**provenance, "scribbles_trusted": True}
                 _write_descriptions(folders, cases, checked, channel_names, described, provenance, splits)
         except OSError as error:
             raise AttenScribbleError(

@@ -164,6 +164,16 @@ def test_provenance_tells_inputs_and_nothing_of_the_machine(tmp_path, inputs, wr
     assert "scribble" not in content["inputs"]["t"]
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_provenance_tells_that_scribbles_were_trusted(inputs, write, volume, dense, trusted):
+    full = inputs / "a_scribble.nii.gz"
+    if trusted:
+        sitk.WriteImage(volume(dense, np.uint16), full)  # a dense label: background everywhere
+    written = write(_cases(inputs), trust_scribbles=trusted)
+    content = json.loads((written.scribble / "provenance.json").read_text())
+    assert content.get("scribbles_trusted", False) is trusted
+
+
 def test_same_bytes_whatever_the_workers_and_the_order(tmp_path, inputs, write):
     write(_cases(inputs), raw_folder=tmp_path / "one")
     write(

@@ -166,4 +166,4 @@ def test_examples_are_in_order(file):
 
 
 def test_there_are_examples():
-    assert [file.stem for file in EXAMPLES] == ["acdc", "acdc_cpu", "chaos", "hippocampus_cpu"]
+    assert [file.stem for file in EXAMPLES] == ["acdc", "acdc_cpu", "acdc_generated_cpu", "chaos", "hippocampus_cpu"]
