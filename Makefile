@@ -37,12 +37,12 @@ test-all: $(INSTALLED)  ## all tests
 # Their own environments, gigabytes each with torch; PYTHON=python3.10 is the oldest supported.
 test-oldest:  ## the fast tests with the oldest supported packages
 	$(PYTHON) -m venv --clear build/oldest
-	build/oldest/bin/python -m pip install --constraint constraints-oldest.txt --editable '.[dev]'
+	build/oldest/bin/python -m pip install --constraint constraints-oldest.txt --editable '.[dev,docs]'
 	build/oldest/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(ARGS)
 
 test-newest:  ## the fast tests with the newest supported packages
 	$(PYTHON) -m venv --clear build/newest
-	build/newest/bin/python -m pip install --upgrade --upgrade-strategy eager --editable '.[dev]'
+	build/newest/bin/python -m pip install --upgrade --upgrade-strategy eager --editable '.[dev,docs]'
 	build/newest/bin/python -m pytest -n $(WORKERS) -m 'not slow' $(ARGS)
 
 lint: $(INSTALLED)  ## what pre-commit checks

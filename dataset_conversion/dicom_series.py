@@ -16,6 +16,8 @@ __all__ = ["read_series", "sort_series"]
 _TOLERANCE = 1e-2  # mm
 _NEEDED = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 
+_UNREADABLE = "{}: its pixels cannot be read: it is truncated or compressed in a way GDCM does not know"
+
 
 def sort_series(files: Sequence[Path]) -> list[Path]:
     """The files of one series in the order of their slices, along the direction in which SimpleITK stacks them.
@@ -106,12 +108,15 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
     headers, problems = {}, []
     for file in files:
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
+            header = pydicom.dcmread(file)
+            pixels = header.pop("PixelData", None)
             absent = [name for name in _NEEDED if not header.get(name)]
             if not absent:
                 for name in _NEEDED[1:]:
                     _values(header, name)
                 headers[file] = header
+                if pixels is not None and _is_cut(header, pixels.value):
+                    problems.append(_UNREADABLE.format(file))
         except Exception as error:  # pydicom has one of its own for each of the ways in which a file can be broken
             problems.append(f"{file}: cannot be read as DICOM ({str(error).splitlines()[0]}): restore the download")
         else:
@@ -122,6 +127,14 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
     return headers
 
 
+def _is_cut(header, pixels: bytes) -> bool:
+    """Whether uncompressed pixels end too early, which the GDCM of older SimpleITK fills up without a word."""
+    from pydicom.pixels.utils import get_expected_length
+
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    return syntax is not None and not syntax.is_compressed and len(pixels) < get_expected_length(header)
+
+
 def _unreadable(paths: Sequence[Path]) -> list[str]:
     """Name the files that stop a series from being read."""
     broken = []
@@ -129,9 +142,7 @@ def _unreadable(paths: Sequence[Path]) -> list[str]:
         try:
             sitk.ReadImage(str(path))
         except RuntimeError:
-            broken.append(
-                f"{path}: its pixels cannot be read: it is truncated or compressed in a way GDCM does not know"
-            )
+            broken.append(_UNREADABLE.format(path))
     return broken or [f"{paths[0].parent}: its slices cannot be read as one volume"]
 
 

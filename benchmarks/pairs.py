@@ -1,0 +1,69 @@
+"""Which pairs of classes the scribbles show to the pair loss: `python -m benchmarks.pairs DATASET CONFIGURATION`.
+
+Counted in the preprocessed labels of a fold's training cases, slice by slice and without augmentation, on the grid and
+in the window of the configuration's settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_attenscribble.losses.attentive_similarity import grid_labels
+from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window
+from nnunet_attenscribble.windows import pair_indices
+
+
+def count_pairs(target: torch.Tensor, stride: int, radius: tuple[int, ...], classes: int) -> Counter:
+    """Pairs of annotated cells by their classes, the lower first, of (N, 1, H, W) labels."""
+    missing = [-size % stride for size in target.shape[-2:]]
+    target = torch.nn.functional.pad(target, (0, missing[1], 0, missing[0]), value=classes)
+    grid = tuple(size // stride for size in target.shape[-2:])
+    labels = grid_labels(target, grid, classes).flatten(1)
+    first, second = pair_indices(grid, radius, labels.device)
+    one, other = labels[:, first], labels[:, second]
+    known = (one >= 0) & (other >= 0)
+    pairs = torch.stack([torch.minimum(one, other)[known], torch.maximum(one, other)[known]], 1)
+    values, counts = pairs.unique(dim=0, return_counts=True)
+    return Counter({tuple(pair): count for pair, count in zip(values.tolist(), counts.tolist(), strict=True)})
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("configuration", help="of 2D patches")
+    parser.add_argument("--fold", type=int, default=0)
+    arguments = parser.parse_args()
+    name = maybe_convert_to_dataset_name(int(arguments.dataset) if arguments.dataset.isdecimal() else arguments.dataset)
+    folder = Path(os.environ["nnUNet_preprocessed"]) / name  # noqa: SIM112
+    labels = json.loads((folder / "dataset.json").read_text())["labels"]
+    configured = PlansManager(str(folder / "nnUNetPlans.json")).get_configuration(arguments.configuration)
+    settings = AttenScribbleSettings.from_configuration(configured.configuration)
+    stride = settings.attention_stride
+    radius, _, _ = similarity_window(settings, configured.spacing[-2:], (stride, stride))
+    cases = json.loads((folder / "splits_final.json").read_text())[arguments.fold]["train"]
+    stored = str(folder / configured.data_identifier)
+    data, total = infer_dataset_class(stored)(stored, cases), Counter()
+    for case in cases:
+        drawn = torch.as_tensor(data.load_case(case)[1][:]).long()  # (1, slices, H, W)
+        total += count_pairs(drawn.movedim(0, 1), stride, radius, labels["ignore"])
+    names = {value: label for label, value in labels.items()}
+    alike = sum(count for (one, other), count in total.items() if one == other)
+    print(f"Window {radius} of a grid of stride {stride}, {len(cases)} cases.\n")
+    print("| pair | count | share of its kind |\n|---|---:|---:|")
+    for (one, other), count in sorted(total.items()):
+        kind = alike if one == other else total.total() - alike
+        print(f"| {names[one]}, {names[other]} | {count} | {100 * count / kind:.0f} % |")
+
+
+if __name__ == "__main__":
+    main()
