@@ -115,7 +115,7 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
                 for name in _NEEDED[1:]:
                     _values(header, name)
                 headers[file] = header
-                if pixels is not None and _is_cut(header, pixels.value):
+                if pixels is not None and _is_cut(header, pixels.value or b""):
                     problems.append(_UNREADABLE.format(file))
         except Exception as error:  # pydicom has one of its own for each of the ways in which a file can be broken
             problems.append(f"{file}: cannot be read as DICOM ({str(error).splitlines()[0]}): restore the download")
