@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import shlex
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.pooling import pool_runs
@@ -19,35 +22,75 @@ KEPT = ROOT / "benchmarks" / "results"
 REFERENCE = "nnU-Net, dense labels"
 
 
-def tables(benchmark: str, subject: str | None) -> list[str]:
+def tables(benchmark: str) -> list[str]:
     """The rows of the first two tables: all metrics, and the Dice of every structure."""
     summaries: dict[str, list] = {}
     for file in sorted((KEPT / benchmark).rglob("attenscribble_summary.json")):
         summary = read_summary(file.parent)
         summaries.setdefault(summary.provenance["row"], []).append(summary)
-    pooled = {row: pool_runs(row, own) for row, own in summaries.items()}
-    comparison = compare_summaries(pooled, REFERENCE, subject=subject)
+    example = read_benchmark(ROOT / "examples" / f"{benchmark}.yaml")
+    pooled = {row.name: pool_runs(row.name, summaries.pop(row.name)) for row in example.rows if row.name in summaries}
+    assert not summaries, "kept scores of rows that the example does not have"
+    comparison = compare_summaries(pooled, REFERENCE, subject=example.subject)
     text = "\n#### ".join(WRITERS[".md"](comparison).split("\n#### ")[:2])
     return [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
 
 
-@pytest.mark.parametrize(("benchmark", "subject"), [("acdc_cpu", "patient[0-9]+")])
-def test_the_document_has_the_tables_of_the_kept_scores(benchmark, subject):
+@pytest.mark.parametrize("benchmark", sorted(folder.name for folder in KEPT.iterdir()))
+def test_the_document_has_the_tables_of_the_kept_scores(benchmark):
     document = (ROOT / "docs" / "results.md").read_text()
-    rows = tables(benchmark, subject)
+    _, begins, rest = document.partition(f"<!-- {benchmark} -->\n")
+    block, ends, _ = rest.partition("<!-- end -->\n")
+    assert begins
+    assert ends
+    rows = tables(benchmark)
     assert len(rows) > 4
-    assert [row for row in rows if row not in document] == []
+    assert [line for line in block.splitlines() if line.startswith("| ")] == rows  # none of them left over either
+
+
+def test_the_document_has_the_kept_similarities():
+    """Mean over volumes, each the mean over its trainings, of neighbours within the window."""
+    values: dict[frozenset[str], dict[str, list[float]]] = {}
+    for file in sorted(KEPT.glob("acdc_cpu/*/fold_0/attenscribble_anchored/similarity.csv")):
+        with file.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                if row["neighbours"] == "window":
+                    cases = values.setdefault(frozenset((row["first"], row["second"])), {})
+                    cases.setdefault(row["case"], []).append(float(row["mean"]))
+    means = {pair: fmean(fmean(runs) for runs in cases.values()) for pair, cases in values.items()}
+    classes = ["background", "RV", "MYO", "LV"]
+    document = (ROOT / "docs" / "results.md").read_text()
+    for one in classes:
+        cells = [f"{means[frozenset((one, other))]:.2f}" for other in classes]
+        assert f"| {one} | {' | '.join(cells)} |" in document
+
+
+def test_every_kept_score_tells_what_it_rests_on():
+    files = sorted(KEPT.rglob("attenscribble_summary.json"))
+    assert files
+    for file in files:
+        origin = read_summary(file.parent).provenance
+        assert {"row", "seed", "fold", "plans_sha256", "commit_training", "commit"} <= set(origin), file
 
 
 def test_the_commands_of_the_document_give_its_differences(monkeypatch):
     document = (ROOT / "docs" / "results.md").read_text()
-    monkeypatch.chdir(KEPT / "acdc_cpu" / "seed_0" / "fold_0")
-    commands = [shlex.split(line) for line in document.splitlines() if line.startswith("attenscribble compare ")]
     told = [
-        ["+0.121 | [0.088, 0.160]", "RV +0.225", "MYO +0.043", "LV +0.096"],
-        ["-0.003 | [-0.021, 0.017]", "MYO -0.021"],
+        ["+0.141 | [0.104, 0.182]", "RV +0.224", "MYO +0.065", "LV +0.133"],
+        ["+0.001 | [-0.016, 0.020]", "MYO -0.017"],
+        ["+0.136 | [0.103, 0.177]", "RV +0.217", "MYO +0.132", "LV +0.059"],
+        ["-0.024 | [-0.048, 0.006]", "MYO -0.071"],
+        ["+0.038 | [0.024, 0.053]", "anterior +0.026", "posterior +0.050"],
+        ["-0.027 | [-0.032, -0.021]"],
     ]
-    for command, figures in zip(commands, told, strict=True):
+    commands = []
+    for line in document.splitlines():
+        if line.startswith("cd "):
+            folder = ROOT / line.removeprefix("cd ")
+        elif line.startswith("attenscribble compare "):
+            commands.append((folder, shlex.split(line)))
+    for (folder, command), figures in zip(commands, told, strict=True):
+        monkeypatch.chdir(folder)
         result = CliRunner().invoke(app, command[1:])
         assert result.exit_code == 0, result.output
         rows = [line for line in result.output.splitlines() if line.startswith("| AttenScribble |")]
