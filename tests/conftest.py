@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,12 @@ CODE = ("nnunet_attenscribble", "trainers", "dataset_conversion", "evaluation")
 
 # Tests run several at a time; more threads than that only get in each other's way.
 torch.set_num_threads(1)
+
+# A suite begun with nohup, or in the background of a script, inherits that these are ignored; so would its commands.
+if sys.platform != "win32" and threading.current_thread() is threading.main_thread():
+    for one, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(one) is signal.SIG_IGN:
+            signal.signal(one, handler)
 
 
 @pytest.fixture(autouse=True)
