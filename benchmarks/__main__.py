@@ -40,7 +40,21 @@ ITERATIONS = [
         {"plan": "2d", "batch": 4, "repeats": 2, "max_tokens": 4096},
     ),
 ]
-VOLUME = ("iteration, 3d_fullres, 2 x 10 x 256 x 224", {"plan": "3d_fullres", "batch": 2, "repeats": 1})
+VOLUMES = [
+    (
+        f"iteration, {plan}, 2 x {' x '.join(map(str, patch))}",
+        {"plan": plan, "batch": 2, "patch": patch, "repeats": 1},
+    )
+    for plan, patch in (
+        ("3d_fullres", [10, 128, 128]),
+        ("3d_fullres", [10, 192, 160]),
+        ("3d_fullres", [10, 256, 224]),
+        ("3d_fullres", [16, 256, 224]),
+        ("3d_isotropic", [64, 64, 64]),
+        ("3d_isotropic", [96, 96, 96]),
+        ("3d_isotropic", [128, 128, 128]),
+    )
+]
 
 
 def measure(name: str, options: dict, threads: int) -> dict:
@@ -87,7 +101,7 @@ def main() -> None:
                 result |= compare(result["ours"], result["reference"])
             results[title] = result
             show(title, result)
-    for title, options in [*ITERATIONS, VOLUME]:
+    for title, options in [*ITERATIONS, *VOLUMES]:
         if arguments.only in title:
             result = {"ours": measure("iteration", {**options, "full": True}, arguments.threads)}
             result["reference"] = measure("iteration", {**options, "full": False}, arguments.threads)

@@ -69,7 +69,8 @@ def similarity(samples: int, grid: list[int], channels: int = 64, mode: str = "p
     return run
 
 
-# nnU-Net 2.8's plans for ACDC (50 patients, their scribbles), and the CPU configuration derived from them.
+# nnU-Net 2.8's plans for ACDC (50 patients, their scribbles), and the CPU configuration derived from them;
+# and a plan for volumes of equal spacing.
 PLANS = {
     "2d": {
         "patch": [256, 224],
@@ -93,13 +94,20 @@ PLANS = {
         "kernels": [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
         "spacing": [10.0, 1.484, 1.484],
     },
+    "3d_isotropic": {  # as planned for images of equal spacing, at the largest of these patches
+        "patch": [128, 128, 128],
+        "features": [32, 64, 128, 256, 320, 320],
+        "strides": [[1, 1, 1]] + [[2, 2, 2]] * 5,
+        "kernels": [[3, 3, 3]] * 6,
+        "spacing": [1.0, 1.0, 1.0],
+    },
 }
 
 
-def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None) -> Run:
-    """One training iteration: stock nnU-Net on scribbles, or the full method."""
+def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None, patch: list[int] | None = None) -> Run:
+    """One training iteration: stock nnU-Net on scribbles, or the full method; `patch` in place of the plan's."""
     plans = PLANS[plan]
-    patch, ndim = plans["patch"], len(plans["patch"])
+    patch, ndim = patch or plans["patch"], len(plans["patch"])
     network: nn.Module = _planned_network(plans)
     settings = AttenScribbleSettings.from_mapping(plans.get("settings", {}))
     max_tokens = max_tokens or settings.attention_max_tokens

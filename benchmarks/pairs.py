@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -17,23 +16,20 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_attenscribble.inspection import sum_by_classes
 from nnunet_attenscribble.losses.attentive_similarity import grid_labels
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window
-from nnunet_attenscribble.windows import pair_indices
+from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.windows import pair_count
 
 
-def count_pairs(target: torch.Tensor, stride: int, radius: tuple[int, ...], classes: int) -> Counter:
-    """Pairs of annotated cells by their classes, the lower first, of (N, 1, H, W) labels."""
+def count_pairs(target: torch.Tensor, stride: int, radius: tuple[int, ...], classes: int) -> torch.Tensor:
+    """Pairs of annotated cells of (N, 1, H, W) labels, (classes, classes) with the lower class first."""
     missing = [-size % stride for size in target.shape[-2:]]
     target = torch.nn.functional.pad(target, (0, missing[1], 0, missing[0]), value=classes)
     grid = tuple(size // stride for size in target.shape[-2:])
-    labels = grid_labels(target, grid, classes).flatten(1)
-    first, second = pair_indices(grid, radius, labels.device)
-    one, other = labels[:, first], labels[:, second]
-    known = (one >= 0) & (other >= 0)
-    pairs = torch.stack([torch.minimum(one, other)[known], torch.maximum(one, other)[known]], 1)
-    values, counts = pairs.unique(dim=0, return_counts=True)
-    return Counter({tuple(pair): count for pair, count in zip(values.tolist(), counts.tolist(), strict=True)})
+    similarity = WindowSimilarity(torch.zeros(len(target), pair_count(grid, radius)), grid, radius)
+    return sum_by_classes(similarity, grid_labels(target, grid, classes), classes)[1]
 
 
 def main() -> None:
@@ -52,17 +48,19 @@ def main() -> None:
     radius, _, _ = similarity_window(settings, configured.spacing[-2:], (stride, stride))
     cases = json.loads((folder / "splits_final.json").read_text())[arguments.fold]["train"]
     stored = str(folder / configured.data_identifier)
-    data, total = infer_dataset_class(stored)(stored, cases), Counter()
+    data, classes = infer_dataset_class(stored)(stored, cases), labels["ignore"]
+    total = torch.zeros(classes, classes, dtype=torch.float64)
     for case in cases:
         drawn = torch.as_tensor(data.load_case(case)[1][:]).long()  # (1, slices, H, W)
-        total += count_pairs(drawn.movedim(0, 1), stride, radius, labels["ignore"])
+        total += count_pairs(drawn.movedim(0, 1), stride, radius, classes)
     names = {value: label for label, value in labels.items()}
-    alike = sum(count for (one, other), count in total.items() if one == other)
+    alike = float(total.trace())
     print(f"Window {radius} of a grid of stride {stride}, {len(cases)} cases.\n")
     print("| pair | count | share of its kind |\n|---|---:|---:|")
-    for (one, other), count in sorted(total.items()):
-        kind = alike if one == other else total.total() - alike
-        print(f"| {names[one]}, {names[other]} | {count} | {100 * count / kind:.0f} % |")
+    for one, other in torch.triu_indices(classes, classes).T.tolist():
+        count = float(total[one, other])
+        kind = alike if one == other else float(total.sum()) - alike
+        print(f"| {names[one]}, {names[other]} | {count:.0f} | {100 * count / max(kind, 1):.0f} % |")
 
 
 if __name__ == "__main__":

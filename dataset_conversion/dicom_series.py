@@ -52,6 +52,8 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
         raise AttenScribbleError(
             f"{paths[0]}: is a single slice and has no SpacingBetweenSlices: give the whole series"
         )
+    if cut := [_UNREADABLE.format(path) for path in paths if _is_cut(path)]:
+        raise AttenScribbleError(cut)
     try:
         image = sitk.ReadImage([str(path) for path in paths])
     except RuntimeError:
@@ -108,15 +110,12 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
     headers, problems = {}, []
     for file in files:
         try:
-            header = pydicom.dcmread(file)
-            pixels = header.pop("PixelData", None)
+            header = pydicom.dcmread(file, stop_before_pixels=True)
             absent = [name for name in _NEEDED if not header.get(name)]
             if not absent:
                 for name in _NEEDED[1:]:
                     _values(header, name)
                 headers[file] = header
-                if pixels is not None and _is_cut(header, pixels.value or b""):
-                    problems.append(_UNREADABLE.format(file))
         except Exception as error:  # pydicom has one of its own for each of the ways in which a file can be broken
             problems.append(f"{file}: cannot be read as DICOM ({str(error).splitlines()[0]}): restore the download")
         else:
@@ -125,14 +124,6 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
     if problems:
         raise AttenScribbleError(problems)
     return headers
-
-
-def _is_cut(header, pixels: bytes) -> bool:
-    """Whether uncompressed pixels end too early, which the GDCM of older SimpleITK fills up without a word."""
-    from pydicom.pixels.utils import get_expected_length
-
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    return syntax is not None and not syntax.is_compressed and len(pixels) < get_expected_length(header)
 
 
 def _unreadable(paths: Sequence[Path]) -> list[str]:
@@ -144,6 +135,22 @@ def _unreadable(paths: Sequence[Path]) -> list[str]:
         except RuntimeError:
             broken.append(_UNREADABLE.format(path))
     return broken or [f"{paths[0].parent}: its slices cannot be read as one volume"]
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether uncompressed pixels end too early, which the GDCM of older SimpleITK fills up without a word."""
+    import pydicom
+    from pydicom.pixels.utils import get_expected_length
+
+    try:
+        content = pydicom.dcmread(path)
+    except Exception:  # as in _read_headers; its header could be read, what follows cannot
+        return True
+    try:
+        stored = not content.file_meta.TransferSyntaxUID.is_compressed
+        return stored and len(content.PixelData) < get_expected_length(content)
+    except Exception:  # pixels are not described, or not as they may be: GDCM has the last word
+        return False
 
 
 def _values(header, name: str) -> np.ndarray:

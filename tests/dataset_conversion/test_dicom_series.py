@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -55,3 +57,22 @@ def test_every_reason_is_told(tmp_path):
     write_slice(files[1], np.zeros((5, 6)), STEP, SERIES, direction=FLIPPED)
     with pytest.raises(AttenScribbleError, match=r"1\.dcm: its ImageOrientationPatient differs from that of 0\.dcm"):
         read_series(files)
+
+
+def test_a_truncated_slice_is_refused_wherever_it_ends(tmp_path):
+    files = _write(tmp_path, [0.0, STEP])
+    whole = files[1].read_bytes()
+    for length in range(0, len(whole), 3):
+        files[1].write_bytes(whole[:length])
+        with pytest.raises(AttenScribbleError, match=r"1\.dcm"):
+            read_series(files)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_damaged_byte_never_ends_in_anything_but_an_explanation(tmp_path):
+    files = _write(tmp_path, [0.0, STEP])
+    whole = files[1].read_bytes()
+    for position in range(len(whole)):
+        files[1].write_bytes(whole[:position] + bytes([whole[position] ^ 0x31]) + whole[position + 1 :])
+        with suppress(AttenScribbleError):
+            read_series(files)
