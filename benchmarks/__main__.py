@@ -52,7 +52,6 @@ VOLUMES = [
         ("3d_fullres", [16, 256, 224]),
         ("3d_isotropic", [64, 64, 64]),
         ("3d_isotropic", [96, 96, 96]),
-        ("3d_isotropic", [128, 128, 128]),
     )
 ]
 

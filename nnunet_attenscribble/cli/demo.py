@@ -387,6 +387,10 @@ class _Demo:
         # The means and the Dice of every structure; distances and tests are in the file.
         typer.echo("\n#### ".join(table.split("\n#### ")[:2]).rstrip())
         self._tell(
+            f"\nOne training each, of {self.options.epochs} epochs: it shows that the chain works, not how good the\n"
+            "methods are. Another run gives other numbers."
+        )
+        self._tell(
             f"\nThe whole comparison: {self.folder / 'comparison.md'}, .csv, .json\n"
             f"Pictures:             {self.folder / 'pictures'}/\n"
             f"Predictions, scores:  {self.folder / 'predictions'}/\n"
