@@ -14,6 +14,7 @@ from nnunet_attenscribble.losses import (
     AttentiveSimilarityLoss,
     MaskedCRFLoss,
     PartialCrossEntropyLoss,
+    SimilarityPairLoss,
 )
 from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.losses.partial_regions import PartialBinaryCrossEntropyLoss
@@ -104,9 +105,10 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             ignore_label,
             crf=self._build_crf() if self.with_crf else None,
             similarity=self._build_similarity() if self.with_similarity else None,
+            pairs=self._build_pairs() if self.with_similarity else None,
             crf_weight=self.settings.crf_weight,
             similarity_weight=self.settings.similarity_weight,
-            pair_weight=self.settings.pair_weight if self.settings.similarity_mode == "anchored" else 0.0,
+            pair_weight=self.settings.pair_weight,
             regions=self.label_manager.has_regions,
         )
         return ScribbleObjective(segmentation, scale_weights, regularised, self.settings.padding)
@@ -121,6 +123,11 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         anchored = self.settings.similarity_mode == "anchored"
         floor = self.settings.similarity_floor if anchored else 0.0
         return AttentiveSimilarityLoss(radius, sigma, spacing, anchored, floor)
+
+    def _build_pairs(self) -> SimilarityPairLoss | None:
+        if self.settings.similarity_mode != "anchored" or self.settings.pair_weight == 0:
+            return None
+        return SimilarityPairLoss(by_class=self.settings.pair_balance == "classes")
 
     @staticmethod
     def get_training_transforms(*args, **kwargs):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from nnunet_attenscribble.losses.attentive_similarity import (
     AttentiveSimilarityLoss,
+    SimilarityPairLoss,
     annotated_pairs,
-    balanced_pair_loss,
     grid_labels,
 )
 from nnunet_attenscribble.losses.intensities import rescale_intensities
@@ -32,7 +32,8 @@ class AttenScribbleLoss(nn.Module):
         ignore_label: target value of unlabelled pixels.
         crf: the masked CRF, or None.
         similarity: the attentive similarity loss, or None.
-        crf_weight, similarity_weight, pair_weight: see above; a pair_weight of 0 leaves L_pair out.
+        pairs: the loss that the similarity learns from, or None.
+        crf_weight, similarity_weight, pair_weight: see above.
         regions: whether the logits are those of regions, which may overlap, rather than of classes.
 
     Reference: Tian, Yang, Gao, "AttenScribble", arXiv 2312.06614.
@@ -43,15 +44,17 @@ class AttenScribbleLoss(nn.Module):
         ignore_label: int,
         crf: MaskedCRFLoss | None = None,
         similarity: AttentiveSimilarityLoss | None = None,
+        pairs: SimilarityPairLoss | None = None,
         crf_weight: float = 0.1,
         similarity_weight: float = 0.1,
-        pair_weight: float = 0.0,
+        pair_weight: float = 1.0,
         regions: bool = False,
     ):
         super().__init__()
         self.ignore_label = ignore_label
         self.crf = crf
         self.similarity = similarity
+        self.pairs = pairs
         self.crf_weight = crf_weight
         self.similarity_weight = similarity_weight
         self.pair_weight = pair_weight
@@ -93,14 +96,14 @@ class AttenScribbleLoss(nn.Module):
                 if similarity is None:
                     raise ValueError("no similarity given: the network needs an attention block with one")
                 labels = grid_labels(target, similarity.grid, self.ignore_label)
-                same, different = annotated_pairs(similarity, labels)
+                pairs = annotated_pairs(similarity, labels)
                 single = visible_classes(target, self.ignore_label) <= 1
                 terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
                 total = total + self.strength * self.similarity_weight * terms["similarity"]
-                if self.pair_weight > 0:
-                    terms["pairs"] = balanced_pair_loss(similarity.values, same, different)
+                if self.pairs is not None:
+                    terms["pairs"] = self.pairs.of_pairs(similarity.values, pairs)
                     total = total + self.similarity_weight * self.pair_weight * terms["pairs"]
-                terms |= similarity_means(similarity.values.detach(), same, different)
+                terms |= similarity_means(similarity.values.detach(), pairs.same, pairs.different)
         return total, _detached(terms)
 
 

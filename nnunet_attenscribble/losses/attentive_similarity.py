@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import exp, prod
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,21 @@ class AttentiveSimilarityLoss(nn.Module):
         return loss
 
 
+class AnnotatedPairs(NamedTuple):
+    """In-window pairs by what the scribbles know of them, each (N, P).
+
+    Attributes:
+        same: bool, annotated at both ends with the same class.
+        different: bool, annotated at both ends with two classes.
+        first, second: int16, the labels of the ends, negative where unknown.
+    """
+
+    same: Tensor
+    different: Tensor
+    first: Tensor
+    second: Tensor
+
+
 class SimilarityPairLoss(nn.Module):
     """Teach the similarity what the scribbles know: balanced loss on pairs of annotated positions.
 
@@ -109,8 +125,16 @@ class SimilarityPairLoss(nn.Module):
 
     each half 0 where there is no such pair. Goes beyond the AttenScribble paper.
 
-    Reference: Ru et al., "Learning Affinity from Attention", CVPR 2022, the affinity loss.
+    Args:
+        by_class: whether each of the two means is taken of the means of every class (or two classes) that is there,
+            so that a class which fills the image has no more of a voice than a thin one.
+
+    Reference: Ru et al., "Learning Affinity from Attention", CVPR 2022, the affinity loss; `by_class` is ours.
     """
+
+    def __init__(self, by_class: bool = False):
+        super().__init__()
+        self.by_class = by_class
 
     def forward(self, similarity: WindowSimilarity, labels: Tensor) -> Tensor:
         """Compute the loss.
@@ -122,23 +146,34 @@ class SimilarityPairLoss(nn.Module):
         Returns:
             scalar.
         """
-        return balanced_pair_loss(similarity.values, *annotated_pairs(similarity, labels))
+        return self.of_pairs(similarity.values, annotated_pairs(similarity, labels))
+
+    def of_pairs(self, values: Tensor, pairs: AnnotatedPairs) -> Tensor:
+        """The same for (N, P) similarities of pairs that are known already."""
+        if not self.by_class:
+            alike = ((1 - values) * pairs.same).sum() / pairs.same.sum().clamp(min=1)
+            unlike = (values * pairs.different).sum() / pairs.different.sum().clamp(min=1)
+            return 0.5 * (alike + unlike)
+        known = pairs.same | pairs.different
+        one, other, same, values = (entry[known] for entry in (pairs.first, pairs.second, pairs.same, values))
+        if len(values) == 0:
+            return values.sum()
+        first, second = one.minimum(other).long(), one.maximum(other).long()
+        # Pairs of the same two classes are one kind, and a kind is of the same or of different classes.
+        _, kind, count = (first * (second.max() + 1) + second).unique(return_inverse=True, return_counts=True)
+        kind_is_same = torch.zeros_like(count, dtype=torch.bool).index_fill_(0, kind[same], True)
+        kinds = torch.where(kind_is_same, kind_is_same.sum(), (~kind_is_same).sum())
+        weight = (0.5 / (kinds * count)).to(values.dtype)[kind]
+        return (weight * torch.where(same, 1 - values, values)).sum()
 
 
-def balanced_pair_loss(values: Tensor, same: Tensor, different: Tensor) -> Tensor:
-    """`SimilarityPairLoss` of (N, P) similarities, given which pairs are of the same and of different classes."""
-    alike = ((1 - values) * same).sum() / same.sum().clamp(min=1)
-    unlike = (values * different).sum() / different.sum().clamp(min=1)
-    return 0.5 * (alike + unlike)
-
-
-def annotated_pairs(similarity: WindowSimilarity, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which in-window pairs are annotated at both ends: (same class, different class), each (N, P) bool."""
+def annotated_pairs(similarity: WindowSimilarity, labels: Tensor) -> AnnotatedPairs:
+    """Look up both ends of every in-window pair; labels as in `SimilarityPairLoss`."""
     first, second = pair_indices(similarity.grid, similarity.radius, labels.device)
     labels = labels.flatten(1).to(torch.int16)  # gathering is what takes the time
     one, other = labels.index_select(1, first), labels.index_select(1, second)
     known, equal = (one >= 0).logical_and_(other >= 0), one == other
-    return known & equal, known.logical_and_(equal.logical_not_())
+    return AnnotatedPairs(known & equal, known.logical_and_(equal.logical_not_()), one, other)
 
 
 def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> Tensor:

@@ -15,6 +15,7 @@ from nnunet_attenscribble.losses import (
     AttentiveSimilarityLoss,
     MaskedCRFLoss,
     PartialCrossEntropyLoss,
+    SimilarityPairLoss,
 )
 from nnunet_attenscribble.losses.attenscribble import PADDING
 from nnunet_attenscribble.network import add_spatial_attention
@@ -37,7 +38,11 @@ def make_network() -> nn.Module:
 def make_objective() -> ScribbleObjective:
     """The whole method; the weights of nnU-Net's scales under DDP, none of them 0."""
     regularised = AttenScribbleLoss(
-        IGNORE, MaskedCRFLoss(2), AttentiveSimilarityLoss(1, detach_similarity=True), pair_weight=10.0
+        IGNORE,
+        MaskedCRFLoss(2),
+        AttentiveSimilarityLoss(1, detach_similarity=True),
+        SimilarityPairLoss(),
+        pair_weight=10.0,
     )
     return ScribbleObjective(PartialCrossEntropyLoss(IGNORE), [0.7, 0.3], regularised, "balanced")
 

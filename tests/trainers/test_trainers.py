@@ -52,6 +52,15 @@ def test_the_plans_say_how_much_dice_there_is(nnunet, configuration, weight):
     assert getattr(trainer.loss.segmentation, "dice_weight", None) == weight
 
 
+@pytest.mark.parametrize(
+    ("configuration", "by_class"), [("tiny", False), ("tiny_by_class", True), ("tiny_no_pairs", None)]
+)
+def test_the_plans_say_how_pairs_are_weighed(nnunet, configuration, by_class):
+    trainer = nnunet.make("nnUNetTrainerAttenScribble", configuration)
+    trainer.initialize()
+    assert getattr(trainer.loss.regularised.pairs, "by_class", None) == by_class
+
+
 TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "same_class_similarity"}
 
 
@@ -63,6 +72,7 @@ TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "sa
         ("nnUNetTrainerMaskedCRF", "tiny_background", {"similarity", "pairs", "same_class_similarity"}),
         ("nnUNetTrainerAttention", "tiny", {"similarity", "pairs", "same_class_similarity"}),
         ("nnUNetTrainerAttenScribble", "tiny", set()),
+        ("nnUNetTrainerAttenScribble", "tiny_by_class", set()),
         ("nnUNetTrainerAttenScribble", "tiny_paper", {"pairs"}),
     ],
 )

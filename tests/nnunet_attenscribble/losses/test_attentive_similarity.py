@@ -5,11 +5,14 @@ from math import prod
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss, SimilarityPairLoss
 from nnunet_attenscribble.losses.attentive_similarity import grid_labels, resize_to_grid
 from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.windows import pair_count, pair_indices
 from tests.nnunet_attenscribble import brute_force
 
 
@@ -117,6 +120,53 @@ def test_pair_loss_by_hand():
     assert SimilarityPairLoss()(similarity, unknown).item() == 0
     only_same = torch.tensor([[[1, 1, 1]]])
     assert SimilarityPairLoss()(similarity, only_same).item() == pytest.approx(0.5 * 0.45)
+
+
+def test_pair_loss_by_class_by_hand():
+    # Pairs of neighbours in a row of eight: three of 0 with 0, two of 0 with 1, one of 1 with 1, and one unknown.
+    labels = torch.tensor([[[0, 0, 0, 0, 1, 1, 0, -1]]])
+    values = torch.tensor([[0.9, 0.8, 0.7, 0.4, 0.5, 0.2, 0.6]], requires_grad=True)
+    similarity = WindowSimilarity(values, (1, 8), (1, 1))
+    same = (0.2 + 0.5) / 2  # the mean of 1 - s over pairs (0, 0), and that over (1, 1)
+    loss = SimilarityPairLoss(by_class=True)(similarity, labels)
+    assert loss.item() == pytest.approx(0.5 * same + 0.5 * 0.3)
+    (gradient,) = torch.autograd.grad(loss, values)
+    expected = [-1 / 12, -1 / 12, -1 / 12, 1 / 4, -1 / 4, 1 / 4, 0]
+    torch.testing.assert_close(gradient, torch.tensor([expected]))
+    assert SimilarityPairLoss(by_class=True)(similarity, torch.full_like(labels, -1)).item() == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), classes=st.integers(1, 5), grid=st.sampled_from([(4, 5), (2, 3, 4)]))
+def test_pair_loss_by_class_is_the_mean_of_the_classes_means(seed, classes, grid):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(-1, classes, (2, *grid), generator=generator)
+    radius = (1,) * len(grid)
+    pairs = pair_count(grid, radius)
+    values = torch.rand(2, pairs, generator=generator, dtype=torch.float64)
+    similarity = WindowSimilarity(values, grid, radius)
+    first, second = pair_indices(grid, radius, torch.device("cpu"))
+    flat, found = labels.flatten(1), {}
+    for n in range(2):
+        for i, j, s in zip(first.tolist(), second.tolist(), values[n].tolist(), strict=True):
+            ends = sorted([flat[n, i].item(), flat[n, j].item()])
+            if ends[0] >= 0:
+                found.setdefault(tuple(ends), []).append(1 - s if ends[0] == ends[1] else s)
+    expected = 0.0
+    for same in (True, False):
+        means = [sum(v) / len(v) for (a, b), v in found.items() if (a == b) == same]
+        expected += 0.5 * sum(means) / max(len(means), 1)
+    assert SimilarityPairLoss(by_class=True)(similarity, labels).item() == pytest.approx(expected)
+
+
+def test_pair_loss_by_class_gradient():
+    _, similarity = random_input((3, 4), (1, 1))
+    labels = torch.randint(-1, 3, (2, 3, 4), generator=torch.Generator().manual_seed(3))
+
+    def loss(values):
+        return SimilarityPairLoss(by_class=True)(WindowSimilarity(values, (3, 4), (1, 1)), labels)
+
+    assert gradcheck(loss, similarity.values.detach().requires_grad_())
 
 
 def test_grid_labels_by_hand():

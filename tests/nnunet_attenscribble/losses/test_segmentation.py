@@ -15,6 +15,7 @@ from nnunet_attenscribble.losses import (
     AttentiveSimilarityLoss,
     MaskedCRFLoss,
     PartialCrossEntropyLoss,
+    SimilarityPairLoss,
 )
 from nnunet_attenscribble.losses.attenscribble import PADDING, visible_classes
 from nnunet_attenscribble.losses.intensities import rescale_intensities
@@ -140,7 +141,9 @@ def test_the_sum_of_all_terms():
     image = torch.randn(2, 1, 8, 8)
     similarity = WindowSimilarity.from_dense(torch.full((2, 16, 16), 0.3), (4, 4), (1, 1))
     crf, similar = MaskedCRFLoss(2), AttentiveSimilarityLoss(1, detach_similarity=True)
-    loss = AttenScribbleLoss(IGNORE, crf, similar, crf_weight=0.5, similarity_weight=0.2, pair_weight=3.0)
+    loss = AttenScribbleLoss(
+        IGNORE, crf, similar, SimilarityPairLoss(), crf_weight=0.5, similarity_weight=0.2, pair_weight=3.0
+    )
     total, terms = loss(torch.tensor(1.25), logits, target, image, similarity)
 
     inside = target != PADDING
