@@ -129,7 +129,7 @@ def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None, 
             IGNORE,
             MaskedCRFLoss(window_radius(settings.crf_radius, plans["spacing"]), spacing=plans["spacing"]),
             AttentiveSimilarityLoss(radius, sigma, grid_spacing, True, settings.similarity_floor),
-            SimilarityPairLoss(by_class=settings.pair_balance == "classes"),
+            SimilarityPairLoss(settings.pair_loss),
             pair_weight=settings.pair_weight,
         )
         segmentation = PartialDiceCrossEntropyLoss(PartialCrossEntropyLoss(IGNORE), stock.dc, settings.dice_weight)

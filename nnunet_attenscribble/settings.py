@@ -22,7 +22,7 @@ PAPER: Mapping[str, Any] = {
 _CHOICES = {
     "padding": ("balanced", "background", "ignore"),
     "similarity_mode": ("anchored", "paper"),
-    "pair_balance": ("kinds", "classes"),
+    "pair_loss": ("cross_entropy", "affinity"),
 }
 _NOT_NEGATIVE = ("dice_weight", "crf_weight", "similarity_weight", "pair_weight", "warmup_epochs")
 _POSITIVE = ("crf_sigma_position", "crf_sigma_intensity", "similarity_sigma_position")
@@ -52,8 +52,8 @@ class AttenScribbleSettings:
             the similarity learns from the scribbles.
         similarity_weight: of the attentive similarity (and of the pair loss with it).
         pair_weight: of the pair loss relative to the attentive similarity; `anchored` only.
-        pair_balance: `anchored` only: `kinds`, in the pair loss all pairs of one class together weigh as much as all
-            others; `classes`, and in each of the two every class (or two classes) that is there weighs the same.
+        pair_loss: `anchored` only: `cross_entropy` of the pairs, in which every class (or two classes) weighs the
+            same, or `affinity`, the mean error of all pairs of one class and of all others.
         similarity_floor: `anchored` only: neighbours of this similarity or less do not pull at each other.
         similarity_radius: of its window in positions of a grid of stride `attention_stride`: where the block had to go
             deeper, the window shrinks to what it would have covered. One number as `crf_radius`, or one per axis in
@@ -77,7 +77,7 @@ class AttenScribbleSettings:
     similarity_mode: str = "anchored"
     similarity_weight: float = 0.1
     pair_weight: float = 1.0
-    pair_balance: str = "kinds"
+    pair_loss: str = "affinity"
     similarity_floor: float = 0.5
     similarity_radius: int | tuple[int, ...] = 5
     similarity_sigma_position: float = 6.0

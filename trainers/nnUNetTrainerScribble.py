@@ -127,7 +127,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
     def _build_pairs(self) -> SimilarityPairLoss | None:
         if self.settings.similarity_mode != "anchored" or self.settings.pair_weight == 0:
             return None
-        return SimilarityPairLoss(by_class=self.settings.pair_balance == "classes")
+        return SimilarityPairLoss(self.settings.pair_loss)
 
     @staticmethod
     def get_training_transforms(*args, **kwargs):

@@ -19,6 +19,9 @@ from nnunet_attenscribble.windows import (
     position_exponents,
 )
 
+#: Kinds of `SimilarityPairLoss`.
+PAIR_LOSSES = ("cross_entropy", "affinity")
+
 
 class AttentiveSimilarityLoss(nn.Module):
     """Pairwise energy of the prediction under the learned similarity of neighbours.
@@ -119,22 +122,30 @@ class AnnotatedPairs(NamedTuple):
 
 
 class SimilarityPairLoss(nn.Module):
-    """Teach the similarity what the scribbles know: balanced loss on pairs of annotated positions.
+    """Teach the similarity what the scribbles know, on pairs of annotated positions. Goes beyond the paper.
+
+    `affinity`, half from pairs of one class and half from those of two:
 
         1/2 mean over same-class pairs of (1 - s_ij) + 1/2 mean over different-class pairs of s_ij
 
-    each half 0 where there is no such pair. Goes beyond the AttenScribble paper.
+    `cross_entropy`, -log s_ij of same-class pairs and -log(1 - s_ij) of the others; and so that a class which fills the
+    image has no more of a voice than a thin one, each of the two means is that of the means of every class, or every
+    two classes, that is there. Unlike the former it corrects most where it is most wrong, and where it is least s_ij
+    is the probability that the two positions are of one class.
+
+    A half is 0 where it has no pair.
 
     Args:
-        by_class: whether each of the two means is taken of the means of every class (or two classes) that is there,
-            so that a class which fills the image has no more of a voice than a thin one.
+        kind: one of the two.
 
-    Reference: Ru et al., "Learning Affinity from Attention", CVPR 2022, the affinity loss; `by_class` is ours.
+    Reference: for `affinity` Ru et al., "Learning Affinity from Attention", CVPR 2022.
     """
 
-    def __init__(self, by_class: bool = False):
+    def __init__(self, kind: str = "cross_entropy"):
         super().__init__()
-        self.by_class = by_class
+        if kind not in PAIR_LOSSES:
+            raise ValueError(f"kind must be one of {', '.join(PAIR_LOSSES)}, got {kind!r}")
+        self.kind = kind
 
     def forward(self, similarity: WindowSimilarity, labels: Tensor) -> Tensor:
         """Compute the loss.
@@ -150,21 +161,25 @@ class SimilarityPairLoss(nn.Module):
 
     def of_pairs(self, values: Tensor, pairs: AnnotatedPairs) -> Tensor:
         """The same for (N, P) similarities of pairs that are known already."""
-        if not self.by_class:
+        if self.kind == "affinity":
             alike = ((1 - values) * pairs.same).sum() / pairs.same.sum().clamp(min=1)
             unlike = (values * pairs.different).sum() / pairs.different.sum().clamp(min=1)
             return 0.5 * (alike + unlike)
         known = pairs.same | pairs.different
         one, other, same, values = (entry[known] for entry in (pairs.first, pairs.second, pairs.same, values))
-        if len(values) == 0:
-            return values.sum()
-        first, second = one.minimum(other).long(), one.maximum(other).long()
-        # Pairs of the same two classes are one kind, and a kind is of the same or of different classes.
-        _, kind, count = (first * (second.max() + 1) + second).unique(return_inverse=True, return_counts=True)
-        kind_is_same = torch.zeros_like(count, dtype=torch.bool).index_fill_(0, kind[same], True)
-        kinds = torch.where(kind_is_same, kind_is_same.sum(), (~kind_is_same).sum())
-        weight = (0.5 / (kinds * count)).to(values.dtype)[kind]
-        return (weight * torch.where(same, 1 - values, values)).sum()
+        weight = 0.5 / _count_alike(one, other, same).to(values.dtype)
+        return F.binary_cross_entropy(values, same.to(values.dtype), weight, reduction="sum")
+
+
+def _count_alike(one: Tensor, other: Tensor, same: Tensor) -> Tensor:
+    """For each of K pairs, given the labels of their ends: how many pairs are of these two classes, times how many such
+    combinations of the same (or of different) classes there are. (K,) int64."""
+    if len(one) == 0:
+        return one.long()
+    first, second = one.minimum(other).long(), one.maximum(other).long()
+    _, classes, count = (first * (second.max() + 1) + second).unique(return_inverse=True, return_counts=True)
+    alike = torch.zeros_like(count, dtype=torch.bool).index_fill_(0, classes[same], True)
+    return (count * torch.where(alike, alike.sum(), alike.logical_not().sum()))[classes]
 
 
 def annotated_pairs(similarity: WindowSimilarity, labels: Tensor) -> AnnotatedPairs:

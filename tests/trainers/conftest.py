@@ -118,7 +118,7 @@ def prepared(tmp_path_factory) -> Path:
         for padding in ("background", "ignore"):
             plans = add_configuration(plans, "tiny", f"tiny_{padding}", {"padding": padding})
         plans = add_configuration(plans, "tiny", "tiny_paper", {"similarity_mode": "paper"})
-        plans = add_configuration(plans, "tiny", "tiny_by_class", {"pair_balance": "classes"})
+        plans = add_configuration(plans, "tiny", "tiny_affinity", {"pair_loss": "affinity"})
         plans = add_configuration(plans, "tiny", "tiny_no_pairs", {"pair_weight": 0})
         plans = add_configuration(plans, "tiny", "tiny_published", PAPER)
         write_plans(file, plans)

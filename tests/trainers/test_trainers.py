@@ -53,12 +53,12 @@ def test_the_plans_say_how_much_dice_there_is(nnunet, configuration, weight):
 
 
 @pytest.mark.parametrize(
-    ("configuration", "by_class"), [("tiny", False), ("tiny_by_class", True), ("tiny_no_pairs", None)]
+    ("configuration", "kind"), [("tiny", "cross_entropy"), ("tiny_affinity", "affinity"), ("tiny_no_pairs", None)]
 )
-def test_the_plans_say_how_pairs_are_weighed(nnunet, configuration, by_class):
+def test_the_plans_say_what_the_similarity_learns_by(nnunet, configuration, kind):
     trainer = nnunet.make("nnUNetTrainerAttenScribble", configuration)
     trainer.initialize()
-    assert getattr(trainer.loss.regularised.pairs, "by_class", None) == by_class
+    assert getattr(trainer.loss.regularised.pairs, "kind", None) == kind
 
 
 TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "same_class_similarity"}
@@ -72,7 +72,7 @@ TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "sa
         ("nnUNetTrainerMaskedCRF", "tiny_background", {"similarity", "pairs", "same_class_similarity"}),
         ("nnUNetTrainerAttention", "tiny", {"similarity", "pairs", "same_class_similarity"}),
         ("nnUNetTrainerAttenScribble", "tiny", set()),
-        ("nnUNetTrainerAttenScribble", "tiny_by_class", set()),
+        ("nnUNetTrainerAttenScribble", "tiny_affinity", set()),
         ("nnUNetTrainerAttenScribble", "tiny_paper", {"pairs"}),
     ],
 )

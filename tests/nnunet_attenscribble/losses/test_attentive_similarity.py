@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from math import prod
+from math import log, prod
 
 import numpy as np
 import pytest
@@ -111,62 +111,84 @@ def test_refuses_a_similarity_of_another_radius():
         AttentiveSimilarityLoss(2)(q, similarity)
 
 
-def test_pair_loss_by_hand():
+def test_affinity_by_hand():
     # Three cells in a row, labelled 0, 0 and 1; radius 1, so pairs (0, 1) and (1, 2).
     similarity = WindowSimilarity(torch.tensor([[0.7, 0.4]]), (1, 3), (1, 1))
     labels = torch.tensor([[[0, 0, 1]]])
-    assert SimilarityPairLoss()(similarity, labels).item() == pytest.approx(0.5 * 0.3 + 0.5 * 0.4)
-    unknown = torch.tensor([[[0, -1, 1]]])
-    assert SimilarityPairLoss()(similarity, unknown).item() == 0
-    only_same = torch.tensor([[[1, 1, 1]]])
-    assert SimilarityPairLoss()(similarity, only_same).item() == pytest.approx(0.5 * 0.45)
+    loss = SimilarityPairLoss("affinity")
+    assert loss(similarity, labels).item() == pytest.approx(0.5 * 0.3 + 0.5 * 0.4)
+    assert loss(similarity, torch.tensor([[[0, -1, 1]]])).item() == 0
+    assert loss(similarity, torch.tensor([[[1, 1, 1]]])).item() == pytest.approx(0.5 * 0.45)
 
 
-def test_pair_loss_by_class_by_hand():
+def test_cross_entropy_of_pairs_by_hand():
     # Pairs of neighbours in a row of eight: three of 0 with 0, two of 0 with 1, one of 1 with 1, and one unknown.
     labels = torch.tensor([[[0, 0, 0, 0, 1, 1, 0, -1]]])
     values = torch.tensor([[0.9, 0.8, 0.7, 0.4, 0.5, 0.2, 0.6]], requires_grad=True)
-    similarity = WindowSimilarity(values, (1, 8), (1, 1))
-    same = (0.2 + 0.5) / 2  # the mean of 1 - s over pairs (0, 0), and that over (1, 1)
-    loss = SimilarityPairLoss(by_class=True)(similarity, labels)
-    assert loss.item() == pytest.approx(0.5 * same + 0.5 * 0.3)
+    loss = SimilarityPairLoss()(WindowSimilarity(values, (1, 8), (1, 1)), labels)
+    zeros, ones, others = -log(0.9 * 0.8 * 0.7) / 3, -log(0.5), -log(0.6 * 0.8) / 2
+    assert loss.item() == pytest.approx(0.5 * (zeros + ones) / 2 + 0.5 * others)
     (gradient,) = torch.autograd.grad(loss, values)
-    expected = [-1 / 12, -1 / 12, -1 / 12, 1 / 4, -1 / 4, 1 / 4, 0]
+    expected = [-1 / 12 / 0.9, -1 / 12 / 0.8, -1 / 12 / 0.7, 0.25 / 0.6, -0.25 / 0.5, 0.25 / 0.8, 0]
     torch.testing.assert_close(gradient, torch.tensor([expected]))
-    assert SimilarityPairLoss(by_class=True)(similarity, torch.full_like(labels, -1)).item() == 0
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "affinity"])
+def test_without_an_annotated_pair_there_is_no_pair_loss(kind):
+    values = torch.full((1, 2), 0.7, requires_grad=True)
+    loss = SimilarityPairLoss(kind)(WindowSimilarity(values, (1, 3), (1, 1)), torch.tensor([[[0, -1, 1]]]))
+    loss.backward()
+    assert loss.item() == 0
+    assert (values.grad == 0).all()
+
+
+def test_a_similarity_that_is_all_wrong_still_learns():
+    # The affinity loss, whose gradient is that of the sigmoid, has almost none here.
+    logits = torch.tensor([[-12.0, 12.0]], requires_grad=True)
+    gradients = {}
+    for kind in ("cross_entropy", "affinity"):
+        similarity = WindowSimilarity(logits.sigmoid(), (1, 3), (1, 1))
+        loss = SimilarityPairLoss(kind)(similarity, torch.tensor([[[0, 0, 1]]]))
+        (gradients[kind],) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradients["cross_entropy"], torch.tensor([[-0.5, 0.5]]), rtol=1e-2, atol=0)
+    assert gradients["affinity"].abs().max() < 1e-5
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), classes=st.integers(1, 5), grid=st.sampled_from([(4, 5), (2, 3, 4)]))
-def test_pair_loss_by_class_is_the_mean_of_the_classes_means(seed, classes, grid):
+def test_cross_entropy_of_pairs_is_the_mean_of_the_classes_means(seed, classes, grid):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(-1, classes, (2, *grid), generator=generator)
     radius = (1,) * len(grid)
-    pairs = pair_count(grid, radius)
-    values = torch.rand(2, pairs, generator=generator, dtype=torch.float64)
-    similarity = WindowSimilarity(values, grid, radius)
+    values = torch.rand(2, pair_count(grid, radius), generator=generator, dtype=torch.float64)
     first, second = pair_indices(grid, radius, torch.device("cpu"))
     flat, found = labels.flatten(1), {}
     for n in range(2):
         for i, j, s in zip(first.tolist(), second.tolist(), values[n].tolist(), strict=True):
             ends = sorted([flat[n, i].item(), flat[n, j].item()])
             if ends[0] >= 0:
-                found.setdefault(tuple(ends), []).append(1 - s if ends[0] == ends[1] else s)
+                found.setdefault(tuple(ends), []).append(-log(s if ends[0] == ends[1] else 1 - s))
     expected = 0.0
     for same in (True, False):
         means = [sum(v) / len(v) for (a, b), v in found.items() if (a == b) == same]
         expected += 0.5 * sum(means) / max(len(means), 1)
-    assert SimilarityPairLoss(by_class=True)(similarity, labels).item() == pytest.approx(expected)
+    assert SimilarityPairLoss()(WindowSimilarity(values, grid, radius), labels).item() == pytest.approx(expected)
 
 
-def test_pair_loss_by_class_gradient():
+@pytest.mark.parametrize("kind", ["cross_entropy", "affinity"])
+def test_gradient_of_the_pair_loss(kind):
     _, similarity = random_input((3, 4), (1, 1))
     labels = torch.randint(-1, 3, (2, 3, 4), generator=torch.Generator().manual_seed(3))
 
     def loss(values):
-        return SimilarityPairLoss(by_class=True)(WindowSimilarity(values, (3, 4), (1, 1)), labels)
+        return SimilarityPairLoss(kind)(WindowSimilarity(values, (3, 4), (1, 1)), labels)
 
     assert gradcheck(loss, similarity.values.detach().requires_grad_())
+
+
+def test_refuses_an_unknown_pair_loss():
+    with pytest.raises(ValueError, match="cross_entropy, affinity"):
+        SimilarityPairLoss("other")
 
 
 def test_grid_labels_by_hand():
