@@ -50,8 +50,8 @@ class AttenScribbleSettings:
         crf_sigma_intensity: after each channel's 1st and 99th percentile became 0 and 1.
         similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
             the similarity learns from the scribbles.
-        similarity_weight: of the attentive similarity (and of the pair loss with it).
-        pair_weight: of the pair loss relative to the attentive similarity; `anchored` only.
+        similarity_weight: of the attentive similarity.
+        pair_weight: of the pair loss, which teaches the similarity and needs no warm-up; `anchored` only.
         pair_loss: `anchored` only: `cross_entropy` of the pairs, in which every class (or two classes) weighs the
             same, or `affinity`, the mean error of all pairs of one class and of all others.
         similarity_floor: `anchored` only: neighbours of this similarity or less do not pull at each other.
@@ -77,7 +77,7 @@ class AttenScribbleSettings:
     similarity_mode: str = "anchored"
     similarity_weight: float = 0.1
     pair_weight: float = 1.0
-    pair_loss: str = "affinity"
+    pair_loss: str = "cross_entropy"
     similarity_floor: float = 0.5
     similarity_radius: int | tuple[int, ...] = 5
     similarity_sigma_position: float = 6.0

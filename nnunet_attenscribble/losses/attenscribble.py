@@ -22,8 +22,7 @@ PADDING = -1
 class AttenScribbleLoss(nn.Module):
     """The regularisers of the full-resolution prediction, and their sum with a segmentation loss.
 
-        L = L_seg + strength * (crf_weight * L_crf + similarity_weight * L_as)
-            + similarity_weight * pair_weight * L_pair
+        L = L_seg + strength * (crf_weight * L_crf + similarity_weight * L_as) + pair_weight * L_pair
 
     L_pair is there when the similarity is anchored; it needs no warm-up, since it acts on the similarity alone. The CRF
     acts on the unlabelled pixels inside the image.
@@ -102,7 +101,7 @@ class AttenScribbleLoss(nn.Module):
                 total = total + self.strength * self.similarity_weight * terms["similarity"]
                 if self.pairs is not None:
                     terms["pairs"] = self.pairs.of_pairs(similarity.values, pairs)
-                    total = total + self.similarity_weight * self.pair_weight * terms["pairs"]
+                    total = total + self.pair_weight * terms["pairs"]
                 terms |= similarity_means(similarity.values.detach(), pairs.same, pairs.different)
         return total, _detached(terms)
 

@@ -150,12 +150,12 @@ def test_the_sum_of_all_terms():
     expected_crf = crf(logits.softmax(1), rescale_intensities(image, inside), target == IGNORE, inside)
     torch.testing.assert_close(terms["crf"], expected_crf)
     assert terms["mean_similarity"].item() == pytest.approx(0.3)
-    expected = 1.25 + 0.5 * expected_crf + 0.2 * (terms["similarity"] + 3 * terms["pairs"])
+    expected = 1.25 + 0.5 * expected_crf + 0.2 * terms["similarity"] + 3 * terms["pairs"]
     torch.testing.assert_close(total, expected)
 
     loss.strength = 0.0  # the similarity goes on learning
     total, _ = loss(torch.tensor(1.25), logits, target, image, similarity)
-    torch.testing.assert_close(total, 1.25 + 0.2 * 3 * terms["pairs"])
+    torch.testing.assert_close(total, 1.25 + 3 * terms["pairs"])
 
 
 def test_a_missing_similarity_is_told():
