@@ -1,7 +1,7 @@
 """Which pairs of classes the scribbles show to the pair loss: `python -m benchmarks.pairs DATASET CONFIGURATION`.
 
-Counted in the preprocessed labels of a fold's training cases, slice by slice and without augmentation, on the grid and
-in the window of the configuration's settings.
+Counted in the preprocessed labels of a fold's training cases (of a 2D configuration slice by slice), without
+augmentation, on the grid and in the window of the configuration's settings.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_attenscribble.inspection import sum_by_classes
 from nnunet_attenscribble.losses.attentive_similarity import grid_labels
+from nnunet_attenscribble.network import attention_stage, total_stride
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_count
 
 
-def count_pairs(target: torch.Tensor, stride: int, radius: tuple[int, ...], classes: int) -> torch.Tensor:
-    """Pairs of annotated cells of (N, 1, H, W) labels, (classes, classes) with the lower class first."""
-    missing = [-size % stride for size in target.shape[-2:]]
-    target = torch.nn.functional.pad(target, (0, missing[1], 0, missing[0]), value=classes)
-    grid = tuple(size // stride for size in target.shape[-2:])
+def count_pairs(target: torch.Tensor, stride: tuple[int, ...], radius: tuple[int, ...], classes: int) -> torch.Tensor:
+    """Pairs of annotated cells of (N, 1, *S) labels, (classes, classes) with the lower class first."""
+    missing = [-size % step for size, step in zip(target.shape[2:], stride, strict=True)]
+    target = torch.nn.functional.pad(target, [side for m in reversed(missing) for side in (0, m)], value=classes)
+    grid = tuple(size // step for size, step in zip(target.shape[2:], stride, strict=True))
     similarity = WindowSimilarity(torch.zeros(len(target), pair_count(grid, radius)), grid, radius)
     return sum_by_classes(similarity, grid_labels(target, grid, classes), classes)[1]
 
@@ -36,7 +37,7 @@ def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
-    parser.add_argument("configuration", help="of 2D patches")
+    parser.add_argument("configuration")
     parser.add_argument("--fold", type=int, default=0)
     arguments = parser.parse_args()
     name = maybe_convert_to_dataset_name(int(arguments.dataset) if arguments.dataset.isdecimal() else arguments.dataset)
@@ -44,15 +45,18 @@ def main() -> None:
     labels = json.loads((folder / "dataset.json").read_text())["labels"]
     configured = PlansManager(str(folder / "nnUNetPlans.json")).get_configuration(arguments.configuration)
     settings = AttenScribbleSettings.from_configuration(configured.configuration)
-    stride = settings.attention_stride
-    radius, _, _ = similarity_window(settings, configured.spacing[-2:], (stride, stride))
+    strides, patch_size = configured.network_arch_init_kwargs["strides"], configured.patch_size
+    axes = len(patch_size)
+    stage = attention_stage(strides, patch_size, settings.attention_stride, settings.attention_max_tokens)
+    stride = tuple(total_stride(strides, axes, stage))
+    radius, _, _ = similarity_window(settings, configured.spacing[-axes:], stride)
     cases = json.loads((folder / "splits_final.json").read_text())[arguments.fold]["train"]
     stored = str(folder / configured.data_identifier)
     data, classes = infer_dataset_class(stored)(stored, cases), labels["ignore"]
     total = torch.zeros(classes, classes, dtype=torch.float64)
     for case in cases:
         drawn = torch.as_tensor(data.load_case(case)[1][:]).long()  # (1, slices, H, W)
-        total += count_pairs(drawn.movedim(0, 1), stride, radius, classes)
+        total += count_pairs(drawn.movedim(0, 1) if axes == 2 else drawn[None], stride, radius, classes)
     names = {value: label for label, value in labels.items()}
     alike = float(total.trace())
     print(f"Window {radius} of a grid of stride {stride}, {len(cases)} cases.\n")
