@@ -18,9 +18,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_attenscribble.inspection import sum_by_classes
 from nnunet_attenscribble.losses.attentive_similarity import grid_labels
-from nnunet_attenscribble.network import attention_stage, total_stride
-from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window
+from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.trainers.nnUNetTrainerScribble import _similarity_window
 from nnunet_attenscribble.windows import pair_count
 
 
@@ -45,11 +45,9 @@ def main() -> None:
     labels = json.loads((folder / "dataset.json").read_text())["labels"]
     configured = PlansManager(str(folder / "nnUNetPlans.json")).get_configuration(arguments.configuration)
     settings = AttenScribbleSettings.from_configuration(configured.configuration)
-    strides, patch_size = configured.network_arch_init_kwargs["strides"], configured.patch_size
-    axes = len(patch_size)
-    stage = attention_stage(strides, patch_size, settings.attention_stride, settings.attention_max_tokens)
-    stride = tuple(total_stride(strides, axes, stage))
-    radius, _, _ = similarity_window(settings, configured.spacing[-axes:], stride)
+    radius, _, grid_spacing = _similarity_window(configured, settings)
+    axes = len(radius)
+    stride = tuple(round(g / s) for g, s in zip(grid_spacing, configured.spacing[-axes:], strict=True))
     cases = json.loads((folder / "splits_final.json").read_text())[arguments.fold]["train"]
     stored = str(folder / configured.data_identifier)
     data, classes = infer_dataset_class(stored)(stored, cases), labels["ignore"]
