@@ -111,7 +111,12 @@ def test_without_folders_of_their_own_nothing_is_said_of_them(monkeypatch, capsy
 def run_command(*arguments: str) -> subprocess.Popen:
     code = "from nnunet_attenscribble.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, "demo", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", code, "demo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Tests that a shell started in the background ignore Ctrl-C, and what they start would inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
