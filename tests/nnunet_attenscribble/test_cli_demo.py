@@ -124,7 +124,8 @@ def run_command(*arguments: str) -> subprocess.Popen:
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_the_whole_demo_stopped_and_continued(tmp_path):
-    log = tmp_path / "attenscribble_demo" / "logs" / "train_attenscribble.log"
+    demo_folder = tmp_path / "attenscribble_demo"
+    log = demo_folder / "logs" / "train_attenscribble.log"
     first = run_command("--epochs", "1")
     while first.poll() is None and not (log.exists() and ": Epoch 0" in log.read_text()):
         time.sleep(0.2)
@@ -140,7 +141,6 @@ def test_the_whole_demo_stopped_and_continued(tmp_path):
     assert "running  AttenScribble" in told
     for model in ("AttenScribble", "partial CE", "nnU-Net on dense labels"):
         assert f"\n| {model} |" in told
-    demo_folder = tmp_path / "attenscribble_demo"
     assert (demo_folder / "comparison.md").read_text()[:200] in told
     assert len(list((demo_folder / "pictures").glob("*.png"))) == 6
     checkpoints = list((demo_folder / "nnUNet_results").glob("*/*__nnUNetPlans__2d_cpu/fold_0/checkpoint_final.pth"))
