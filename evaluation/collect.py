@@ -13,6 +13,7 @@ Layout of the folder:
         training_log.csv        epoch, train_loss, val_loss, seconds and pseudo Dice, from nnU-Net's log
         predictions, model      links to the folders of predictions and of the checkpoint
         attention               link to the folder of `attenscribble attention`, where the network has the block
+                                (of a result kept elsewhere only what is there: no predictions, no model)
     rows/ROW/seed_S/            the same two files for a row and repetition, all folds together; with a test set of its
                                 own, where every fold predicts the same cases, rows/ROW/seed_S_fold_F/
     test/fold_F/images, labels  links to the test images and their dense labels
@@ -34,6 +35,7 @@ from nnunet_attenscribble.evaluation.benchmark_file import Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark_provenance import complete_provenance, describe_selection
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
+from nnunet_attenscribble.evaluation.kept import find_kept
 from nnunet_attenscribble.evaluation.nnunet_log import read_training_log, write_training_log
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.provenance import find_commit, list_versions, read_commands
@@ -67,12 +69,13 @@ class Collected:
     notes: tuple[str, ...]
 
 
-def collect(plan: Plan, folder: Path) -> Collected:
+def collect(plan: Plan, folder: Path, kept: Sequence[Path] = ()) -> Collected:
     """Gather what is there; the folder is replaced as a whole.
 
     Args:
         plan: of the benchmark.
         folder: to write; one that was not collected before must be empty.
+        kept: folders with results of cells that are not complete here, see `find_kept`.
 
     Raises:
         AttenScribbleError: something else is in the folder, or results that cannot be compared.
@@ -83,8 +86,9 @@ def collect(plan: Plan, folder: Path) -> Collected:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
+        collection = _Collection(plan, part, kept)
         part.mkdir(parents=True)
-        collected = _Collection(plan, part).write(folder)
+        collected = collection.write(folder)
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             folder.rename(old)
@@ -111,19 +115,21 @@ def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]
 class _Collection:
     """One call of `collect`, writing into a hidden folder."""
 
-    def __init__(self, plan: Plan, part: Path):
+    def __init__(self, plan: Plan, part: Path, kept: Sequence[Path]):
         self.plan, self.part = plan, part
         self.benchmark: Benchmark = plan.benchmark
         self.commands = read_commands(plan.workspace.commands)
         lacking = {cell: plan.steps(cell).find_lacking() for cell in plan.cells}
-        self.missing = {cell: lack for cell, lack in lacking.items() if lack is not None}
+        incomplete = {cell: lack for cell, lack in lacking.items() if lack is not None}
+        self.kept = find_kept(plan, list(incomplete), kept)
+        self.missing = {cell: lack for cell, lack in incomplete.items() if cell not in self.kept.summaries}
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
         self.summaries: dict[Cell, Summary] = {}
 
     def write(self, folder: Path) -> Collected:
         for cell in self.complete:
             self.summaries[cell] = self._write_cell(cell)
-        notes = [*self.plan.notes, *self._describe_missing()]
+        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing()]
         rows = self._write_rows()
         table = self._write_comparison(notes)
         self._link_tests()
@@ -137,6 +143,8 @@ class _Collection:
 
     def _write_cell(self, cell: Cell) -> Summary:
         source, target = self.plan.folder(cell), self.part / "cells" / cell.name
+        if cell in self.kept.summaries:
+            return self._write_kept(cell, target)
         summary = complete_provenance(self.plan, cell, self.commands)
         write_summary(summary, target)
         model = self.plan.model(cell).folder(self.plan.workspace.results(cell.seed))
@@ -147,6 +155,16 @@ class _Collection:
         (target / "model").symlink_to(model)
         if (source / "attention" / ATTENTION_FILE).is_file():
             (target / "attention").symlink_to(source / "attention")
+        return summary
+
+    def _write_kept(self, cell: Cell, target: Path) -> Summary:
+        summary, source = self.kept.summaries[cell], self.kept.folders[cell]
+        write_summary(summary, target)
+        for name in ("loss_terms.csv", "training_log.csv"):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, target / name)
+        if (source / "attention" / ATTENTION_FILE).is_file():
+            (target / "attention").symlink_to((source / "attention").resolve())
         return summary
 
     def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:

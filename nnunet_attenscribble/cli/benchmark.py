@@ -132,19 +132,29 @@ def collect_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="By default, `collected` in --work.")
     ] = None,
+    kept: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Results of cells that are not in --work, such as another machine's `collected` or published ones; "
+            "may be given several times.",
+        ),
+    ] = None,
     raw: _RAW = None,
     preprocessed: _PREPROCESSED = None,
 ) -> None:
     """Gather the results that are there in one folder, compare the rows, and list the cells that are missing.
 
     Example:  attenscribble benchmark collect examples/acdc_cpu.yaml --work acdc_cpu
+
+    Example:  attenscribble benchmark collect examples/acdc_cpu.yaml --work acdc_cpu --kept benchmarks/results/acdc_cpu
     """
     from rich.console import Console
 
     from nnunet_attenscribble.evaluation.collect import collect
 
     options, workspace = _open(file, work, raw, preprocessed, write=False)
-    collected = collect(_check(options, workspace), output or workspace.work / "collected")
+    collected = collect(_check(options, workspace), output or workspace.work / "collected", kept or ())
     _print_collected(collected, Console(highlight=False, soft_wrap=True))
 
 

@@ -3,14 +3,18 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.nnunet_log import read_training_log, write_training_log
 from nnunet_attenscribble.evaluation.provenance import append_command, find_commit, read_commands
 from nnunet_attenscribble.evaluation.runs import Execution, Step
-from nnunet_attenscribble.evaluation.summary import read_summary
+from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
 from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, Toy
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
@@ -205,6 +209,104 @@ def test_a_folder_with_something_else_in_it_is_left_alone(toy):
     assert (toy.folder / "mine" / "thesis.tex").exists()
     toy.call("collect", "-o", str(toy.folder / "new"))
     assert (toy.folder / "new" / "collected.json").is_file()
+
+
+# --- results that are kept elsewhere ---
+
+
+@pytest.fixture
+def kept(toy):
+    """What another machine collected of the second repetition, its models gone."""
+    toy.write(seeds=[0, 1])
+    toy.call("--only", "seed_1")
+    toy.call("collect")
+    shutil.move(toy.work / "collected", toy.folder / "theirs")
+    shutil.rmtree(toy.work)
+    return toy.folder / "theirs"
+
+
+def test_results_of_two_machines_are_compared_as_one(toy, kept):
+    toy.call("--only", "seed_0")
+    told = toy.call("collect", "--kept", str(kept))
+    folder = toy.work / "collected"
+    assert "missing" not in told
+    assert "note: 3 of 6 cells are results kept elsewhere (theirs), without predictions and models: seed_1/f" in told
+    assert (folder / "missing.txt").read_text() == ""
+    for cell in ("seed_1/fold_0/crf", "seed_1/fold_0/dense"):
+        own, other = folder / "cells" / cell, kept / "cells" / cell
+        assert read_summary(own) == read_summary(other)
+        assert sorted(file.name for file in own.iterdir()) == [
+            *("attenscribble_metrics.csv", "attenscribble_summary.json", "loss_terms.csv", "training_log.csv")
+        ]
+        assert (own / "loss_terms.csv").read_text() == (other / "loss_terms.csv").read_text()
+    with (folder / "comparison.csv").open() as file:
+        dice = {row["model"]: float(row["mean"]) for row in csv.DictReader(file) if row["metric"] == "dice"}
+    runs = [read_summary(folder / "cells" / f"seed_{seed}" / "fold_0" / "crf") for seed in (0, 1)]
+    values = [run.cases[case]["heart"].dice for run in runs for case in ("c", "d")]
+    assert dice["CRF"] == pytest.approx(sum(values) / 4)
+
+
+def test_published_results_are_collected_without_a_training(toy, kept):
+    """The folder of cells under another name, in which only the scores were kept."""
+    published = toy.folder / "published"
+    shutil.copytree(kept / "cells", published, ignore=shutil.ignore_patterns("*.csv", "predictions", "model"))
+    toy.call("--prepare")
+    toy.call("collect", "--kept", str(published))
+    folder = toy.work / "collected"
+    assert len((folder / "missing.txt").read_text().splitlines()) == 3
+    assert read_json(folder / "comparison.json")["models"] == ["Dense", "Partial CE", "CRF"]
+    output = CliRunner().invoke(app, ["report", str(folder), "-o", str(toy.folder / "report")])
+    assert output.exit_code == 0, output.output
+    assert "kept elsewhere" in (toy.folder / "report" / "report.md").read_text()
+
+
+def test_what_was_run_here_goes_before_what_was_kept(toy, kept):
+    toy.call("--only", "seed_1/fold_0/crf")
+    place = kept / "cells" / "seed_1" / "fold_0" / "crf"
+    summary = read_summary(place)
+    write_summary(replace(summary, notes=("theirs",)), place)
+    toy.call("collect", "--kept", str(kept))
+    own = toy.work / "collected" / "cells" / "seed_1" / "fold_0" / "crf"
+    assert "theirs" not in read_summary(own).notes
+    assert (own / "model").exists()
+
+
+def test_kept_results_of_another_training_are_refused_all_at_once(toy, kept):
+    toy.call("--only", "seed_0")
+    toy.call("collect")
+    before = (toy.work / "collected" / "collected.json").read_bytes()
+    cells = kept / "cells" / "seed_1" / "fold_0"
+    summary = read_summary(cells / "crf")
+    write_summary(
+        replace(summary, provenance={**summary.provenance, "epochs": "50", "trainer": "Other"}), cells / "crf"
+    )
+    summary = read_summary(cells / "dense")
+    write_summary(replace(summary, cases={"c": summary.cases["c"]}), cells / "dense")
+    (cells / "partial_ce" / "attenscribble_summary.json").write_text("{")
+    (toy.folder / "empty").mkdir()
+    again = toy.folder / "again"
+    shutil.copytree(kept / "cells" / "seed_1" / "fold_0" / "crf", again / "seed_1" / "fold_0" / "crf", symlinks=True)
+    arguments = [word for name in (kept, toy.folder / "empty", again) for word in ("--kept", str(name))]
+    problems = toy.problems("collect", *arguments)
+    name = "seed_1/fold_0/crf is kept with"
+    assert f"{name} trainer 'Other' and should have 'nnUNetTrainerMaskedCRF': it is not of this benchmark" in problems
+    assert f"{name} epochs '50' and should have '5': it is not of this benchmark" in problems
+    assert "seed_1/fold_0/dense is kept with other test cases than this benchmark's (d)" in problems
+    assert any("cannot be read" in problem for problem in problems)
+    assert any(problem.startswith(f"{toy.folder / 'empty'} has no result of a cell") for problem in problems)
+    assert f"seed_1/fold_0/crf is both in {kept / 'cells'} and in {again}: give one of them" in problems
+    assert len(problems) == 6
+    assert (toy.work / "collected" / "collected.json").read_bytes() == before
+    assert not list(toy.work.glob(".collected*"))
+
+
+def test_kept_results_under_another_configuration_are_told(toy, kept):
+    place = kept / "cells" / "seed_1" / "fold_0" / "crf"
+    summary = read_summary(place)
+    write_summary(replace(summary, provenance={**summary.provenance, "configuration": "2d_old"}), place)
+    toy.call("--prepare")
+    told = toy.call("collect", "--kept", str(kept))
+    assert "with another name than the benchmark's: seed_1/fold_0/crf (2d_old, not 2d_crf)." in told
 
 
 # --- the log of commands, and nnU-Net's ---

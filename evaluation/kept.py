@@ -1,0 +1,114 @@
+"""Results of a benchmark's cells that are kept elsewhere: made on another machine, or published without the models.
+
+They lie as `attenscribble benchmark collect` leaves them, `seed_S/fold_F/ROW/attenscribble_summary.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
+from nnunet_attenscribble.evaluation.tables import list_some
+
+__all__ = ["Kept", "find_kept"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was found.
+
+    Attributes:
+        summaries: by cell.
+        folders: by cell, where its summary lies.
+        notes: what a reader of the results should know.
+    """
+
+    summaries: Mapping[Cell, Summary]
+    folders: Mapping[Cell, Path]
+    notes: tuple[str, ...]
+
+
+def find_kept(plan: Plan, missing: Sequence[Cell], folders: Sequence[Path]) -> Kept:
+    """Find results of cells that are not complete here.
+
+    Args:
+        plan: of the benchmark.
+        missing: those cells.
+        folders: in which to look: what `collect` wrote, or its folder `cells` under any name.
+
+    Raises:
+        AttenScribbleError: results of another training than the benchmark asks for, of other cases, of a cell that
+            two folders have, or a folder with no result of the benchmark; every problem.
+    """
+    problems: list[str] = []
+    summaries: dict[Cell, Summary] = {}
+    places: dict[Cell, Path] = {}
+    notes: list[str] = []
+    for folder in folders:
+        root = folder / "cells" if (folder / "cells").is_dir() else folder
+        held = [cell for cell in plan.cells if (root / cell.name / SUMMARY_FILE).is_file()]
+        if not held:
+            problems.append(
+                f"{folder} has no result of a cell of this benchmark: give a folder that holds results as "
+                f"{plan.cells[0].name}/{SUMMARY_FILE}"
+            )
+        used = [cell for cell in held if cell in missing]
+        for cell in used:
+            if cell in places:
+                problems.append(f"{cell.name} is both in {places[cell].parents[2]} and in {root}: give one of them")
+                continue
+            try:
+                summaries[cell] = read_summary(root / cell.name)
+            except AttenScribbleError as error:
+                problems += error.problems
+                continue
+            places[cell] = root / cell.name
+            problems += _list_contradictions(plan, cell, summaries[cell])
+        if used:
+            notes.append(
+                f"{len(used)} of {len(plan.cells)} cells are results kept elsewhere ({folder.name}), without "
+                f"predictions and models: {list_some([cell.name for cell in used])}."
+            )
+    if problems:
+        raise AttenScribbleError(problems)
+    return Kept(summaries, places, (*notes, *_list_renamed(summaries)))
+
+
+def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
+    """What a result says of itself that is not what the benchmark asks for."""
+    budget = plan.budgets.get(cell.row.name)
+    expected = {
+        "row": cell.row.name,
+        "labels": cell.row.labels,
+        "trainer": cell.row.trainer,
+        "seed": str(cell.seed),
+        "fold": cell.fold,
+        **({} if budget is None else {"epochs": str(budget.epochs), "iterations_per_epoch": str(budget.iterations)}),
+    }
+    found = {key: summary.provenance.get(key) for key in expected}
+    problems = [
+        f"{cell.name} is kept with {key} {found[key]!r} and should have {value!r}: it is not of this benchmark"
+        for key, value in expected.items()
+        if found[key] != value
+    ]
+    test = plan.tests.get(cell.fold)
+    if test is not None and sorted(summary.cases) != sorted(test.cases):
+        odd = sorted(set(summary.cases) ^ set(test.cases))
+        problems.append(f"{cell.name} is kept with other test cases than this benchmark's ({list_some(odd)})")
+    return problems
+
+
+def _list_renamed(summaries: Mapping[Cell, Summary]) -> list[str]:
+    """A configuration's name decides nothing, but its settings cannot be checked under another one."""
+    renamed = [
+        f"{cell.name} ({summary.provenance.get('configuration')}, not {cell.row.configuration})"
+        for cell, summary in summaries.items()
+        if summary.provenance.get("configuration") != cell.row.configuration
+    ]
+    if not renamed:
+        return []
+    return [f"Kept results of configurations with another name than the benchmark's: {', '.join(renamed)}."]
