@@ -1,8 +1,10 @@
 """A benchmark's cells, one per row, fold and seed, and the commands that each of them consists of.
 
 A cell is trained by `nnUNetv2_train`, then predicts the test set by `nnUNetv2_predict`, then is scored by
-`attenscribble evaluate`; a network with the attention block is then looked at by `attenscribble attention`. Nothing of
-the test set is touched before the training has ended, and none of its dense labels before the prediction has.
+`attenscribble evaluate`. If the benchmark asks for it, the predictions are then postprocessed by what the training
+scribbles show (`attenscribble postprocess`) and scored again; a network with the attention block is looked at by
+`attenscribble attention`. Nothing of the test set is touched before the training has ended, and none of its dense
+labels before the prediction has.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from nnunet_attenscribble.evaluation.benchmark_test_set import (
     name_test_folders,
 )
 from nnunet_attenscribble.evaluation.budgets import Budget, resolve_budgets
+from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.runs import (
     Model,
     Step,
@@ -69,17 +72,24 @@ class CellSteps:
 
     Attributes:
         train, predict, evaluate: what its numbers come from.
-        attend: pictures of the attention block behind that, or None where there is none. A cell is complete without.
+        postprocess, rescore: the same predictions postprocessed, and their numbers; None if nobody asked for them.
+        attend: pictures of the attention block, or None where there is none.
     """
 
     train: Step
     predict: Step
     evaluate: Step
+    postprocess: Step | None = None
+    rescore: Step | None = None
     attend: Step | None = None
 
+    @property
+    def extras(self) -> list[Step]:
+        """What follows the evaluation. A cell is complete without."""
+        return [step for step in (self.postprocess, self.rescore, self.attend) if step is not None]
+
     def __iter__(self) -> Iterator[Step]:
-        steps = (self.train, self.predict, self.evaluate, self.attend)
-        return iter(step for step in steps if step is not None)
+        return iter((self.train, self.predict, self.evaluate, *self.extras))
 
     def find_lacking(self) -> str | None:
         """What is to be done first: `training`, `predictions`, `evaluation`, or None for a complete cell."""
@@ -122,6 +132,10 @@ class Plan:
         """What belongs to a cell but its model: predictions, scores, logs."""
         return self.workspace.work / "cells" / cell.name
 
+    def postprocessed(self, cell: Cell) -> Path:
+        """The postprocessed predictions of a cell, and their scores."""
+        return self.folder(cell) / "postprocessed"
+
     def steps(self, cell: Cell) -> CellSteps:
         """The commands of a cell. The training knows nothing of the test set, the prediction nothing of its labels."""
         folder, model = self.folder(cell), self.model(cell)
@@ -148,14 +162,21 @@ class Plan:
             device=device,
             options=self.benchmark.predict,
         )
-        evaluate = command_step(
-            f"{cell.name}: evaluation",
-            [
-                *("attenscribble", "evaluate", str(predictions), str(labels), "-o", str(folder), "--all-cases"),
-                *("--workers", str(self.benchmark.workers), *self.benchmark.evaluate),
-            ],
-            folder / "logs" / "evaluate.log",
-            [folder / SUMMARY_FILE],
+
+        def score(name: str, predicted: Path, output: Path, log: str) -> Step:
+            command = ["attenscribble", "evaluate", str(predicted), str(labels), "-o", str(output), "--all-cases"]
+            command += ["--workers", str(self.benchmark.workers), *self.benchmark.evaluate]
+            return command_step(f"{cell.name}: {name}", command, folder / "logs" / log, [output / SUMMARY_FILE])
+
+        evaluate = score("evaluation", predictions, folder, "evaluate.log")
+        processed = self.postprocessed(cell)
+        rescore = score("evaluation behind postprocessing", processed, processed, "evaluate_postprocessed.log")
+        scribbles = self.workspace.raw / self.workspace.find_dataset(self.benchmark.scribble) / "labelsTr"
+        postprocess = command_step(
+            f"{cell.name}: postprocessing",
+            ["attenscribble", "postprocess", str(predictions), str(scribbles), "-o", str(processed)],
+            folder / "logs" / "postprocess.log",
+            [processed / POSTPROCESSING_FILE],
         )
         attend = command_step(
             f"{cell.name}: attention",
@@ -174,17 +195,24 @@ class Plan:
         def begin_training() -> None:
             if train.prepare is not None:
                 train.prepare()
-            _forget(predict.mark, evaluate.mark, attend.mark)
+            _forget(predict.mark, evaluate.mark, postprocess.mark, rescore.mark, attend.mark)
 
         def begin_prediction() -> None:
-            _forget(evaluate.mark)
+            _forget(evaluate.mark, postprocess.mark, rescore.mark)
             shutil.rmtree(predictions, ignore_errors=True)
 
+        def begin_postprocessing() -> None:
+            _forget(rescore.mark)
+            shutil.rmtree(processed, ignore_errors=True)
+
+        asked = self.benchmark.postprocess
         return CellSteps(
             # nnU-Net's own validation, which comes behind the final checkpoint, is on scribbles: nothing needs it.
             replace(train, is_done=lambda: is_whole(final), prepare=begin_training),
             replace(predict, prepare=begin_prediction),
             evaluate,
+            replace(postprocess, prepare=begin_postprocessing) if asked else None,
+            rescore if asked else None,
             attend if with_block else None,
         )
 
@@ -243,6 +271,9 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
         file = workspace.preprocessed / dataset / f"{benchmark.plans}.json"
         if not file.is_file():
             problems.append(f"{file} is not there: plan the data set, or add the command to 'prepare'")
+    scribbles = workspace.raw / workspace.find_dataset(benchmark.scribble) / "labelsTr"
+    if benchmark.postprocess and not scribbles.is_dir():
+        problems.append(f"{scribbles} is not there, and 'postprocess' decides by the scribbles: give the raw data set")
     if problems:
         raise AttenScribbleError(problems)
     tests: dict[str, BenchmarkTestSet] = {}

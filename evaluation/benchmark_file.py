@@ -112,6 +112,7 @@ class Benchmark:
     augmentation_workers: int | None = None
     predict: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
+    postprocess: bool = False
     unequal_budgets: bool = False
     prepare: tuple[Preparation, ...] = ()
     slurm: Slurm = Slurm()
@@ -144,7 +145,7 @@ def _read(keys: Keys) -> Benchmark:
         [
             *("name", "datasets", "plans", "configurations", "folds", "seeds", "rows", "reference", "test", "subject"),
             *("device", "threads", "prefix", "workers", "augmentation_workers", "predict", "evaluate"),
-            *("unequal_budgets", "prepare", "slurm"),
+            *("postprocess", "unequal_budgets", "prepare", "slurm"),
         ]
     )
     name = keys.take("name", text, "the benchmark's name")
@@ -179,6 +180,7 @@ def _read(keys: Keys) -> Benchmark:
         augmentation_workers=keys.take("augmentation_workers", number, "a whole number from 0", None),
         predict=predict,
         evaluate=keys.take("evaluate", words, "options of attenscribble evaluate, as a list or as one line", ()),
+        postprocess=keys.take("postprocess", truth, "true or false", False),
         unequal_budgets=keys.take("unequal_budgets", truth, "true or false", False),
         prepare=_read_preparations(keys),
         slurm=_read_slurm(keys),

@@ -10,10 +10,14 @@ from pathlib import Path
 
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
+from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.provenance import find_commit
 from nnunet_attenscribble.evaluation.summary import Summary, read_summary, write_summary
 
-__all__ = ["complete_provenance", "describe_selection"]
+__all__ = ["POSTPROCESSING", "complete_postprocessed", "complete_provenance", "describe_selection"]
+
+#: What the provenance of postprocessed results tells of their postprocessing.
+POSTPROCESSING = "postprocessing"
 
 
 def describe_selection(benchmark: Benchmark) -> list[str]:
@@ -54,11 +58,23 @@ def complete_provenance(plan: Plan, cell: Cell, commands: Sequence[dict]) -> Sum
         cell: with a complete evaluation.
         commands: the log of commands.
     """
-    summary = read_summary(plan.folder(cell))
+    return _complete(plan, cell, commands, plan.folder(cell), "evaluation")
+
+
+def complete_postprocessed(plan: Plan, cell: Cell, commands: Sequence[dict]) -> Summary:
+    """The same for its postprocessed predictions; the provenance also tells what was removed from them."""
+    place = plan.postprocessed(cell)
+    return _complete(plan, cell, commands, place, "evaluation behind postprocessing", _read_decisions(place))
+
+
+def _complete(
+    plan: Plan, cell: Cell, commands: Sequence[dict], place: Path, scored_by: str, removed: str | None = None
+) -> Summary:
+    summary = read_summary(place)
     model = plan.model(cell)
     folder = model.folder(plan.workspace.results(cell.seed))
     training = _find_last(commands, cell, f"{cell.name}: training")
-    scoring = _find_last(commands, cell, f"{cell.name}: evaluation")
+    scoring = _find_last(commands, cell, f"{cell.name}: {scored_by}")
     budget = plan.budgets.get(cell.row.name)
     provenance = {
         **summary.provenance,
@@ -80,6 +96,7 @@ def complete_provenance(plan: Plan, cell: Cell, commands: Sequence[dict]) -> Sum
         "splits_sha256": _hash(plan.workspace.preprocessed / model.dataset / "splits_final.json"),
         "commit_training": training.get("commit"),
         "commit": scoring.get("commit") or summary.provenance.get("commit") or find_commit(),
+        **({} if removed is None else {POSTPROCESSING: removed}),
     }
     trained_by = training.get("versions", {})
     versions = {
@@ -89,8 +106,14 @@ def complete_provenance(plan: Plan, cell: Cell, commands: Sequence[dict]) -> Sum
     }
     completed = replace(summary, provenance=provenance, versions=versions)
     if dict(summary.provenance) != provenance or dict(summary.versions) != versions:
-        write_summary(completed, plan.folder(cell))
+        write_summary(completed, place)
     return completed
+
+
+def _read_decisions(folder: Path) -> str:
+    decisions = json.loads((folder / POSTPROCESSING_FILE).read_text(encoding="utf-8"))["decisions"]
+    names = [decision["structure"] for decision in decisions if decision["keep_largest"]]
+    return f"largest component of {', '.join(names)}" if names else "nothing removed"
 
 
 def _find_last(commands: Sequence[dict], cell: Cell, step: str) -> dict:

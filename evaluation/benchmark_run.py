@@ -113,7 +113,7 @@ def run_cells(
 
 def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: Console, prefix: Sequence[str]) -> None:
     steps = plan.steps(cell)
-    if steps.evaluate.is_done() and (steps.attend is None or steps.attend.is_done()):
+    if steps.evaluate.is_done() and all(step.is_done() for step in steps.extras):
         console.print("[green]is done[/green]", soft_wrap=True)
         return
     plan.check_model(cell)
@@ -126,8 +126,7 @@ def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: C
         plan.open_labels(cell.fold)
         run([steps.evaluate])
         complete_provenance(plan, cell, read_commands(plan.workspace.commands))
-    if steps.attend is not None:
-        run([steps.attend])
+    run(steps.extras)
 
 
 def _make_step(preparation: Preparation, workspace: Workspace, check: bool) -> Step:

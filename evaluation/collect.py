@@ -6,6 +6,7 @@ Layout of the folder:
     missing.txt                 a line per cell without a complete evaluation: CELL, a tab, what it lacks
     comparison.md, .csv, .json  all rows against the reference, folds and repetitions pooled; not there while the
                                 reference has nothing to compare with
+    comparison_postprocessed.*  the same for the postprocessed predictions, where the benchmark asks for it
     cells/seed_S/fold_F/ROW/    of every complete cell:
         attenscribble_summary.json, attenscribble_metrics.csv    of `attenscribble evaluate`; the provenance names row,
                                 trainer, configuration, seed, fold, hash of the plans, commit, versions
@@ -13,6 +14,8 @@ Layout of the folder:
         training_log.csv        epoch, train_loss, val_loss, seconds and pseudo Dice, from nnU-Net's log
         predictions, model      links to the folders of predictions and of the checkpoint
         attention               link to the folder of `attenscribble attention`, where the network has the block
+        postprocessed/          where the benchmark asks for it: the same two files for the postprocessed predictions,
+                                and the link to these
                                 (of a result kept elsewhere only what is there: no predictions, no model)
     rows/ROW/seed_S/            the same two files for a row and repetition, all folds together; with a test set of its
                                 own, where every fold predicts the same cases, rows/ROW/seed_S_fold_F/
@@ -32,7 +35,12 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark, Row
-from nnunet_attenscribble.evaluation.benchmark_provenance import complete_provenance, describe_selection
+from nnunet_attenscribble.evaluation.benchmark_provenance import (
+    POSTPROCESSING,
+    complete_postprocessed,
+    complete_provenance,
+    describe_selection,
+)
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.kept import find_kept
@@ -48,6 +56,7 @@ __all__ = ["COLLECTED_FILE", "Collected", "collect", "list_compared"]
 
 COLLECTED_FILE = "collected.json"
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
+_POSTPROCESSED = "comparison_postprocessed"
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Collected:
         complete: number of complete cells.
         missing: by cell, what it lacks.
         comparison: the table as Markdown, or None.
+        postprocessed: that of the postprocessed predictions, or None.
         notes: what a reader should know.
     """
 
@@ -66,6 +76,7 @@ class Collected:
     complete: int
     missing: Mapping[str, str]
     comparison: str | None
+    postprocessed: str | None
     notes: tuple[str, ...]
 
 
@@ -125,21 +136,24 @@ class _Collection:
         self.missing = {cell: lack for cell, lack in incomplete.items() if cell not in self.kept.summaries}
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
         self.summaries: dict[Cell, Summary] = {}
+        self.postprocessed: dict[Cell, Summary] = {}
 
     def write(self, folder: Path) -> Collected:
         for cell in self.complete:
             self.summaries[cell] = self._write_cell(cell)
         notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing()]
         rows = self._write_rows()
-        table = self._write_comparison(notes)
+        table = self._write_comparison("comparison", self.summaries, notes)
+        processed = self._write_comparison(_POSTPROCESSED, self.postprocessed, self._describe_postprocessing())
         self._link_tests()
         lines = [f"{cell.name}\t{lack}\n" for cell, lack in self.missing.items()]
         (self.part / "missing.txt").write_text("".join(lines), encoding="utf-8")
-        content = self._describe(notes, rows, compared=table is not None)
+        tables = [name for name, written in (("comparison", table), (_POSTPROCESSED, processed)) if written is not None]
+        content = self._describe(notes, rows, tables)
         text = json.dumps(content, indent=2) + "\n"
         (self.part / COLLECTED_FILE).write_text(text, encoding="utf-8")
         missing = {cell.name: lack for cell, lack in self.missing.items()}
-        return Collected(folder, len(self.complete), missing, table, tuple(notes))
+        return Collected(folder, len(self.complete), missing, table, processed, tuple(notes))
 
     def _write_cell(self, cell: Cell) -> Summary:
         source, target = self.plan.folder(cell), self.part / "cells" / cell.name
@@ -155,11 +169,19 @@ class _Collection:
         (target / "model").symlink_to(model)
         if (source / "attention" / ATTENTION_FILE).is_file():
             (target / "attention").symlink_to(source / "attention")
+        rescore = self.plan.steps(cell).rescore
+        if rescore is not None and rescore.is_done():
+            self.postprocessed[cell] = complete_postprocessed(self.plan, cell, self.commands)
+            write_summary(self.postprocessed[cell], target / "postprocessed")
+            (target / "postprocessed" / "predictions").symlink_to(self.plan.postprocessed(cell))
         return summary
 
     def _write_kept(self, cell: Cell, target: Path) -> Summary:
         summary, source = self.kept.summaries[cell], self.kept.folders[cell]
         write_summary(summary, target)
+        if cell in self.kept.postprocessed:
+            self.postprocessed[cell] = self.kept.postprocessed[cell]
+            write_summary(self.postprocessed[cell], target / "postprocessed")
         for name in ("loss_terms.csv", "training_log.csv"):
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
@@ -183,8 +205,8 @@ class _Collection:
                     written[row.name][str(target / SUMMARY_FILE)] = group
         return written
 
-    def _write_comparison(self, notes: list[str]) -> str | None:
-        compared = list_compared(self.plan, self.complete)
+    def _write_comparison(self, file: str, summaries: Mapping[Cell, Summary], notes: list[str]) -> str | None:
+        compared = list_compared(self.plan, list(summaries))
         if self.benchmark.reference not in compared:
             return None
         most = max(len(cells) for cells in compared.values())
@@ -192,13 +214,13 @@ class _Collection:
             if len(cells) < most:
                 pairs = ", ".join(f"seed {cell.seed} fold {cell.fold}" for cell in cells)
                 notes.append(f"The row '{name}' stands for fewer trainings than others: {pairs}.")
-        pooled = {name: pool_runs(name, [self.summaries[cell] for cell in cells]) for name, cells in compared.items()}
+        pooled = {name: pool_runs(name, [summaries[cell] for cell in cells]) for name, cells in compared.items()}
         told = (*describe_selection(self.benchmark), *notes)
         reference = pooled[self.benchmark.reference]
         pooled[self.benchmark.reference] = replace(reference, notes=tuple(dict.fromkeys((*told, *reference.notes))))
         comparison = compare_summaries(pooled, self.benchmark.reference, subject=self.benchmark.subject)
         for ending, convert in WRITERS.items():
-            (self.part / f"comparison{ending}").write_text(convert(comparison), encoding="utf-8", newline="\n")
+            (self.part / f"{file}{ending}").write_text(convert(comparison), encoding="utf-8", newline="\n")
         return WRITERS[".md"](comparison)
 
     def _link_tests(self) -> None:
@@ -208,13 +230,20 @@ class _Collection:
             for name, target in (("images", test.images), ("labels", test.labels)):
                 (place / name).symlink_to(target)
 
+    def _describe_postprocessing(self) -> list[str]:
+        rules = {str(summary.provenance.get(POSTPROCESSING)): None for summary in self.postprocessed.values()}
+        return [
+            "Every prediction was postprocessed by `attenscribble postprocess`, by the same rule for all rows, which "
+            f"rests on the training scribbles alone: {'; '.join(rules)}."
+        ]
+
     def _describe_missing(self) -> list[str]:
         if not self.missing:
             return []
         return [f"{len(self.missing)} of {len(self.plan.cells)} cells are missing; missing.txt tells what they lack."]
 
     def _describe(
-        self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]], *, compared: bool
+        self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]], tables: Sequence[str]
     ) -> dict:
         workspace, benchmark = self.plan.workspace, self.benchmark
         scribble, dense = (workspace.find_dataset(name) for name in (benchmark.scribble, benchmark.dense))
@@ -249,7 +278,10 @@ class _Collection:
             "commit": find_commit(),
             "rows": [self._describe_row(row, summaries[row.name]) for row in benchmark.rows],
             "cells": [self._describe_cell(cell) for cell in self.plan.cells],
-            "comparison": {ending[1:]: f"comparison{ending}" for ending in WRITERS} if compared else None,
+            **{
+                name: {ending[1:]: f"{name}{ending}" for ending in WRITERS} if name in tables else None
+                for name in ("comparison", _POSTPROCESSED)
+            },
         }
 
     def _describe_row(self, row: Row, summaries: Mapping[str, list[Cell]]) -> dict:

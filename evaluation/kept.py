@@ -23,11 +23,14 @@ class Kept:
 
     Attributes:
         summaries: by cell.
+        postprocessed: by cell, those of the postprocessed predictions, where there are some and the benchmark asks for
+            them.
         folders: by cell, where its summary lies.
         notes: what a reader of the results should know.
     """
 
     summaries: Mapping[Cell, Summary]
+    postprocessed: Mapping[Cell, Summary]
     folders: Mapping[Cell, Path]
     notes: tuple[str, ...]
 
@@ -46,6 +49,7 @@ def find_kept(plan: Plan, missing: Sequence[Cell], folders: Sequence[Path]) -> K
     """
     problems: list[str] = []
     summaries: dict[Cell, Summary] = {}
+    postprocessed: dict[Cell, Summary] = {}
     places: dict[Cell, Path] = {}
     notes: list[str] = []
     for folder in folders:
@@ -61,13 +65,17 @@ def find_kept(plan: Plan, missing: Sequence[Cell], folders: Sequence[Path]) -> K
             if cell in places:
                 problems.append(f"{cell.name} is both in {places[cell].parents[2]} and in {root}: give one of them")
                 continue
-            try:
-                summaries[cell] = read_summary(root / cell.name)
-            except AttenScribbleError as error:
-                problems += error.problems
-                continue
             places[cell] = root / cell.name
-            problems += _list_contradictions(plan, cell, summaries[cell])
+            wanted = [(places[cell], summaries)]
+            if plan.benchmark.postprocess and (places[cell] / "postprocessed" / SUMMARY_FILE).is_file():
+                wanted.append((places[cell] / "postprocessed", postprocessed))
+            for place, found in wanted:
+                try:
+                    found[cell] = read_summary(place)
+                except AttenScribbleError as error:
+                    problems += error.problems
+                else:
+                    problems += _list_contradictions(plan, cell, found[cell])
         if used:
             notes.append(
                 f"{len(used)} of {len(plan.cells)} cells are results kept elsewhere ({folder.name}), without "
@@ -75,7 +83,7 @@ def find_kept(plan: Plan, missing: Sequence[Cell], folders: Sequence[Path]) -> K
             )
     if problems:
         raise AttenScribbleError(problems)
-    return Kept(summaries, places, (*notes, *_list_renamed(summaries)))
+    return Kept(summaries, postprocessed, places, (*notes, *_list_renamed(summaries)))
 
 
 def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:

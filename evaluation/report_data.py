@@ -99,6 +99,8 @@ class ReportData:
         cells: all of them.
         comparison: of the rows with the reference; None while there is nothing to compare.
         tables: the files of the comparison, by their ending.
+        postprocessed: the comparison of the postprocessed predictions; None without.
+        postprocessed_tables: its files.
     """
 
     name: str
@@ -113,6 +115,8 @@ class ReportData:
     cells: tuple[ReportCell, ...]
     comparison: Comparison | None
     tables: Mapping[str, Path]
+    postprocessed: Comparison | None
+    postprocessed_tables: Mapping[str, Path]
 
     @property
     def scored(self) -> list[ReportRow]:
@@ -167,8 +171,12 @@ def _read(folder: Path, content: Mapping) -> ReportData:
     problems: list[str] = []
     cells = tuple(_read_cell(folder, entry, problems) for entry in content["cells"])
     rows = tuple(_read_row(folder, position, entry, problems) for position, entry in enumerate(content["rows"]))
-    tables = {f".{kind}": folder / path for kind, path in (content["comparison"] or {}).items()}
-    problems += [f"{file} is missing: {_AGAIN}" for file in tables.values() if not file.is_file()]
+    tables, postprocessed = (
+        {f".{kind}": folder / path for kind, path in (written or {}).items()}
+        for written in (content["comparison"], content.get("comparison_postprocessed"))
+    )
+    files = [*tables.values(), *postprocessed.values()]
+    problems += [f"{file} is missing: {_AGAIN}" for file in files if not file.is_file()]
     if problems:
         raise AttenScribbleError(problems)
     folds = content["test"]["folds"]
@@ -186,6 +194,8 @@ def _read(folder: Path, content: Mapping) -> ReportData:
         cells=cells,
         comparison=read_comparison(tables[".json"]) if tables else None,
         tables=tables,
+        postprocessed=read_comparison(postprocessed[".json"]) if postprocessed else None,
+        postprocessed_tables=postprocessed,
     )
 
 

@@ -64,11 +64,30 @@ def describe_table_section(data: ReportData) -> Section:
                 pictures=[picture],
                 files={"comparison.csv": data.tables[".csv"].read_text("utf-8")},
             ),
+            *_describe_postprocessed(data),
             Part("Every structure", tables=structures),
             Part("Differences and tests", tables=[differences]),
             Part("How to read this", points=write_rules(comparison), folded=True),
         ],
     )
+
+
+def _describe_postprocessed(data: ReportData) -> list[Part]:
+    """The same comparison behind postprocessing, where the benchmark has it."""
+    comparison = data.postprocessed
+    if comparison is None:
+        return []
+    title, decimals = list_titles(comparison)["dice"]
+    dice = Table(f"{title}: mean ± SD, median", *tabulate_structures(comparison, "dice", decimals))
+    told = [note for note in comparison.notes if note not in (*data.selection, *data.notes)]
+    return [
+        Part(
+            "With postprocessing",
+            told,
+            tables=[Table("", *tabulate_means(comparison)), dice],
+            files={"comparison_postprocessed.csv": data.postprocessed_tables[".csv"].read_text("utf-8")},
+        )
+    ]
 
 
 def describe_cases_section(data: ReportData) -> Section:

@@ -281,6 +281,9 @@ def _print_collected(collected: Collected, console: Console) -> None:
         console.print()
         # The means and the Dice of every structure; distances and tests are in the file.
         typer.echo("\n#### ".join(collected.comparison.split("\n#### ")[:2]).rstrip())
+    if collected.postprocessed is not None:
+        console.print("\nBehind `attenscribble postprocess`:")
+        typer.echo(collected.postprocessed.split("\n#### ")[0].rstrip())
     for note in collected.notes:
         typer.echo(f"note: {note}")
     for cell, lack in collected.missing.items():

@@ -211,6 +211,48 @@ def test_a_folder_with_something_else_in_it_is_left_alone(toy):
     assert (toy.folder / "new" / "collected.json").is_file()
 
 
+# --- behind postprocessing ---
+
+
+def test_postprocessed_results_are_compared_by_themselves(toy):
+    toy.write(postprocess=True, seeds=[0, 1])
+    toy.call("--only", "seed_0")
+    toy.call("--only", "seed_1/fold_0/crf")
+    told = toy.call("collect")
+    folder = toy.work / "collected"
+    assert "Behind `attenscribble postprocess`" in told
+    own = read_summary(folder / "cells" / "seed_0" / "fold_0" / "crf" / "postprocessed")
+    assert own.provenance["postprocessing"] == "largest component of heart"
+    assert own.provenance["trainer"] == "nnUNetTrainerMaskedCRF"
+    assert own.provenance["commit"] == find_commit()
+    assert own.cases != read_summary(folder / "cells" / "seed_0" / "fold_0" / "crf").cases
+    content = read_json(folder / "collected.json")
+    for name in ("comparison", "comparison_postprocessed"):
+        assert content[name] == {ending: f"{name}.{ending}" for ending in ("md", "csv", "json")}
+    with (folder / "comparison_postprocessed.csv").open() as file:
+        dice = {row["model"]: float(row["mean"]) for row in csv.DictReader(file) if row["metric"] == "dice"}
+    runs = [folder / "cells" / f"seed_{seed}" / "fold_0" / "crf" / "postprocessed" for seed in (0, 1)]
+    values = [read_summary(run).cases[case]["heart"].dice for run in runs for case in ("c", "d")]
+    assert dice["CRF"] == pytest.approx(sum(values) / 4)
+    notes = read_json(folder / "comparison_postprocessed.json")["notes"]
+    assert any(note.endswith("rests on the training scribbles alone: largest component of heart.") for note in notes)
+    assert "The row 'Dense' stands for fewer trainings than others: seed 0 fold 0." in notes
+
+
+def test_the_report_shows_both_comparisons(toy):
+    toy.write(postprocess=True)
+    toy.call()
+    output = CliRunner().invoke(app, ["report", str(toy.work / "collected"), "-o", str(toy.folder / "report")])
+    assert output.exit_code == 0, output.output
+    text = (toy.folder / "report" / "report.md").read_text()
+    table = (toy.work / "collected" / "comparison_postprocessed.md").read_text().split("\n#### ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| CRF")]
+    assert rows
+    assert all(row in text.partition("With postprocessing")[2] for row in rows)
+    data = toy.folder / "report" / "data" / "comparison_postprocessed.csv"
+    assert data.read_bytes() == (toy.work / "collected" / "comparison_postprocessed.csv").read_bytes()
+
+
 # --- results that are kept elsewhere ---
 
 
@@ -258,6 +300,21 @@ def test_published_results_are_collected_without_a_training(toy, kept):
     output = CliRunner().invoke(app, ["report", str(folder), "-o", str(toy.folder / "report")])
     assert output.exit_code == 0, output.output
     assert "kept elsewhere" in (toy.folder / "report" / "report.md").read_text()
+
+
+def test_kept_results_bring_those_behind_postprocessing(toy):
+    toy.write(postprocess=True)
+    toy.call()
+    toy.call("collect", "-o", str(toy.folder / "theirs"))
+    shutil.rmtree(toy.work)
+    toy.call("--prepare")
+    told = toy.call("collect", "--kept", str(toy.folder / "theirs"))
+    assert "Behind `attenscribble postprocess`" in told
+    for name in ("comparison", "comparison_postprocessed"):
+        before, now = (read_json(place / f"{name}.json") for place in (toy.folder / "theirs", toy.work / "collected"))
+        assert now["rows"] == before["rows"]
+    toy.write(postprocess=False)
+    assert "Behind" not in toy.call("collect", "--kept", str(toy.folder / "theirs"))
 
 
 def test_what_was_run_here_goes_before_what_was_kept(toy, kept):

@@ -65,6 +65,7 @@ def test_every_problem_is_told_at_once(tmp_path):
         seeds=[1, 1],
         folds=[-1],
         device="tpu",
+        postprocess="largest",
         thread=1,
         subject="(",
         slurm={"gpu": 1, "cpus": 0},
@@ -82,6 +83,7 @@ def test_every_problem_is_told_at_once(tmp_path):
         "'seeds'",
         "'subject'",
         "'device'",
+        "'postprocess'",
         "unknown key 'slurm.gpu'",
         "'slurm.cpus'",
     ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -210,6 +211,61 @@ def test_results_without_pictures_are_complete_and_get_them_without_training(toy
     assert [entry["command"] for entry in toy.events()[before:]] == ["attention"]
     toy.call()
     assert len(toy.events()) == before + 1
+
+
+# --- postprocessing ---
+
+
+def test_predictions_are_postprocessed_by_the_scribbles_and_scored_again(toy):
+    toy.write(postprocess=True)
+    toy.call()
+    commands = ["train", "predict", "evaluate", "postprocess", "evaluate"]
+    assert [entry["command"] for entry in toy.events()] == commands * 3
+    for name, event in zip(("dense", "partial_ce", "crf"), toy.events("postprocess"), strict=True):
+        cell = toy.work / "cells" / "seed_0" / "fold_0" / name
+        labels = toy.raw / SCRIBBLE / "labelsTr"  # of the scribbles, for the row on dense labels too
+        assert event["arguments"] == ["postprocess", f"{cell}/predictions", str(labels), "-o", f"{cell}/postprocessed"]
+    scored = [event for event in toy.events("evaluate") if event["cell"].endswith("postprocessed")]
+    assert [event["arguments"][1] for event in scored] == [event["cell"] for event in scored]
+    assert [event["cases"] for event in scored] == [["c", "d"]] * 3
+
+
+def test_results_get_their_postprocessing_without_training_or_predicting(toy, monkeypatch):
+    toy.call()
+    toy.write(postprocess=True)
+    monkeypatch.setenv("FAKE_PAIRED", "yes")
+    told = toy.call(code=1)
+    assert "no rule was found" in told
+    collected = toy.work / "collected"
+    assert (collected / "missing.txt").read_text() == ""
+    assert not (collected / "comparison_postprocessed.csv").exists()
+    monkeypatch.delenv("FAKE_PAIRED")
+    before = len(toy.events())
+    assert "3 cells are complete" in toy.call()
+    assert [entry["command"] for entry in toy.events()[before:]] == ["postprocess", "evaluate"] * 3
+    assert (collected / "comparison_postprocessed.csv").is_file()
+    before = len(toy.events())
+    toy.call()
+    assert len(toy.events()) == before
+
+
+def test_what_is_predicted_anew_is_postprocessed_anew(toy):
+    toy.write(postprocess=True)
+    toy.call("--only", "crf")
+    cell = toy.work / "cells" / "seed_0" / "fold_0" / "crf"
+    (cell / "predictions" / "c.nii.gz").unlink()
+    (cell / "logs" / "evaluate.done").unlink()
+    before = len(toy.events())
+    toy.call("--only", "crf")
+    assert [entry["command"] for entry in toy.events()[before:]] == ["predict", "evaluate", "postprocess", "evaluate"]
+
+
+def test_without_the_scribbles_nothing_is_begun(toy):
+    toy.write(postprocess=True)
+    shutil.rmtree(toy.raw / SCRIBBLE / "labelsTr")
+    (problem,) = [problem for problem in toy.problems() if "postprocess" in problem]
+    assert problem.startswith(str(toy.raw / SCRIBBLE / "labelsTr"))
+    assert toy.events() == []
 
 
 # --- selecting and dry runs ---
