@@ -122,7 +122,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         radius, sigma, spacing = _similarity_window(self.configuration_manager, self.settings)
         anchored = self.settings.similarity_mode == "anchored"
         floor = self.settings.similarity_floor if anchored else 0.0
-        return AttentiveSimilarityLoss(radius, sigma, spacing, anchored, floor)
+        disagreement = self.settings.similarity_disagreement if anchored else "potts"
+        return AttentiveSimilarityLoss(radius, sigma, spacing, anchored, floor, disagreement)
 
     def _build_pairs(self) -> SimilarityPairLoss | None:
         if self.settings.similarity_mode != "anchored" or self.settings.pair_weight == 0:

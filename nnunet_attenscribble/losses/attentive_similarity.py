@@ -19,6 +19,8 @@ from nnunet_attenscribble.windows import (
     position_exponents,
 )
 
+#: Ways in which `AttentiveSimilarityLoss` measures disagreement.
+DISAGREEMENTS = ("distance", "potts")
 #: Kinds of `SimilarityPairLoss`.
 PAIR_LOSSES = ("cross_entropy", "affinity")
 
@@ -26,10 +28,18 @@ PAIR_LOSSES = ("cross_entropy", "affinity")
 class AttentiveSimilarityLoss(nn.Module):
     """Pairwise energy of the prediction under the learned similarity of neighbours.
 
-        L_as = 1 / (N T) * sum_n sum_i sum_{j in W_r(i), j != i} s_ij * g_ij * (1 - sum_c q_ic q_jc)
+        L_as = 1 / (N T) * sum_n sum_i sum_{j in W_r(i), j != i} s_ij * g_ij * d(q_i, q_j)
         g_ij = exp(-|pos_i - pos_j|^2 / (2 sigma_position^2))
 
-    with q the prediction resized linearly to the feature grid of T positions. A sample with one visible class adds
+    with q the prediction resized linearly to the feature grid of T positions, and d one of
+
+        potts      1 - q_i . q_j, as published
+        distance   1/2 |q_i - q_j|^2, which goes beyond the paper
+
+    The two are equal where both positions are wholly of one class. A position of the coarse grid that a border runs
+    through is of several, however sure the prediction is of every pixel. Between two such positions `potts` has a
+    cost that only vanishes when the border leaves them, so it moves borders and wears thin structures away; `distance`
+    has none. A sample with one visible class adds
     nothing (it still counts in N) and gives no gradient.
 
     Args:
@@ -40,6 +50,7 @@ class AttentiveSimilarityLoss(nn.Module):
         floor: similarities up to here count as 0 and those above as (s - floor) / (1 - floor). A similarity that
             learned from annotated pairs is the probability that two positions are of one class; at a half or below
             nothing asks for the same prediction (beyond the paper, whose floor is 0).
+        disagreement: d, see above.
 
     Reference: Tian, Yang, Gao, "AttenScribble", arXiv 2312.06614, L_as.
     """
@@ -51,8 +62,11 @@ class AttentiveSimilarityLoss(nn.Module):
         spacing: Sequence[float] | None = None,
         detach_similarity: bool = False,
         floor: float = 0.0,
+        disagreement: str = "potts",
     ):
         super().__init__()
+        if disagreement not in DISAGREEMENTS:
+            raise ValueError(f"disagreement must be one of {', '.join(DISAGREEMENTS)}, got {disagreement!r}")
         check_radius(radius)
         if not 0 <= floor < 1:
             raise ValueError(f"floor must be at least 0 and below 1, got {floor}")
@@ -63,6 +77,7 @@ class AttentiveSimilarityLoss(nn.Module):
         self.spacing = spacing
         self.detach_similarity = detach_similarity
         self.floor = floor
+        self.disagreement = disagreement
 
     def forward(
         self,
@@ -101,7 +116,14 @@ class AttentiveSimilarityLoss(nn.Module):
             weight = weight * (~single_class).view(-1, *(1,) * ndim)
         exponents = position_exponents(self.sigma_position, spacing)
         loss, _, _ = _energy(
-            resized, values.to(resized.dtype), weight, count, list(radius), exponents, values.requires_grad
+            resized,
+            values.to(resized.dtype),
+            weight,
+            count,
+            list(radius),
+            exponents,
+            self.disagreement == "distance",
+            values.requires_grad,
         )
         return loss
 
@@ -230,6 +252,7 @@ def _energy(
     count: Tensor,
     radius: list[int],
     exponents: list[float],
+    distance: bool,
     values_need_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Energy and its gradients with respect to the prediction and (if needed) the similarities, in one pass.
@@ -238,6 +261,7 @@ def _energy(
     """
     shape = q.shape[2:]
     q = q.contiguous()
+    norm = q.square().sum(dim=1).div_(2) if distance else q.new_full((len(q), *shape), 0.5)
     grad_q = torch.zeros_like(q)
     grad_values = torch.zeros_like(values) if values_need_gradient else values.new_empty(0)
     total = torch.zeros((), dtype=torch.float64, device=q.device)
@@ -250,7 +274,7 @@ def _energy(
         # Twice, because the sum over i and j meets every unordered pair twice.
         gaussian = 2 * exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True)))
         factor = weight[i] * weight[j] * gaussian
-        disagreement = (q[i] * q[j]).sum(dim=1).neg_().add_(1).mul_(factor)
+        disagreement = (q[i] * q[j]).sum(dim=1).neg_().add_(norm[i]).add_(norm[j]).mul_(factor)
         if values_need_gradient:
             grad_values[:, here] = disagreement.flatten(1)
         similarity = values[:, here].view(-1, *size)
@@ -258,25 +282,28 @@ def _energy(
         w = (similarity * factor).unsqueeze(1)
         grad_q[i].addcmul_(w, q[j], value=-1)
         grad_q[j].addcmul_(w, q[i], value=-1)
+        if distance:
+            grad_q[i].addcmul_(w, q[i])
+            grad_q[j].addcmul_(w, q[j])
     count = count.where(count > 0, 1)
     return (total / count).to(q.dtype), grad_q.div_(count), grad_values.div_(count)
 
 
 @_energy.register_fake
-def _(q, values, weight, count, radius, exponents, values_need_gradient):
+def _(q, values, weight, count, radius, exponents, distance, values_need_gradient):
     grad_values = torch.empty_like(values) if values_need_gradient else values.new_empty(0)
     return q.new_empty(()), torch.empty_like(q, memory_format=torch.contiguous_format), grad_values
 
 
 def _setup(ctx, inputs, output):
-    ctx.values_need_gradient = inputs[6]
+    ctx.values_need_gradient = inputs[7]
     ctx.save_for_backward(output[1], output[2])
 
 
 def _backward(ctx, grad_loss, _, __):
     grad_q, grad_values = ctx.saved_tensors
     grad_values = grad_values * grad_loss if ctx.values_need_gradient else None
-    return grad_q * grad_loss, grad_values, None, None, None, None, None
+    return grad_q * grad_loss, grad_values, None, None, None, None, None, None
 
 
 _energy.register_autograd(_backward, setup_context=_setup)

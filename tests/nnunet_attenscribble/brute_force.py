@@ -42,7 +42,9 @@ def masked_crf(p: Tensor, image: Tensor, mask: Tensor, radius, sigma_position, s
     return total / count if count else total
 
 
-def attentive_similarity(q: Tensor, s: Tensor, radius, sigma_position, spacing, skipped=(), inside=None):
+def attentive_similarity(
+    q: Tensor, s: Tensor, radius, sigma_position, spacing, skipped=(), inside=None, disagreement="potts"
+):
     """L_as for a prediction on the feature grid and a dense similarity (N, T, T)."""
     shape = q.shape[2:]
     positions = list(product(*(range(size) for size in shape)))
@@ -58,8 +60,9 @@ def attentive_similarity(q: Tensor, s: Tensor, radius, sigma_position, spacing, 
                 if inside is not None and not inside[(n, *j)]:
                     continue
                 gaussian = exp(-squared_distance(i, j, spacing) / (2 * sigma_position**2))
-                agreement = (q[(n, slice(None), *i)] * q[(n, slice(None), *j)]).sum()
-                total = total + s[n, a, positions.index(j)] * gaussian * (1 - agreement)
+                one, other = q[(n, slice(None), *i)], q[(n, slice(None), *j)]
+                apart = 1 - (one * other).sum() if disagreement == "potts" else 0.5 * ((one - other) ** 2).sum()
+                total = total + s[n, a, positions.index(j)] * gaussian * apart
     return total / count
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from math import log, prod
+from math import exp, log, prod
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss, SimilarityPairLoss
-from nnunet_attenscribble.losses.attentive_similarity import grid_labels, resize_to_grid
+from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS, grid_labels, resize_to_grid
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_count, pair_indices
 from tests.nnunet_attenscribble import brute_force
@@ -24,6 +24,7 @@ def random_input(grid, radius, samples=2, classes=3, seed=0):
     return q, WindowSimilarity.from_dense((matrix + matrix.transpose(1, 2)) / 2, grid, radius)
 
 
+@pytest.mark.parametrize("disagreement", DISAGREEMENTS)
 @pytest.mark.parametrize(
     ("grid", "radius", "spacing"),
     [
@@ -33,13 +34,14 @@ def random_input(grid, radius, samples=2, classes=3, seed=0):
         ((1, 1), (5, 5), (1.0, 1.0)),
     ],
 )
-def test_equals_the_formula_in_value_and_gradients(grid, radius, spacing):
+def test_equals_the_formula_in_value_and_gradients(grid, radius, spacing, disagreement):
     q, similarity = random_input(grid, radius)
     q.requires_grad_()
     values = similarity.values.requires_grad_()
-    loss = AttentiveSimilarityLoss(radius, 2.0, spacing)
+    loss = AttentiveSimilarityLoss(radius, 2.0, spacing, disagreement=disagreement)
     value = loss(q, similarity)
-    expected = brute_force.attentive_similarity(q, similarity.dense(), radius, 2.0, spacing)
+    dense = similarity.dense()
+    expected = brute_force.attentive_similarity(q, dense, radius, 2.0, spacing, disagreement=disagreement)
     torch.testing.assert_close(value, expected)
     if values.numel():
         ours = torch.autograd.grad(value, (q, values))
@@ -47,13 +49,43 @@ def test_equals_the_formula_in_value_and_gradients(grid, radius, spacing):
             torch.testing.assert_close(one, other)
 
 
-def test_gradcheck():
+@pytest.mark.parametrize("disagreement", DISAGREEMENTS)
+def test_gradcheck(disagreement):
     q, similarity = random_input((3, 4), (1, 2))
-    loss = AttentiveSimilarityLoss((1, 2), 2.0)
+    loss = AttentiveSimilarityLoss((1, 2), 2.0, disagreement=disagreement)
     assert gradcheck(
         lambda x, v: loss(x, similarity._replace(values=v)),
         (q.requires_grad_(), similarity.values.requires_grad_()),
     )
+
+
+def test_disagreement_of_whole_and_of_mixed_positions():
+    """Four in a row, two of them cut in half by the border between two classes; similarities 1."""
+    similarity = WindowSimilarity(torch.ones(1, 3), (1, 4), (1, 1))
+    whole = torch.tensor([[[[1.0, 1, 0, 0]], [[0.0, 0, 1, 1]]]])
+    mixed = torch.tensor([[[[1.0, 0.5, 0.5, 0]], [[0.0, 0.5, 0.5, 1]]]])
+    potts, distance = (AttentiveSimilarityLoss(1, 2.0, disagreement=name) for name in ("potts", "distance"))
+    pair = 2 * exp(-1 / 8) / 4  # what a pair of neighbours adds that disagrees altogether
+    for loss in (potts, distance):
+        assert loss(whole, similarity).item() == pytest.approx(pair)
+    # Three pairs of neighbours: a whole and a mixed one, two mixed ones, again a whole and a mixed one.
+    assert potts(mixed, similarity).item() == pytest.approx(pair * (0.5 + 0.5 + 0.5))
+    assert distance(mixed, similarity).item() == pytest.approx(pair * (0.25 + 0 + 0.25))
+    with pytest.raises(ValueError, match="disagreement"):
+        AttentiveSimilarityLoss(disagreement="euclidean")
+
+
+@given(st.integers(0, 2**16))
+@settings(deadline=None, max_examples=20)
+def test_the_distance_is_at_most_that_of_potts_and_nothing_between_equal_mixtures(seed):
+    q, similarity = random_input((3, 4), (1, 2), seed=seed)
+    potts, distance = (AttentiveSimilarityLoss((1, 2), 2.0, disagreement=name) for name in ("potts", "distance"))
+    assert 0 <= distance(q, similarity).item() <= potts(q, similarity).item()
+    alike = q[:, :, :1, :1].expand_as(q)  # the same mixture everywhere
+    assert distance(alike, similarity).item() == pytest.approx(0, abs=1e-12)
+    assert potts(alike, similarity).item() > 0
+    corners = torch.nn.functional.one_hot(q.argmax(1), 3).movedim(-1, 1).to(q.dtype)
+    assert distance(corners, similarity).item() == pytest.approx(potts(corners, similarity).item())
 
 
 def test_single_class_samples_add_nothing_but_count():
