@@ -22,7 +22,6 @@ PAPER: Mapping[str, Any] = {
 _CHOICES = {
     "padding": ("balanced", "background", "ignore"),
     "similarity_mode": ("anchored", "paper"),
-    "similarity_positions": ("all", "whole"),
     "similarity_disagreement": ("potts", "distance"),
     "pair_loss": ("cross_entropy", "affinity"),
 }
@@ -57,8 +56,6 @@ class AttenScribbleSettings:
         similarity_disagreement: `anchored` only: how the predictions p, q of two neighbours disagree: `potts`,
             1 - p . q, as published, or `distance`, half of |p - q|^2. The former also asks every position of the
             block's coarse grid to be wholly of one class, and so wears away what is thinner than its cells.
-        similarity_positions: `anchored` only: which positions of the block's grid it acts on: `all`, as published, or
-            `whole`, those that no border runs through in the prediction.
         pair_weight: of the pair loss, which teaches the similarity and needs no warm-up; `anchored` only.
         pair_loss: `anchored` only: `cross_entropy` of the pairs, in which every class (or two classes) weighs the
             same, or `affinity`, the mean error of all pairs of one class and of all others.
@@ -85,7 +82,6 @@ class AttenScribbleSettings:
     similarity_mode: str = "anchored"
     similarity_weight: float = 0.1
     similarity_disagreement: str = "potts"
-    similarity_positions: str = "all"
     pair_weight: float = 1.0
     pair_loss: str = "cross_entropy"
     similarity_floor: float = 0.5

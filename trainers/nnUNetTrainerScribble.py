@@ -110,7 +110,6 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             similarity_weight=self.settings.similarity_weight,
             pair_weight=self.settings.pair_weight,
             regions=self.label_manager.has_regions,
-            whole_only=self.settings.similarity_mode == "anchored" and self.settings.similarity_positions == "whole",
         )
         return ScribbleObjective(segmentation, scale_weights, regularised, self.settings.padding)
 

@@ -10,7 +10,6 @@ from nnunet_attenscribble.losses.attentive_similarity import (
     SimilarityPairLoss,
     annotated_pairs,
     grid_labels,
-    whole_positions,
 )
 from nnunet_attenscribble.losses.intensities import rescale_intensities
 from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
@@ -35,8 +34,6 @@ class AttenScribbleLoss(nn.Module):
         pairs: the loss that the similarity learns from, or None.
         crf_weight, similarity_weight, pair_weight: see above.
         regions: whether the logits are those of regions, which may overlap, rather than of classes.
-        whole_only: whether the attentive similarity leaves alone positions that a predicted border runs through, see
-            `whole_positions`.
 
     Reference: Tian, Yang, Gao, "AttenScribble", arXiv 2312.06614.
     """
@@ -51,7 +48,6 @@ class AttenScribbleLoss(nn.Module):
         similarity_weight: float = 0.1,
         pair_weight: float = 1.0,
         regions: bool = False,
-        whole_only: bool = False,
     ):
         super().__init__()
         self.ignore_label = ignore_label
@@ -62,7 +58,6 @@ class AttenScribbleLoss(nn.Module):
         self.similarity_weight = similarity_weight
         self.pair_weight = pair_weight
         self.regions = regions
-        self.whole_only = whole_only
         #: Factor on the weights of what regularises the prediction, for a warm-up.
         self.strength = 1.0
 
@@ -102,8 +97,7 @@ class AttenScribbleLoss(nn.Module):
                 labels = grid_labels(target, similarity.grid, self.ignore_label)
                 pairs = annotated_pairs(similarity, labels)
                 single = visible_classes(target, self.ignore_label) <= 1
-                whole = whole_positions(logits, similarity.grid, self.regions) if self.whole_only else None
-                terms["similarity"] = self.similarity(probabilities, similarity, single, inside, whole)
+                terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
                 total = total + self.strength * self.similarity_weight * terms["similarity"]
                 if self.pairs is not None:
                     terms["pairs"] = self.pairs.of_pairs(similarity.values, pairs)

@@ -23,7 +23,6 @@ from nnunet_attenscribble.windows import (
 DISAGREEMENTS = ("distance", "potts")
 #: Kinds of `SimilarityPairLoss`.
 PAIR_LOSSES = ("cross_entropy", "affinity")
-_ROUNDING = 1e-4
 
 
 class AttentiveSimilarityLoss(nn.Module):
@@ -86,7 +85,6 @@ class AttentiveSimilarityLoss(nn.Module):
         similarity: WindowSimilarity,
         single_class: Tensor | None = None,
         inside: Tensor | None = None,
-        whole: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -96,8 +94,6 @@ class AttentiveSimilarityLoss(nn.Module):
             single_class: (N,) bool, samples whose scribbles show at most one class. None: none of them.
             inside: (N, 1, *S), true inside the image. Grid cells that lie outside by more than half form no pair and
                 do not count. None: all inside.
-            whole: (N, *grid) bool, positions that form pairs, see `whole_positions`; the others still count in T.
-                None: all of them, as published.
 
         Returns:
             scalar, float32 (float64 for float64 probabilities).
@@ -118,8 +114,6 @@ class AttentiveSimilarityLoss(nn.Module):
         count = weight.sum()
         if single_class is not None:
             weight = weight * (~single_class).view(-1, *(1,) * ndim)
-        if whole is not None:
-            weight = weight * whole
         exponents = position_exponents(self.sigma_position, spacing)
         loss, _, _ = _energy(
             resized,
@@ -238,27 +232,6 @@ def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> Tensor:
         labels.masked_fill_(seen, label)
         drawn += seen
     return labels.masked_fill_(drawn != 1, -1)
-
-
-def whole_positions(logits: Tensor, grid: Sequence[int], regions: bool = False) -> Tensor:
-    """Where on the grid the prediction is of one class, every pixel taken for its likeliest one (for each region: all
-    in or all out).
-
-    Through the other positions runs a border. Where in them it lies the grid cannot tell, and a pair loss would move it
-    so that they become whole, which wears away what is thinner than the grid's cells. Goes beyond the paper.
-
-    Args:
-        logits: (N, C, *S).
-        grid: to which S is reduced, as `AttentiveSimilarityLoss` does.
-        regions: whether the logits are those of regions, which may overlap.
-
-    Returns:
-        (N, *grid) bool.
-    """
-    logits = logits.detach()
-    chosen = logits > 0 if regions else F.one_hot(logits.argmax(dim=1), logits.shape[1]).movedim(-1, 1)
-    shares = resize_to_grid(chosen.float(), grid)
-    return ((shares < _ROUNDING) | (shares > 1 - _ROUNDING)).all(dim=1)
 
 
 def resize_to_grid(probabilities: Tensor, grid: Sequence[int]) -> Tensor:

@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss, SimilarityPairLoss
-from nnunet_attenscribble.losses.attentive_similarity import (
-    DISAGREEMENTS,
-    grid_labels,
-    resize_to_grid,
-    whole_positions,
-)
+from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS, grid_labels, resize_to_grid
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_count, pair_indices
 from tests.nnunet_attenscribble import brute_force
@@ -91,28 +86,6 @@ def test_the_distance_is_at_most_that_of_potts_and_nothing_between_equal_mixture
     assert potts(alike, similarity).item() > 0
     corners = torch.nn.functional.one_hot(q.argmax(1), 3).movedim(-1, 1).to(q.dtype)
     assert distance(corners, similarity).item() == pytest.approx(potts(corners, similarity).item())
-
-
-def test_positions_that_a_border_runs_through_form_no_pair():
-    """Three cells of 2 x 2 in a row; the border lies within the middle one, then between two of them."""
-    logits = torch.tensor([[[0.0, 0, 0, 4, 4, 4]] * 2, [[2.0] * 6] * 2]).unsqueeze(0)
-    assert whole_positions(logits, (1, 3)).tolist() == [[[True, False, True]]]
-    assert whole_positions(logits[..., 1:5], (1, 2)).tolist() == [[[True, True]]]
-    assert whole_positions(logits * 1e-6, (1, 3)).tolist() == [[[True, False, True]]]  # however unsure it is
-
-    similarity = WindowSimilarity(torch.ones(1, 3, dtype=torch.float64), (1, 3), (1, 2))
-    q = torch.tensor([[[[1.0, 0.5, 0]], [[0.0, 0.5, 1]]]], dtype=torch.float64, requires_grad=True)
-    value = AttentiveSimilarityLoss((1, 2), 2.0)(q, similarity, whole=torch.tensor([[[True, False, True]]]))
-    assert value.item() == pytest.approx(2 * exp(-4 / 8) / 3)  # the outer two alone; all three count
-    value.backward()
-    assert q.grad[..., 1].abs().sum() == 0
-
-
-def test_a_region_is_whole_by_itself():
-    inner = torch.tensor([[-1.0, -1, 1, 1, 1, 1]] * 2)  # all in or out in every cell
-    outer = torch.tensor([[-1.0, 1, 1, 1, 1, 1]] * 2)  # begins within the first
-    logits = torch.stack([inner, outer]).unsqueeze(0)
-    assert whole_positions(logits, (1, 3), regions=True).tolist() == [[[False, True, True]]]
 
 
 def test_single_class_samples_add_nothing_but_count():

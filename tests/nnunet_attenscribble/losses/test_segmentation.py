@@ -18,7 +18,6 @@ from nnunet_attenscribble.losses import (
     SimilarityPairLoss,
 )
 from nnunet_attenscribble.losses.attenscribble import PADDING, visible_classes
-from nnunet_attenscribble.losses.attentive_similarity import whole_positions
 from nnunet_attenscribble.losses.intensities import rescale_intensities
 from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.similarity import WindowSimilarity
@@ -157,26 +156,6 @@ def test_the_sum_of_all_terms():
     loss.strength = 0.0  # the similarity goes on learning
     total, _ = loss(torch.tensor(1.25), logits, target, image, similarity)
     torch.testing.assert_close(total, 1.25 + 3 * terms["pairs"])
-
-
-def test_the_sum_leaves_alone_what_a_border_runs_through_where_it_is_asked_to():
-    torch.manual_seed(0)
-    logits, target = torch.randn(2, 3, 8, 8), scribbled((2, 1, 8, 8))
-    logits[:, 2, :4] += 9  # the upper half is of one class
-    similarity = WindowSimilarity.from_dense(torch.full((2, 16, 16), 0.3), (4, 4), (1, 1))
-    similar = AttentiveSimilarityLoss(1, detach_similarity=True)
-    found = {}
-    for whole_only in (False, True):
-        loss = AttenScribbleLoss(IGNORE, similarity=similar, whole_only=whole_only)
-        found[whole_only] = loss(torch.zeros(()), logits, target, torch.randn(2, 1, 8, 8), similarity)[1]["similarity"]
-    probabilities, inside = logits.softmax(1), torch.ones(2, 1, 8, 8, dtype=torch.bool)
-    single = visible_classes(target, IGNORE) <= 1
-    whole = whole_positions(logits, (4, 4))
-    assert whole[:, :2].all()
-    assert not whole.all()
-    torch.testing.assert_close(found[True], similar(probabilities, similarity, single, inside, whole))
-    torch.testing.assert_close(found[False], similar(probabilities, similarity, single, inside))
-    assert found[True] < found[False]
 
 
 def test_a_missing_similarity_is_told():
