@@ -33,6 +33,15 @@ def count_pairs(target: torch.Tensor, stride: tuple[int, ...], radius: tuple[int
     return sum_by_classes(similarity, grid_labels(target, grid, classes), classes)[1]
 
 
+def read_grid(
+    configured, settings: AttenScribbleSettings
+) -> tuple[tuple[int, ...], float, list[float], tuple[int, ...]]:
+    """Window, sigma_position and spacing of the block's grid, and its stride in voxels."""
+    radius, sigma, spacing = _similarity_window(configured, settings)
+    sizes = zip(spacing, configured.spacing[-len(radius) :], strict=True)
+    return radius, sigma, spacing, tuple(round(position / voxel) for position, voxel in sizes)
+
+
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,9 +54,8 @@ def main() -> None:
     labels = json.loads((folder / "dataset.json").read_text())["labels"]
     configured = PlansManager(str(folder / "nnUNetPlans.json")).get_configuration(arguments.configuration)
     settings = AttenScribbleSettings.from_configuration(configured.configuration)
-    radius, _, grid_spacing = _similarity_window(configured, settings)
+    radius, _, _, stride = read_grid(configured, settings)
     axes = len(radius)
-    stride = tuple(round(g / s) for g, s in zip(grid_spacing, configured.spacing[-axes:], strict=True))
     cases = json.loads((folder / "splits_final.json").read_text())[arguments.fold]["train"]
     stored = str(folder / configured.data_identifier)
     data, classes = infer_dataset_class(stored)(stored, cases), labels["ignore"]
