@@ -52,7 +52,8 @@ class AttenScribbleSettings:
         crf_sigma_intensity: after each channel's 1st and 99th percentile became 0 and 1.
         similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
             the similarity learns from the scribbles.
-        similarity_weight: of the attentive similarity.
+        similarity_weight: of the attentive similarity. Where structures are several positions of the block's grid wide,
+            1 did better than the published 0.1; where they are hardly one or two, it did harm (docs/results.md).
         similarity_disagreement: `anchored` only: how the predictions p, q of two neighbours disagree: `potts`,
             1 - p . q, as published, or `distance`, half of |p - q|^2. The former also asks every position of the
             block's coarse grid to be wholly of one class, and so wears away what is thinner than its cells.

@@ -96,6 +96,9 @@ def test_the_commands_of_the_document_give_its_differences(monkeypatch):
         ["+0.126 | [0.093, 0.164]", "RV +0.206", "MYO +0.123", "LV +0.048"],
         ["-0.025 | [-0.047, 0.000]", "MYO -0.072"],
         ["+0.014 | [-0.004, 0.037]"],
+        ["+0.018 | [0.003, 0.041]", "LV +0.024"],
+        ["+0.016 | [0.008, 0.027]", "LV +0.034"],
+        ["+0.001 | [-0.008, 0.015]"],
         ["+0.035 | [0.019, 0.053]", "anterior +0.024", "posterior +0.045"],
         ["-0.030 | [-0.038, -0.023]"],
         ["+0.004 | [-0.007, 0.019]"],
@@ -110,7 +113,8 @@ def test_the_commands_of_the_document_give_its_differences(monkeypatch):
         monkeypatch.chdir(folder)
         result = CliRunner().invoke(app, command[1:])
         assert result.exit_code == 0, result.output
-        rows = [line for line in result.output.splitlines() if line.startswith("| AttenScribble |")]
+        model = command[2].partition("=")[0]
+        rows = [line for line in result.output.splitlines() if line.startswith(f"| {model} |")]
         for figure in figures:
             structure, _, value = figure.rpartition(" ") if "|" not in figure else ("foreground mean", "", figure)
             assert any(f"| {structure} | {value.replace(' | ', ' ')}" in row for row in rows), figure
