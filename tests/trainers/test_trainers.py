@@ -61,6 +61,17 @@ def test_the_plans_say_what_the_similarity_learns_by(nnunet, configuration, kind
     assert getattr(trainer.loss.regularised.pairs, "kind", None) == kind
 
 
+@pytest.mark.parametrize(
+    ("configuration", "disagreement", "weight"),
+    [("tiny", "potts", 0.1), ("tiny_distance", "distance", 1), ("tiny_distance_paper", "potts", 1)],
+)
+def test_the_plans_say_how_predictions_disagree(nnunet, configuration, disagreement, weight):
+    trainer = nnunet.make("nnUNetTrainerAttenScribble", configuration)
+    trainer.initialize()
+    assert trainer.loss.regularised.similarity.disagreement == disagreement
+    assert trainer.loss.regularised.similarity_weight == weight
+
+
 TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "same_class_similarity"}
 
 
