@@ -102,6 +102,7 @@ def test_the_commands_of_the_document_give_its_differences(monkeypatch):
         ["+0.035 | [0.019, 0.053]", "anterior +0.024", "posterior +0.045"],
         ["-0.030 | [-0.038, -0.023]"],
         ["+0.004 | [-0.007, 0.019]"],
+        ["-0.016 | [-0.022, -0.010]", "posterior -0.024"],
     ]
     commands = []
     for line in document.splitlines():
