@@ -261,7 +261,7 @@ def _energy(
     """
     shape = q.shape[2:]
     q = q.contiguous()
-    norm = q.square().sum(dim=1).div_(2) if distance else q.new_full((len(q), *shape), 0.5)
+    half_norm = q.square().sum(dim=1).div_(2) if distance else None
     grad_q = torch.zeros_like(q)
     grad_values = torch.zeros_like(values) if values_need_gradient else values.new_empty(0)
     total = torch.zeros((), dtype=torch.float64, device=q.device)
@@ -274,7 +274,9 @@ def _energy(
         # Twice, because the sum over i and j meets every unordered pair twice.
         gaussian = 2 * exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True)))
         factor = weight[i] * weight[j] * gaussian
-        disagreement = (q[i] * q[j]).sum(dim=1).neg_().add_(norm[i]).add_(norm[j]).mul_(factor)
+        disagreement = (q[i] * q[j]).sum(dim=1).neg_()
+        disagreement = disagreement.add_(1) if half_norm is None else disagreement.add_(half_norm[i]).add_(half_norm[j])
+        disagreement.mul_(factor)
         if values_need_gradient:
             grad_values[:, here] = disagreement.flatten(1)
         similarity = values[:, here].view(-1, *size)
@@ -282,7 +284,7 @@ def _energy(
         w = (similarity * factor).unsqueeze(1)
         grad_q[i].addcmul_(w, q[j], value=-1)
         grad_q[j].addcmul_(w, q[i], value=-1)
-        if distance:
+        if half_norm is not None:
             grad_q[i].addcmul_(w, q[i])
             grad_q[j].addcmul_(w, q[j])
     count = count.where(count > 0, 1)
