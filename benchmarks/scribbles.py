@@ -1,8 +1,9 @@
 """Generated scribbles beside real ones: `python -m benchmarks.scribbles SCRIBBLES DENSE`.
 
 Per class and slice, over the slices in which both have strokes of the class: strokes, their pixels, their length
-(pixels of the skeleton), their width (pixels by length), and the share of the class that they cover; mean and, in
-brackets, standard deviation over slices.
+(pixels of the skeleton), their width (pixels by length), the share of the class that they cover, and how far they are
+from its border, in the median and where they are nearest (pixels); mean and, in brackets, standard deviation over
+slices.
 """
 
 from __future__ import annotations
@@ -13,23 +14,32 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.ndimage import label
+from scipy.ndimage import distance_transform_edt, label
 from skimage.morphology import skeletonize
 
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.scribbles import draw_scribbles
 
-QUANTITIES = ("strokes", "pixels", "length", "width", "coverage in %")
+QUANTITIES = ("strokes", "pixels", "length", "width", "coverage in %", "to the border", "nearest")
 
 
 def describe(strokes: np.ndarray, mask: np.ndarray) -> tuple[float, ...]:
     """`QUANTITIES` of the strokes of one class in one slice."""
     pixels, length = int(strokes.sum()), int(skeletonize(strokes).sum())
-    return label(strokes, np.ones((3, 3)))[1], pixels, length, pixels / max(length, 1), 100 * pixels / mask.sum()
+    depth = distance_transform_edt(mask)[strokes & mask]  # people's strokes stray into other classes here and there
+    return (
+        label(strokes, np.ones((3, 3)))[1],
+        pixels,
+        length,
+        pixels / max(length, 1),
+        100 * pixels / mask.sum(),
+        float(np.median(depth)) if depth.size else 0.0,
+        float(depth.min()) if depth.size else 0.0,
+    )
 
 
 def measure(scribbles: Path, dense: Path, cases: int, rules: ScribbleRules) -> dict[str, dict[str, np.ndarray]]:
-    """`QUANTITIES` by class, of the real and of the generated strokes, each (slices, 5)."""
+    """`QUANTITIES` by class, of the real and of the generated strokes, each (slices, quantities)."""
     coding = json.loads((scribbles.parent / "dataset.json").read_text())["labels"]
     found: dict[str, dict[str, list]] = {name: {"real": [], "ours": []} for name in coding if name != "ignore"}
     for file in sorted(scribbles.glob("*.nii.gz"))[:cases]:

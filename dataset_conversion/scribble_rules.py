@@ -25,6 +25,10 @@ class ScribbleRules:
             its outline; `skeleton`, its whole skeleton; `points`, its deepest pixel.
         thickness: of strokes, in pixels.
         coverage: share of a component's pixels under its interior stroke; less where the curve is not as long.
+        background_distance: from the foreground to the stroke around it, as a share of the foreground's width (the
+            root of its area), lowest and highest.
+        background_wander: by how much of its distance that stroke comes nearer and goes farther on its way, as the
+            standard deviation of the distance's logarithm; 0 keeps the distance.
         background_length: share of the line around the foreground that the background stroke takes in the mean.
         border_share: lowest and highest share of the outline that a border stroke takes.
         border_depth: pixels from the outline to a border stroke, lowest and highest.
@@ -40,6 +44,8 @@ class ScribbleRules:
     style: str = "interior"
     thickness: float = 1.25
     coverage: float = 0.16
+    background_distance: tuple[float, float] = (0.1, 0.45)
+    background_wander: float = 0.4
     background_length: float = 1.0
     border_share: tuple[float, float] = (0.07, 0.15)
     border_depth: tuple[float, float] = (2.0, 5.0)
@@ -60,6 +66,11 @@ class ScribbleRules:
         for name in ("coverage", "background_length", "slices", "classes"):
             if not 0 < getattr(self, name) <= 1:
                 problems.append(f"{name} is {getattr(self, name)}: give a share above 0, 1 at most")
+        low, high = self.background_distance
+        if not 0 < low <= high < float("inf"):
+            problems.append(f"background_distance is {low} to {high}: give two shares above 0, the lower first")
+        if not 0 <= self.background_wander < 1:
+            problems.append(f"background_wander is {self.background_wander}: give a number from 0, below 1")
         if not 0 < self.border_share[0] <= self.border_share[1] <= 1:
             problems.append(f"border_share is {self.border_share}: give two shares above 0, the lower first")
         if not 0 <= self.border_depth[0] <= self.border_depth[1]:

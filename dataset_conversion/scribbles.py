@@ -15,6 +15,7 @@ from nnunet_attenscribble.dataset_conversion.strokes import (
     level_line,
     part_of_line,
     skeleton,
+    smooth_noise,
     spline_through,
     stroke_along_border,
     stroke_inside,
@@ -117,8 +118,10 @@ def _draw_background(
     if is_empty:
         line = zigzag(rng, box)
     else:
-        distance = distance_transform_edt(mask)
-        away = max(2.0, rng.uniform(0.3, 0.6) * float(np.sqrt((~mask).sum())))  # of about the foreground's width
+        distance, breadth = distance_transform_edt(mask), float(np.sqrt((~mask).sum()))
+        away = max(2.0, rng.uniform(*rules.background_distance) * breadth)
+        if rules.background_wander:
+            distance *= np.exp(rules.background_wander * smooth_noise(rng, mask.shape, breadth / 4))
         line = level_line(distance, min(away, 0.5 * float(distance.max())))
         length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum() if len(line) else 0.0
         line = part_of_line(rng, line, rules.background_length * length * rng.uniform(0.8, 1.4))

@@ -15,6 +15,7 @@ __all__ = [
     "level_line",
     "part_of_line",
     "skeleton",
+    "smooth_noise",
     "spline_through",
     "stroke_along_border",
     "stroke_inside",
@@ -119,6 +120,12 @@ def part_of_line(
     travelled = np.concatenate(([0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))))
     line = line[travelled <= max(length, 1.0)]
     return line + gaussian_filter(rng.normal(0, 1.0, line.shape) * unsteady, (4, 0))
+
+
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> np.ndarray:
+    """Normal noise of mean 0 and standard deviation 1, (*shape) float, that changes within `scale` pixels."""
+    noise = gaussian_filter(rng.normal(size=shape), scale, mode="wrap")
+    return (noise - noise.mean()) / max(float(noise.std()), np.finfo(float).tiny)
 
 
 def zigzag(rng: np.random.Generator, box: tuple[int, int, int, int]) -> np.ndarray:

@@ -36,6 +36,15 @@ def scribble(
     ] = Style.interior,
     thickness: Annotated[float, typer.Option(help="Of strokes, in pixels.")] = 1.25,
     coverage: Annotated[float, typer.Option(help="Share of a piece's pixels under its stroke.")] = 0.16,
+    background_distance: Annotated[
+        tuple[float, float],
+        typer.Option(
+            metavar="LOW HIGH", help="From the foreground to the stroke around it, as shares of the foreground's width."
+        ),
+    ] = (0.1, 0.45),
+    background_wander: Annotated[
+        float, typer.Option(help="By what share of its distance that stroke comes nearer and goes farther.")
+    ] = 0.4,
     slices: Annotated[float, typer.Option(help="Share of slices that are annotated.")] = 1.0,
     classes: Annotated[float, typer.Option(help="Share of the classes of a slice that are drawn.")] = 1.0,
     axis: Annotated[
@@ -66,6 +75,8 @@ def scribble(
         "style": style.value,
         "thickness": thickness,
         "coverage": coverage,
+        "background_distance": background_distance,
+        "background_wander": background_wander,
         "slices": slices,
         "classes": classes,
     }

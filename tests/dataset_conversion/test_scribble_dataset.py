@@ -116,6 +116,8 @@ def test_what_cannot_be_scribbled_is_told_and_nothing_written(raw):
         run("7", "-o", "507", "--workers", "1")
     with pytest.raises(AttenScribbleError, match="coverage is 2"):
         run("7", "-o", "507", "--coverage", "2")
+    with pytest.raises(AttenScribbleError, match=r"background_distance is 0.6 to 0.3(.|\n)*background_wander is 1.0"):
+        run("7", "-o", "507", "--background-distance", "0.6", "0.3", "--background-wander", "1")
     (source / "dataset.json").write_text("{")
     with pytest.raises(AttenScribbleError, match="is no JSON"):
         run("7", "-o", "507")

@@ -73,6 +73,36 @@ def test_a_class_is_drawn_the_same_whatever_else_is_drawn():
     assert np.array_equal(fewer[drawn], whole[drawn])
 
 
+def _disk_and_distance(size=160, radius=25):
+    """(1, Y, X) labels of a disk, its width in the sense of the rules, and every pixel's distance to it."""
+    away = np.hypot(*(np.indices((size, size)) - (size - 1) / 2)) - radius
+    return (away <= 0)[None].astype(np.uint8), np.sqrt((away <= 0).sum()), away
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.1), (0.3, 0.6)])
+def test_without_wandering_the_background_stroke_keeps_its_distance(low, high):
+    labels, width, away = _disk_and_distance()
+    for seed in range(5):
+        rules = ScribbleRules(background_distance=(low, high), background_wander=0, seed=seed)
+        distances = away[draw_scribbles(labels, (5, 1, 1), rules, IGNORE, "c")[0] == 0]
+        assert low * width - 2 < distances.min()
+        assert distances.max() < high * width + 2
+        assert np.ptp(distances) < 4  # the hand, and the stroke's own width
+
+
+def test_a_wandering_background_stroke_comes_nearer_and_goes_farther():
+    labels, width, away = _disk_and_distance()
+    logs = []
+    for seed in range(20):
+        rules = ScribbleRules(background_distance=(0.3, 0.3), background_wander=0.4, seed=seed)
+        distances = away[draw_scribbles(labels, (5, 1, 1), rules, IGNORE, "c")[0] == 0]
+        assert distances.min() > 0
+        logs.append(np.log(distances / (0.3 * width)))
+    spread = np.concatenate(logs)
+    assert abs(np.median(spread)) < 0.2
+    assert 0.25 < spread.std() < 0.55
+
+
 def test_shares_of_slices_and_classes():
     labels = np.zeros((10, 20, 20), np.uint8)
     labels[2:8, 5:15, 5:10], labels[2:8, 5:15, 10:15] = 1, 2

@@ -168,4 +168,11 @@ def test_examples_are_in_order(file):
 
 
 def test_there_are_examples():
-    assert [file.stem for file in EXAMPLES] == ["acdc", "acdc_cpu", "acdc_generated_cpu", "chaos", "hippocampus_cpu"]
+    assert [file.stem for file in EXAMPLES] == [
+        "acdc",
+        "acdc_cpu",
+        "acdc_far_background_cpu",
+        "acdc_generated_cpu",
+        "chaos",
+        "hippocampus_cpu",
+    ]
