@@ -27,14 +27,7 @@ from nnunet_attenscribble.evaluation.benchmark_test_set import (
 )
 from nnunet_attenscribble.evaluation.budgets import Budget, resolve_budgets
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
-from nnunet_attenscribble.evaluation.runs import (
-    Model,
-    Step,
-    command_step,
-    is_whole,
-    predict_step,
-    train_step,
-)
+from nnunet_attenscribble.evaluation.steps import Model, Step, command_step, is_whole, predict_step, train_step
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE
 from nnunet_attenscribble.evaluation.workspace import Workspace
 from nnunet_attenscribble.plans import read_plans, resolve_configuration

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
-from nnunet_attenscribble.evaluation.runs import nnunet_environment
+from nnunet_attenscribble.evaluation.steps import nnunet_environment
 from nnunet_attenscribble.evaluation.workspace import Workspace
 
 __all__ = ["list_thread_problems", "make_environment"]

@@ -16,7 +16,8 @@ from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark, Preparation, name_folder
 from nnunet_attenscribble.evaluation.benchmark_provenance import complete_provenance
 from nnunet_attenscribble.evaluation.provenance import append_command, read_commands
-from nnunet_attenscribble.evaluation.runs import Step, StepBusyError, run_steps
+from nnunet_attenscribble.evaluation.runs import StepBusyError, run_steps
+from nnunet_attenscribble.evaluation.steps import Step
 from nnunet_attenscribble.evaluation.workspace import Workspace
 from nnunet_attenscribble.plans import read_plans
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.runs import Model
+from nnunet_attenscribble.evaluation.steps import Model
 
 __all__ = ["Budget", "resolve_budgets"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark_file import name_folder
-from nnunet_attenscribble.evaluation.runs import find_command
+from nnunet_attenscribble.evaluation.processes import find_command
 from nnunet_attenscribble.evaluation.summary import write_text
 
 __all__ = ["format_ranges", "submit", "write_array"]

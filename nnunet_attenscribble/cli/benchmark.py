@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
     from nnunet_attenscribble.evaluation.benchmark_run import Outcome
     from nnunet_attenscribble.evaluation.collect import Collected
-    from nnunet_attenscribble.evaluation.runs import Step
+    from nnunet_attenscribble.evaluation.steps import Step
     from nnunet_attenscribble.evaluation.workspace import Workspace
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
-    from nnunet_attenscribble.evaluation.runs import Step
+    from nnunet_attenscribble.evaluation.steps import Step
     from nnunet_attenscribble.evaluation.summary import Summary
 
 _ID, _DENSE_ID = 901, 902
@@ -140,7 +140,7 @@ class _Demo:
 
     def __init__(self, folder: Path, options: _Options, device: str, console: Console):
         from nnunet_attenscribble.cli.trainers import trainers_folder
-        from nnunet_attenscribble.evaluation.runs import Model, nnunet_environment
+        from nnunet_attenscribble.evaluation.steps import Model, nnunet_environment
 
         self.folder, self.options, self.device, self.console = folder, options, device, console
         self.raw, self.preprocessed, self.results = (folder / name for name in FOLDERS)
@@ -218,7 +218,7 @@ class _Demo:
         )
 
     def _plan_step(self) -> Step:
-        from nnunet_attenscribble.evaluation.runs import command_step
+        from nnunet_attenscribble.evaluation.steps import command_step
 
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", "2d", "--no_pp"]
         command += ["--verify_dataset_integrity", "-npfp", "2"]
@@ -250,7 +250,7 @@ class _Demo:
             )
 
     def _preprocess_step(self) -> Step:
-        from nnunet_attenscribble.evaluation.runs import command_step
+        from nnunet_attenscribble.evaluation.steps import command_step
 
         command = ["nnUNetv2_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", "2d_cpu", "-np", "2"]
         folders = [self.preprocessed / dataset / "nnUNetPlans_2d_cpu" for dataset in (self.scribble, self.dense)]
@@ -259,7 +259,7 @@ class _Demo:
     # --- training and prediction ---
 
     def _train_steps(self) -> list[Step]:
-        from nnunet_attenscribble.evaluation.runs import train_step
+        from nnunet_attenscribble.evaluation.steps import train_step
 
         return [
             train_step(
@@ -269,7 +269,7 @@ class _Demo:
         ]
 
     def _predict_steps(self) -> list[Step]:
-        from nnunet_attenscribble.evaluation.runs import predict_step
+        from nnunet_attenscribble.evaluation.steps import predict_step
 
         images = self.raw / self.scribble / "imagesTs"
         return [

@@ -13,7 +13,8 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.nnunet_log import read_training_log, write_training_log
 from nnunet_attenscribble.evaluation.provenance import append_command, find_commit, read_commands
-from nnunet_attenscribble.evaluation.runs import Execution, Step
+from nnunet_attenscribble.evaluation.runs import Execution
+from nnunet_attenscribble.evaluation.steps import Step
 from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
 from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, Toy
 

@@ -18,7 +18,7 @@ from nnunet_attenscribble.cli.trainers import trainers_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import read_record
 from nnunet_attenscribble.evaluation.budgets import Budget, resolve_budgets
-from nnunet_attenscribble.evaluation.runs import Model, nnunet_environment
+from nnunet_attenscribble.evaluation.steps import Model, nnunet_environment
 from nnunet_attenscribble.evaluation.summary import read_summary
 from tests.trainers.conftest import ITERATIONS, NAME, prepared  # noqa: F401 - a fixture
 

@@ -14,15 +14,15 @@ import pytest
 from rich.console import Console
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation import runs
-from nnunet_attenscribble.evaluation.runs import (
+from nnunet_attenscribble.evaluation import step_progress
+from nnunet_attenscribble.evaluation.processes import find_command
+from nnunet_attenscribble.evaluation.runs import run_steps
+from nnunet_attenscribble.evaluation.steps import (
     Model,
     Step,
     command_step,
-    find_command,
     nnunet_environment,
     predict_step,
-    run_steps,
     train_step,
 )
 
@@ -104,7 +104,7 @@ def test_epochs_are_told_as_they_come(tmp_path):
 def test_the_time_left_is_that_of_the_epochs_seen(tmp_path):
     told, times = [], iter([100.0, 130.0, 160.0])
     step = make_step(tmp_path, "", epochs=6)
-    read = runs._Epochs(step, lambda done, text: told.append((done, text)), clock=lambda: next(times))
+    read = step_progress._Epochs(step, lambda done, text: told.append((done, text)), clock=lambda: next(times))
     for line in (": Epoch 2", "noise", ": Epoch 3", ": Epoch 4"):  # a training that continues from its third epoch
         read(line)
     assert told == [
@@ -206,11 +206,13 @@ time.sleep(600)
 DRIVER = """
 import os, sys
 from pathlib import Path
-from nnunet_attenscribble.evaluation import runs
-runs._GRACE = float(sys.argv[3])
+from nnunet_attenscribble.evaluation import processes
+from nnunet_attenscribble.evaluation.runs import run_steps
+from nnunet_attenscribble.evaluation.steps import Step
+processes._GRACE = float(sys.argv[3])
 folder = Path(sys.argv[1])
-step = runs.Step('a step', (sys.executable, '-c', sys.argv[2]), folder / 'a.log', (folder / 'a step.out').exists)
-runs.run_steps([step], dict(os.environ))
+step = Step('a step', (sys.executable, '-c', sys.argv[2]), folder / 'a.log', (folder / 'a step.out').exists)
+run_steps([step], dict(os.environ))
 """
 SLEEPING = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -425,5 +427,5 @@ def test_the_environment_names_the_folders_and_leaves_this_process_alone(tmp_pat
 
 
 def test_durations_are_told_in_minutes_and_seconds():
-    assert runs._clock(59.4) == "59 s"
-    assert runs._clock(119.7) == "2 min 00 s"
+    assert step_progress.format_duration(59.4) == "59 s"
+    assert step_progress.format_duration(119.7) == "2 min 00 s"
