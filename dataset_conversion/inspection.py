@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from scipy.spatial import cKDTree
 
 from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
@@ -32,6 +33,8 @@ class CaseFindings:
         shown: slices with a scribble of the class, by class.
         slices: across the axis of the largest spacing.
         slices_without: of these, without any scribble.
+        background_distances: mm from the pixels of the background's strokes to the nearest stroke of a structure, the
+            median of every slice that has both; none in dense labels.
         voxels: of the case.
         size: voxels along x, y, z.
         spacing: mm along x, y, z.
@@ -42,6 +45,7 @@ class CaseFindings:
     shown: Mapping[str, int]
     slices: int
     slices_without: int
+    background_distances: tuple[float, ...]
     voxels: int
     size: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -167,6 +171,7 @@ def _inspect_case(
     axis = int(np.argmax(spacing[::-1])) if len(size) == 3 else 0
     label = values[0] if len(size) == 3 else values[0][None]
     sections = np.moveaxis(label, axis, 0)
+    in_plane = np.delete(spacing[::-1], axis) if len(size) == 3 else np.array(spacing[::-1])
     classes, shown = {}, {}
     for name, value in labels.items():
         drawn = sections == value
@@ -182,6 +187,7 @@ def _inspect_case(
         shown=shown,
         slices=len(sections),
         slices_without=int((~marked).sum()),
+        background_distances=() if ignore is None else _background_distances(sections, ignore, in_plane),
         voxels=label.size,
         size=size,
         spacing=spacing,
@@ -190,3 +196,13 @@ def _inspect_case(
             for image in whole[: len(images)]
         ),
     )
+
+
+def _background_distances(sections: np.ndarray, ignore: int, spacing: np.ndarray) -> tuple[float, ...]:
+    """Median mm to the nearest stroke of a structure, of each slice of (Z, Y, X) scribbles that shows both."""
+    found = []
+    for section in sections:
+        background, structures = np.argwhere(section == 0), np.argwhere((section > 0) & (section != ignore))
+        if len(background) and len(structures):
+            found.append(float(np.median(cKDTree(structures * spacing).query(background * spacing)[0])))
+    return tuple(found)

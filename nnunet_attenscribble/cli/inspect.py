@@ -114,6 +114,13 @@ def _print(name: str, found: Inspection, dense: str | None) -> None:
             f"\nSlices without any scribble: {empty} of {slices}"
             + _name_cases({case: entry.slices_without for case, entry in cases.items()})
         )
+        away = np.array([distance for case in cases.values() for distance in case.background_distances])
+        if away.size:
+            low, middle, high = np.percentile(away, (10, 50, 90))
+            typer.echo(
+                f"Background strokes to the nearest stroke of a structure: {middle:.3g} mm, "
+                f"median of {away.size} slices ({low:.3g} to {high:.3g} mm in 8 of 10)"
+            )
     sizes, spacings = (np.array([getattr(case, part) for case in cases.values()]) for part in ("size", "spacing"))
     rows = []
     for axis, letter in enumerate("xyz"[: sizes.shape[1]]):

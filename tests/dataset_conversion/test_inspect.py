@@ -60,6 +60,29 @@ def test_figures(raw):
     np.testing.assert_allclose(case.intensities[0], np.percentile(scan, (0, 1, 50, 99, 100)))
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+def test_how_far_the_background_is_drawn(tmp_path, monkeypatch, axes):
+    strokes = np.full((3, 8, 9), 2, np.uint8)
+    strokes[0, 2, 2], strokes[0, 2, 5], strokes[0, 6, 2] = 1, 0, 0  # 3 columns of 2 mm, and 4 rows of 1 mm
+    strokes[1, 0, 0] = 0  # no structure in this slice, and nothing in the next
+    strokes = strokes if axes == 3 else strokes[0]
+    images, scribbles = tmp_path / "images", tmp_path / "scribbles"
+    for folder in (images, scribbles):
+        folder.mkdir()
+    for file, values in ((images / "a.nii.gz", strokes.astype(np.float32)), (scribbles / "a_scribble.nii.gz", strokes)):
+        volume = sitk.GetImageFromArray(values)
+        volume.SetSpacing((2.0, 1.0, 10.0)[:axes])
+        sitk.WriteImage(volume, file)
+    convert_folder(
+        images, scribbles, classes={"heart": 1}, raw_folder=tmp_path / "raw", dataset_id=601, name="Mine", workers=1,
+    )  # fmt: skip
+    found = inspect_dataset(tmp_path / "raw" / "Dataset601_Mine", None, workers=1)
+    assert found.cases["a"].background_distances == (5.0,)  # the median of 6 and 4 mm
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    told = run("601", "--cases", "0")
+    assert "Background strokes to the nearest stroke of a structure: 5 mm, median of 1 slices (5 to 5 mm" in told
+
+
 def test_tables_sheet_and_json(raw, tmp_path):
     output = run("601", "--json", "figures.json")
     assert "2 training cases, 8 slices; dense labels: Dataset602_MineDense" in output
