@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import shlex
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import pytest
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
+from nnunet_attenscribble.evaluation.benchmark_file import name_folder, read_benchmark
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.pooling import pool_runs
@@ -78,6 +78,29 @@ def test_the_document_has_the_kept_similarities(benchmark):
     assert "\n".join(similarity_rows(benchmark)) in (ROOT / "docs" / "results.md").read_text()
 
 
+def kept_volumes(benchmark: str, row: str, structure: str) -> float:
+    """A structure's predicted volume by its true one: median over volumes, each the mean over its trainings."""
+    shares: dict[str, list[float]] = {}
+    for folder in sorted((KEPT / benchmark).glob(f"*/*/{row}")):
+        for case, structures in read_summary(folder).cases.items():
+            scores = structures[structure]
+            shares.setdefault(case, []).append(scores.prediction_voxels / scores.dense_voxels)
+    return median(fmean(runs) for runs in shares.values())
+
+
+def test_the_document_has_the_volumes_with_the_background_far_and_near():
+    document = (ROOT / "docs" / "results.md").read_text()
+    _, _, table = document.partition("| MYO's volume, far | near |\n")
+    rows = [line.split(" | ") for line in table.partition("\n\n")[0].splitlines()[1:]]
+    assert len(rows) >= 3
+    for name, *_, far, near in rows:
+        row = name_folder(name.removeprefix("| "))
+        assert f"{kept_volumes('acdc_far_background_cpu', row, 'MYO'):.2f}" == far
+        assert f"{kept_volumes('acdc_generated_cpu', row, 'MYO'):.2f}" == near.removesuffix(" |")
+    for row, told in (("attenscribble", "MYO's volume is {} times the true"), ("nnu_net_dense_labels", "labels {})")):
+        assert told.format(f"{kept_volumes('acdc_cpu', row, 'MYO'):.2f}") in document
+
+
 def test_every_kept_score_tells_what_it_rests_on():
     files = sorted(KEPT.rglob("attenscribble_summary.json"))
     assert files
@@ -93,14 +116,19 @@ def test_the_commands_of_the_document_give_its_differences(monkeypatch):
         ["+0.018 | [-0.005, 0.046]", "MYO +0.005"],
         ["+0.003 | [-0.003, 0.008]"],
         ["+0.005 | [-0.003, 0.013]"],
-        ["-0.003 | [-0.031, 0.033]"],
+        ["+0.161 | [0.126, 0.200]", "RV +0.290", "MYO +0.105", "LV +0.088"],
+        ["-0.003 | [-0.031, 0.033]", "MYO -0.023"],
+        ["+0.002 | [-0.003, 0.006]"],
         ["+0.022 | [0.012, 0.036]", "MYO +0.049"],
+        ["+0.034 | [0.022, 0.053]", "MYO +0.060"],
+        ["-0.025 | [-0.036, -0.015]", "RV -0.102", "MYO +0.067"],
         ["+0.115 | [0.080, 0.157]", "RV +0.172", "MYO +0.124", "LV +0.049"],
         ["-0.025 | [-0.047, 0.000]", "MYO -0.072"],
         ["+0.014 | [-0.004, 0.037]"],
         ["+0.018 | [0.003, 0.041]", "LV +0.024"],
         ["+0.016 | [0.008, 0.027]", "LV +0.034"],
         ["+0.001 | [-0.008, 0.015]"],
+        ["+0.010 | [-0.001, 0.021]", "LV +0.028"],
         ["+0.035 | [0.019, 0.053]", "anterior +0.024", "posterior +0.045"],
         ["-0.030 | [-0.038, -0.023]"],
         ["+0.004 | [-0.007, 0.019]"],
