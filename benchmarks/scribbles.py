@@ -33,8 +33,8 @@ def describe(strokes: np.ndarray, mask: np.ndarray) -> tuple[float, ...]:
         length,
         pixels / max(length, 1),
         100 * pixels / mask.sum(),
-        float(np.median(depth)) if depth.size else 0.0,
-        float(depth.min()) if depth.size else 0.0,
+        float(np.median(depth)),
+        float(depth.min()),
     )
 
 
@@ -50,7 +50,7 @@ def measure(scribbles: Path, dense: Path, cases: int, rules: ScribbleRules) -> d
         for name, entry in found.items():
             value = coding[name]
             for section, one, other in zip(labels, real, ours, strict=True):
-                if (one == value).any() and (other == value).any() and (section == value).any():
+                if ((one == value) & (section == value)).any() and (other == value).any():
                     entry["real"].append(describe(one == value, section == value))
                     entry["ours"].append(describe(other == value, section == value))
     return {name: {who: np.array(rows) for who, rows in entry.items()} for name, entry in found.items()}

@@ -118,11 +118,12 @@ def _draw_background(
     if is_empty:
         line = zigzag(rng, box)
     else:
-        distance, breadth = distance_transform_edt(mask), float(np.sqrt((~mask).sum()))
+        field = distance = distance_transform_edt(mask)
+        breadth = float(np.sqrt((~mask).sum()))
         away = max(2.0, rng.uniform(*rules.background_distance) * breadth)
         if rules.background_wander:
-            distance *= np.exp(rules.background_wander * smooth_noise(rng, mask.shape, breadth / 4))
-        line = level_line(distance, min(away, 0.5 * float(distance.max())))
+            field = distance * np.exp(rules.background_wander * smooth_noise(rng, mask.shape, breadth / 4))
+        line = level_line(field, min(away, 0.5 * float(field.max())))
         length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum() if len(line) else 0.0
         line = part_of_line(rng, line, rules.background_length * length * rng.uniform(0.8, 1.4))
     if rules.style == "points":
@@ -132,7 +133,6 @@ def _draw_background(
         stroke = deepest_point(rng, mask)
     yield stroke
     if rules.style == "interior+border" and not is_empty:
-        distance = distance_transform_edt(mask)
         line = level_line(distance, rng.uniform(*rules.border_depth) + rules.thickness / 2)
         yield draw_line(part_of_line(rng, line, rng.uniform(*rules.border_share) * len(line)), rules.thickness, mask)
 

@@ -120,8 +120,7 @@ def predict_step(
     command += options
     ending = re.compile(r"_\d{4}(\.[^/]+)$")  # of an image: channel and file type
     predictions = [output / ending.sub(r"\1", image.name) for image in sorted(images.glob("*_0000.*"))]
-    step = command_step(name, command, log, [*predictions, model.folder(results) / "checkpoint_final.pth"])
-    return step
+    return command_step(name, command, log, [*predictions, model.folder(results) / "checkpoint_final.pth"])
 
 
 def nnunet_environment(
