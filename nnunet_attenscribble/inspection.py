@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnunet_attenscribble.network import SpatialAttentionUNet
+from nnunet_attenscribble.precision import sum_dtype
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_indices
 
@@ -69,7 +70,8 @@ def sum_by_classes(
         adjacent: count only pairs that touch, by a face, an edge or a corner, in place of all in the window.
 
     Returns:
-        sums and numbers, each (classes, classes) float64 with the lower class first; pairs once, N grids together.
+        sums and numbers, each (classes, classes) of `sum_dtype` with the lower class first; pairs once, N grids
+        together.
     """
     first, second = pair_indices(similarity.grid, similarity.radius, labels.device)
     flat = labels.flatten(1)
@@ -78,8 +80,9 @@ def sum_by_classes(
     if adjacent:
         known &= _touch(first, second, similarity.grid)
     codes = (torch.minimum(one, other) * classes + torch.maximum(one, other))[known]
-    values = similarity.values.to(torch.float64)[known]
-    counts = torch.bincount(codes, minlength=classes**2).to(torch.float64)
+    precise = sum_dtype(labels.device)
+    values = similarity.values.to(precise)[known]
+    counts = torch.bincount(codes, minlength=classes**2).to(precise)
     sums = torch.bincount(codes, weights=values, minlength=classes**2)
     return sums.view(classes, classes), counts.view(classes, classes)
 

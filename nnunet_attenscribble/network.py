@@ -93,6 +93,19 @@ def add_spatial_attention(
     Raises:
         AttenScribbleError: for an architecture without an encoder of stages.
     """
+    check_encoder(network)
+    encoder: Any = network.encoder
+    stage = attention_stage(encoder.strides, patch_size, stride, max_tokens)
+    block = SpatialSelfAttention(encoder.output_channels[stage], len(patch_size), similarity, radius)
+    return SpatialAttentionUNet(network, block, stage, gated)
+
+
+def check_encoder(network: nn.Module) -> None:
+    """Refuse what `add_spatial_attention` cannot plug the block into.
+
+    Raises:
+        AttenScribbleError: for an architecture without an encoder of stages.
+    """
     encoder: Any = getattr(network, "encoder", None)
     if not all(hasattr(encoder, name) for name in ("stages", "strides", "output_channels")) or not hasattr(
         network, "decoder"
@@ -101,9 +114,6 @@ def add_spatial_attention(
             f"network {type(network).__name__} has no encoder of stages for the attention block; use plans with "
             "PlainConvUNet or ResidualEncoderUNet, or nnUNetTrainerMaskedCRF, which needs no block"
         )
-    stage = attention_stage(encoder.strides, patch_size, stride, max_tokens)
-    block = SpatialSelfAttention(encoder.output_channels[stage], len(patch_size), similarity, radius)
-    return SpatialAttentionUNet(network, block, stage, gated)
 
 
 def attention_stage(

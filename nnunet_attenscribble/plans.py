@@ -54,14 +54,23 @@ def add_configuration(
         changes: further keys of the configuration.
 
     Raises:
-        AttenScribbleError: if the name is taken, the base unknown, or a setting refused.
+        AttenScribbleError: if the name is taken, the base unknown or the second stage of a cascade, or a setting
+            refused.
     """
-    inherited = resolve_configuration(plans, base).get(KEY, {})
+    resolved = resolve_configuration(plans, base)
+    inherited = resolved.get(KEY, {})
+    if resolved.get("previous_stage"):
+        raise AttenScribbleError(
+            f"plans: '{base}' is the second stage of a cascade, and its first stage '{resolved['previous_stage']}' "
+            f"predicts for no other name: write the settings by hand, under the key '{KEY}' of '{base}' itself"
+        )
     if name in plans["configurations"]:
         raise AttenScribbleError(f"plans: there is a configuration '{name}' already; choose another name with --name")
     merged = {**inherited, **settings}
-    AttenScribbleSettings.from_mapping(merged)
+    AttenScribbleSettings.from_configuration({**resolved, **(changes or {}), KEY: merged})
     new = {"inherits_from": base, **(changes or {})}
+    if resolved.get("next_stage"):
+        new["next_stage"] = None  # the second stage reads the predictions of the base
     if merged:
         new[KEY] = merged
     return {**plans, "configurations": {**plans["configurations"], name: new}}
@@ -82,8 +91,8 @@ def add_cpu_configuration(
 
     The in-plane spacing becomes coarser by `spacing_factor` and the patch smaller by the same, so that it covers what
     the planned one covers: trained from scribbles, a network that does not see the whole slice finds the organ in
-    many places. The network has one stage per entry of `features`, two convolutions each. The similarity's window
-    covers what it would have covered at the planned spacing.
+    many places. The network has one stage per entry of `features`, two convolutions each. In the plane the similarity's
+    window covers what it would have covered at the planned spacing.
 
     Args:
         plans, base, name, settings: see `add_configuration`. The base may be 2D or 3D; the slice axis stays as planned.
@@ -126,7 +135,7 @@ def add_cpu_configuration(
     }
     usual = AttenScribbleSettings.from_configuration(planned)
     window: dict[str, Any] = {}
-    if isinstance(usual.similarity_radius, int):
+    if isinstance(usual.similarity_radius, int) and usual.similarity_radius > 0:
         window["similarity_radius"] = max(1, int(usual.similarity_radius / spacing_factor))
     window["similarity_sigma_position"] = usual.similarity_sigma_position / spacing_factor
     return add_configuration(plans, base, name, (window if spacing_factor > 1 else {}) | dict(settings or {}), changes)

@@ -47,7 +47,7 @@ class AttenScribbleSettings:
             structures weigh the same. 0, cross-entropy alone, is as published.
         crf_weight: of the masked CRF.
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
-            along an axis of coarser spacing the window reaches as far in mm.
+            along an axis of coarser spacing the window reaches as far in mm, along one of finer spacing as many pixels.
         crf_sigma_position: in in-plane pixels.
         crf_sigma_intensity: after each channel's 1st and 99th percentile became 0 and 1.
         similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
@@ -129,29 +129,42 @@ class AttenScribbleSettings:
 
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any]) -> AttenScribbleSettings:
-        """Settings from one configuration of a plans file, inheritance already resolved."""
+        """Settings from one configuration of a plans file, inheritance already resolved.
+
+        Raises:
+            AttenScribbleError: as `from_mapping`, and for radii of another number of axes than the patch has.
+        """
         values = configuration.get(KEY, {})
         if not isinstance(values, Mapping):
             raise AttenScribbleError(f"settings: the key '{KEY}' must hold an object of fields, not {values!r}")
-        return cls.from_mapping(values)
+        settings, axes = cls.from_mapping(values), len(configuration["patch_size"])
+        problems = [
+            f"settings: {name} {list(radius)} has {len(radius)} entries, the configuration has {axes} axes"
+            for name in _RADII
+            if not isinstance(radius := getattr(settings, name), int) and len(radius) != axes
+        ]
+        if problems:
+            raise AttenScribbleError(problems)
+        return settings
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, as they would stand in a plans file."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def window_radius(radius: int | Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
-    """Radius per axis. One number reaches equally far in mm along every axis, and not at all where a voxel is longer
-    than that.
+def window_radius(radius: float | Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
+    """Radius per axis. One number counts positions in the plane, of the last two axes. Along an axis of coarser spacing
+    it reaches as far in mm, and not at all where a voxel is longer than that (in the plane always to the next
+    neighbour); along one of finer spacing, as many positions.
 
     Args:
-        radius: positions along the axes of the finest spacing, or one number per axis, which is taken as it is.
-        spacing: per axis.
+        radius: in positions along the finer in-plane axis, or one number per axis, which is taken as it is.
+        spacing: per axis, in-plane axes last.
     """
-    if isinstance(radius, int):
-        return tuple(int(radius * min(spacing) / s + 1e-6) for s in spacing)
-    if len(radius) != len(spacing):
-        raise AttenScribbleError(f"settings: radius {list(radius)} has {len(radius)} entries for {len(spacing)} axes")
+    if isinstance(radius, (int, float)):
+        in_plane = min(spacing[-2:])
+        reach = [min(int(radius), int(radius * in_plane / s + 1e-6)) for s in spacing]
+        return *reach[:-2], *(max(r, min(1, int(radius))) for r in reach[-2:])
     return tuple(radius)
 
 
@@ -170,9 +183,9 @@ def similarity_window(
     """
     grid_spacing = [s * t for s, t in zip(spacing, stride, strict=True)]
     shrink = min(1.0, settings.attention_stride / min(stride[-2:]))
-    radius = settings.similarity_radius
+    radius: float | Sequence[int] = settings.similarity_radius
     if isinstance(radius, int) and radius > 0:
-        radius = max(1, int(radius * shrink))
+        radius = max(1.0, radius * shrink)
     return window_radius(radius, grid_spacing), settings.similarity_sigma_position * shrink, grid_spacing
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from nnunet_attenscribble.window_attention import attend_with_window, window_log_attention
 from nnunet_attenscribble.windows import pair_indices
 
+_LARGEST_LOGIT = 15.0
+
 
 class WindowSimilarity(NamedTuple):
     """Symmetric similarities of the in-window pairs of a grid, each pair once.
@@ -89,4 +91,7 @@ def attend_with_log_similarity(
 
 def _squash(forward: Tensor, backward: Tensor, grid, radius, scale: Tensor, bias: Tensor) -> WindowSimilarity:
     logits = scale * (0.5 * (forward + backward) + log(prod(grid))) + bias
+    # Beyond this single precision makes a sigmoid 1, and no gradient would ever come back from there. The clamp is of
+    # the value alone: what pushes a logit back in is felt outside too.
+    logits = logits + (logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT) - logits).detach()
     return WindowSimilarity(torch.sigmoid(logits), tuple(grid), tuple(radius))

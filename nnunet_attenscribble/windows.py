@@ -89,7 +89,7 @@ def check_radius(radius: int | Sequence[int]) -> None:
 def position_exponents(sigma: float, spacing: Sequence[float]) -> list[float]:
     """Per axis, the factor e such that the positional Gaussian of an offset o is exp(-sum_d e_d o_d^2).
 
-    Positions are measured in units of the finest spacing, which on a stack of thick slices is the in-plane one.
+    Sigma counts positions in the plane, of the last two axes: of the finer spacing, where the two differ.
     """
-    finest = min(spacing)
-    return [(s / finest) ** 2 / (2 * sigma**2) for s in spacing]
+    in_plane = min(spacing[-2:])
+    return [(s / in_plane) ** 2 / (2 * sigma**2) for s in spacing]

@@ -18,7 +18,7 @@ from nnunet_attenscribble.losses import (
 )
 from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.losses.partial_regions import PartialBinaryCrossEntropyLoss
-from nnunet_attenscribble.network import add_spatial_attention, attention_stage, total_stride
+from nnunet_attenscribble.network import add_spatial_attention, attention_stage, check_encoder, total_stride
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 from nnunet_attenscribble.training_log import append_epoch, plot_epochs
@@ -77,6 +77,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         )
         if not cls.with_attention:
             return network
+        check_encoder(network)
         settings = AttenScribbleSettings.from_configuration(configuration_manager.configuration)
         return add_spatial_attention(
             network,
@@ -126,9 +127,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         return AttentiveSimilarityLoss(radius, sigma, spacing, anchored, floor, disagreement)
 
     def _build_pairs(self) -> SimilarityPairLoss | None:
-        if self.settings.similarity_mode != "anchored" or self.settings.pair_weight == 0:
-            return None
-        return SimilarityPairLoss(self.settings.pair_loss)
+        # With a weight of 0 too, or no gradient would reach the similarity's parameters, and DDP wait for it.
+        return SimilarityPairLoss(self.settings.pair_loss) if self.settings.similarity_mode == "anchored" else None
 
     @staticmethod
     def get_training_transforms(*args, **kwargs):
@@ -147,7 +147,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             self.current_epoch + self._steps / self.num_iterations_per_epoch, self.settings.warmup_epochs
         )
         self._steps += 1
-        image_channels = len(self.dataset_json["channel_names"])
+        # As nnU-Net reads it, which still knows the key of its first version.
+        image_channels = len(self.dataset_json.get("modality") or self.dataset_json["channel_names"])
         with self.loss.given(batch["data"][:, :image_channels]):
             return super().train_step(batch)
 

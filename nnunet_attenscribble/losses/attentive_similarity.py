@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_attenscribble.precision import sum_dtype
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import (
     check_radius,
@@ -44,7 +45,7 @@ class AttentiveSimilarityLoss(nn.Module):
 
     Args:
         radius: of the window in grid positions; must equal the similarity's.
-        sigma_position: in grid positions (of the finest spacing, where spacings differ).
+        sigma_position: in in-plane positions of the grid (of the finer in-plane spacing, where the two differ).
         spacing: of the grid per axis, in any unit; only ratios matter. None: isotropic.
         detach_similarity: whether the prediction follows a fixed similarity (mode `anchored`) or both learn (`paper`).
         floor: similarities up to here count as 0 and those above as (s - floor) / (1 - floor). A similarity that
@@ -264,7 +265,7 @@ def _energy(
     half_norm = q.square().sum(dim=1).div_(2) if distance else None
     grad_q = torch.zeros_like(q)
     grad_values = torch.zeros_like(values) if values_need_gradient else values.new_empty(0)
-    total = torch.zeros((), dtype=torch.float64, device=q.device)
+    total = torch.zeros((), dtype=sum_dtype(q.device), device=q.device)
     start = 0
     for offset in half_window(radius, shape):
         i, j = ((..., *s) for s in pair_slices(offset, shape))
@@ -280,7 +281,7 @@ def _energy(
         if values_need_gradient:
             grad_values[:, here] = disagreement.flatten(1)
         similarity = values[:, here].view(-1, *size)
-        total += (similarity * disagreement).sum(dtype=torch.float64)
+        total += (similarity * disagreement).sum(dtype=total.dtype)
         w = (similarity * factor).unsqueeze(1)
         grad_q[i].addcmul_(w, q[j], value=-1)
         grad_q[j].addcmul_(w, q[i], value=-1)

@@ -6,6 +6,7 @@ from math import exp, prod
 import torch
 from torch import Tensor, nn
 
+from nnunet_attenscribble.precision import sum_dtype
 from nnunet_attenscribble.windows import (
     check_radius,
     half_window,
@@ -33,7 +34,7 @@ class MaskedCRFLoss(nn.Module):
 
     Args:
         radius: of the window in pixels, for all axes or per axis; 0 switches an axis off.
-        sigma_position: in pixels (of the finest spacing, where spacings differ).
+        sigma_position: in in-plane pixels (of the finer in-plane spacing, where the two differ).
         sigma_intensity: in units of the image, which is expected in [0, 1].
         spacing: of the voxels per axis, in any unit; only ratios matter. None: isotropic.
 
@@ -111,7 +112,7 @@ def _energy(
     step = _samples_per_pass(probabilities.shape, probabilities.device)
     weights = probabilities.new_empty(step * prod(probabilities.shape[2:]))
     scratch = torch.empty_like(weights)
-    total = torch.zeros((), dtype=torch.float64, device=probabilities.device)
+    total = torch.zeros((), dtype=sum_dtype(probabilities.device), device=probabilities.device)
     for start in range(0, len(probabilities), step):
         some = slice(start, start + step)
         total += _accumulate(
@@ -131,10 +132,10 @@ def _energy(
 def _accumulate(
     p: Tensor, x: Tensor, m: Tensor, g: Tensor, buffers: tuple[Tensor, Tensor], window: tuple[list[int], list[float]]
 ) -> Tensor:
-    """Add sum_j w_ij p_j to g for some samples; returns their energy as a float64 scalar."""
+    """Add sum_j w_ij p_j to g for some samples; returns their energy as a scalar of `sum_dtype`."""
     radius, exponents = window
     shape = p.shape[2:]
-    total = torch.zeros((), dtype=torch.float64, device=p.device)
+    total = torch.zeros((), dtype=sum_dtype(p.device), device=p.device)
     zero = p.new_zeros(())
     for offset in half_window(radius, shape):
         i, j = ((..., *s) for s in pair_slices(offset, shape))
@@ -152,7 +153,7 @@ def _accumulate(
         w = w.unsqueeze(1)
         g[i].addcmul_(w, p[j], value=gaussian)
         g[j].addcmul_(w, p[i], value=gaussian)
-    return total - 0.5 * (p * g).sum(dtype=torch.float64)
+    return total - 0.5 * (p * g).sum(dtype=total.dtype)
 
 
 @_energy.register_fake

@@ -175,4 +175,5 @@ def test_there_are_examples():
         "acdc_generated_cpu",
         "chaos",
         "hippocampus_cpu",
+        "hippocampus_earlier_windows_cpu",
     ]

@@ -16,8 +16,8 @@ def window(position, radius, shape):
 
 
 def squared_distance(one, other, spacing) -> float:
-    """Squared distance in units of the finest spacing."""
-    return sum(((a - b) * s / min(spacing)) ** 2 for a, b, s in zip(one, other, spacing, strict=True))
+    """Squared distance in units of the finer in-plane spacing; in-plane are the last two axes."""
+    return sum(((a - b) * s / min(spacing[-2:])) ** 2 for a, b, s in zip(one, other, spacing, strict=True))
 
 
 def masked_crf(p: Tensor, image: Tensor, mask: Tensor, radius, sigma_position, sigma_intensity, spacing, inside=None):

@@ -227,3 +227,21 @@ def test_command_refuses_and_leaves_the_file(dataset, arguments, message):
 def test_command_without_nnunets_folder(monkeypatch):
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     assert "nnUNet_preprocessed is not set" in str(run("501", "--cpu").exception)
+
+
+def test_the_second_stage_of_a_cascade_has_no_copy_and_that_of_the_first_no_second():
+    plans = some_plans()
+    low, full = ({**plans["configurations"]["2d"]} for _ in range(2))
+    low["next_stage"], full["previous_stage"] = "full", "low"
+    plans["configurations"] |= {"low": low, "full": full}
+    with pytest.raises(AttenScribbleError, match=r"'full' is the second stage of a cascade.*under the key 'attenscr"):
+        add_configuration(plans, "full", "full_crf05", {"crf_weight": 0.05})
+    copied = add_configuration(plans, "low", "low_crf05", {"crf_weight": 0.05})
+    assert PlansManager(copied).get_configuration("low_crf05").next_stage_names is None
+
+
+def test_a_window_that_is_off_stays_off_on_a_processor():
+    plans = some_plans()
+    plans["configurations"]["2d"]["attenscribble"] = {"similarity_radius": 0}
+    small = resolve_configuration(add_cpu_configuration(plans), "2d_cpu")
+    assert small["attenscribble"]["similarity_radius"] == 0

@@ -37,11 +37,11 @@ def test_survives_json():
 
 
 def test_from_configuration():
-    assert AttenScribbleSettings.from_configuration({"batch_size": 2}) == AttenScribbleSettings()
-    configuration = {"attenscribble": {"crf_weight": 0.5}}
+    assert AttenScribbleSettings.from_configuration({"patch_size": [8, 8]}) == AttenScribbleSettings()
+    configuration = {"patch_size": [8, 8], "attenscribble": {"crf_weight": 0.5}}
     assert AttenScribbleSettings.from_configuration(configuration).crf_weight == 0.5
     with pytest.raises(AttenScribbleError, match="must hold an object"):
-        AttenScribbleSettings.from_configuration({"attenscribble": 0.5})
+        AttenScribbleSettings.from_configuration({"patch_size": [8, 8], "attenscribble": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,35 @@ def test_tells_all_problems_at_once():
     assert "crf_wieght" in error.value.problems[0]
 
 
+def test_a_radius_per_axis_needs_as_many_entries_as_the_patch_has_axes():
+    wrong = {"crf_radius": [1, 2, 2], "similarity_radius": [1], "crf_weight": 1}
+    with pytest.raises(AttenScribbleError) as error:
+        AttenScribbleSettings.from_configuration({"patch_size": [8, 8], "attenscribble": wrong})
+    assert [problem.split(" has ")[0] for problem in error.value.problems] == [
+        "settings: crf_radius [1, 2, 2]",
+        "settings: similarity_radius [1]",
+    ]
+    good = {"patch_size": [8, 8, 8], "attenscribble": {"crf_radius": [1, 2, 2]}}
+    assert AttenScribbleSettings.from_configuration(good).crf_radius == (1, 2, 2)
+
+
 def test_window_radius_reaches_equally_far_in_mm():
     assert window_radius(5, (1.5, 1.5)) == (5, 5)
     assert window_radius(5, (10.0, 1.5625, 1.5625)) == (0, 5, 5)
     assert window_radius(5, (2.5, 1.25, 1.25)) == (2, 5, 5)
     assert window_radius((3, 1, 1), (10.0, 1.0, 1.0)) == (3, 1, 1)
-    with pytest.raises(AttenScribbleError, match="2 entries for 3 axes"):
-        window_radius((1, 1), (1.0, 1.0, 1.0))
+    assert window_radius(0, (1.0, 1.0)) == (0, 0)
+
+
+def test_slices_closer_than_pixels_take_nothing_from_the_window_in_the_plane():
+    assert window_radius(5, (1.0, 2.0, 2.0)) == (5, 5, 5)
+    assert window_radius(1, (0.5, 2.0, 2.1)) == (1, 1, 1)  # in the plane at least to the next neighbour
+    # nnU-Net's grid of ACDC in 3D, where it stopped pooling across slices and went on in the plane
+    assert similarity_window(AttenScribbleSettings(), (5.0, 1.484, 1.484), (4, 16, 16))[0] == (1, 1, 1)
+    # 1.25 positions in the plane, 1.23 across: rounded once
+    assert similarity_window(AttenScribbleSettings(), (1.6, 0.79, 0.79), (8, 16, 16))[0] == (1, 1, 1)
+    radius = similarity_window(AttenScribbleSettings(similarity_radius=2), (1.0, 2.0, 2.0), (4, 4, 4))[0]
+    assert radius == (2, 2, 2)  # hippocampus on a processor
 
 
 @pytest.mark.parametrize(

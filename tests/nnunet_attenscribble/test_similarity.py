@@ -5,6 +5,7 @@ from math import prod
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from nnunet_attenscribble import window_attention
@@ -112,6 +113,18 @@ def test_large_logits_overflow_nowhere():
     torch.testing.assert_close(forward.double(), expected[:, first, second], rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(backward.double(), expected[:, second, first], rtol=1e-4, atol=1e-3)
     assert torch.isfinite(attended).all()
+
+
+@pytest.mark.parametrize("logit", [-40.0, 40.0])
+def test_a_similarity_that_is_wholly_wrong_still_learns(logit):
+    zero, scale = torch.zeros(1, 4, 2), torch.tensor(1.0)  # A_ij = 1 / T everywhere, so that the logit is the bias
+    bias = torch.tensor(logit, requires_grad=True)
+    values = log_similarity(zero, zero, (2, 2), (1, 1), scale, bias).values
+    wrong = torch.zeros_like(values) if logit > 0 else torch.ones_like(values)
+    loss = F.binary_cross_entropy(values, wrong)
+    loss.backward()
+    assert loss.item() == pytest.approx(15, rel=0.02)
+    assert bias.grad.item() == pytest.approx(1 if logit > 0 else -1, rel=0.1)
 
 
 def test_gradcheck_of_the_attention_with_its_similarity():

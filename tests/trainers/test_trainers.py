@@ -53,7 +53,8 @@ def test_the_plans_say_how_much_dice_there_is(nnunet, configuration, weight):
 
 
 @pytest.mark.parametrize(
-    ("configuration", "kind"), [("tiny", "cross_entropy"), ("tiny_affinity", "affinity"), ("tiny_no_pairs", None)]
+    ("configuration", "kind"),
+    [("tiny", "cross_entropy"), ("tiny_affinity", "affinity"), ("tiny_no_pairs", "cross_entropy")],
 )
 def test_the_plans_say_what_the_similarity_learns_by(nnunet, configuration, kind):
     trainer = nnunet.make("nnUNetTrainerAttenScribble", configuration)
@@ -70,6 +71,25 @@ def test_the_plans_say_how_predictions_disagree(nnunet, configuration, disagreem
     trainer.initialize()
     assert trainer.loss.regularised.similarity.disagreement == disagreement
     assert trainer.loss.regularised.similarity_weight == weight
+
+
+def test_without_a_weight_of_the_pairs_every_parameter_still_gets_a_gradient(nnunet):
+    trainer = nnunet.make("nnUNetTrainerAttenScribble", "tiny_no_pairs")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    trainer.train_step(next(trainer.dataloader_train))
+    without = [name for name, parameter in trainer.network.named_parameters() if parameter.grad is None]
+    assert all("seg_layers.0" in name for name in without)  # of no weight in nnU-Net
+    assert trainer.network.attention.similarity_bias.grad == 0
+
+
+def test_trains_where_the_channels_go_by_their_old_name(nnunet):
+    content = json.loads((nnunet.preprocessed / "dataset.json").read_text())
+    content["modality"] = content.pop("channel_names")
+    trainer = nnunet.make("nnUNetTrainerMaskedCRF", dataset_json=content)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
 
 
 TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "same_class_similarity"}

@@ -30,6 +30,7 @@ def random_input(shape, samples=2, classes=3, channels=1, seed=0, dtype=torch.fl
         ((5, 4), (0, 2), (1.0, 1.0), 1),  # one axis switched off
         ((3, 3, 4), (1, 2, 2), (5.0, 1.5, 1.5), 1),
         ((3, 4, 3), (2, 1, 1), (1.0, 2.0, 0.5), 2),
+        ((3, 3, 4), (2, 1, 2), (1.0, 2.0, 2.0), 1),  # slices closer than pixels
         ((1, 1), (5, 5), (1.0, 1.0), 1),
         ((1, 7), (5, 5), (1.0, 1.0), 1),
     ],
