@@ -133,6 +133,7 @@ class Plan:
         """The commands of a cell. The training knows nothing of the test set, the prediction nothing of its labels."""
         folder, model = self.folder(cell), self.model(cell)
         results = self.workspace.results(cell.seed)
+        root = self.workspace.work
         images, labels = name_test_folders(self.benchmark, self.workspace, cell.fold)
         budget = self.budgets.get(cell.row.name)
         predictions, device = folder / "predictions", self.benchmark.device
@@ -154,12 +155,14 @@ class Plan:
             folder / "logs" / "predict.log",
             device=device,
             options=self.benchmark.predict,
+            root=root,
         )
 
         def score(name: str, predicted: Path, output: Path, log: str) -> Step:
             command = ["attenscribble", "evaluate", str(predicted), str(labels), "-o", str(output), "--all-cases"]
             command += ["--workers", str(self.benchmark.workers), *self.benchmark.evaluate]
-            return command_step(f"{cell.name}: {name}", command, folder / "logs" / log, [output / SUMMARY_FILE])
+            outputs = [output / SUMMARY_FILE]
+            return command_step(f"{cell.name}: {name}", command, folder / "logs" / log, outputs, root=root)
 
         evaluate = score("evaluation", predictions, folder, "evaluate.log")
         processed = self.postprocessed(cell)
@@ -170,6 +173,7 @@ class Plan:
             ["attenscribble", "postprocess", str(predictions), str(scribbles), "-o", str(processed)],
             folder / "logs" / "postprocess.log",
             [processed / POSTPROCESSING_FILE],
+            root=root,
         )
         attend = command_step(
             f"{cell.name}: attention",
@@ -180,6 +184,7 @@ class Plan:
             ],
             folder / "logs" / "attention.log",
             [folder / "attention" / ATTENTION_FILE],
+            root=root,
         )
         # Before nnU-Net was asked, every row on scribbles may have a block; the command passes over those without.
         with_block = cell.row.labels == "scribble" if budget is None else budget.attention

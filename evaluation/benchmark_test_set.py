@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
@@ -216,13 +217,12 @@ def _link(folder: Path, links: Mapping[str, Path]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.iterdir():
-        if file.name not in links and not file.name.endswith(".part"):
+        if file.name not in links:
             file.unlink(missing_ok=True)
-    for name, target in links.items():
-        link = folder / name
-        if link.is_symlink() and os.readlink(link) == str(target):
-            continue
-        part = folder / f"{name}.{os.getpid()}.part"
-        part.unlink(missing_ok=True)
-        part.symlink_to(target)
-        part.replace(link)
+    # Made beside the folder, never in it: a process that is killed must not leave there what would count as an image.
+    with TemporaryDirectory(prefix=".links.", dir=folder.parent) as beside:
+        for name, target in links.items():
+            link, part = folder / name, Path(beside) / name
+            if not link.is_symlink() or os.readlink(link) != str(target):
+                part.symlink_to(target)
+                part.replace(link)

@@ -101,6 +101,8 @@ def _run_step(
             return
         log.write(f"$ {shlex.join(step.command)}\n".encode())
         log.flush()
+        if step.mark is not None:  # of the time before: what is made from here on may be left half-made
+            step.mark.unlink(missing_ok=True)
         if step.prepare is not None:
             step.prepare()
         try:
@@ -109,8 +111,8 @@ def _run_step(
         finally:
             if record is not None:
                 record(Execution(step, started, time.monotonic() - clock, code))
-        if code == 0 and step.mark is not None:
-            step.mark.write_text(shlex.join(step.command))
+        if code == 0:
+            step.write_mark()
     if code != 0 or not step.is_done():
         raise AttenScribbleError(_describe_failure(step, code))
     took = format_duration(time.monotonic() - clock)

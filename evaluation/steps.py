@@ -17,6 +17,9 @@ from pathlib import Path
 
 __all__ = ["Model", "Step", "command_step", "is_whole", "nnunet_environment", "predict_step", "train_step"]
 
+# Options, each with one value, that tell where and in how many processes a command runs, and nothing of what comes out.
+_OF_THE_MACHINE = ("--workers", "-device", "--device", "-npp", "-nps")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -30,6 +33,7 @@ class Step:
         epochs: that a training will print, for the progress.
         prepare: called right before the command, to clear away what an interrupted run left half-written.
         mark: file that gets the command's text when it ended without an error, for `is_done` to look at.
+        root: folder that the mark lies in; paths below it are relative in the mark, so that it may be moved.
     """
 
     name: str
@@ -39,6 +43,31 @@ class Step:
     epochs: int | None = None
     prepare: Callable[[], None] | None = None
     mark: Path | None = None
+    root: Path | None = None
+
+    def write_mark(self) -> None:
+        """Note down that the command ended, where the step has a mark."""
+        if self.mark is not None:
+            self.mark.write_text(shlex.join(self._make_relative(self.command)))
+
+    def is_marked(self) -> bool:
+        """Whether this command has ended, on whatever device and with however many processes."""
+        if self.mark is None or not self.mark.is_file():
+            return False
+        ended = shlex.split(self.mark.read_text())
+        return self._list_what_counts(ended) == self._list_what_counts(self.command)
+
+    def _make_relative(self, command: Sequence[str]) -> list[str]:
+        return [word.removeprefix(f"{self.root}{os.sep}") for word in command]
+
+    def _list_what_counts(self, command: Sequence[str]) -> list[str]:
+        counting, words = [], iter(self._make_relative(command))
+        for word in words:
+            if word in _OF_THE_MACHINE:
+                next(words, None)  # its value
+            else:
+                counting.append(word)
+        return counting
 
 
 @dataclass(frozen=True)
@@ -64,18 +93,19 @@ class Model:
         return results / self.dataset / f"{self.trainer}__{self.plans}__{self.configuration}" / f"fold_{self.fold}"
 
 
-def command_step(name: str, command: Sequence[str], log: Path, outputs: Sequence[Path] = ()) -> Step:
+def command_step(
+    name: str, command: Sequence[str], log: Path, outputs: Sequence[Path] = (), *, root: Path | None = None
+) -> Step:
     """A step whose files do not tell whether it ended: a mark beside the log does, as long as its `outputs` exist.
 
-    The mark holds the command: with other arguments it is another step.
+    The mark holds the command: with arguments that change its result it is another step.
     """
-    mark = log.with_suffix(".done")
 
     def is_done() -> bool:
-        same = mark.is_file() and mark.read_text() == shlex.join(command)
-        return same and all(output.exists() for output in outputs)
+        return step.is_marked() and all(output.exists() for output in outputs)
 
-    return Step(name, tuple(command), log, is_done, mark=mark)
+    step = Step(name, tuple(command), log, is_done, mark=log.with_suffix(".done"), root=root)
+    return step
 
 
 def train_step(
@@ -108,10 +138,11 @@ def predict_step(
     *,
     device: str = "cpu",
     options: Sequence[str] = (),
+    root: Path | None = None,
 ) -> Step:
     """`nnUNetv2_predict` of a folder of images with one fold; done when it ended with a prediction for every image.
 
-    `options` are further ones of nnUNetv2_predict.
+    `options` are further ones of nnUNetv2_predict, `root` is that of the step.
     """
     command = ["nnUNetv2_predict", "-i", str(images), "-o", str(output), "-d", model.dataset, "-c", model.configuration]
     command += ["-f", model.fold, "-tr", model.trainer, "-p", model.plans, "-device", device]
@@ -120,7 +151,8 @@ def predict_step(
     command += options
     ending = re.compile(r"_\d{4}(\.[^/]+)$")  # of an image: channel and file type
     predictions = [output / ending.sub(r"\1", image.name) for image in sorted(images.glob("*_0000.*"))]
-    return command_step(name, command, log, [*predictions, model.folder(results) / "checkpoint_final.pth"])
+    outputs = [*predictions, model.folder(results) / "checkpoint_final.pth"]
+    return command_step(name, command, log, outputs, root=root)
 
 
 def nnunet_environment(

@@ -99,10 +99,10 @@ def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | 
     chosen: dict[str, Path] = {}
     problems = []
     for variable, option in given.items():
-        own = before.get(variable)
+        own = work / before[variable] if variable in before else None
         value = option or own or os.environ.get(variable) or work / variable
         chosen[variable] = Path(value).absolute()
-        if own is not None and chosen[variable] != Path(own):
+        if own is not None and chosen[variable] != own:
             problems.append(
                 f"{work} was made with {variable} {own}, now it is {chosen[variable]}: leave it out, or give another "
                 "--work"
@@ -113,7 +113,10 @@ def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | 
         for folder in (work, *chosen.values()):
             folder.mkdir(parents=True, exist_ok=True)
         if not before:
-            remembered = {variable: str(folder) for variable, folder in chosen.items()}
+            remembered = {  # those in `work` go with it when it is moved
+                variable: str(folder.relative_to(work) if folder.is_relative_to(work) else folder)
+                for variable, folder in chosen.items()
+            }
             write_text(work / _FILE, json.dumps(remembered, indent=2) + "\n")
     return Workspace(work, chosen["nnUNet_raw"], chosen["nnUNet_preprocessed"])
 

@@ -19,6 +19,7 @@ from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
 posix = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
 pytestmark = posix
 TRAINERS = ["nnUNetTrainer_5epochs", "nnUNetTrainerPartialCE", "nnUNetTrainerMaskedCRF"]
+BLOCK = {"name": "Block", "trainer": "nnUNetTrainerAttenScribble", "labels": "scribble"}
 
 
 @pytest.fixture
@@ -72,6 +73,40 @@ def test_what_is_done_is_not_done_again(toy):
     before = toy.events()
     assert "3 cells are complete" in toy.call()
     assert toy.events() == before
+
+
+def test_other_processes_or_another_device_make_no_new_result(toy):
+    toy.write(postprocess=True)
+    toy.call()
+    before = toy.events()
+    toy.write(workers=2, device="cuda")
+    assert "missing" not in toy.call("collect")
+    assert (toy.work / "collected" / "comparison.md").is_file()
+    assert "3 cells are complete" in toy.call()
+    assert toy.events() == before
+    toy.write(evaluate="--protocol nnunet")
+    toy.call("--only", "crf")
+    assert [entry["command"] for entry in toy.events()[len(before) :]] == ["evaluate"] * 2
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["data elsewhere", "data in it"])
+def test_a_folder_of_work_may_be_moved(toy, monkeypatch, within):
+    toy.write(postprocess=True, rows=[*toy.content["rows"][:2], BLOCK])
+    if within:
+        toy.work.mkdir()
+        for variable, folder in (("nnUNet_raw", toy.raw), ("nnUNet_preprocessed", toy.preprocessed)):
+            monkeypatch.delenv(variable)
+            folder.rename(toy.work / variable)
+    toy.call()
+    before = toy.events()
+    toy.work.rename(toy.folder / "moved")
+    toy.work = toy.folder / "moved"
+    assert "missing" not in toy.call("collect")
+    assert "3 cells are complete" in toy.call()
+    assert toy.events() == before
+    (toy.work / "cells" / "seed_0" / "fold_0" / "dense" / "attenscribble_summary.json").unlink()
+    toy.call("--only", "dense")
+    assert all((toy.work / "test" / "fold_0" / "images" / f"{case}_0000.nii.gz").exists() for case in VALIDATION)
 
 
 def test_a_trained_model_is_not_trained_again_without_its_predictions(toy):
@@ -158,6 +193,16 @@ def test_killed_with_its_command_it_continues_the_training(toy, monkeypatch):
     assert all(entry["arguments"][-1] == "--c" for entry in toy.events("train"))
 
 
+def test_killed_while_it_links_the_images_it_goes_on(toy):
+    toy.call("--only", "partial")
+    images = toy.work / "test" / "fold_0" / "images"
+    (images / "d_0000.nii.gz").unlink()
+    (images / "c_0000.nii.gz.4711.part").symlink_to(images / "c_0000.nii.gz")
+    assert "1 cells are complete" in toy.call("--only", "crf")
+    assert toy.events("predict")[-1]["images"] == ["c_0000.nii.gz", "d_0000.nii.gz"]
+    assert sorted(file.name for file in images.parent.iterdir()) == ["images", "labels"]
+
+
 def test_two_processes_on_the_same_file_share_the_work(toy, monkeypatch):
     monkeypatch.setenv("FAKE_WAIT", "nnUNetTrainer_5epochs")
     first = toy.start("--only", "dense")
@@ -177,8 +222,7 @@ def test_two_processes_on_the_same_file_share_the_work(toy, monkeypatch):
 
 
 def with_block(toy) -> None:
-    row = {"name": "Block", "trainer": "nnUNetTrainerAttenScribble", "labels": "scribble"}
-    toy.write(rows=[*toy.content["rows"][:2], row])
+    toy.write(rows=[*toy.content["rows"][:2], BLOCK])
 
 
 def test_a_network_with_the_block_is_looked_at_behind_everything_else(toy):

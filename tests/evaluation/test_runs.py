@@ -348,6 +348,38 @@ def test_a_mark_tells_that_a_command_ended(tmp_path):
     assert not step.is_done()
 
 
+def test_a_mark_is_of_the_command_on_any_device_with_any_number_of_processes(tmp_path):
+    def make(*words: str):
+        return command_step("score", ["score", *words], tmp_path / "score.log")
+
+    make("a", "--workers", "1", "-device", "cpu", "-npp", "0", "-nps", "0", "--hd95", "monai").write_mark()
+    assert make("a", "--hd95", "monai").is_done()
+    assert make("a", "--workers", "8", "--hd95", "monai", "--device", "cuda").is_done()
+    assert not make("a", "--workers", "1", "--hd95", "nnunet").is_done()
+    assert not make("b", "--workers", "1", "-device", "cpu", "-npp", "0", "-nps", "0", "--hd95", "monai").is_done()
+
+
+def test_a_mark_goes_with_its_folder(tmp_path):
+    def make(root: Path, other: str = "/elsewhere/labels"):
+        root.mkdir(exist_ok=True)
+        return command_step("score", ["score", f"{root}/a", other], root / "score.log", root=root)
+
+    make(tmp_path / "here").write_mark()
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert make(tmp_path / "there").is_done()
+    assert not make(tmp_path / "there", "/another/labels").is_done()
+    assert not make(tmp_path / "here").is_done()
+
+
+def test_a_command_that_is_interrupted_leaves_no_mark_of_the_time_before(tmp_path):
+    output = tmp_path / "output"
+    run(command_step("plan", script(f"open({str(output)!r}, 'w').close()"), tmp_path / "plan.log", [output]))
+    failing = command_step("plan", script("raise SystemExit(1)"), tmp_path / "plan.log", [output])
+    with pytest.raises(AttenScribbleError):
+        run(failing)
+    assert not failing.mark.exists()  # or what it left half-made would count as made by the first
+
+
 def test_a_failed_command_leaves_no_mark(tmp_path):
     step = command_step("plan", script("raise SystemExit(1)"), tmp_path / "plan.log")
     with pytest.raises(AttenScribbleError):
