@@ -118,9 +118,15 @@ def _has_same_truth(case: str, own: Summary, other: Summary) -> bool:
 
 
 def _list_repetitions(name: str, summaries: Sequence[Summary]) -> list[str]:
-    """Two trainings never predict every voxel alike: equal results are one run given twice."""
+    """Two trainings hardly predict every voxel alike, unless they predict nothing at all: equal results are one run
+    given twice, where their provenance does not tell them apart.
+    """
     for position, summary in enumerate(summaries):
+        if not any(entry.prediction_voxels for scores in summary.cases.values() for entry in scores.values()):
+            continue
         for other in summaries[:position]:
+            if _are_told_apart(summary, other):
+                continue
             # repr, because NaN does not equal itself
             if summary.cases.keys() & other.cases.keys() and repr(summary.cases) == repr(other.cases):
                 return [
@@ -128,6 +134,11 @@ def _list_repetitions(name: str, summaries: Sequence[Summary]) -> list[str]:
                     "fold of each random seed once"
                 ]
     return []
+
+
+def _are_told_apart(summary: Summary, other: Summary) -> bool:
+    named = ([one.provenance.get(key) for one in (summary, other)] for key in ("seed", "fold"))
+    return any(None not in both and both[0] != both[1] for both in named)
 
 
 def _put_together(summaries: Sequence[Summary], holders: dict[str, Summary]) -> Summary:

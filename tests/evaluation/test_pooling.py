@@ -70,12 +70,11 @@ def test_folds_and_seeds_in_any_order():
         ((present(0.8), MISSED), "missed", 0.4, INF),  # no run's failure is averaged away
         ((ABSENT, SPURIOUS), "spurious", 0.0, INF),
         ((ABSENT, ABSENT), "absent", NAN, NAN),
+        ((MISSED, MISSED), "missed", 0.0, INF),
     ],
 )
 def test_empty_masks_in_some_runs(scores, status, dice, hd95):
-    # Another case keeps two runs of nothing at all from being the same results.
-    runs = [summary({"a": own, "b": present(0.5 + index / 10)}) for index, own in enumerate(scores)]
-    own = pool_runs("model", runs).cases["a"]["RV"]
+    own = pool_runs("model", [summary({"a": entry}) for entry in scores]).cases["a"]["RV"]
     assert own.status == status
     np.testing.assert_equal((own.dice, own.hd95_mm), (dice, hd95))
 
@@ -91,6 +90,17 @@ def test_the_comparison_tells_the_spread_over_seeds_and_tests_cases():
     assert row.sd_runs == pytest.approx(np.std([0.625, 0.725], ddof=1))
     assert row.p == pytest.approx(2 / 64)
     assert math.isnan(comparison.get("dense", FOREGROUND, "dice").sd_runs)
+
+
+def test_equal_results_of_trainings_that_are_told_apart_are_two_runs():
+    cases = {"a": present(0.8), "b": MISSED}
+    first, second, fold = (
+        summary(cases, provenance={"seed": seed, "fold": fold}) for seed, fold in (("0", "0"), ("1", "0"), ("0", "1"))
+    )
+    assert pool_runs("model", [first, second, fold]).runs == (first, second, fold)
+    for unknown in (summary(cases), summary(cases, provenance={"seed": "0", "fold": None})):
+        with pytest.raises(AttenScribbleError, match="the same results twice, of the cases a, b"):
+            pool_runs("model", [first, unknown])
 
 
 def test_what_cannot_be_pooled_is_told():
