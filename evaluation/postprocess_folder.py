@@ -37,7 +37,7 @@ from nnunet_attenscribble.evaluation.tables import list_some
 __all__ = ["POSTPROCESSING_FILE", "Postprocessed", "postprocess_folder"]
 
 POSTPROCESSING_FILE = "attenscribble_postprocessing.json"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/postprocessing", 1
+_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/postprocessing", 2
 
 Item = TypeVar("Item")
 Progress = Callable[[Sequence[Item], str], Iterable[Item]]
@@ -51,13 +51,13 @@ class Postprocessed:
         decisions: in the order in which they were applied.
         evidence: by training case and class.
         left_out: cases with scribbles that were not looked at, because they are among the predictions.
-        removed: voxels by case and by the decision that removed them.
+        removed: voxels by case, for each of `decisions`. Not by name: a class may be called as the whole foreground is.
     """
 
     decisions: tuple[Decision, ...]
     evidence: tuple[StrokeEvidence, ...]
     left_out: tuple[str, ...]
-    removed: dict[str, dict[str, int]]
+    removed: dict[str, list[int]]
 
 
 def postprocess_folder(
@@ -182,12 +182,12 @@ def _look_at(case: str, file: Path, coding: LabelCoding) -> Iterator[StrokeEvide
         yield StrokeEvidence(case, structure.name, pieces, objects, int(np.count_nonzero(strokes)), largest)
 
 
-def _write_case(file: Path, target: Path, decisions: Sequence[Decision]) -> dict[str, int]:
+def _write_case(file: Path, target: Path, decisions: Sequence[Decision]) -> list[int]:
     import SimpleITK as sitk
 
     image = read_label_image(file)
     labels, removed = apply_decisions(image.labels, decisions)
-    if not any(removed.values()):
+    if not any(removed):
         shutil.copyfile(file, target)
         return removed
     source = sitk.ReadImage(str(file))

@@ -147,7 +147,7 @@ def decide(
     return [_decide_one(structure, found[structure.name], agreement) for structure in structures]
 
 
-def apply_decisions(segmentation: np.ndarray, decisions: Sequence[Decision]) -> tuple[np.ndarray, dict[str, int]]:
+def apply_decisions(segmentation: np.ndarray, decisions: Sequence[Decision]) -> tuple[np.ndarray, list[int]]:
     """Remove all but the largest component of every class that is to be one object, in the order of `decisions`.
 
     Args:
@@ -155,16 +155,16 @@ def apply_decisions(segmentation: np.ndarray, decisions: Sequence[Decision]) -> 
         decisions: of `decide`; one that is not to keep the largest component is passed over.
 
     Returns:
-        the segmentation with what was removed as background, and by structure the number of voxels removed.
+        the segmentation with what was removed as background, and the number of voxels that each decision removed.
     """
     remove = _import_removal()
-    removed = {}
+    removed = []
     for decision in decisions:
+        before = segmentation
         if decision.keep_largest:
             # nnU-Net takes a list of labels as one mask, and so the largest component of them together.
-            cleaned = remove(segmentation, list(decision.values))
-            removed[decision.structure] = int(np.count_nonzero(cleaned != segmentation))
-            segmentation = cleaned
+            segmentation = remove(segmentation, list(decision.values))
+        removed.append(int(np.count_nonzero(segmentation != before)))
     return segmentation, removed
 
 

@@ -81,8 +81,8 @@ def _print_decisions(result: Postprocessed) -> None:
     from nnunet_attenscribble.evaluation.tables import format_number, format_plain
 
     rows = []
-    for decision in result.decisions:
-        removed = [voxels.get(decision.structure, 0) for voxels in result.removed.values()]
+    for position, decision in enumerate(result.decisions):
+        removed = [voxels[position] for voxels in result.removed.values()]
         rows.append(
             [
                 decision.structure,
