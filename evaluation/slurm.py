@@ -18,7 +18,7 @@ from nnunet_attenscribble.evaluation.summary import write_text
 __all__ = ["format_ranges", "submit", "write_array"]
 
 
-def write_array(plan: Plan, cells: Sequence[Cell], file: Path) -> Path:
+def write_array(plan: Plan, cells: Sequence[Cell], file: Path, prefix: str | None = None) -> Path:
     """Write `runs.txt`, one command per cell of the benchmark, and the script of an array over the given ones.
 
     Both lie in a folder named after the content of `runs.txt`: a job that is requeued after the benchmark was extended
@@ -28,14 +28,15 @@ def write_array(plan: Plan, cells: Sequence[Cell], file: Path) -> Path:
         plan: of the benchmark.
         cells: to run; the others have a line, and no job.
         file: the benchmark file, which every job reads again.
+        prefix: for the jobs to put before every command, in place of the file's; None leaves that.
 
     Returns:
         The script.
     """
     program = find_command("attenscribble")
-    places = ["--work", str(plan.workspace.work)]
+    options = ["--work", str(plan.workspace.work), *(() if prefix is None else ("--prefix", prefix))]
     lines = [
-        shlex.join([program, "benchmark", "run", str(file.absolute()), *places, "--only", cell.name])
+        shlex.join([program, "benchmark", "run", str(file.absolute()), *options, "--only", cell.name])
         for cell in plan.cells
     ]
     text = "".join(f"{line}\n" for line in lines)

@@ -116,7 +116,7 @@ def run(
             console.print(f"Everything is prepared for {len(cells)} cells in {workspace.work}", markup=False)
             return
         if executor is Executor.SLURM:
-            _submit(plan, cells, file, console)
+            _submit(plan, cells, file, prefix, console)
             return
         outcome = run_cells(plan, cells, _environments(options, workspace), console, words)
     except KeyboardInterrupt:
@@ -242,14 +242,14 @@ def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspac
         )
 
 
-def _submit(plan: Plan, cells: list[Cell], file: Path, console: Console) -> None:
+def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, console: Console) -> None:
     from nnunet_attenscribble.evaluation.slurm import submit, write_array
 
     missing = [cell for cell in cells if plan.steps(cell).find_lacking() is not None]
     if not missing:
         console.print("Every cell is complete: nothing was submitted.")
         return
-    script = write_array(plan, missing, file)
+    script = write_array(plan, missing, file, prefix)
     console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
     console.print(f"{submit(script)}: {len(missing)} of {len(plan.cells)} cells", markup=False)
     console.print(

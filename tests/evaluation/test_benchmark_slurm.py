@@ -88,6 +88,13 @@ def test_the_script_asks_for_what_the_file_says(toy):
     assert [line.split()[-1] for line in runs] == [f"seed_0/fold_0/{row}" for row in ("dense", "partial_ce", "crf")]
 
 
+def test_every_job_runs_its_commands_behind_the_prefix(toy):
+    toy.call("--executor", "slurm", "--prefix", f'sh -c \'echo "$0" >> {toy.folder}/prefixed; exec "$0" "$@"\'')
+    assert len(toy.events()) == 9
+    prefixed = (toy.folder / "prefixed").read_text().splitlines()
+    assert [os.path.basename(line) for line in prefixed] == ["nnUNetv2_train", "nnUNetv2_predict", "attenscribble"] * 3
+
+
 def test_jobs_of_an_earlier_submission_keep_their_lines(toy):
     toy.call("--only", "dense", "--executor", "slurm")
     (first,) = (toy.work / "slurm").iterdir()
