@@ -14,11 +14,14 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
     from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
     from nnunet_attenscribble.evaluation.benchmark_run import Outcome
+    from nnunet_attenscribble.evaluation.benchmark_test_set import BenchmarkTestSet
     from nnunet_attenscribble.evaluation.collect import Collected
     from nnunet_attenscribble.evaluation.steps import Step
     from nnunet_attenscribble.evaluation.workspace import Workspace
@@ -186,19 +189,30 @@ def _print_commands(options: Benchmark, workspace: Workspace, only: str | None, 
     from nnunet_attenscribble.evaluation.benchmark import Plan, select_cells
     from nnunet_attenscribble.evaluation.benchmark_run import list_preparations
 
-    plan = Plan(options, workspace, {}, {})
+    tests, unknown = _find_tests(options, workspace)
+    plan = Plan(options, workspace, tests, {})
     cells = select_cells(plan.cells, only)
     environments = _environments(options, workspace)
     exported = _print_exports(environments[options.seeds[0]], {})
     for step in list_preparations(options, workspace, check=False):
         _print_step(step, prefix)
+    for problem in unknown:
+        typer.echo(f"# {problem}")
     for seed in options.seeds:
         own = [cell for cell in cells if cell.seed == seed]
         if own:
             typer.echo(f"\n# repetition {seed}")
             exported = _print_exports(environments[seed], exported)
         for cell in own:
-            for step in plan.steps(cell):
+            train, predict, *others = plan.steps(cell)
+            test = tests.pop(cell.fold, None)  # the first cell of a fold opens it for all
+            _print_step(train, prefix)
+            if test is not None:
+                _print_links(test.images, test.image_links)
+            _print_step(predict, prefix)
+            if test is not None:
+                _print_links(test.labels, test.label_links)
+            for step in others:
                 _print_step(step, prefix)
     typer.echo("\n# at the end, with whatever is complete by then")
     typer.echo(shlex.join(_compare_command(plan)))
@@ -211,6 +225,26 @@ def _print_exports(environment: dict[str, str], before: dict[str, str]) -> dict[
         if before.get(name) != value:
             typer.echo(f"export {name}={shlex.quote(value)}")
     return own
+
+
+def _find_tests(options: Benchmark, workspace: Workspace) -> tuple[dict[str, BenchmarkTestSet], list[str]]:
+    """The test set of every fold that has one by now, and why the others have none."""
+    from nnunet_attenscribble.evaluation.benchmark_test_set import find_test_set
+
+    tests, problems = {}, []
+    for fold in options.folds:
+        try:
+            tests[fold] = find_test_set(options, workspace, fold)
+        except AttenScribbleError as error:
+            problems += [f"the test set of fold {fold} is not known yet: {problem}" for problem in error.problems]
+    return tests, problems
+
+
+def _print_links(folder: Path, links: Mapping[str, Path]) -> None:
+    if links:
+        typer.echo(shlex.join(["mkdir", "-p", str(folder)]))
+    for name, target in links.items():
+        typer.echo(shlex.join(["ln", "-sfn", str(target), str(folder / name)]))
 
 
 def _print_step(step: Step, prefix: tuple[str, ...]) -> None:

@@ -372,6 +372,31 @@ def test_a_dry_run_prints_every_command_and_makes_nothing(toy):
     assert toy.events() == []
 
 
+def test_a_printed_script_runs_by_hand_with_the_test_set_as_late_as_in_a_run(toy, monkeypatch):
+    script = toy.folder / "script.sh"
+    script.write_text(toy.call("--dry-run"))
+    assert not toy.work.exists()
+    monkeypatch.setenv("PATH", f"{toy.programs}{os.pathsep}{os.environ['PATH']}")
+    subprocess.run(["bash", "-e", str(script)], check=True, capture_output=True)
+    train, predict, evaluate = (toy.events(command)[0] for command in ("train", "predict", "evaluate"))
+    assert train["seen"] == {"images": None, "labels": None}
+    assert predict["seen"] == {"images": ["c_0000.nii.gz", "d_0000.nii.gz"], "labels": None}
+    assert evaluate["labels"] == ["c.nii.gz", "d.nii.gz"]
+    assert len(toy.events("evaluate")) == 3
+    printed = {file.name: os.readlink(file) for file in toy.work.glob("test/fold_0/*/*")}
+    shutil.rmtree(toy.work)
+    toy.call()
+    assert {file.name: os.readlink(file) for file in toy.work.glob("test/fold_0/*/*")} == printed
+
+
+def test_a_dry_run_tells_why_the_test_set_is_not_known_yet(toy):
+    shutil.rmtree(toy.raw)
+    shutil.rmtree(toy.preprocessed)
+    (told,) = [line for line in toy.call("--dry-run").splitlines() if "test set" in line]
+    assert told.startswith("# the test set of fold 0 is not known yet: ")
+    assert "dataset.json is not there: convert the data set" in told
+
+
 def test_a_dry_run_tells_what_is_done(toy):
     toy.call("--only", "crf")
     lines = [line for line in toy.call("--dry-run").splitlines() if "nnUNetTrainerMaskedCRF" in line]
