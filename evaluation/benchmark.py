@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
-from nnunet_attenscribble.evaluation.benchmark_file import Benchmark, Row
+from nnunet_attenscribble.evaluation.benchmark_file import FINAL_CHECKPOINT, Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark_test_set import (
     BenchmarkTestSet,
     find_test_set,
@@ -41,8 +41,6 @@ __all__ = [
     "make_plan",
     "select_cells",
 ]
-
-_BEST = "checkpoint_best.pth"
 
 
 @dataclass(frozen=True)
@@ -137,6 +135,7 @@ class Plan:
         images, labels = name_test_folders(self.benchmark, self.workspace, cell.fold)
         budget = self.budgets.get(cell.row.name)
         predictions, device = folder / "predictions", self.benchmark.device
+        checkpoint = self.benchmark.checkpoint
 
         train = train_step(
             f"{cell.name}: training",
@@ -180,7 +179,7 @@ class Plan:
             [
                 *("attenscribble", "attention", str(model.folder(results).parent), "-f", model.fold),
                 *("-i", str(images), "-l", str(labels), "-o", str(folder / "attention"), "--device", device),
-                *(("--checkpoint", _BEST) if _BEST in self.benchmark.predict else ()),
+                *(() if checkpoint == FINAL_CHECKPOINT else ("--checkpoint", checkpoint)),
             ],
             folder / "logs" / "attention.log",
             [folder / "attention" / ATTENTION_FILE],
@@ -188,7 +187,7 @@ class Plan:
         )
         # Before nnU-Net was asked, every row on scribbles may have a block; the command passes over those without.
         with_block = cell.row.labels == "scribble" if budget is None else budget.attention
-        final = model.folder(results) / "checkpoint_final.pth"
+        final = model.folder(results) / FINAL_CHECKPOINT
 
         def begin_training() -> None:
             if train.prepare is not None:

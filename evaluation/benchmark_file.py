@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.yaml_keys import (
@@ -22,8 +23,11 @@ from nnunet_attenscribble.evaluation.yaml_keys import (
     words,
 )
 
-__all__ = ["Benchmark", "Preparation", "Row", "Slurm", "name_folder", "read_benchmark"]
+__all__ = ["FINAL_CHECKPOINT", "Benchmark", "Preparation", "Row", "Slurm", "name_folder", "read_benchmark"]
 
+#: The end of a training, which nnU-Net selects on no case.
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+_OWN_OPTIONS = ("-i", "-o", "-d", "-c", "-f", "-tr", "-p", "-device", "-m")
 _DEVICES = ("cpu", "cuda", "mps")
 _SUPERVISION = ("scribble", "dense")
 
@@ -111,6 +115,7 @@ class Benchmark:
     workers: int = 1
     augmentation_workers: int | None = None
     predict: tuple[str, ...] = ()
+    checkpoint: str = FINAL_CHECKPOINT  # that `predict` asks for
     evaluate: tuple[str, ...] = ()
     postprocess: bool = False
     unequal_budgets: bool = False
@@ -160,7 +165,7 @@ def _read(keys: Keys) -> Benchmark:
     folds = keys.take("folds", _folds, "a list of folds: numbers from 0, or all", ("0",))
     images, labels = _read_test(keys, folds)
     predict = keys.take("predict", words, "options of nnUNetv2_predict, as a list or as one line", ())
-    _check_checkpoint(predict, images, keys.problems)
+    checkpoint = _read_checkpoint(predict, images, keys.problems)
     return Benchmark(
         name=name,
         scribble=scribble,
@@ -179,6 +184,7 @@ def _read(keys: Keys) -> Benchmark:
         workers=keys.take("workers", count, "a whole number from 1", 1),
         augmentation_workers=keys.take("augmentation_workers", number, "a whole number from 0", None),
         predict=predict,
+        checkpoint=checkpoint,
         evaluate=keys.take("evaluate", words, "options of attenscribble evaluate, as a list or as one line", ()),
         postprocess=keys.take("postprocess", truth, "true or false", False),
         unequal_budgets=keys.take("unequal_budgets", truth, "true or false", False),
@@ -242,18 +248,37 @@ def _read_test(keys: Keys, folds: Sequence[str]) -> tuple[str | None, str | None
     return test.take("images", text, "a folder of images"), test.take("labels", text, "a folder of dense labels")
 
 
-def _check_checkpoint(options: Sequence[str], images: str | None, problems: list[str]) -> None:
-    """nnU-Net's best checkpoint is the best one for the fold's validation patients."""
-    for own in ("-i", "-o", "-d", "-c", "-f", "-tr", "-p", "-device", "-m"):
-        if own in options:
+class _Options(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _read_checkpoint(options: Sequence[str], images: str | None, problems: list[str]) -> str:
+    """The checkpoint that nnUNetv2_predict is to load. nnU-Net's best one is the best for the validation patients."""
+    # With argparse, as nnU-Net does: it also takes -chk=NAME, -fNAME and shortened names.
+    parser = _Options(add_help=False)
+    for own in _OWN_OPTIONS:
+        parser.add_argument(own, dest=own, nargs="*")
+    parser.add_argument("-chk", dest="checkpoint", default=FINAL_CHECKPOINT)
+    for other in ("-part_id", "-prev_stage_predictions"):  # not -p with a value
+        parser.add_argument(other)
+    try:
+        found, _ = parser.parse_known_args(options)
+    except ValueError as error:
+        problems.append(f"'predict' cannot be read ({error}): give options as nnUNetv2_predict --help names them")
+        return FINAL_CHECKPOINT
+    for own in _OWN_OPTIONS:
+        if getattr(found, own) is not None:
             problems.append(
                 f"'predict' holds {own}, which the benchmark itself gives to nnUNetv2_predict: leave it out"
             )
-    if images is None and "checkpoint_best.pth" in options:
+    if images is None and found.checkpoint != FINAL_CHECKPOINT:
         problems.append(
-            "'predict' asks for checkpoint_best.pth, which nnU-Net selects on the validation patients, and these are "
-            "the test set: leave it out, or give 'test' folders"
+            f"'predict' asks for {found.checkpoint}; nnU-Net selects checkpoint_best.pth on the validation patients, "
+            f"these are the test set, and only {FINAL_CHECKPOINT} is sure to be selected on none: leave it out, or "
+            "give 'test' folders"
         )
+    return found.checkpoint
 
 
 def _read_preparations(keys: Keys) -> tuple[Preparation, ...]:

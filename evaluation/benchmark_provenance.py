@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
-from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
+from nnunet_attenscribble.evaluation.benchmark_file import FINAL_CHECKPOINT, Benchmark
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.provenance import find_commit
 from nnunet_attenscribble.evaluation.summary import Summary, read_summary, write_summary
@@ -23,7 +23,6 @@ POSTPROCESSING = "postprocessing"
 def describe_selection(benchmark: Benchmark) -> list[str]:
     """What the test set is, and what was chosen by looking at which cases; one sentence or two each."""
     own = benchmark.test_images is None
-    best = "checkpoint_best.pth" in benchmark.predict
     test = (
         "The test set are the validation patients of each fold. No row trains with them; nnU-Net computes its online "
         "'pseudo Dice' on them while it trains, which changes nothing in the training and selects nothing that is used "
@@ -32,16 +31,16 @@ def describe_selection(benchmark: Benchmark) -> list[str]:
         else "The test set is a folder of its own; none of its cases is in the data that any row trains or validates "
         "with."
     )
-    checkpoint = (
-        "Predictions are those of checkpoint_best.pth, which nnU-Net selects by its pseudo Dice on the validation "
-        "patients of the fold: on scribbles for rows trained from scribbles, on dense labels for the others."
-        if best
-        else "Predictions are those of checkpoint_final.pth, the end of a training whose length was fixed before: no "
-        "checkpoint was selected on any case."
-    )
+    selected = {
+        FINAL_CHECKPOINT: "the end of a training whose length was fixed before: no checkpoint was selected on any "
+        "case.",
+        "checkpoint_best.pth": "which nnU-Net selects by its pseudo Dice on the validation patients of the fold: on "
+        "scribbles for rows trained from scribbles, on dense labels for the others.",
+    }
+    unknown = "neither nnU-Net's final checkpoint nor its best one: the benchmark cannot know what it was selected on."
     return [
         test,
-        checkpoint,
+        f"Predictions are those of {benchmark.checkpoint}, {selected.get(benchmark.checkpoint, unknown)}",
         "nnU-Net's plans (patch, spacing, network) follow from the images of the data set, validation patients among "
         "them, and from no score. The benchmark cannot know on what the settings in the file were chosen by hand.",
         "nnU-Net does not set random seeds: a seed here is the number of a repetition, whose training cannot be "
@@ -90,9 +89,7 @@ def _complete(
         "seed": str(cell.seed),
         "epochs": str(budget.epochs) if budget else None,
         "iterations_per_epoch": str(budget.iterations) if budget else None,
-        "checkpoint": "checkpoint_best.pth"
-        if "checkpoint_best.pth" in plan.benchmark.predict
-        else "checkpoint_final.pth",
+        "checkpoint": plan.benchmark.checkpoint,
         "splits_sha256": _hash(plan.workspace.preprocessed / model.dataset / "splits_final.json"),
         "commit_training": training.get("commit"),
         "commit": scoring.get("commit") or summary.provenance.get("commit") or find_commit(),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -116,10 +117,49 @@ def test_the_reference_is_trained_on_dense_labels(tmp_path):
     assert "must name a row trained on dense labels; there are 'Dense'" in problem
 
 
-def test_the_best_checkpoint_is_not_predicted_on_the_patients_it_was_selected_on(tmp_path):
-    (problem,) = problems_of(tmp_path, predict="-chk checkpoint_best.pth")
-    assert "selects on the validation patients" in problem
-    assert read(tmp_path, predict="-chk checkpoint_best.pth", test={"images": "i", "labels": "l"}).predict
+FOLDERS = {"images": "i", "labels": "l"}
+
+
+@pytest.mark.parametrize(
+    "options", ["-chk {}", "-chk={}", ["--disable_tta", "-chk", "{}"], "-chk checkpoint_final.pth -chk {}"]
+)
+@pytest.mark.parametrize("name", ["checkpoint_best.pth", "mine.pth"])
+def test_a_checkpoint_is_not_predicted_on_the_patients_it_may_be_selected_on(tmp_path, options, name):
+    words = options.format(name) if isinstance(options, str) else [word.format(name) for word in options]
+    (problem,) = problems_of(tmp_path, predict=words)
+    assert f"'predict' asks for {name}" in problem
+    assert "selects checkpoint_best.pth on the validation patients" in problem
+    assert read(tmp_path, predict=words, test=FOLDERS).checkpoint == name
+
+
+def test_the_final_checkpoint_is_predicted_with(tmp_path):
+    assert read(tmp_path).checkpoint == "checkpoint_final.pth"
+    assert read(tmp_path, predict="-chk=checkpoint_final.pth").checkpoint == "checkpoint_final.pth"
+
+
+@pytest.mark.parametrize("options", ["-ch x", "-chk"])
+def test_options_that_nnunet_could_not_read_are_refused(tmp_path, options):
+    (problem,) = problems_of(tmp_path, predict=options)
+    assert problem.startswith("'predict' cannot be read")
+
+
+def test_every_option_of_nnunet_is_taken_for_what_it_is(tmp_path, monkeypatch):
+    from nnunetv2.inference.predict_from_raw_data import predict_entry_point
+
+    parsers = []
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda parser: parsers.append(parser) or exit())
+    with pytest.raises(SystemExit):
+        predict_entry_point()
+    options = set(parsers[0]._option_string_actions) - {"-h", "--help"}
+    own = {"-i", "-o", "-d", "-c", "-f", "-tr", "-p", "-device"}
+    assert own | {"-chk"} <= options
+    for option in own:
+        (problem,) = problems_of(tmp_path, predict=[option, "1"])
+        assert f"'predict' holds {option}," in problem
+    for option in options - own:
+        assert read(tmp_path, predict=[option, "1"], test=FOLDERS).checkpoint == (
+            "1" if option == "-chk" else "checkpoint_final.pth"
+        )
 
 
 def test_fold_all_has_no_validation_patients_to_test_with(tmp_path):
@@ -128,9 +168,13 @@ def test_fold_all_has_no_validation_patients_to_test_with(tmp_path):
     assert read(tmp_path, folds=["all"], test={"images": "i", "labels": "l"}).folds == ("all",)
 
 
-def test_options_that_the_benchmark_gives_itself_are_refused(tmp_path):
-    (problem,) = problems_of(tmp_path, predict=["-f", "all"])
-    assert "'predict' holds -f" in problem
+@pytest.mark.parametrize(
+    ("options", "own"),
+    [("-f all", "-f"), ("-f=all", "-f"), ("-fall", "-f"), ("-t X", "-tr"), ("-device=cuda", "-device"), ("-m x", "-m")],
+)
+def test_options_that_the_benchmark_gives_itself_are_refused(tmp_path, options, own):
+    (problem,) = problems_of(tmp_path, predict=options)
+    assert f"'predict' holds {own}," in problem
 
 
 def test_a_time_without_quotes_is_refused_where_yaml_reads_a_number(tmp_path):

@@ -13,7 +13,9 @@ import pytest
 
 from nnunet_attenscribble.evaluation import benchmark, benchmark_environment
 from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
+from nnunet_attenscribble.evaluation.benchmark_provenance import describe_selection
 from nnunet_attenscribble.evaluation.provenance import find_commit
+from nnunet_attenscribble.evaluation.summary import read_summary
 from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
 
 posix = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
@@ -508,6 +510,28 @@ def test_a_test_folder_is_predicted_and_scored_as_it_is(toy):
     toy.call("--only", "crf")
     assert toy.events("predict")[0]["images"] == ["x_0000.nii.gz", "y_0000.nii.gz"]
     assert toy.events("evaluate")[0]["labels"] == ["x.nii.gz", "y.nii.gz"]
+
+
+def test_another_checkpoint_is_told_and_looked_at(toy):
+    make_test_folder(toy, ["x", "y"])
+    toy.write(predict="-chk=checkpoint_best.pth")
+    with_block(toy)
+    toy.call()
+    (attention,) = toy.events("attention")
+    assert attention["arguments"][-2:] == ["--checkpoint", "checkpoint_best.pth"]
+    for row in ("dense", "partial_ce"):
+        provenance = read_summary(toy.work / "cells" / "seed_0" / "fold_0" / row).provenance
+        assert provenance["checkpoint"] == "checkpoint_best.pth"
+    told = (toy.work / "collected" / "comparison.md").read_text()
+    assert "Predictions are those of checkpoint_best.pth, which nnU-Net selects by its pseudo Dice" in told
+
+
+def test_a_checkpoint_that_nnunet_does_not_write_is_told_as_unknown(toy):
+    make_test_folder(toy, ["x", "y"])
+    toy.write(predict="-chk mine.pth")
+    told = describe_selection(read_benchmark(toy.file))
+    assert any("those of mine.pth, neither nnU-Net's final checkpoint nor its best one" in text for text in told)
+    assert not any("no checkpoint was selected" in text for text in told)
 
 
 def test_test_images_without_labels_are_told_before_training(toy):
