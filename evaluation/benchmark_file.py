@@ -331,8 +331,9 @@ def _dataset(value: Any) -> str | None:
 
 
 def _folds(value: Any) -> tuple[str, ...] | None:
-    found = [str(entry) for entry in value if entry == "all" or (is_number(entry) and entry >= 0)]
-    return tuple(found) if found and len(found) == len(value) == len(set(found)) else None
+    entries = value if isinstance(value, list) else [value]
+    found = [str(entry) for entry in entries if entry == "all" or (is_number(entry) and entry >= 0)]
+    return tuple(found) if found and len(found) == len(entries) == len(set(found)) else None
 
 
 def _seeds(value: Any) -> tuple[int, ...] | None:

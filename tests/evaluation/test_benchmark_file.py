@@ -165,7 +165,15 @@ def test_every_option_of_nnunet_is_taken_for_what_it_is(tmp_path, monkeypatch):
 def test_fold_all_has_no_validation_patients_to_test_with(tmp_path):
     (problem,) = problems_of(tmp_path, folds=["all"])
     assert "validates on what it trains with" in problem
-    assert read(tmp_path, folds=["all"], test={"images": "i", "labels": "l"}).folds == ("all",)
+    assert read(tmp_path, folds=["all"], test=FOLDERS).folds == ("all",)
+
+
+def test_one_fold_needs_no_list(tmp_path):
+    assert read(tmp_path, folds="all", test=FOLDERS).folds == ("all",)
+    assert read(tmp_path, folds=3).folds == ("3",)
+    for folds in ("al", {0: 1}, -1, []):
+        (problem,) = problems_of(tmp_path, folds=folds)
+        assert problem.startswith("'folds' is ")
 
 
 @pytest.mark.parametrize(
