@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -149,8 +150,10 @@ def write_raw_datasets(
                 tasks = [
                     (case, fingerprint(case, result, coding, link)) for case, result in zip(cases, checked, strict=True)
                 ]
-                for _ in _each(run, write, tasks, "Writing", progress):
-                    pass
+                files = [file for case in _each(run, write, tasks, "Writing", progress) for file in case]
+                gone = [file for file in files if not os.path.lexists(hidden / file)]  # links fit where it will lie
+                if gone:
+                    raise OSError(f"{len(gone)} of its files were taken away meanwhile, {gone[0]} the first of them")
                 described = {**labels} if dense_only else {**labels, IGNORE: coding.ignore}
                 if trust_scribbles:
                     provenance = {**provenance, "scribbles_trusted": True}

@@ -48,7 +48,7 @@ def write_or_resume(
     with_dense: bool,
     links_from: Path | None,
     leftovers: Iterable[Path],
-) -> None:
+) -> list[str]:
     """Put one case into the dataset folders: taken over from a killed run, or written; runs in a worker process.
 
     Args:
@@ -58,6 +58,9 @@ def write_or_resume(
         with_dense: dense labels of training cases are written, into the last of them.
         links_from: see `write_case`.
         leftovers: hidden folders of killed runs.
+
+    Returns:
+        Its files, relative to the hidden folder of this run.
 
     Raises:
         OSError: where it cannot be written.
@@ -72,14 +75,16 @@ def write_or_resume(
                 for file in told["files"]:
                     os.rename(leftover / file, hidden / file)
                 _tell(hidden / note, told)
-                return
+                return told["files"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it had not come so far, or is gone: write the case
     written = write_case(
         case, coding=coding, home=datasets[0], dense=datasets[-1] if with_dense else None, links_from=links_from
     )
+    files = [str(file.relative_to(hidden)) for file in written]
     if key is not None:
-        _tell(hidden / note, {"fingerprint": key, "files": [str(file.relative_to(hidden)) for file in written]})
+        _tell(hidden / note, {"fingerprint": key, "files": files})
+    return files
 
 
 def _tell(note: Path, content: dict[str, object]) -> None:

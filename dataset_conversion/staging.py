@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from errno import EEXIST
 from pathlib import Path
 
+from nnunet_attenscribble.errors import AttenScribbleError
+
+_LOCK = "lock"  # in a hidden folder: held as long as it is written to
 _READY = "ready"  # in a hidden folder whose content is complete: the names to publish, one per line, in this order
 
 
@@ -30,16 +33,17 @@ def staged_folders(parent: Path, names: Sequence[str], key: str) -> Iterator[Pat
     # A name of its own for every run: workers of another run, still alive, can never write into this one's folder.
     hidden = Path(tempfile.mkdtemp(prefix=_prefix(key), dir=parent))
     try:
-        for name in names:
-            (hidden / name).mkdir()
-        yield hidden
-        for name in names:
-            if (parent / name).exists():
-                raise FileExistsError(EEXIST, "appeared while it was being written", str(parent / name))
-        part = hidden / f"{_READY}.part"
-        part.write_text("\n".join(names), encoding="utf-8")
-        part.rename(hidden / _READY)
-        _publish(hidden)
+        with _alone(hidden):
+            for name in names:
+                (hidden / name).mkdir()
+            yield hidden
+            for name in names:
+                if (parent / name).exists():
+                    raise FileExistsError(EEXIST, "appeared while it was being written", str(parent / name))
+            part = hidden / f"{_READY}.part"
+            part.write_text("\n".join(names), encoding="utf-8")
+            part.rename(hidden / _READY)
+            _publish(hidden)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
@@ -49,11 +53,20 @@ def finish_interrupted(parent: Path, key: str) -> list[Path]:
 
     Returns:
         The hidden folders of those that had not finished; see `remove_leftovers`.
+
+    Raises:
+        AttenScribbleError: where a run of `key` is alive.
     """
     leftovers = []
     for hidden in sorted(parent.glob(_prefix(key) + "*")):
-        if (hidden / _READY).exists():
-            _publish(hidden)
+        try:
+            with _alone(hidden):
+                ready = (hidden / _READY).exists()
+                if ready:
+                    _publish(hidden)
+        except FileNotFoundError:  # its run ended by itself just now
+            continue
+        if ready:
             shutil.rmtree(hidden, ignore_errors=True)
         else:
             leftovers.append(hidden)
@@ -64,6 +77,23 @@ def remove_leftovers(leftovers: Iterable[Path]) -> None:
     """Remove what killed runs have left behind."""
     for hidden in leftovers:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _alone(hidden: Path) -> Iterator[None]:
+    """Hold the lock of a hidden folder, where there are locks: it goes with its process, however that ends."""
+    with (hidden / _LOCK).open("a") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # on Windows
+            pass
+        except BlockingIOError:
+            raise AttenScribbleError(f"{hidden}: is being written by another process: wait for it, or end it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def _publish(hidden: Path) -> None:

@@ -7,6 +7,8 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion import resuming
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+from nnunet_attenscribble.dataset_conversion.staging import staged_folders
+from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_folders
 from tests.dataset_conversion.tiny import make_scan, make_volume
 
@@ -71,6 +73,37 @@ def test_a_case_that_changed_is_written_again(tmp_path, convert):
 def test_other_options_are_another_conversion(convert):
     convert(kill_at=2)
     assert convert(link=True) == ["a", "b", "c"]
+
+
+def test_the_cases_of_a_run_that_lives_are_not_taken(tmp_path, convert):
+    pytest.importorskip("fcntl")
+    with staged_folders(tmp_path / "raw", ["Dataset601_Mine"], "601") as hidden:
+        (hidden / "Dataset601_Mine" / "file").touch()
+        with pytest.raises(AttenScribbleError, match="is being written by another process"):
+            convert()
+    assert _content(tmp_path / "raw") == {"Dataset601_Mine/file": b""}
+
+
+def test_a_file_that_is_taken_away_meanwhile_is_missed(tmp_path, convert, monkeypatch):
+    def write(case, **arguments):
+        files = really(case, **arguments)
+        if case.identifier == "c":
+            (files[0].parent / "a_0000.nii.gz").unlink()
+        return files
+
+    really = resuming.write_case
+    monkeypatch.setattr(resuming, "write_case", write)
+    with pytest.raises(AttenScribbleError, match=r"nothing of it was kept: 1 of its files.*a_0000\.nii\.gz"):
+        convert_folder(
+            tmp_path / "my images",
+            tmp_path / "my scribbles",
+            classes={"RV": 1, "MYO": 2, "LV": 3},
+            raw_folder=tmp_path / "raw",
+            dataset_id=601,
+            name="Mine",
+            workers=1,
+        )
+    assert list((tmp_path / "raw").iterdir()) == []
 
 
 def test_what_is_only_in_memory_has_no_fingerprint(tmp_path):

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, remove_leftovers, staged_folders
+from nnunet_attenscribble.errors import AttenScribbleError
 
 
 def _write(parent, names=("B", "A"), key="501"):
@@ -82,3 +83,14 @@ def test_what_a_kill_left_unfinished_goes_and_other_jobs_stay(tmp_path, monkeypa
     assert len(leftovers) == 1
     remove_leftovers(leftovers)
     assert [entry.name.split("-")[1] for entry in tmp_path.iterdir()] == ["502"]
+
+
+def test_a_folder_that_is_being_written_is_no_leftover(tmp_path):
+    pytest.importorskip("fcntl")
+    with staged_folders(tmp_path, ["A"], "501") as hidden:
+        with pytest.raises(AttenScribbleError, match="is being written by another process: wait for it, or end it"):
+            finish_interrupted(tmp_path, "501")
+        assert finish_interrupted(tmp_path, "502") == []
+        (hidden / "A" / "file").touch()
+    assert _listing(tmp_path) == ["A", "A/file"]
+    assert finish_interrupted(tmp_path, "501") == []
