@@ -149,11 +149,11 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
         if not start:
             raise AttenScribbleError(f"{path}: is empty: copy or download it again")
         size = None
-        if path.name.endswith(".gz"):
+        if path.name.lower().endswith(".gz"):
             if start != b"\x1f\x8b":
                 raise AttenScribbleError(f"{path}: is named .gz but is not gzip data: download it again or rename it")
             size = _decompressed_size(path) if thorough else None
-        elif path.suffix == ".nii":
+        elif path.suffix.lower() == ".nii":
             size = path.stat().st_size
     except FileNotFoundError:
         raise AttenScribbleError(f"{path}: does not exist") from None

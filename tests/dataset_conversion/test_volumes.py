@@ -44,12 +44,15 @@ def _flip_a_byte(data: bytes) -> bytes:
             id="truncated, then compressed",
         ),
         pytest.param(".nii", _shorten, "ends before its last voxel", id="truncated plain file"),
+        pytest.param(".NII.GZ", _shorten, "truncated or corrupt", id="truncated gzip in capitals"),
+        pytest.param(".NII", _shorten, "ends before its last voxel", id="truncated plain file in capitals"),
         pytest.param(".nii", lambda data: b"hello", "not an image", id="text"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, scan, capfd, ending, damage, told):
     file = tmp_path / f"scan ä{ending}"
-    sitk.WriteImage(scan(0), file)
+    sitk.WriteImage(scan(0), tmp_path / f"whole{ending.lower()}")  # ITK writes no capitals
+    (tmp_path / f"whole{ending.lower()}").rename(file)
     read_volume(file, str(file))
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(AttenScribbleError) as caught:
