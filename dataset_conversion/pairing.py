@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -48,25 +49,41 @@ def group_images(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], li
 def match_labels(files: Iterable[Path], cases: Collection[str], what: str) -> tuple[dict[str, Path], list[str]]:
     """Label files by case, and every problem.
 
-    A label is called as its case, or so with something behind it (`case_scribble`, `case-label`, `case.manual`); of
-    several cases that fit, the longest name counts.
+    A label is called as its case, or so with something behind it (`case_scribble`, `case-label`, `case.manual`): the
+    same for all files, and what it is is told by most of them. Otherwise `heart_3` would pass as a label of `heart`.
 
     Args:
         files: those that are no images are passed over.
         cases: identifiers of the images.
         what: how errors call it (`scribble`).
     """
-    found: dict[str, Path] = {}
-    problems = []
+    fitting: dict[Path, dict[str, str]] = {}  # what is behind the name of the case, to the case
     for file in files:
         name = stem(file)
-        if name is None:
-            continue
-        fitting = [case for case in cases if name == case or (name.startswith(case) and name[len(case)] in "_-. ")]
-        if not fitting:
+        if name is not None:
+            ends = [*(match.start() for match in re.finditer("[_. -]", name)), len(name)]
+            fitting[file] = {name[end:]: name[:end] for end in ends if name[:end] in cases}
+    counts = Counter(behind for fits in fitting.values() for behind in fits)
+    usual = min(counts, key=lambda behind: (-counts[behind], len(behind), behind), default="")
+    found: dict[str, Path] = {}
+    problems = []
+    for file, fits in sorted(fitting.items(), key=lambda item: usual not in item[1]):  # strangers last
+        if not fits:
             problems.append(f"{file}: has no image: add it, or remove the {what}")
             continue
-        other = found.setdefault(max(fitting, key=len), file)
-        if other != file:
-            problems.append(f"{file}: {other} is a {what} of the same case: remove one of them")
+        behind = usual if usual in fits else min(fits, key=len)
+        case = fits[behind]
+        if case in found:
+            problems.append(f"{file}: {found[case]} is a {what} of the same case: remove one of them")
+        elif behind == usual:
+            found[case] = file
+        else:
+            problems.append(
+                f"{file}: has {_quoted(behind)} behind the name of case {case}, where the other {what}s have "
+                f"{_quoted(usual)}: rename it, or add its image"
+            )
     return found, problems
+
+
+def _quoted(behind: str) -> str:
+    return repr(behind) if behind else "nothing"
