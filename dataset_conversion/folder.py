@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
 from nnunet_attenscribble.dataset_conversion.files import find_files
-from nnunet_attenscribble.dataset_conversion.pairing import group_images, match_labels
+from nnunet_attenscribble.dataset_conversion.pairing import ENDINGS, group_images, match_labels, unusable_files
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -57,11 +57,13 @@ def convert_folder(
         raise AttenScribbleError(f"{images}: has nothing to learn from: give --scribbles, or --dense, or both")
     labels = {"background": 0, **{name: value for value, name in enumerate(classes, start=1)}}
     values = None if scribbles is None else scribble_values(labels, coding, classes)
-    given, problems = group_images(find_files(images))
+    files = find_files(images)
+    given, problems = group_images(files)
     if not given:
-        raise AttenScribbleError(f"{images}: holds no image that can be read, nor does any folder in it")
-    tests, more = ({}, []) if test_images is None else group_images(find_files(test_images))
-    problems += more
+        raise AttenScribbleError(f"{images}: holds no image ({', '.join(ENDINGS)}), nor does any folder in it")
+    test_files = [] if test_images is None else find_files(test_images)
+    tests, more = group_images(test_files)
+    problems += more + unusable_files([*files, *test_files])
     problems += [
         f"{tests[case][0]}: is a test case and a training case, {given[case][0]}" for case in tests if case in given
     ]
@@ -69,7 +71,9 @@ def convert_folder(
     def match(folder: Path | None, cases: Collection[str], what: str) -> dict[str, Path]:
         if folder is None:
             return {}
-        found, more = match_labels(find_files(folder), cases, what)
+        files = find_files(folder)
+        problems.extend(unusable_files(files))
+        found, more = match_labels(files, cases, what)
         if not found:
             raise AttenScribbleError([*problems, f"{folder}: holds no {what} named as one of the images"])
         problems.extend(more)

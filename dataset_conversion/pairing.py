@@ -8,10 +8,15 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-__all__ = ["ENDINGS", "group_images", "match_labels", "stem"]
+__all__ = ["ENDINGS", "group_images", "match_labels", "stem", "unusable_files"]
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff", ".bmp")
+#: Of other images, which are not to be lost in silence.
+_OTHER_ENDINGS = (
+    *(".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".dcm", ".ima", ".gipl", ".mgz", ".mgh", ".mnc", ".vtk", ".lsm"),
+    *(".h5", ".hdf5", ".npy", ".npz", ".mat", ".jpg", ".jpeg", ".jp2", ".gif", ".webp"),
+)
 
 
 def stem(file: Path) -> str | None:
@@ -20,6 +25,15 @@ def stem(file: Path) -> str | None:
         if file.name.lower().endswith(ending):
             return unicodedata.normalize("NFC", file.name[: -len(ending)])
     return None
+
+
+def unusable_files(files: Iterable[Path]) -> list[str]:
+    """A problem for every image of a kind that is not taken."""
+    return [
+        f"{file}: is an image of a kind that is not taken: save it as one of {', '.join(ENDINGS)}, or remove it"
+        for file in files
+        if file.name.lower().endswith(_OTHER_ENDINGS)
+    ]
 
 
 def group_images(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:

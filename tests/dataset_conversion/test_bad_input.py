@@ -184,6 +184,16 @@ FOLDERS = {
         [],
         (f"copies/{A}: the same image is also at", "my images"),
     ),
+    "image of another kind": (lambda i, s, d: (i / "c.MHD").touch(), [], ("c.MHD: is an image of a kind that is not",)),
+    "scribble of another kind": (lambda i, s, d: (s / "c.jpg").touch(), [], ("c.jpg: is an image of a kind that is",)),
+    "test case of another kind": (
+        lambda i, s, d: (
+            _copy(i / A, i.parent / "tests" / "t.nii.gz"),
+            (i.parent / "tests" / "u.img.gz").touch(),
+        ),
+        ["--test-images", "tests"],
+        ("tests/u.img.gz: is an image of a kind that is not taken",),
+    ),
     "two scribbles of a case": (
         lambda i, s, d: _copy(s / SCRIBBLE, s / "a_drawn again.nii.gz"),
         [],
