@@ -10,7 +10,13 @@ from typing import Any
 
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
 from nnunet_attenscribble.dataset_conversion.files import find_files
-from nnunet_attenscribble.dataset_conversion.pairing import ENDINGS, group_images, match_labels, unusable_files
+from nnunet_attenscribble.dataset_conversion.pairing import (
+    ENDINGS,
+    group_images,
+    match_labels,
+    numbered_cases,
+    unusable_files,
+)
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -61,6 +67,9 @@ def convert_folder(
     given, problems = group_images(files)
     if not given:
         raise AttenScribbleError(f"{images}: holds no image ({', '.join(ENDINGS)}), nor does any folder in it")
+    for folder in (scribbles, dense):
+        if folder is not None and (problem := numbered_cases(files, find_files(folder))):
+            raise AttenScribbleError(problem)  # what else would be found follows from it
     test_files = [] if test_images is None else find_files(test_images)
     tests, more = group_images(test_files)
     problems += more + unusable_files([*files, *test_files])

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-__all__ = ["ENDINGS", "group_images", "match_labels", "stem", "unusable_files"]
+__all__ = ["ENDINGS", "group_images", "match_labels", "numbered_cases", "stem", "unusable_files"]
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff", ".bmp")
@@ -60,6 +60,24 @@ def group_images(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], li
     return {case: tuple(channels[c] for c in sorted(channels)) for case, channels in found.items()}, problems
 
 
+def numbered_cases(images: Iterable[Path], labels: Iterable[Path]) -> str | None:
+    """The problem of four digits that number cases where nnU-Net numbers channels: labels have them as well.
+
+    `case_0000` alone is no problem: there, a label is called as the first channel of its image.
+    """
+    names = {name: file for file in images if (name := stem(file)) is not None and re.fullmatch(r".+_\d{4}", name)}
+    for label in labels:
+        for start in _starts(stem(label) or ""):
+            if start in names and not start.endswith("_0000"):
+                file = names[start]
+                return (
+                    f"{file}: four digits at the end are the number of a channel, as nnU-Net has it, but {label} has "
+                    f"them too: if they number cases, add a channel behind them to the name of every image, "
+                    f"{start}_0000{file.name[len(start) :]} and so on"
+                )
+    return None
+
+
 def match_labels(files: Iterable[Path], cases: Collection[str], what: str) -> tuple[dict[str, Path], list[str]]:
     """Label files by case, and every problem.
 
@@ -75,8 +93,7 @@ def match_labels(files: Iterable[Path], cases: Collection[str], what: str) -> tu
     for file in files:
         name = stem(file)
         if name is not None:
-            ends = [*(match.start() for match in re.finditer("[_. -]", name)), len(name)]
-            fitting[file] = {name[end:]: name[:end] for end in ends if name[:end] in cases}
+            fitting[file] = {name[len(start) :]: start for start in _starts(name) if start in cases}
     counts = Counter(behind for fits in fitting.values() for behind in fits)
     usual = min(counts, key=lambda behind: (-counts[behind], len(behind), behind), default="")
     found: dict[str, Path] = {}
@@ -97,6 +114,11 @@ def match_labels(files: Iterable[Path], cases: Collection[str], what: str) -> tu
                 f"{_quoted(usual)}: rename it, or add its image"
             )
     return found, problems
+
+
+def _starts(name: str) -> list[str]:
+    """What can be the name of a case in that of a label: all of it, or what is before a separator."""
+    return [*(name[: match.start()] for match in re.finditer("[_. -]", name)), name]
 
 
 def _quoted(behind: str) -> str:

@@ -194,6 +194,15 @@ FOLDERS = {
         ["--test-images", "tests"],
         ("tests/u.img.gz: is an image of a kind that is not taken",),
     ),
+    "cases of four digits": (
+        lambda i, s, d: [
+            (folder / f"{case}{behind}.nii.gz").rename(folder / f"img_{number:04d}{behind}.nii.gz")
+            for folder, behind in ((i, ""), (s, "_scribble"), (d, ""))
+            for number, case in enumerate(("a", "b b"), start=1)
+        ],
+        [],
+        ("img_0001.nii.gz: four digits at the end are the number of a channel", "img_0001_0000.nii.gz and so on"),
+    ),
     "two scribbles of a case": (
         lambda i, s, d: _copy(s / SCRIBBLE, s / "a_drawn again.nii.gz"),
         [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
-from nnunet_attenscribble.dataset_conversion.pairing import group_images, match_labels
+from nnunet_attenscribble.dataset_conversion.pairing import group_images, match_labels, numbered_cases
 from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_folders, write_scribblebench
@@ -122,6 +123,24 @@ def test_channels_are_counted(tmp_path):
     assert grouped["b"] == (files[2],)
     assert len(problems) == 2
     assert "a_0001" in problems[0] or "a_0001" in problems[1]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "told"),
+    [
+        (("i_0000.png", "i_0001.png"), ("i_0000.png", "i_0001.png"), "i_0001.png: four digits"),
+        (("i_0007.png",), ("i_0007_x.png",), "i_0007.png: four digits"),
+        (("i_0000.png", "j_0000.png"), ("i_0000.png", "j_0000.png"), None),  # the channel's name, as some have it
+        (("i_0000.png", "i_0001.png"), ("i_0000.png",), None),
+        (("i_0000.png", "i_0001.png"), ("i.png",), None),
+        (("i_0001_0000.png", "i_0002_0000.png"), ("i_0001.png", "i_0002.png"), None),
+        (("i_0001_0000.png", "i_0001_0001.png"), ("i_0001.png",), None),
+        (("2020_0001.png",), ("2020_0002.png", "notes.txt"), None),
+    ],
+)
+def test_four_digits_that_labels_have_too_number_cases(images, labels, told):
+    problem = numbered_cases(map(Path, images), map(Path, labels))
+    assert problem is None if told is None else problem.startswith(told)
 
 
 def test_labels_are_parsed():
