@@ -166,8 +166,14 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
             image: Grid | None = None if whole or size is None else _read_header(path)
             if image is None or not _has_length(image) or image.GetPixelID() not in _INTEGERS:
                 image = sitk.ReadImage(str(path))
-    except RuntimeError:
-        raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read") from None
+    except RuntimeError as error:
+        told = " ".join(str(error).rpartition("ERROR: ")[2].split())
+        if "orthonormal" in told:
+            raise AttenScribbleError(
+                f"{path}: its axes are not at right angles, which SimpleITK refuses ({told}): "
+                "set the qform of its header, or resample it"
+            ) from None
+        raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read ({told})") from None
     if size is not None and _has_length(image):
         voxels = int(float(image.GetMetaData("bitpix"))) // 8 * math.prod(image.GetSize())
         if size < float(image.GetMetaData("vox_offset")) + voxels:

@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import SimpleITK as sitk
 
@@ -74,6 +75,21 @@ def test_several_gzip_streams_and_padding_are_fine(tmp_path, scan):
     plain = gzip.decompress(file.read_bytes())
     file.write_bytes(gzip.compress(plain[:400]) + gzip.compress(plain[400:]) + b"\0" * 512)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+
+
+def test_what_the_library_says_is_told(tmp_path):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(sitk.Image([4, 4, 4], sitk.sitkUInt8), file)
+    header = bytearray(gzip.decompress(file.read_bytes()))
+    header[252:256] = np.array([0, 1], np.int16).tobytes()  # qform_code, sform_code
+    header[280:328] = np.array([[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32).tobytes()  # srow_x, _y, _z
+    file.write_bytes(gzip.compress(bytes(header)))
+    with pytest.raises(AttenScribbleError, match=r"not at right angles.*\(ITK only supports ortho.*: set the qform"):
+        read_volume(file, str(file))
+    grey_and_opacity = tmp_path / "a.png"
+    PIL.Image.new("LA", (4, 4)).save(grey_and_opacity)
+    with pytest.raises(AttenScribbleError, match=r"or not an image that SimpleITK can read \(Unknown PixelType"):
+        read_volume(grey_and_opacity, str(grey_and_opacity))
 
 
 def test_frames_and_colours_are_refused(tmp_path):
