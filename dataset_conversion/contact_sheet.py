@@ -13,6 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from nnunet_attenscribble.dataset_conversion.slices import slice_axis
+
 __all__ = ["draw_contact_sheet"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; without black, which scans are full of.
@@ -69,7 +71,7 @@ def _draw_tile(
     axes, case: str, files: tuple[Path, Path, Path | None], colours: Mapping[int, str], ignore: int | None
 ) -> None:
     spacing, scan, label, dense = _read(files)
-    axis = int(np.argmax(spacing))
+    axis = slice_axis(scan.shape, spacing)
     scan, label = np.moveaxis(scan, axis, 0), np.moveaxis(label, axis, 0)
     dense = None if dense is None else np.moveaxis(dense, axis, 0)
     position = _busiest(label, ignore)

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
+from nnunet_attenscribble.dataset_conversion.slices import slice_axis
 from nnunet_attenscribble.dataset_conversion.volumes import geometry_problems, label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -31,7 +32,7 @@ class CaseFindings:
     Attributes:
         classes: coverage by class; without dense labels only its number of scribbled voxels.
         shown: slices with a scribble of the class, by class.
-        slices: across the axis of the largest spacing.
+        slices: across the axis of the largest spacing, or the one that is a single voxel long.
         slices_without: of these, without any scribble.
         background_distances: mm from the pixels of the background's strokes to the nearest stroke of a structure, the
             median of every slice that has both; none in dense labels.
@@ -168,7 +169,7 @@ def _inspect_case(
     if problems:
         return problems
     spacing, size = whole[0].GetSpacing(), whole[0].GetSize()
-    axis = int(np.argmax(spacing[::-1])) if len(size) == 3 else 0
+    axis = slice_axis(size[::-1], spacing[::-1]) if len(size) == 3 else 0
     label = values[0] if len(size) == 3 else values[0][None]
     sections = np.moveaxis(label, axis, 0)
     in_plane = np.delete(spacing[::-1], axis) if len(size) == 3 else np.array(spacing[::-1])

@@ -15,7 +15,7 @@ from nnunet_attenscribble.dataset_conversion.description import Description, fin
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
-from nnunet_attenscribble.dataset_conversion.scribbles import draw_scribbles, slice_axis
+from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.volumes import label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -125,6 +125,6 @@ def _draw(file: Path, rules: ScribbleRules, ignore: int, case: str) -> sitk.Imag
 
 def _measure(pair: tuple[Path, Path], *, values: tuple[int, ...], rules: ScribbleRules) -> list[ClassCoverage]:
     dense, scribble = (sitk.ReadImage(str(file)) for file in pair)
-    axis = slice_axis(dense.GetSpacing()[::-1], rules)
     arrays = sitk.GetArrayFromImage(scribble), sitk.GetArrayFromImage(dense)
+    axis = choose_axis(arrays[1].shape, dense.GetSpacing()[::-1], rules)
     return [measure_coverage(*arrays, value, axis) for value in values]

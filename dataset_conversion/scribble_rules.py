@@ -35,7 +35,7 @@ class ScribbleRules:
         slices: share of each case's slices that are annotated at all, of those with and of those without foreground.
         classes: share of the classes in an annotated slice that get strokes; always one at least.
         all_components: strokes in every component of a class, or in one drawn by area.
-        axis: of the array (z, y, x), across which slices are cut; None: that of the largest spacing.
+        axis: of the array (z, y, x), across which slices are cut; None: see `slice_axis`.
         spline_points: with a number, interior strokes are B-splines through so many random points of the component,
             as ScribbleBench draws them, and those of the background are drawn like those of any class.
         seed: of everything drawn.

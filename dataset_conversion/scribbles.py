@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
+from nnunet_attenscribble.dataset_conversion.slices import slice_axis
 from nnunet_attenscribble.dataset_conversion.strokes import (
     deepest_point,
     draw_line,
@@ -22,7 +23,7 @@ from nnunet_attenscribble.dataset_conversion.strokes import (
     zigzag,
 )
 
-__all__ = ["draw_scribbles", "slice_axis"]
+__all__ = ["choose_axis", "draw_scribbles"]
 
 _EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one component
 
@@ -43,7 +44,7 @@ def draw_scribbles(
         uint8, like `labels`; no pixel has another class than there.
     """
     volume = labels if labels.ndim == 3 else labels[None]
-    axis = slice_axis(spacing, rules) if labels.ndim == 3 else 0
+    axis = choose_axis(labels.shape, spacing, rules) if labels.ndim == 3 else 0
     sections = np.moveaxis(volume, axis, 0)
     out = np.full(sections.shape, ignore, np.uint8)
     key = [rules.seed, crc32(case.encode())]
@@ -56,9 +57,9 @@ def draw_scribbles(
     return np.ascontiguousarray(np.moveaxis(out, 0, axis).reshape(labels.shape))
 
 
-def slice_axis(spacing: Sequence[float], rules: ScribbleRules) -> int:
-    """The axis across which a volume is cut into slices: the one asked for, or that of the largest spacing."""
-    return int(np.argmax(spacing)) if rules.axis is None else rules.axis
+def choose_axis(shape: Sequence[int], spacing: Sequence[float], rules: ScribbleRules) -> int:
+    """The axis across which a volume is cut into slices: the one asked for, or see `slice_axis`."""
+    return slice_axis(shape, spacing) if rules.axis is None else rules.axis
 
 
 def _choose_slices(rng: np.random.Generator, sections: np.ndarray, rules: ScribbleRules) -> list[int]:

@@ -104,7 +104,12 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
 
 
 def level_line(field: np.ndarray, level: float) -> np.ndarray:
-    """(P, 2) rows and columns along the longest line where a (Y, X) field is `level`; empty where it never is."""
+    """(P, 2) rows and columns along the longest line where a (Y, X) field is `level`.
+
+    Empty where it never is, and in a field one pixel wide, which has room for no line.
+    """
+    if min(field.shape) < 2:
+        return np.empty((0, 2))
     lines = find_contours(gaussian_filter(field, 0.7), level)
     return max(lines, key=len) if lines else np.empty((0, 2))
 

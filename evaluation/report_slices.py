@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_attenscribble.dataset_conversion.slices import slice_axis
 from nnunet_attenscribble.evaluation.metrics import select_structure
 from nnunet_attenscribble.evaluation.protocols import find_volume
 from nnunet_attenscribble.evaluation.report_data import ReportData
@@ -59,7 +60,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure]) -> 
         raise FileNotFoundError(f"there is no dense label of {volume} in {labels}")
     image, spacing = _read_image(image_file)
     scored = int(case.rpartition("_slice")[2]) if case != volume else None
-    axis = _choose_axis(spacing) if scored is None else 0  # which protocols take slices along
+    axis = slice_axis(image.shape, spacing) if scored is None else 0  # which protocols take slices along
     dense = _read_labels(dense_file, image.shape)
     folder, ending, _ = data.scribbles
     scribble_file = folder / f"{volume}{ending}"
@@ -120,11 +121,6 @@ def _read_labels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     if labels.shape != shape:
         raise ValueError(f"{file} has the shape {labels.shape}, the image has {shape}")
     return labels
-
-
-def _choose_axis(spacing: Sequence[float]) -> int:
-    """The axis to look along: that of the coarsest spacing, the first of equal ones."""
-    return int(np.argmax(spacing))
 
 
 def _find_largest_slice(mask: np.ndarray, axis: int) -> int:

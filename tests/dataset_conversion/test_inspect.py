@@ -83,6 +83,26 @@ def test_how_far_the_background_is_drawn(tmp_path, monkeypatch, axes):
     assert "Background strokes to the nearest stroke of a structure: 5 mm, median of 1 slices (5 to 5 mm" in told
 
 
+def test_a_single_slice_is_not_looked_at_from_its_side(tmp_path, monkeypatch):
+    strokes = np.full((1, 20, 20), 2, np.uint8)
+    strokes[0, 2, 3:9], strokes[0, 9, 3:9] = 0, 1
+    images, scribbles = tmp_path / "images", tmp_path / "scribbles"
+    for folder, values in ((images, strokes.astype(np.float32)), (scribbles, strokes)):
+        folder.mkdir()
+        volume = sitk.GetImageFromArray(values)
+        volume.SetSpacing((1.5, 1.5, 1.0))  # along z a placeholder
+        sitk.WriteImage(volume, folder / "a.nii.gz")
+    convert_folder(
+        images, scribbles, classes={"heart": 1}, raw_folder=tmp_path / "raw", dataset_id=601, name="Mine", workers=1,
+    )  # fmt: skip
+    found = inspect_dataset(tmp_path / "raw" / "Dataset601_Mine", None, workers=1).cases["a"]
+    assert (found.slices, found.slices_without, found.shown["heart"]) == (1, 0, 1)
+    assert found.background_distances == (10.5,)  # 7 rows
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    run("601", "-o", str(tmp_path / "sheet.png"))
+    assert (tmp_path / "sheet.png").is_file()
+
+
 def test_tables_sheet_and_json(raw, tmp_path):
     output = run("601", "--json", "figures.json")
     assert "2 training cases, 8 slices; dense labels: Dataset602_MineDense" in output

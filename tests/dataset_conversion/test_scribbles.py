@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage, sum_coverage
 from nnunet_attenscribble.dataset_conversion.scribble_rules import STYLES, ScribbleRules, read_scribblebench
-from nnunet_attenscribble.dataset_conversion.scribbles import draw_scribbles, slice_axis
+from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
+from nnunet_attenscribble.dataset_conversion.slices import slice_axis
 from nnunet_attenscribble.errors import AttenScribbleError
 
 IGNORE = 4
@@ -132,13 +133,47 @@ def test_one_component_in_place_of_all():
 def test_slices_are_cut_across_the_coarsest_axis_or_the_one_asked_for(axis, expected):
     rules = ScribbleRules(axis=axis, style="points")
     spacing = (1.0, 6.0, 1.0)
-    assert slice_axis(spacing, rules) == expected
     labels = np.zeros((12, 8, 14), np.uint8)
+    assert choose_axis(labels.shape, spacing, rules) == expected
     labels[3:9, 1:7, 3:11] = 1
     scribble = np.moveaxis(draw_scribbles(labels, spacing, rules, IGNORE, "case"), expected, 0)
     sections = np.moveaxis(labels, expected, 0)
     counts = [(section == 1).sum() for section in scribble]
     assert counts == [int((section == 1).any()) for section in sections]
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "expected"),
+    [
+        ((1, 64, 64), (1.0, 1.4, 1.4), 0),  # a 2D scan saved as a volume, whose third spacing is a placeholder
+        ((64, 64, 1), (1.4, 1.4, 1.0), 2),
+        ((12, 64, 64), (8.0, 1.4, 1.4), 0),
+        ((64, 12, 64), (1.4, 8.0, 1.4), 1),
+        ((9, 9, 9), (1.0, 1.0, 1.0), 0),
+        ((1, 1, 64), (1.0, 2.0, 1.4), 1),  # a line of voxels: the length tells nothing
+    ],
+)
+def test_an_axis_of_one_voxel_is_the_slice_axis(shape, spacing, expected):
+    assert slice_axis(shape, spacing) == expected
+
+
+def test_a_single_slice_is_drawn_as_a_whole():
+    labels = np.zeros((1, 30, 30), np.uint8)
+    labels[0, 5:25, 5:25] = 1
+    drawn = draw_scribbles(labels, (1.0, 1.4, 1.4), ScribbleRules(), IGNORE, "case")
+    assert np.array_equal(drawn, draw_scribbles(labels, (9.0, 1.4, 1.4), ScribbleRules(), IGNORE, "case"))
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("splines", [None, 4])
+def test_slices_of_one_pixel_across_get_their_strokes(style, splines):
+    labels = np.zeros((1, 12, 9), np.uint8)
+    labels[0, 3:9, 2:6] = 1
+    rules = ScribbleRules(style=style, axis=1, spline_points=splines)
+    scribble = draw_scribbles(labels, (1.0, 1.4, 1.4), rules, IGNORE, "case")
+    for value in (0, 1):
+        found = measure_coverage(scribble, labels, value, axis=1)
+        assert (found.wrong, found.slices_without) == (0, 0)
 
 
 def test_coverage_by_hand():

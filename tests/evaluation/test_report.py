@@ -228,6 +228,18 @@ def test_slices_are_taken_across_the_coarsest_axis(tmp_path):
     assert found.spacing == (2.0, 1.0)
 
 
+def test_a_single_slice_is_not_looked_at_from_its_side(tmp_path):
+    data = read_collected(write_collected(tmp_path / "collected"))
+    for folder in tmp_path.rglob("*"):
+        for file in folder.glob("p1*.nii.gz") if not folder.is_symlink() else ():
+            image = sitk.ReadImage(str(file))[:, :, 2:3]
+            image.SetSpacing((1.5, 2.0, 1.0))  # along z a placeholder
+            sitk.WriteImage(image, str(file))
+    found = read_slice(data, "p1", STRUCTURES)
+    assert found.position == 0
+    assert found.spacing == (2.0, 1.5)
+
+
 def test_scans_can_be_left_out(collected, tmp_path):
     write_report(collected, tmp_path / "out", scans=False)
     assert not list((tmp_path / "out" / "figures").glob("*_scan.png"))
