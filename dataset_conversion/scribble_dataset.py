@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
+from nnunet_attenscribble.dataset_conversion.splits import read_splits
 from nnunet_attenscribble.dataset_conversion.volumes import label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -45,8 +46,8 @@ def scribble_dataset(
 ) -> ScribbledDataset:
     """Draw scribbles into the training labels of a raw dataset.
 
-    The new dataset links the images of the source, which is its dense twin, and takes over its splits where
-    `preprocessed_folder` has them.
+    The new dataset links the images of the source, which is its dense twin, and takes over its splits: those in
+    `preprocessed_folder`, which nnU-Net would use, or else those that lie beside its dataset.json.
 
     Args:
         source: DatasetNNN_Name in nnUNet_raw, with dense labels.
@@ -65,8 +66,7 @@ def scribble_dataset(
         Case(case, images, scribble=partial(_draw, label, rules, max(labels.values()) + 1, case), inputs=(label,))
         for case, (images, label) in files.items()
     ]
-    splits_file = None if preprocessed_folder is None else preprocessed_folder / source.name / "splits_final.json"
-    splits = json.loads(splits_file.read_text()) if splits_file is not None and splits_file.is_file() else None
+    splits, problems = _find_splits(source, preprocessed_folder)
     written = write_raw_datasets(
         cases,
         raw_folder=raw_folder,
@@ -84,6 +84,7 @@ def scribble_dataset(
         splits=splits,
         preprocessed_folder=preprocessed_folder,
         results_folder=results_folder,
+        problems=problems,
         link=True,
         trust_scribbles=True,
         workers=workers,
@@ -109,6 +110,18 @@ def _refuse_what_cannot_be_drawn(source: Path, description: Description) -> None
         )
     if problems:
         raise AttenScribbleError(problems)
+
+
+def _find_splits(
+    source: Path, preprocessed_folder: Path | None
+) -> tuple[Sequence[Mapping[str, Sequence[str]]] | None, list[str]]:
+    """The splits of the source, None where it has none, and what is wrong with them."""
+    folders = [source] if preprocessed_folder is None else [preprocessed_folder / source.name, source]
+    files = [folder / "splits_final.json" for folder in folders]
+    try:
+        return next((read_splits(file) for file in files if file.exists()), None), []
+    except AttenScribbleError as error:
+        return None, error.problems
 
 
 def _draw(file: Path, rules: ScribbleRules, ignore: int, case: str) -> sitk.Image:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -89,6 +91,35 @@ def splits_by_patient(cases: Mapping[Patient, Sequence[str]], folds: Sequence[Fo
     if problems:
         raise AttenScribbleError(problems)
     return splits
+
+
+def read_splits(file: Path) -> list[dict[str, list[str]]]:
+    """The content of a splits_final.json.
+
+    Raises:
+        AttenScribbleError: where it cannot be read, and for every side of a fold that is no list of identifiers.
+    """
+    try:
+        folds = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again, or delete it") from None
+    if not isinstance(folds, list):
+        raise AttenScribbleError(f"{file}: is no list of folds: write it again, or delete it")
+    problems = [
+        f"{file}: fold {number} has no list of cases '{side}': add it, or delete the file"
+        for number, fold in enumerate(folds)
+        for side in ("train", "val")
+        if not (isinstance(fold, dict) and _are_names(fold.get(side)))
+    ]
+    if problems:
+        raise AttenScribbleError(problems)
+    return folds
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
 def make_splits(

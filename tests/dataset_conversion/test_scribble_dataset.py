@@ -84,6 +84,37 @@ def test_a_dataset_that_nnunet_accepts(raw, tmp_path, monkeypatch):
     assert core[-6:] == ["0", "of", core[-4], "0", "of", core[-1]]
 
 
+@pytest.mark.parametrize("preprocessed", [True, False])
+def test_splits_that_lie_in_the_raw_folder_alone_are_taken_over(raw, tmp_path, monkeypatch, preprocessed):
+    if preprocessed:
+        monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    splits = [{"train": ["b b", "ç"], "val": ["a"]}]
+    (raw / "Dataset007_Balls" / "splits_final.json").write_text(json.dumps(splits), encoding="utf-8")
+    assert run("7", "-o", "507", "--workers", "1").exit_code == 0
+    for folder in (raw, tmp_path / "preprocessed")[: 1 + preprocessed]:
+        written = folder / "Dataset507_BallsScribble" / "splits_final.json"
+        assert json.loads(written.read_text(encoding="utf-8")) == splits
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('[{"train": ["a"', ["is no JSON"]),
+        ("{}", ["is no list of folds"]),
+        ('[{"train": ["a", "b b"], "val": ["ç"]}, {"train": "a"}, 3]', ["fold 1", "fold 1", "fold 2", "fold 2"]),
+    ],
+)
+def test_damaged_splits_are_told_by_their_file(raw, content, told):
+    file = raw / "Dataset007_Balls" / "splits_final.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(AttenScribbleError) as caught:
+        run("7", "-o", "507", "--workers", "1")
+    assert len(caught.value.problems) == len(told)
+    for problem, words in zip(caught.value.problems, told, strict=True):
+        assert problem.startswith(f"{file}: {words}")
+    assert [folder.name for folder in raw.iterdir()] == ["Dataset007_Balls"]
+
+
 def test_the_number_of_workers_changes_nothing(raw):
     for number, workers in (("507", "1"), ("508", "2")):
         assert run("7", "-o", number, "--workers", workers, "--name", "Balls").exit_code == 0
