@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.trainers import tell_training
+from nnunet_attenscribble.cli.trainers import PLANS, tell_training
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -35,15 +35,19 @@ def configure(
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A setting of the method; repeatable.")
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Coarser spacing, same field of view, small network.")] = False,
-    spacing_factor: Annotated[float, typer.Option(min=1.0, help="With --cpu: by how much coarser in-plane.")] = 2.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="With --cpu: patches per batch.")] = 12,
+    spacing_factor: Annotated[
+        float | None, typer.Option(min=1.0, help="With --cpu: by how much coarser in-plane (2 unless given).")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="With --cpu: patches per batch (12 unless given).")
+    ] = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="The method as published, without what this project adds.")
     ] = False,
     thin_strokes: Annotated[
         bool, typer.Option("--thin-strokes", help="Preprocess labels by the nearest voxel: for strokes one voxel wide.")
     ] = False,
-    plans_name: Annotated[str, typer.Option("-p", "--plans", help="Plans identifier.")] = "nnUNetPlans",
+    plans_name: Annotated[str, typer.Option("-p", "--plans", help="Plans identifier.")] = PLANS,
 ) -> None:
     """Write a configuration into the plans file; it never overwrites one.
 
@@ -64,20 +68,18 @@ def configure(
     )
     from nnunet_attenscribble.settings import PAPER
 
+    for_cpu: dict[str, Any] = {"spacing_factor": spacing_factor, "batch_size": batch_size}
+    for_cpu = {option: value for option, value in for_cpu.items() if value is not None}
+    if for_cpu and not cpu:
+        raise AttenScribbleError(
+            f"--{option.replace('_', '-')} is only for --cpu: give --cpu too, or leave it out" for option in for_cpu
+        )
     settings = (dict(PAPER) if paper else {}) | read_assignments(assignments or [])
     file = dataset_folder("nnUNet_preprocessed", dataset) / f"{plans_name}.json"
     plans = read_plans(file)
     if cpu:
         name = name or f"{base}_cpu"
-        plans = add_cpu_configuration(
-            plans,
-            base,
-            name,
-            spacing_factor=spacing_factor,
-            batch_size=batch_size,
-            settings=settings,
-            thin_strokes=thin_strokes,
-        )
+        plans = add_cpu_configuration(plans, base, name, **for_cpu, settings=settings, thin_strokes=thin_strokes)
     elif name is None:
         raise AttenScribbleError("give the new configuration a name with --name, or use --cpu")
     elif not settings and not thin_strokes:
@@ -93,6 +95,7 @@ def configure(
     for line in describe_difference(plans, base, name):
         typer.echo(f"  {line}")
     if cpu or thin_strokes:
-        typer.echo(f"Next: nnUNetv2_preprocess -d {dataset} -c {name}")
+        plans_option = "" if plans_name == PLANS else f"-plans_name {plans_name} "
+        typer.echo(f"Next: nnUNetv2_preprocess -d {int(file.parent.name[7:10])} {plans_option}-c {name}")
     else:
-        tell_training(dataset, name, "0", "-tr", "nnUNetTrainerAttenScribble")
+        tell_training(dataset, name, plans_name)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.trainers import tell_training
+from nnunet_attenscribble.cli.trainers import PLANS, tell_training
 from nnunet_attenscribble.dataset_conversion.progress import show_waiting
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -19,7 +19,7 @@ def pretrained(
     dataset: Annotated[str, typer.Option("-d", "--dataset", help="ID or name of the dataset to train on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     configuration: Annotated[str, typer.Option("-c", "--configuration", help="Configuration to train.")] = "2d",
-    plans_name: Annotated[str, typer.Option("-p", "--plans", help="Plans identifier.")] = "nnUNetPlans",
+    plans_name: Annotated[str, typer.Option("-p", "--plans", help="Plans identifier.")] = PLANS,
 ) -> None:
     """Add the attention block's initial weights to a checkpoint, so that nnU-Net accepts it as pretrained weights.
 
@@ -56,5 +56,4 @@ def pretrained(
         finally:
             partial.unlink(missing_ok=True)
     typer.echo(f"{output} holds the network of {checkpoint.name} with an attention block for '{configuration}'.")
-    trainer = "nnUNetTrainerAttenScribble"
-    tell_training(dataset, configuration, "0", "-tr", trainer, "-pretrained_weights", str(output))
+    tell_training(dataset, configuration, plans_name, "-pretrained_weights", str(output))

@@ -13,6 +13,7 @@ import typer
 from nnunet_attenscribble.cli.app import app
 
 VARIABLE = "nnUNet_extTrainer"
+PLANS = "nnUNetPlans"  # nnU-Net's own, which its commands take unless told otherwise
 _BASE = "nnUNetTrainerScribble"  # what the others share; it does not train itself
 
 
@@ -35,10 +36,12 @@ def exported_folders() -> list[Path]:
     return [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
 
 
-def tell_training(*arguments: str) -> None:
+def tell_training(dataset: str, configuration: str, plans_name: str, *options: str) -> None:
     """Print the training command that comes next, and before it the export that nnU-Net finds its trainer by."""
     if trainers_folder() not in exported_folders():
         typer.echo(f'Next: export {VARIABLE}="$(attenscribble trainers)"')
+    plans = () if plans_name == PLANS else ("-p", plans_name)
+    arguments = (dataset, configuration, "0", "-tr", "nnUNetTrainerAttenScribble", *plans, *options)
     typer.echo(f"Next: nnUNetv2_train {' '.join(arguments)}")
 
 

@@ -190,8 +190,27 @@ def test_command_for_the_published_method(dataset):
 def test_command_for_the_cpu(dataset):
     result = run("Dataset501_Heart", "--cpu", "--set", "num_epochs=5")
     assert result.exit_code == 0
-    assert "nnUNetv2_preprocess -d Dataset501_Heart -c 2d_cpu" in result.output
+    assert "nnUNetv2_preprocess -d 501 -c 2d_cpu\n" in result.output  # which takes numbers alone
     assert "2d_cpu" in json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"]
+
+
+def test_other_plans_are_named_in_the_commands_that_come_next(dataset):
+    (dataset / "nnUNetPlans.json").rename(dataset / "ResEncM.json")
+    result = run("501", "--name", "2d_crf05", "--set", "crf_weight=0.05", "-p", "ResEncM")
+    assert "nnUNetv2_train 501 2d_crf05 0 -tr nnUNetTrainerAttenScribble -p ResEncM\n" in result.output
+    assert "nnUNetv2_preprocess -d 501 -plans_name ResEncM -c 2d_cpu\n" in run("501", "--cpu", "-p", "ResEncM").output
+
+
+def test_batch_size_and_spacing_factor_of_the_cpu_configuration(dataset):
+    planned = some_plans()["configurations"]["2d"]
+    for arguments, factor, batch_size in (
+        ((), 2.0, 12),
+        (("--batch-size", "4", "--spacing-factor", "3"), 3.0, 4),
+    ):
+        assert run("501", "--cpu", "--name", f"x{batch_size}", *arguments).exit_code == 0
+        written = json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"][f"x{batch_size}"]
+        assert written["batch_size"] == batch_size
+        assert written["spacing"] == [edge * factor for edge in planned["spacing"]]
 
 
 @pytest.mark.parametrize("arguments", [("--cpu",), ("--name", "2d_cpu")])
@@ -214,6 +233,12 @@ def test_command_for_thin_strokes(dataset, arguments):
         (("502", "--cpu"), "no dataset 502"),
         (("heart", "--cpu"), "neither an ID"),
         (("501", "--cpu", "-p", "Other"), "Other.json"),
+        (("501", "--name", "x", "--thin-strokes", "--batch-size", "4"), "--batch-size is only for --cpu"),
+        (
+            ("501", "--name", "x", "--set", "padding=ignore", "--spacing-factor", "1"),
+            "--spacing-factor is only for --cpu",
+        ),
+        (("501", "--batch-size", "4", "--spacing-factor", "3"), "--batch-size is only for --cpu"),
     ],
 )
 def test_command_refuses_and_leaves_the_file(dataset, arguments, message):

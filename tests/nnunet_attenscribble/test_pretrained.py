@@ -80,22 +80,20 @@ def test_a_block_that_replaces_features_comes_without_a_gate(checkpoint, tmp_pat
 def test_command_writes_what_nnunet_takes(checkpoint, tmp_path, monkeypatch):
     folder = tmp_path / "nnUNet_preprocessed" / "Dataset501_Heart"
     folder.mkdir(parents=True)
-    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": CONFIGURATION}}))
+    (folder / "ResEncM.json").write_text(json.dumps({"configurations": {"2d": CONFIGURATION}}))
     monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
     out = tmp_path / "with_block.pth"
-    arguments = ["pretrained", str(checkpoint[0]), "-d", "501", "-o", str(out)]
+    arguments = ["pretrained", str(checkpoint[0]), "-d", "501", "-p", "ResEncM", "-o", str(out)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    assert f"-pretrained_weights {out}" in result.output.replace("\n", "")
+    assert f"-p ResEncM -pretrained_weights {out}" in result.output.replace("\n", "")
     assert "nnUNet_extTrainer" in result.output
     load_pretrained_weights(add_spatial_attention(planned(), (32, 32), similarity="anchored"), out)
     with pytest.raises(AssertionError, match="not the same"):  # nnU-Net's own check still looks at every shape
         load_pretrained_weights(add_spatial_attention(planned(), (32, 32), stride=8, similarity="anchored"), out)
 
     with pytest.raises(AttenScribbleError) as problems:
-        CliRunner().invoke(
-            app, ["pretrained", str(tmp_path / "nothing.pth"), "-d", "501", "-o", str(out)], catch_exceptions=False
-        )
+        CliRunner().invoke(app, ["pretrained", str(tmp_path / "nothing.pth"), *arguments[2:]], catch_exceptions=False)
     assert len(problems.value.problems) == 2  # there is no such file, and the output exists
 
 
