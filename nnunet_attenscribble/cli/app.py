@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from nnunet_attenscribble.dataset_conversion.progress import QUIET
 
 __all__ = ["QUIET", "app"]
 
+
+class _Root(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; Ctrl-C becomes `typer.Abort`, where typer would end without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+
 app = typer.Typer(
+    cls=_Root,
     name="attenscribble",
     help="Train nnU-Net from scribbles: data in, stock nnU-Net commands in the middle, an honest comparison out.\n\n"
     "Example:  attenscribble doctor        (is everything in order, and what comes next?)",

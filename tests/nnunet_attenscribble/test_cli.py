@@ -132,15 +132,15 @@ def test_a_group_alone_shows_its_help(monkeypatch, capsys, arguments):
     ("raised", "code", "told"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "out.csv"), 2, "error: No space left on device: out.csv\n"),
-        (typer.Abort(), 130, "error: stopped\n"),
+        (KeyboardInterrupt(), 130, "error: stopped\n"),
     ],
 )
 def test_what_is_no_error_of_the_program_shows_no_traceback(monkeypatch, capsys, raised, code, told):
-    def fail(*_, **__):
+    def fail():
         raise raised
 
-    monkeypatch.setattr(cli, "app", fail)
-    monkeypatch.setattr(sys, "argv", ["attenscribble", "evaluate"])
+    monkeypatch.setattr(cli.trainers, "trainers_folder", fail)
+    monkeypatch.setattr(sys, "argv", ["attenscribble", "trainers"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == code
