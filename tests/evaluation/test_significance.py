@@ -81,6 +81,8 @@ def test_wilcoxon():
     # Six differences of one sign: 2 of the 2^6 sign patterns are as extreme.
     assert compute_wilcoxon_p(np.arange(1.0, 7.0)) == pytest.approx(2 / 64)
     assert compute_wilcoxon_p(-np.arange(1.0, 7.0)) == pytest.approx(2 / 64)
+    # Seven equal ranks, one against six: 1 + 7 of the 2^7 sign patterns have at most one minus, 1 + 7 at most one plus.
+    assert compute_wilcoxon_p(np.array([INF] * 6 + [-INF])) == pytest.approx(16 / 128)
     values = np.random.default_rng(3).normal(0.3, 1, 30)
     assert compute_wilcoxon_p(values) == pytest.approx(wilcoxon(values).pvalue)
     # The largest difference may as well be infinite.
