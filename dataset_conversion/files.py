@@ -17,7 +17,7 @@ def find_files(folder: Path) -> list[Path]:
     """Every file below `folder`, sorted; links are followed, hidden files and macOS's shadow copies left out.
 
     Raises:
-        AttenScribbleError: where `folder` is no folder, or one below it cannot be listed.
+        AttenScribbleError: where `folder` is no folder, one below it cannot be listed, or a name is not UTF-8.
     """
     if not folder.is_dir():
         raise AttenScribbleError(f"{folder}: {'is not a folder' if folder.exists() else 'does not exist'}")
@@ -36,6 +36,12 @@ def find_files(folder: Path) -> list[Path]:
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not _is_shadow(name))
         files += [Path(here, name) for name in names if not _is_shadow(name)]
+    for file in files:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError:  # ITK ends the process
+            name = os.fsencode(file).decode(errors="backslashreplace")
+            problems.append(f"{name}: its name is not UTF-8: rename it")
     if problems:
         raise AttenScribbleError(problems)
     return sorted(files)

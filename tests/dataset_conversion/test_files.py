@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import zipfile
 
 import pytest
@@ -26,6 +28,15 @@ def test_a_folder_that_is_none(tmp_path):
         find_files(tmp_path / "file")
     with pytest.raises(AttenScribbleError, match="nowhere: does not exist"):
         find_files(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no file can have such a name")
+def test_names_that_are_not_utf8(tmp_path):
+    for name in (b"herz_\xe4.png", "herz_ä.png".encode()):
+        (tmp_path / os.fsdecode(name)).touch()
+    with pytest.raises(AttenScribbleError) as caught:
+        find_files(tmp_path)
+    assert caught.value.problems == [f"{tmp_path}/herz_\\xe4.png: its name is not UTF-8: rename it"]
 
 
 def test_an_archive_is_unpacked_under_its_own_name_and_goes_again(tmp_path):
