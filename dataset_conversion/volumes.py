@@ -127,8 +127,9 @@ def write_volume(image: sitk.Image, path: Path) -> None:
         with _quiet():
             sitk.WriteImage(image, str(path), useCompression=True)
         voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
-        if _told_size(path) != (_HEADER + voxels) % 2**32:
-            _decompressed_size(path)  # another header than usual, or not whole
+        # Otherwise it has another header than usual, or is not whole.
+        if _told_size(path) != (_HEADER + voxels) % 2**32 and _decompressed_size(path) < voxels:
+            raise EOFError
     except (RuntimeError, EOFError, zlib.error) as error:
         raise OSError(f"{path} was not written completely: is the disk full?") from error
 
@@ -196,7 +197,7 @@ def _has_length(header: Grid) -> bool:
 def _told_size(path: Path) -> int:
     """The last four bytes of a gzip file, its size before compression; anything else in one that is not whole."""
     with path.open("rb") as file:
-        file.seek(-4, 2)
+        file.seek(max(file.seek(0, 2) - 4, 0))
         return int.from_bytes(file.read(4), "little")
 
 

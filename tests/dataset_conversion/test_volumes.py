@@ -143,10 +143,15 @@ def test_an_sform_of_unit_scale_is_noticed(tmp_path, volume):
     assert not has_consistent_header(image)
 
 
-def test_a_file_that_did_not_arrive_whole_is_an_error(tmp_path, scan, monkeypatch):
+@pytest.mark.parametrize(
+    "arrived",
+    [gzip.compress(b"x" * 1000)[:-10], gzip.compress(b"x" * 100), b"\x1f\x8b", b""],
+    ids=["end missing", "too short", "two bytes", "empty"],
+)
+def test_a_file_that_did_not_arrive_whole_is_an_error(tmp_path, scan, monkeypatch, arrived):
     def write_half(image, path, **options):  # what ITK leaves on a full disk, in silence
-        Path(path).write_bytes(gzip.compress(b"x" * 1000)[:-10])
+        Path(path).write_bytes(arrived)
 
     monkeypatch.setattr(sitk, "WriteImage", write_half)
-    with pytest.raises(OSError, match=r"a\.nii\.gz was not written completely"):
+    with pytest.raises(OSError, match=r"a\.nii\.gz was not written completely: is the disk full\?"):
         write_volume(scan(0), tmp_path / "a.nii.gz")
