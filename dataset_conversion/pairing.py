@@ -11,11 +11,11 @@ from pathlib import Path
 __all__ = ["ENDINGS", "group_images", "match_labels", "numbered_cases", "stem", "unusable_files"]
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
-ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff", ".bmp")
-#: Of other images, which are not to be lost in silence.
+ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff")
+#: Of other images, which are not to be lost in silence. BMP is one, as ITK reads every grey one as colours.
 _OTHER_ENDINGS = (
     *(".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".dcm", ".ima", ".gipl", ".mgz", ".mgh", ".mnc", ".vtk", ".lsm"),
-    *(".h5", ".hdf5", ".npy", ".npz", ".mat", ".jpg", ".jpeg", ".jp2", ".gif", ".webp"),
+    *(".h5", ".hdf5", ".npy", ".npz", ".mat", ".bmp", ".jpg", ".jpeg", ".jp2", ".gif", ".webp"),
 )
 
 

@@ -185,6 +185,7 @@ FOLDERS = {
         (f"copies/{A}: the same image is also at", "my images"),
     ),
     "image of another kind": (lambda i, s, d: (i / "c.MHD").touch(), [], ("c.MHD: is an image of a kind that is not",)),
+    "bitmap": (lambda i, s, d: (i / "c.bmp").touch(), [], ("c.bmp: is an image of a kind", ".png, .tif, .tiff, or")),
     "scribble of another kind": (lambda i, s, d: (s / "c.jpg").touch(), [], ("c.jpg: is an image of a kind that is",)),
     "test case of another kind": (
         lambda i, s, d: (
