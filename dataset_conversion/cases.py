@@ -130,6 +130,8 @@ class CheckedCase:
     """What checking one case found."""
 
     problems: list[str] = field(default_factory=list)
+    dimensions: int | None = None
+    """2 or 3; None where no image could be read."""
     inputs: dict[str, object] = field(default_factory=dict)
     scribble_voxels: list[int] = field(default_factory=list)
     dense_voxels: list[int] = field(default_factory=list)
@@ -167,6 +169,7 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
             continue
         if first is None:
             first, first_name = image, name
+            result.dimensions = image.GetDimension()
         else:
             result.problems += geometry_problems(first, image, name, first_name)
         if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():

@@ -8,9 +8,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nnunet_attenscribble.dataset_conversion.cases import Case
+from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase
+from nnunet_attenscribble.dataset_conversion.volumes import describe
 
-__all__ = ["case_problems", "folder_problems", "name_problems", "split_problems", "taken_id_problems"]
+__all__ = [
+    "case_problems",
+    "dimension_problems",
+    "folder_problems",
+    "name_problems",
+    "split_problems",
+    "taken_id_problems",
+]
 
 
 def name_problems(name: str, dataset_id: int, dense_id: int | None) -> list[str]:
@@ -73,6 +81,20 @@ def case_problems(cases: Sequence[Case], channels: int, with_dense: bool, dense_
             otherwise = "remove the case" if dense_only else "leave out the dense twin"
             problems.append(f"case {case.identifier}: has no dense label: add it, or {otherwise}")
     return problems
+
+
+def dimension_problems(cases: Sequence[Case], checked: Sequence[CheckedCase]) -> list[str]:
+    """Of slices among volumes, or volumes among slices, which nnU-Net cannot plan together."""
+    counts = Counter(result.dimensions for result in checked if result.dimensions is not None)
+    if len(counts) < 2:
+        return []
+    usual = counts.most_common(1)[0][0]
+    return [
+        f"{describe(case.images[0], f'case {case.identifier}')}: has {result.dimensions} dimensions, the "
+        f"others {usual}: make a dataset of its own of them"
+        for case, result in zip(cases, checked, strict=True)
+        if result.dimensions not in (None, usual)
+    ]
 
 
 def split_problems(splits: Sequence[Mapping[str, Sequence[str]]], training: set[str]) -> list[str]:

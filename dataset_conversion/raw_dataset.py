@@ -22,6 +22,7 @@ from nnunet_attenscribble.dataset_conversion.cases import (
 )
 from nnunet_attenscribble.dataset_conversion.plan_problems import (
     case_problems,
+    dimension_problems,
     folder_problems,
     name_problems,
     split_problems,
@@ -133,6 +134,7 @@ def write_raw_datasets(
     with worker_map(workers) as run:
         checked = list(_each(run, partial(check_case, coding=coding), cases, "Checking", progress))
         found += [problem for result in checked for problem in result.problems]
+        found += dimension_problems(cases, checked)
         if found:
             raise AttenScribbleError(dict.fromkeys(found))  # each once
         try:

@@ -108,6 +108,14 @@ FOLDERS = {
         [],
         (f"{A}: has several components",),
     ),
+    "a slice among volumes": (
+        lambda i, s, d: [
+            sitk.WriteImage(sitk.Image([6, 5], sitk.sitkUInt8) + value, folder / f"flat{behind}.png")
+            for folder, behind, value in ((i, "", 0), (s, "_scribble", 4), (d, "", 0))
+        ],
+        [],
+        ("my images/flat.png: has 2 dimensions, the others 3",),
+    ),
     "NaN": (
         lambda i, s, d: (
             (i / A).unlink(),
