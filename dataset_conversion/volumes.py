@@ -55,6 +55,8 @@ def read_volume(source: Source, name: str, *, thorough: bool = True, whole: bool
         raise AttenScribbleError(f"{name}: has {image.GetDimension()} dimensions, 2 or 3 are needed: extract one frame")
     if isinstance(image, sitk.Image) and image.GetNumberOfComponentsPerPixel() != 1:
         raise AttenScribbleError(f"{name}: has several components per voxel (colour or vectors): give one file each")
+    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise AttenScribbleError(f"{name}: has complex voxels: give their magnitude")
     return image
 
 

@@ -92,10 +92,11 @@ def test_what_the_library_says_is_told(tmp_path):
         read_volume(grey_and_opacity, str(grey_and_opacity))
 
 
-def test_frames_and_colours_are_refused(tmp_path):
+def test_frames_colours_and_complex_numbers_are_refused(tmp_path):
     for image, told in [
         (sitk.Image([3, 3, 3, 2], sitk.sitkUInt8), "4 dimensions"),
         (sitk.Image([3, 3], sitk.sitkVectorUInt8, 3), "several components"),
+        (sitk.Image([3, 3, 3], sitk.sitkComplexFloat32), "complex voxels"),
     ]:
         with pytest.raises(AttenScribbleError, match=f"it: has {told}"):
             read_volume(image, "it")
