@@ -45,6 +45,7 @@ def convert_scribblebench(
         )
     told_classes, told_channels = _read_description(folder) if classes is None or channels is None else ({}, [])
     classes = told_classes if classes is None else classes
+    given = folder.resolve().name  # `.` has none
     parts = {part: folder / part if (folder / part).is_dir() else None for part in _FURTHER}
     return convert_folder(
         folder / "imagesTr",
@@ -54,10 +55,10 @@ def convert_scribblebench(
         test_images=parts["imagesTs"],
         test_labels=parts["labelsTs"],
         channels=told_channels if channels is None else channels,
-        name=name or folder.name,
+        name=name or given,
         link=True,
         provenance={
-            "source": f"{folder.name} of ScribbleBench (Gotkowski et al., MICCAI 2025)",
+            "source": f"{given} of ScribbleBench (Gotkowski et al., MICCAI 2025)",
             "reference": "https://github.com/MIC-DKFZ/ScribbleBench",
             "license": "that of the dataset behind it",
         },

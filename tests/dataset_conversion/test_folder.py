@@ -167,6 +167,12 @@ def test_scribblebench_is_linked(tmp_path, writing):
         assert mine.samefile(folder / theirs)
 
 
+def test_scribblebench_from_within(tmp_path, writing, monkeypatch):
+    monkeypatch.chdir(write_scribblebench(tmp_path))
+    writing.pop("name")
+    assert convert_scribblebench(Path(), **writing).scribble.name == "Dataset601_Hearts"
+
+
 def test_scribblebench_with_a_description_of_the_decathlon_or_none(tmp_path, writing):
     folder = write_scribblebench(tmp_path)
     old = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "RV", "2": "MYO", "3": "LV"}}
