@@ -45,15 +45,17 @@ class AttenScribbleSettings:
         dice_weight: of nnU-Net's soft Dice on the scribbles, which is added to the cross-entropy. A structure with few
             scribbled pixels has hardly a voice in the cross-entropy, and a CRF then lets it disappear; in the Dice all
             structures weigh the same. 0, cross-entropy alone, is as published.
-        crf_weight: of the masked CRF.
+        crf_weight: of the masked CRF. Its energy is a sum over the window; in 3D it counts as much as its in-plane
+            part would, so that the weight means the same in 2D and 3D.
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
             along an axis of coarser spacing the window reaches as far in mm, along one of finer spacing as many pixels.
         crf_sigma_position: in in-plane pixels.
         crf_sigma_intensity: after each channel's 1st and 99th percentile became 0 and 1.
         similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
             the similarity learns from the scribbles.
-        similarity_weight: of the attentive similarity. Where structures are several positions of the block's grid wide,
-            1 did better than the published 0.1; where they are hardly one or two, it did harm (docs/results.md).
+        similarity_weight: of the attentive similarity, in 3D as `crf_weight`. Where structures are several positions of
+            the block's grid wide, 1 did better than the published 0.1; where they are hardly one or two, it did harm
+            (docs/results.md).
         similarity_disagreement: `anchored` only: how the predictions p, q of two neighbours disagree: `potts`,
             1 - p . q, as published, or `distance`, half of |p - q|^2. The former also asks every position of the
             block's coarse grid to be wholly of one class, and so wears away what is thinner than its cells.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
-from math import prod
+from math import exp, prod
 from typing import Any
 
 import torch
@@ -84,6 +84,26 @@ def check_radius(radius: int | Sequence[int]) -> None:
     values = (radius,) if isinstance(radius, (int, float)) else tuple(radius)
     if any(r < 0 or int(r) != r for r in values):
         raise ValueError(f"radius must be whole and not negative, got {radius}")
+
+
+def in_plane_share(radius: Sequence[int], sigma: float, spacing: Sequence[float]) -> float:
+    """What the positions of the plane weigh of the whole window, by the positional Gaussian.
+
+    Args:
+        radius: per axis.
+        sigma, spacing: see `position_exponents`.
+
+    Returns:
+        between 0 and 1; 1 for images in 2D, for a window that is flat, and for one that has none of the plane.
+    """
+    exponents = position_exponents(sigma, spacing)
+
+    def weigh(reach: Sequence[int]) -> float:
+        offsets = product(*(range(-r, r + 1) for r in reach))
+        return sum(exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True))) for offset in offsets) - 1
+
+    in_plane = weigh([0] * (len(radius) - 2) + list(radius[-2:]))
+    return in_plane / weigh(radius) if in_plane > 0 else 1.0
 
 
 def position_exponents(sigma: float, spacing: Sequence[float]) -> list[float]:

@@ -23,6 +23,7 @@ from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 from nnunet_attenscribble.training_log import append_epoch, plot_epochs
 from nnunet_attenscribble.transforms import keep_labels, keep_padding, keep_scribbles
+from nnunet_attenscribble.windows import in_plane_share
 
 
 class nnUNetTrainerScribble(nnUNetTrainer):
@@ -102,29 +103,36 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             segmentation = PartialCrossEntropyLoss(ignore_label)
         if self.with_dice and self.settings.dice_weight > 0:
             segmentation = PartialDiceCrossEntropyLoss(segmentation, dice, self.settings.dice_weight)
+        crf, crf_weight = self._build_crf() if self.with_crf else (None, 0.0)
+        similarity, similarity_weight = self._build_similarity() if self.with_similarity else (None, 0.0)
         regularised = AttenScribbleLoss(
             ignore_label,
-            crf=self._build_crf() if self.with_crf else None,
-            similarity=self._build_similarity() if self.with_similarity else None,
+            crf=crf,
+            similarity=similarity,
             pairs=self._build_pairs() if self.with_similarity else None,
-            crf_weight=self.settings.crf_weight,
-            similarity_weight=self.settings.similarity_weight,
+            crf_weight=crf_weight,
+            similarity_weight=similarity_weight,
             pair_weight=self.settings.pair_weight,
             regions=self.label_manager.has_regions,
         )
         return ScribbleObjective(segmentation, scale_weights, regularised, self.settings.padding)
 
-    def _build_crf(self) -> MaskedCRFLoss:
-        spacing = _in_plane_first(self.configuration_manager)
-        radius = window_radius(self.settings.crf_radius, spacing)
-        return MaskedCRFLoss(radius, self.settings.crf_sigma_position, self.settings.crf_sigma_intensity, spacing)
+    # The energies are sums over the window, those of a cube ten times those of a square: with weights that are right in
+    # 2D, all that was predicted in the end was background. So both are weighed as their in-plane part.
 
-    def _build_similarity(self) -> AttentiveSimilarityLoss:
+    def _build_crf(self) -> tuple[MaskedCRFLoss, float]:
+        spacing = _in_plane_first(self.configuration_manager)
+        radius, sigma = window_radius(self.settings.crf_radius, spacing), self.settings.crf_sigma_position
+        weight = self.settings.crf_weight * in_plane_share(radius, sigma, spacing)
+        return MaskedCRFLoss(radius, sigma, self.settings.crf_sigma_intensity, spacing), weight
+
+    def _build_similarity(self) -> tuple[AttentiveSimilarityLoss, float]:
         radius, sigma, spacing = _similarity_window(self.configuration_manager, self.settings)
+        weight = self.settings.similarity_weight * in_plane_share(radius, sigma, spacing)
         anchored = self.settings.similarity_mode == "anchored"
         floor = self.settings.similarity_floor if anchored else 0.0
         disagreement = self.settings.similarity_disagreement if anchored else "potts"
-        return AttentiveSimilarityLoss(radius, sigma, spacing, anchored, floor, disagreement)
+        return AttentiveSimilarityLoss(radius, sigma, spacing, anchored, floor, disagreement), weight
 
     def _build_pairs(self) -> SimilarityPairLoss | None:
         # With a weight of 0 too, or no gradient would reach the similarity's parameters, and DDP wait for it.

@@ -61,6 +61,8 @@ def test_the_thick_axis_gets_a_smaller_window(volumes):
     trainer = volumes.make("nnUNetTrainerAttenScribble", "small")
     trainer.initialize()
     assert trainer.loss.regularised.crf.radius == (1, 2, 2)  # slices 2 mm apart, pixels of 1 mm
+    # 24 of its 74 neighbours are in the plane, and all are much closer than sigma, 6 pixels.
+    assert trainer.loss.regularised.crf_weight == pytest.approx(0.1 * 24 / 74, rel=0.05)
 
 
 @pytest.mark.parametrize("trainer_name", ["nnUNetTrainerPartialDiceCE", "nnUNetTrainerAttenScribble"])
