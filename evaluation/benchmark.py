@@ -28,7 +28,7 @@ from nnunet_attenscribble.evaluation.benchmark_test_set import (
 from nnunet_attenscribble.evaluation.budgets import Budget, resolve_budgets
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.steps import Model, Step, command_step, is_whole, predict_step, train_step
-from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
 from nnunet_attenscribble.evaluation.workspace import Workspace
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 from nnunet_attenscribble.settings import KEY
@@ -161,7 +161,12 @@ class Plan:
             command = ["attenscribble", "evaluate", str(predicted), str(labels), "-o", str(output), "--all-cases"]
             command += ["--workers", str(self.benchmark.workers), *self.benchmark.evaluate]
             outputs = [output / SUMMARY_FILE]
-            return command_step(f"{cell.name}: {name}", command, folder / "logs" / log, outputs, root=root)
+            step = command_step(f"{cell.name}: {name}", command, folder / "logs" / log, outputs, root=root)
+            # Its command names folders, not what lies in them: scores of other predictions, or of other cases, are not
+            # those of this cell. Model and predictions need not be there any more.
+            return replace(
+                step, is_done=lambda: step.is_done() and predict.is_marked() and self._has_test_cases(output, cell.fold)
+            )
 
         evaluate = score("evaluation", predictions, folder, "evaluate.log")
         processed = self.postprocessed(cell)
@@ -231,14 +236,15 @@ class Plan:
         link_labels(self.tests[fold])
 
     def check_model(self, cell: Cell) -> None:
-        """Refuse a model that was begun with another configuration than the one of that name now.
+        """Refuse a model that was begun with another configuration than the one of that name now, and one beside it:
+        all folds share a plans.json, which the next training would replace.
 
         Raises:
             AttenScribbleError: naming both.
         """
         model, results = self.model(cell), self.workspace.results(cell.seed)
         before = model.folder(results).parent / "plans.json"
-        if not any(model.folder(results).glob("checkpoint_*.pth")) or not before.is_file():
+        if not any(before.parent.glob("fold_*/checkpoint_*.pth")) or not before.is_file():
             return
         now = read_plans(self.workspace.preprocessed / model.dataset / f"{model.plans}.json")
         then = read_plans(before)
@@ -246,9 +252,13 @@ class Plan:
             then, model.configuration
         ) != resolve_configuration(now, model.configuration):
             raise AttenScribbleError(
-                f"{cell.name}: {before.parent} was trained with another configuration '{model.configuration}' than "
+                f"{before.parent} was trained with another configuration '{model.configuration}' than "
                 f"{model.plans}.json of {model.dataset} holds now: give the new one another name, or remove the model"
             )
+
+    def _has_test_cases(self, place: Path, fold: str) -> bool:
+        test = self.tests.get(fold)
+        return test is None or set(read_summary(place).cases) == set(test.cases)
 
 
 def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[str, str]) -> Plan:

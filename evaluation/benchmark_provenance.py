@@ -1,4 +1,6 @@
-"""What is written beside a benchmark's numbers: which training they are of, and what was selected on what."""
+"""What is written beside a benchmark's numbers: which training they are of, and what was selected on what; and whether
+that training is the one which is asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark_file import FINAL_CHECKPOINT, Benchmark
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.provenance import find_commit
-from nnunet_attenscribble.evaluation.summary import Summary, read_summary, write_summary
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary, write_summary
+from nnunet_attenscribble.evaluation.tables import list_some
+from nnunet_attenscribble.plans import read_plans, resolve_configuration
 
-__all__ = ["POSTPROCESSING", "complete_postprocessed", "complete_provenance", "describe_selection"]
+__all__ = [
+    "POSTPROCESSING",
+    "check_training",
+    "complete_postprocessed",
+    "complete_provenance",
+    "describe_selection",
+    "find_lacking",
+]
 
 #: What the provenance of postprocessed results tells of their postprocessing.
 POSTPROCESSING = "postprocessing"
@@ -48,6 +60,55 @@ def describe_selection(benchmark: Benchmark) -> list[str]:
     ]
 
 
+def find_lacking(plan: Plan, cell: Cell) -> str | None:
+    """What is to be done first for a cell (`training`, `predictions`, `evaluation`), or why what is there does not
+    count; None for a complete one.
+    """
+    try:
+        check_training(plan, cell)
+        return plan.steps(cell).find_lacking()
+    except AttenScribbleError as error:
+        return "; ".join(error.problems)
+
+
+def check_training(plan: Plan, cell: Cell) -> None:
+    """Refuse what is there of a cell if it is of another training than the benchmark asks for now. A result tells what
+    it is of, also when its model is gone.
+
+    Raises:
+        AttenScribbleError: naming what differs and what to do.
+    """
+    problems: list[str] = []
+    try:
+        plan.check_model(cell)
+    except AttenScribbleError as error:
+        problems += error.problems
+    place = plan.folder(cell)
+    if (place / SUMMARY_FILE).is_file():
+        problems += _list_contradictions(plan, cell, read_summary(place))
+    if problems:
+        raise AttenScribbleError(problems)
+
+
+def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
+    now = _describe_training(plan, cell)
+    then = {key: summary.provenance.get(key) for key in now}
+    differing = [key for key in now if None not in (then[key], now[key]) and then[key] != now[key]]
+    told = [f"{key} changed" if key.endswith("_sha256") else f"{key} {then[key]}, now {now[key]}" for key in differing]
+    # Where the test set is a folder, other cases are predicted with the same model; here it may have trained with them.
+    odd = set(summary.cases) ^ set(plan.tests[cell.fold].cases)
+    if odd and plan.benchmark.test_images is None:
+        told.append(f"other validation patients: {list_some(sorted(odd))}")
+    if not told:
+        return []
+    model = plan.model(cell).folder(plan.workspace.results(cell.seed))
+    of_another_model = {"dataset", "trainer", "configuration", "plans"} & set(differing)
+    way = "give the row another name, or remove that folder"
+    if not of_another_model:  # by another name, the row would still use the model
+        way = f"undo the change, or remove that folder and {model}"
+    return [f"{plan.folder(cell)} holds the result of another training ({'; '.join(told)}): {way}"]
+
+
 def complete_provenance(plan: Plan, cell: Cell, commands: Sequence[dict]) -> Summary:
     """The summary of a complete cell, with the training that it is of added to its provenance; the cell's own file is
     brought to the same state.
@@ -70,27 +131,17 @@ def _complete(
     plan: Plan, cell: Cell, commands: Sequence[dict], place: Path, scored_by: str, removed: str | None = None
 ) -> Summary:
     summary = read_summary(place)
-    model = plan.model(cell)
-    folder = model.folder(plan.workspace.results(cell.seed))
+    folder = plan.model(cell).folder(plan.workspace.results(cell.seed))
     training = _find_last(commands, cell, f"{cell.name}: training")
     scoring = _find_last(commands, cell, f"{cell.name}: {scored_by}")
-    budget = plan.budgets.get(cell.row.name)
     provenance = {
         **summary.provenance,
         "benchmark": plan.benchmark.name,
         "cell": cell.name,
         "row": cell.row.name,
-        "labels": cell.row.labels,
-        "dataset": model.dataset,
-        "trainer": model.trainer,
-        "configuration": model.configuration,
-        "plans": model.plans,
-        "fold": model.fold,
-        "seed": str(cell.seed),
-        "epochs": str(budget.epochs) if budget else None,
-        "iterations_per_epoch": str(budget.iterations) if budget else None,
+        # What it says of itself already stays: it is what was asked for when it was made.
+        **{key: summary.provenance.get(key) or value for key, value in _describe_training(plan, cell).items()},
         "checkpoint": plan.benchmark.checkpoint,
-        "splits_sha256": _hash(plan.workspace.preprocessed / model.dataset / "splits_final.json"),
         "commit_training": training.get("commit"),
         "commit": scoring.get("commit") or summary.provenance.get("commit") or find_commit(),
         **({} if removed is None else {POSTPROCESSING: removed}),
@@ -107,6 +158,28 @@ def _complete(
     return completed
 
 
+def _describe_training(plan: Plan, cell: Cell) -> dict[str, str | None]:
+    """What the benchmark asks for now, as a result tells it; None for what is not known."""
+    model = plan.model(cell)
+    prepared = plan.workspace.preprocessed / model.dataset
+    configuration = resolve_configuration(read_plans(prepared / f"{model.plans}.json"), model.configuration)
+    splits = prepared / "splits_final.json"
+    budget = plan.budgets.get(cell.row.name)
+    return {
+        "labels": cell.row.labels,
+        "dataset": model.dataset,
+        "trainer": model.trainer,
+        "configuration": model.configuration,
+        "plans": model.plans,
+        "fold": model.fold,
+        "seed": str(cell.seed),
+        "epochs": str(budget.epochs) if budget else None,
+        "iterations_per_epoch": str(budget.iterations) if budget else None,
+        "configuration_sha256": _hash(json.dumps(configuration, sort_keys=True).encode()),
+        "splits_sha256": _hash(splits.read_bytes()) if splits.is_file() else None,
+    }
+
+
 def _read_decisions(folder: Path) -> str:
     decisions = json.loads((folder / POSTPROCESSING_FILE).read_text(encoding="utf-8"))["decisions"]
     names = [decision["structure"] for decision in decisions if decision["keep_largest"]]
@@ -118,8 +191,8 @@ def _find_last(commands: Sequence[dict], cell: Cell, step: str) -> dict:
     return found[-1] if found else {}
 
 
-def _hash(file: Path) -> str | None:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read_torch_version(folder: Path) -> str | None:

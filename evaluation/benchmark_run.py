@@ -14,7 +14,7 @@ from rich.markup import escape
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark, Preparation, name_folder
-from nnunet_attenscribble.evaluation.benchmark_provenance import complete_provenance
+from nnunet_attenscribble.evaluation.benchmark_provenance import check_training, complete_provenance
 from nnunet_attenscribble.evaluation.provenance import append_command, read_commands
 from nnunet_attenscribble.evaluation.runs import StepBusyError, run_steps
 from nnunet_attenscribble.evaluation.steps import Step
@@ -113,11 +113,11 @@ def run_cells(
 
 
 def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: Console, prefix: Sequence[str]) -> None:
+    check_training(plan, cell)
     steps = plan.steps(cell)
     if steps.evaluate.is_done() and all(step.is_done() for step in steps.extras):
         console.print("[green]is done[/green]", soft_wrap=True)
         return
-    plan.check_model(cell)
     record = partial(append_command, plan.workspace.commands, cell.name)
     run = partial(run_steps, environment=environment, console=console, prefix=prefix, record=record)
     if not steps.evaluate.is_done():

@@ -3,7 +3,8 @@
 Layout of the folder:
 
     collected.json              what was compared: rows, cells, selection, notes; every path in it is relative
-    missing.txt                 a line per cell without a complete evaluation: CELL, a tab, what it lacks
+    missing.txt                 a line per cell without a complete evaluation: CELL, a tab, what it lacks, or why what
+                                is there is not of the training that is asked for
     comparison.md, .csv, .json  all rows against the reference, folds and repetitions pooled; not there while the
                                 reference has nothing to compare with
     comparison_postprocessed.*  the same for the postprocessed predictions, where the benchmark asks for it
@@ -40,6 +41,7 @@ from nnunet_attenscribble.evaluation.benchmark_provenance import (
     complete_postprocessed,
     complete_provenance,
     describe_selection,
+    find_lacking,
 )
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
@@ -66,7 +68,7 @@ class Collected:
     Attributes:
         folder: that holds it.
         complete: number of complete cells.
-        missing: by cell, what it lacks.
+        missing: by cell, what it lacks, see `find_lacking`.
         comparison: the table as Markdown, or None.
         postprocessed: that of the postprocessed predictions, or None.
         notes: what a reader should know.
@@ -130,7 +132,7 @@ class _Collection:
         self.plan, self.part = plan, part
         self.benchmark: Benchmark = plan.benchmark
         self.commands = read_commands(plan.workspace.commands)
-        lacking = {cell: plan.steps(cell).find_lacking() for cell in plan.cells}
+        lacking = {cell: find_lacking(plan, cell) for cell in plan.cells}
         incomplete = {cell: lack for cell, lack in lacking.items() if lack is not None}
         self.kept = find_kept(plan, list(incomplete), kept)
         self.missing = {cell: lack for cell, lack in incomplete.items() if cell not in self.kept.summaries}

@@ -63,7 +63,8 @@ class ReportCell:
         seed: number of the repetition.
         fold: a number, or `all`.
         folder: of what was collected of it; None if it is not complete.
-        lacks: what an incomplete one lacks: `training`, `predictions` or `evaluation`.
+        lacks: what an incomplete one lacks: `training`, `predictions` or `evaluation`, or why what is there does not
+            count.
         summary: of its evaluation; None if it is not complete.
     """
 

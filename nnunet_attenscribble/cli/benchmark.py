@@ -277,9 +277,10 @@ def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspac
 
 
 def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, console: Console) -> None:
+    from nnunet_attenscribble.evaluation.benchmark_provenance import find_lacking
     from nnunet_attenscribble.evaluation.slurm import submit, write_array
 
-    missing = [cell for cell in cells if plan.steps(cell).find_lacking() is not None]
+    missing = [cell for cell in cells if find_lacking(plan, cell) is not None]
     if not missing:
         console.print("Every cell is complete: nothing was submitted.")
         return
@@ -293,9 +294,10 @@ def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, conso
 
 def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) -> None:
     """Collect where it makes sense, and tell what failed; exit code 1 if anything did."""
+    from nnunet_attenscribble.evaluation.benchmark_provenance import find_lacking
     from nnunet_attenscribble.evaluation.collect import collect
 
-    complete = all(plan.steps(cell).find_lacking() is None for cell in plan.cells)
+    complete = all(find_lacking(plan, cell) is None for cell in plan.cells)
     # Of several processes that run parts, the one that ends last collects.
     if complete or (whole and not outcome.busy):
         _print_collected(collect(plan, plan.workspace.work / "collected"), console)

@@ -14,6 +14,7 @@ import pytest
 from nnunet_attenscribble.evaluation import benchmark, benchmark_environment
 from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
 from nnunet_attenscribble.evaluation.benchmark_provenance import describe_selection
+from nnunet_attenscribble.evaluation.budgets import Budget
 from nnunet_attenscribble.evaluation.provenance import find_commit
 from nnunet_attenscribble.evaluation.summary import read_summary
 from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
@@ -218,6 +219,135 @@ def test_two_processes_on_the_same_file_share_the_work(toy, monkeypatch):
     assert first.returncode == 0, output
     assert sorted(toy.trained()) == sorted(TRAINERS)
     assert (toy.work / "collected" / "comparison.md").is_file()
+
+
+# --- what is asked for changes behind a result ---
+
+CRF_CELL = "seed_0/fold_0/crf"
+
+
+def change_row(toy, **changes) -> None:
+    toy.write(rows=[*toy.content["rows"][:2], toy.content["rows"][2] | changes], reference="Dense")
+
+
+def change_trainer(toy, monkeypatch) -> None:
+    change_row(toy, trainer="nnUNetTrainerAttention")
+
+
+def change_labels(toy, monkeypatch) -> None:
+    change_row(toy, labels="dense")
+
+
+def change_configuration(toy, monkeypatch) -> None:
+    change_row(toy, configuration="2d")
+
+
+def change_epochs(toy, monkeypatch) -> None:
+    monkeypatch.setattr(benchmark, "resolve_budgets", lambda models, *_: {name: Budget(100, 250, 2) for name in models})
+
+
+def change_settings(toy, monkeypatch) -> None:
+    shutil.rmtree(toy.work / "seed_0")  # with the model, whose own plans.json would tell
+    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
+    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+
+
+def change_patients(toy, monkeypatch) -> None:
+    for name in (SCRIBBLE, DENSE):
+        splits = [{"train": ["a", "c"], "val": ["b", "d"]}]
+        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+
+
+def change_training_patients(toy, monkeypatch) -> None:
+    for name in (SCRIBBLE, DENSE):
+        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["c", "d"]}]))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (change_trainer, "(trainer nnUNetTrainerMaskedCRF, now nnUNetTrainerAttention): give the row another name, or"),
+        (change_labels, f"(labels scribble, now dense; dataset {SCRIBBLE}, now {DENSE}): give the row another name"),
+        (change_configuration, "(configuration 2d_crf, now 2d; configuration_sha256 changed): give the row another"),
+        (change_epochs, "(epochs 5, now 100): undo the change, or remove that folder and"),
+        (change_settings, "(configuration_sha256 changed): undo the change"),
+        (change_patients, "(splits_sha256 changed; other validation patients: b, c): undo the change"),
+        (change_training_patients, "(splits_sha256 changed): undo the change"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_finished_cell_is_never_told_to_be_another_training(toy, monkeypatch, change, told):
+    toy.call("--only", "crf")
+    cell = toy.work / "cells" / CRF_CELL
+    summary = (cell / "attenscribble_summary.json").read_bytes()
+    before = len(toy.events())
+    change(toy, monkeypatch)
+    assert f"{cell} holds the result of another training {told}" in toy.call("--only", "crf", code=1)
+    toy.call("collect")
+    assert told in (toy.work / "collected" / "missing.txt").read_text()
+    assert not (toy.work / "collected" / "cells" / CRF_CELL).exists()
+    assert len(toy.events()) == before
+    assert (cell / "attenscribble_summary.json").read_bytes() == summary
+
+    shutil.rmtree(cell)  # what the message says
+    if "undo" in told:
+        shutil.rmtree(toy.work / "seed_0", ignore_errors=True)
+    assert "1 cells are complete" in toy.call("--only", "crf")
+    assert [entry["command"] for entry in toy.events()[before:]] == ["train", "predict", "evaluate"]
+    toy.call("collect")
+    assert (toy.work / "collected" / "cells" / CRF_CELL).is_dir()
+
+
+def test_a_finished_cell_of_a_model_with_other_settings_is_not_told(toy):
+    toy.call("--only", "crf")
+    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
+    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+    assert "was trained with another configuration '2d_crf'" in toy.call("--only", "crf", code=1)
+    toy.call("collect")
+    assert "was trained with another configuration" in (toy.work / "collected" / "missing.txt").read_text()
+
+
+def test_no_fold_is_trained_beside_one_of_another_configuration(toy):
+    """nnU-Net keeps one plans.json for all folds: the new one would hide what the first was trained with."""
+    toy.write(folds=[0, 1])
+    toy.call("--only", CRF_CELL)
+    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
+    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+    assert "was trained with another configuration '2d_crf'" in toy.call("--only", "fold_1/crf", code=1)
+    assert len(toy.events("train")) == 1
+
+
+def test_a_result_without_its_origin_does_not_count_for_another_trainer(toy, monkeypatch):
+    toy.call("--only", "crf")
+    file = toy.work / "cells" / CRF_CELL / "attenscribble_summary.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"provenance": {}}))  # as a kill right behind the evaluation leaves it
+    change_trainer(toy, monkeypatch)
+    toy.call("collect")
+    assert f"{CRF_CELL}\ttraining\n" in (toy.work / "collected" / "missing.txt").read_text()
+    toy.call("--only", "crf")
+    assert toy.trained() == ["nnUNetTrainerMaskedCRF", "nnUNetTrainerAttention"]
+    assert json.loads(file.read_text())["provenance"]["trainer"] == "nnUNetTrainerAttention"
+
+
+def test_other_options_of_the_prediction_make_another_result(toy):
+    toy.call("--only", "crf")
+    toy.write(predict="--disable_tta")
+    toy.call("collect")
+    assert f"{CRF_CELL}\tpredictions\n" in (toy.work / "collected" / "missing.txt").read_text()
+    toy.call("--only", "crf")
+    assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate", "predict", "evaluate"]
+
+
+def test_a_result_stays_when_model_and_predictions_are_removed(toy):
+    toy.call()
+    before = toy.events()
+    shutil.rmtree(toy.work / "seed_0")
+    for folder in (toy.work / "cells").rglob("predictions"):
+        shutil.rmtree(folder)
+    assert "3 cells are complete" in toy.call()
+    assert toy.events() == before
+    assert (toy.work / "collected" / "missing.txt").read_text() == ""
 
 
 # --- pictures of the attention block ---
@@ -534,6 +664,18 @@ def test_a_checkpoint_that_nnunet_does_not_write_is_told_as_unknown(toy):
     assert not any("no checkpoint was selected" in text for text in told)
 
 
+def test_a_test_folder_that_grew_is_predicted_and_scored_again(toy):
+    make_test_folder(toy, ["x", "y"])
+    toy.call("--only", "crf")
+    for file in ("images/z_0000.nii.gz", "labels/z.nii.gz"):
+        (toy.folder / "test" / file).touch()
+    toy.call("collect")
+    assert "seed_0/fold_0/crf\tpredictions\n" in (toy.work / "collected" / "missing.txt").read_text()
+    toy.call("--only", "crf")
+    assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate", "predict", "evaluate"]
+    assert toy.events("evaluate")[-1]["cases"] == ["x", "y", "z"]
+
+
 def test_test_images_without_labels_are_told_before_training(toy):
     make_test_folder(toy, ["x", "y"], labels=["x", "z"])
     problems = toy.problems()
@@ -542,8 +684,6 @@ def test_test_images_without_labels_are_told_before_training(toy):
 
 
 def test_unequal_budgets_are_refused_or_told(toy, monkeypatch):
-    from nnunet_attenscribble.evaluation.budgets import Budget
-
     lengths = {"Dense": Budget(5, 250, 2), "Partial CE": Budget(5, 250, 2), "CRF": Budget(6, 250, 2)}
     monkeypatch.setattr(benchmark, "resolve_budgets", lambda *_: lengths)
     (problem,) = toy.problems()
