@@ -124,8 +124,13 @@ def _find_cases(
             problems.append(f"--case {name} has no image in {images}; there are {known}")
     found = {name: own for name, own in found.items() if not chosen or name in chosen}
     for name, own in found.items():
-        if len(own) != channels:
-            problems.append(f"{name} has {len(own)} files in {images}, the model has {channels} channels")
+        try:
+            # A file may hold several channels, as a picture in colours does; only then need it be read to know.
+            found_channels = len(own) if len(own) == channels else model.count_channels(own)
+            if found_channels != channels:
+                problems.append(f"{name} has {found_channels} channels in {images}, the model has {channels}")
+        except AttenScribbleError as error:
+            problems += error.problems
         if labels is not None and not (labels / f"{name}{ending}").is_file():
             problems.append(f"{name} has no dense label in {labels}: add {name}{ending}, or leave out --labels")
     if problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -66,11 +66,21 @@ class TrainedModel:
         highest = max(self.predictor.label_manager.all_labels)
         return [single.get(value, f"label {value}") for value in range(highest + 1)]
 
+    def count_channels(self, images: list[Path]) -> int:
+        """How many channels nnU-Net reads from the files of a case.
+
+        Raises:
+            AttenScribbleError: files that nnU-Net cannot read, or that do not fit each other.
+        """
+        with _calls_of_nnunet(f"{images[0]} cannot be read"):
+            pixels, _ = self.predictor.plans_manager.image_reader_writer_class().read_images(list(map(str, images)))
+        return len(pixels)
+
     def prepare(self, images: list[Path], labels: Path | None) -> PreparedCase:
         """Preprocess a case with nnU-Net's own preprocessor.
 
         Args:
-            images: a file per channel.
+            images: of all channels, in one or in several files.
             labels: a label map of the same grid.
 
         Raises:
@@ -81,18 +91,14 @@ class TrainedModel:
 
         own = self.predictor
         configured = own.configuration_manager
-        with redirect_stdout(io.StringIO()):
-            try:
-                image, found, _ = configured.preprocessor_class(verbose=False).run_case(
-                    list(map(str, images)),
-                    None if labels is None else str(labels),
-                    own.plans_manager,
-                    configured,
-                    own.dataset_json,
-                )
-            except (RuntimeError, OSError, AssertionError, ValueError, IndexError) as error:
-                reason = " ".join(str(error).split())[:300]
-                raise AttenScribbleError(f"{images[0]} cannot be preprocessed ({reason})") from error
+        with _calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
+            image, found, _ = configured.preprocessor_class(verbose=False).run_case(
+                list(map(str, images)),
+                None if labels is None else str(labels),
+                own.plans_manager,
+                configured,
+                own.dataset_json,
+            )
         padded = pad_nd_image(image, self.patch_size, "constant", {"constant_values": 0})
         known = None
         if labels is not None:
@@ -177,6 +183,17 @@ def _refuse_what_has_no_picture(folder: Path, predictor: Any) -> None:
             f"{folder} is the second stage of a cascade, which also sees a prediction: give the model of another "
             "configuration"
         )
+
+
+@contextmanager
+def _calls_of_nnunet(problem: str) -> Iterator[None]:
+    """nnU-Net prints nothing, and what it cannot do with a file is told."""
+    with redirect_stdout(io.StringIO()):
+        try:
+            yield
+        except (RuntimeError, OSError, AssertionError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise AttenScribbleError(f"{problem} ({reason})") from error
 
 
 class _trainers_known:  # noqa: N801 - used as a function is

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from skimage import io
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
@@ -167,6 +168,39 @@ def test_a_model_without_a_block(nnunet, tmp_path):
     (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"half a checkpoint")
     with pytest.raises(AttenScribbleError, match="cannot be loaded"):
         call(model, "-i", tmp_path, "-o", tmp_path / "out")
+
+
+def test_pictures_in_colours(nnunet, tmp_path):
+    """Three channels in one file, as nnU-Net reads PNG."""
+    plans = json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
+    plans["image_reader_writer"] = "NaturalImage2DIO"
+    intensities = plans["foreground_intensity_properties_per_channel"]
+    plans["foreground_intensity_properties_per_channel"] = dict.fromkeys("012", intensities["0"])
+    tiny = plans["configurations"]["tiny"]
+    tiny |= {"normalization_schemes": ["ZScoreNormalization"] * 3, "use_mask_for_norm": [False] * 3}
+    dataset_json = json.loads((nnunet.preprocessed / "dataset.json").read_text())
+    dataset_json |= {"channel_names": {"0": "R", "1": "G", "2": "B"}, "file_ending": ".png"}
+    made = nnunet.make("nnUNetTrainerAttenScribble", "tiny", plans, dataset_json)
+    made.initialize()
+    made.save_checkpoint(f"{made.output_folder}/checkpoint_final.pth")
+    model = Path(made.output_folder_base)
+    (model / "plans.json").write_text(json.dumps(plans))
+    (model / "dataset.json").write_text(json.dumps(dataset_json))
+
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (28, 24, 3), dtype=np.uint8)
+    io.imsave(images / "street_0000.png", pixels)
+    call(model, "-i", images, "-o", out)
+    assert sorted(file.name for file in out.iterdir()) == ["attention.json", "street.npz", "street.png"]
+
+    io.imsave(images / "gray_0000.png", pixels[..., 0])
+    (images / "damaged_0000.png").write_text("no picture")
+    with pytest.raises(AttenScribbleError) as caught:
+        call(model, "-i", images, "-o", out)
+    damaged, gray = caught.value.problems
+    assert damaged.startswith(f"{images / 'damaged_0000.png'} cannot be read (")
+    assert gray == f"gray has 1 channels in {images}, the model has 3"
 
 
 @pytest.mark.slow
