@@ -159,7 +159,7 @@ def compare_summaries(
     problems = list(
         chain.from_iterable(list_differences(name, own, reference, first) for name, own in summaries.items())
     )
-    subjects, unknown = _find_subjects(list(first.cases), subject)
+    subjects, unknown = _find_subjects(first, subject)
     if unknown:
         problems.append(f"the pattern {subject!r} finds no subject in the cases {list_some(unknown)}: mend the pattern")
     if problems:
@@ -192,14 +192,14 @@ def compare_summaries(
     )
 
 
-def _find_subjects(cases: list[str], pattern: str | None) -> tuple[list[str], list[str]]:
+def _find_subjects(summary: Summary, pattern: str | None) -> tuple[list[str], list[str]]:
     if pattern is None:
-        return [find_volume(case) for case in cases], []
+        return [find_volume(case, summary.protocol) for case in summary.cases], []
     try:
-        found = [re.search(pattern, case) for case in cases]
+        found = [re.search(pattern, case) for case in summary.cases]
     except re.error as error:
         raise AttenScribbleError(f"the pattern of subjects {pattern!r} is no regular expression ({error})") from error
-    unknown = [case for case, match in zip(cases, found, strict=True) if match is None]
+    unknown = [case for case, match in zip(summary.cases, found, strict=True) if match is None]
     return [match.group(match.re.groups and 1) if match else "" for match in found], unknown
 
 

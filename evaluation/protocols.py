@@ -239,7 +239,7 @@ def name_slice(case: str, position: int) -> str:
     return f"{case}_slice{position:03d}"
 
 
-def find_volume(case: str) -> str:
-    """The case that `name_slice` was given."""
-    match = _SLICE.fullmatch(case)
+def find_volume(case: str, protocol: str) -> str:
+    """The case that `name_slice` was given, where the protocol scores slices; elsewhere a case is what it is called."""
+    match = _SLICE.fullmatch(case) if PROTOCOLS[protocol].unit == "slice" else None
     return match[1] if match else case

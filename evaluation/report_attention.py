@@ -97,7 +97,7 @@ def _read_records(data: ReportData, row: ReportRow) -> list[Found]:
 def _describe_row(
     row: ReportRow, found: Sequence[Found], case: str | None, scans: bool
 ) -> tuple[Part, list[tuple[object, ...]]]:
-    volume = None if case is None else find_volume(case)
+    volume = None if case is None else find_volume(case, row.scores.protocol)
     cell, record = next((entry for entry in found if volume in entry[1].cases), found[0])
     shown = volume if volume in record.cases else record.cases[0]
     view = read_view(cell.place / "attention" / f"{shown}.npz")

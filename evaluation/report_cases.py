@@ -90,7 +90,7 @@ def describe_pictures_section(data: ReportData, row: ReportRow | None) -> Sectio
     for word, (case, dice) in choose_cases(row.scores).items():
         name = f"{word.capitalize()}: {case}, mean Dice {format_number(dice, 3)}"
         try:
-            found = read_slice(data, case, structures)
+            found = read_slice(data, case, structures, row.scores.protocol)
         except (ValueError, FileNotFoundError) as error:
             parts.append(Part(name, [f"Not shown: {error}"]))
             continue

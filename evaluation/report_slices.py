@@ -43,14 +43,20 @@ class CaseSlice:
     position: int
 
 
-def read_slice(data: ReportData, case: str, structures: Sequence[Structure]) -> CaseSlice:
+def read_slice(data: ReportData, case: str, structures: Sequence[Structure], protocol: str) -> CaseSlice:
     """One slice of a case from all of its files.
+
+    Args:
+        data: of the benchmark.
+        case: as its scores are called; where the protocol scores slices, that slice is read.
+        structures: that are drawn.
+        protocol: by which the case was scored.
 
     Raises:
         FileNotFoundError: of the image or of the dense label.
         ValueError: they cannot be read, or have different shapes.
     """
-    volume = find_volume(case)
+    volume = find_volume(case, protocol)
     places = [(_find(images, f"{volume}_0000"), labels) for images, labels in data.test_folders.values()]
     image_file, labels = next(((file, labels) for file, labels in places if file is not None), (None, None))
     if image_file is None or labels is None:

@@ -101,12 +101,11 @@ def score_case(pair: CasePair, coding: LabelCoding, protocol: Protocol) -> CaseS
         return CaseScores(pair.case, problems=tuple(problems))
     rows = {pair.case: (prediction.labels, dense.labels)}
     shape, spacing = dense.labels.shape, dense.spacing
-    if protocol.unit == "slice" and dense.labels.ndim == 3:
-        shape, spacing = shape[1:], spacing[1:]
-        rows = {
-            name_slice(pair.case, position): slices
-            for position, slices in enumerate(zip(prediction.labels, dense.labels, strict=True))
-        }
+    if protocol.unit == "slice":
+        # An image of two axes is called a slice too, so that no case's own name is taken for that of a slice.
+        shape, spacing = shape[-2:], spacing[-2:]
+        stacks = (image.labels.reshape(-1, *shape) for image in images)
+        rows = {name_slice(pair.case, position): slices for position, slices in enumerate(zip(*stacks, strict=True))}
     scores = {
         name: {
             structure.name: score_structure(

@@ -101,12 +101,26 @@ def test_slices_are_scored_for_themselves(folders):
     predictions, dense = folders
     result = evaluate_folder(predictions, dense, protocol="chaos-pacingpseudo", workers=1)
     assert len(result.cases) == 3 * 4
-    assert find_volume(name_slice("a", 2)) == find_volume("a") == "a"
+    assert find_volume(name_slice("a", 2), "chaos-pacingpseudo") == "a"
     upper, lower = result.cases[name_slice("a", 0)], result.cases[name_slice("a", 3)]
     # The RV, 4 x 4 pixels, lies one pixel further along x; it is not in the lower slices at all.
     assert upper["RV"].dice == pytest.approx(2 * 12 / 32)
     assert (upper["RV"].status, lower["RV"].status) == ("present", "absent")
     assert result.spacings[name_slice("a", 0)] == (2.0, 1.0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_cases_that_are_called_like_slices_are_cases(tmp_path, write_labels, write_dataset_json, protocol):
+    cases = ("p1_slice000", "p1_slice001", "p2_slice000")
+    for case in cases:
+        for kind in ("predictions", "dense"):
+            write_labels(tmp_path / kind / f"{case}.png", TRUE[1].astype(np.uint8))
+    write_dataset_json(tmp_path / "predictions", file_ending=".png")
+    result = evaluate_folder(tmp_path / "predictions", tmp_path / "dense", protocol=protocol, workers=1)
+    assert [find_volume(case, protocol) for case in result.cases] == list(cases)
+    assert {scores["RV"].dice for scores in result.cases.values()} == {1}
+    assert set(result.shapes.values()) == {(6, 8)}
+    assert compare_summaries({"a": result, "dense": result}, "dense", resamples=50).subjects == 3
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

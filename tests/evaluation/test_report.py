@@ -206,13 +206,24 @@ def test_the_slice_with_most_foreground_is_shown_and_scored(report):
 
 
 def test_a_slice_that_was_scored_by_itself_is_the_one_that_is_shown(collected):
-    found = read_slice(read_collected(collected), "p1_slice000", STRUCTURES)
+    found = read_slice(read_collected(collected), "p1_slice000", STRUCTURES, "chaos-pacingpseudo")
     assert found.position == 0
     # Drawn are rows 6 to 7 and columns 4 to 9, where the RV lies or is predicted; the margin is a tenth of 24 pixels.
     assert found.dense.shape == (2 + 2 * 3, 6 + 2 * 3)
     assert found.dense[3:5, 3:7].all()
     assert np.count_nonzero(found.dense) == 8
     assert found.spacing == (2.0, 1.0)
+
+
+def test_a_case_that_is_called_like_a_slice_is_shown(tmp_path, monkeypatch):
+    renamed = ("p1_slice001", "p1_slice002", "p1_slice003", "p2_slice001")
+    monkeypatch.setattr("tests.evaluation.collected_folder.CASES", renamed)
+    write_report(write_collected(tmp_path / "collected"), tmp_path / "out")
+    rows = read_csv(tmp_path / "out" / "data" / "pictures.csv")
+    assert {entry["choice"]: entry["case"] for entry in rows} == {
+        "best": "p1_slice002", "median": "p1_slice003", "worst": "p2_slice001"
+    }  # fmt: skip
+    assert {entry["slice"] for entry in rows} == {"2"}
 
 
 def test_slices_are_taken_across_the_coarsest_axis(tmp_path):
@@ -222,7 +233,7 @@ def test_slices_are_taken_across_the_coarsest_axis(tmp_path):
             image = sitk.ReadImage(str(file))
             image.SetSpacing((5.0, 1.0, 2.0))
             sitk.WriteImage(image, str(file))
-    found = read_slice(data, "p1", STRUCTURES)
+    found = read_slice(data, "p1", STRUCTURES, "default")
     # Across x, of spacing 5: the LV is 2 x 6 in columns 14 to 17, the RV at most 8 pixels in a column.
     assert found.position == 14
     assert found.spacing == (2.0, 1.0)
