@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.dataset_conversion.tiff import find_sidecar
 from nnunet_attenscribble.dataset_conversion.volumes import (
     Grid,
     Source,
@@ -199,6 +200,8 @@ def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
         "dense": (case.dense,) if coding.uses_dense(case) else (),
         "further": case.inputs,
     }
+    used = [source for sources in roles.values() for source in sources if isinstance(source, Path)]
+    roles["further"] = (*case.inputs, *dict.fromkeys(map(find_sidecar, used)))
     files = {role: [fingerprint(s) for s in sources if isinstance(s, Path)] for role, sources in roles.items()}
     return {role: entries for role, entries in files.items() if entries}
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunet_attenscribble.dataset_conversion.slices import slice_axis
+from nnunet_attenscribble.dataset_conversion.volumes import read_image
 
 __all__ = ["draw_contact_sheet"]
 
@@ -94,7 +95,7 @@ def _draw_tile(
 
 def _read(files: Sequence[Path | None]) -> tuple[tuple[float, ...], np.ndarray, np.ndarray, np.ndarray | None]:
     """Spacing (z, y, x), and each volume, (Z, Y, X)."""
-    images = [None if file is None else sitk.ReadImage(str(file)) for file in files]
+    images = [None if file is None else read_image(file) for file in files]
     arrays = [None if image is None else sitk.GetArrayFromImage(image) for image in images]
     assert images[0] is not None  # the scan and its label are there
     spacing = images[0].GetSpacing()[::-1]

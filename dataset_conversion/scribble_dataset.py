@@ -17,7 +17,7 @@ from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDat
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.splits import read_splits
-from nnunet_attenscribble.dataset_conversion.volumes import label_values, read_volume
+from nnunet_attenscribble.dataset_conversion.volumes import label_values, read_image, read_volume
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -137,7 +137,7 @@ def _draw(file: Path, rules: ScribbleRules, ignore: int, case: str) -> sitk.Imag
 
 
 def _measure(pair: tuple[Path, Path], *, values: tuple[int, ...], rules: ScribbleRules) -> list[ClassCoverage]:
-    dense, scribble = (sitk.ReadImage(str(file)) for file in pair)
+    dense, scribble = map(read_image, pair)
     arrays = sitk.GetArrayFromImage(scribble), sitk.GetArrayFromImage(dense)
     axis = choose_axis(arrays[1].shape, dense.GetSpacing()[::-1], rules)
     return [measure_coverage(*arrays, value, axis) for value in values]

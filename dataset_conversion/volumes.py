@@ -13,6 +13,7 @@ from typing import Literal, overload
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.dataset_conversion.tiff import SidecarError, is_tiff, read_tiff
 from nnunet_attenscribble.errors import AttenScribbleError
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
@@ -58,6 +59,15 @@ def read_volume(source: Source, name: str, *, thorough: bool = True, whole: bool
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise AttenScribbleError(f"{name}: has complex voxels: give their magnitude")
     return image
+
+
+def read_image(file: Path) -> sitk.Image:
+    """Read an image file that is not checked any further, with the spacing that nnU-Net gives it.
+
+    Raises:
+        RuntimeError: it cannot be read.
+    """
+    return read_tiff(file) if is_tiff(file) else sitk.ReadImage(str(file))
 
 
 def describe(source: Source, role: str) -> str:
@@ -168,7 +178,9 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
         with _quiet():
             image: Grid | None = None if whole or size is None else _read_header(path)
             if image is None or not _has_length(image) or image.GetPixelID() not in _INTEGERS:
-                image = sitk.ReadImage(str(path))
+                image = read_image(path)
+    except SidecarError as error:
+        raise AttenScribbleError(str(error)) from None
     except RuntimeError as error:
         told = " ".join(str(error).rpartition("ERROR: ")[2].split())
         if "orthonormal" in told:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from nnunet_attenscribble.dataset_conversion.tiff import find_sidecar
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
 from nnunet_attenscribble.evaluation.tables import list_some
@@ -120,9 +121,17 @@ def _find_validation_patients(
         image_folder,
         label_folder,
         tuple(validation),
-        {f"{case}{_ending(file, channel)}": file for case in validation for channel, file in enumerate(images[case])},
-        {f"{case}{''.join(_suffix(labels[case][0], case))}": labels[case][0] for case in validation},
+        {f"{case}{_ending(file, channel)}": file for case in validation for channel, file in enumerate(images[case])}
+        | _find_sidecars(images),
+        {f"{case}{''.join(_suffix(labels[case][0], case))}": labels[case][0] for case in validation}
+        | _find_sidecars(labels),
     )
+
+
+def _find_sidecars(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    """The files that hold the spacing of TIFFs, by the name under which nnU-Net looks for them."""
+    found = {case: find_sidecar(own[0]) for case, own in files.items()}
+    return {f"{case}.json": file for case, file in found.items() if file is not None}
 
 
 def _read_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[str]]:

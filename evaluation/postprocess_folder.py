@@ -12,6 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
+from nnunet_attenscribble.dataset_conversion.tiff import find_sidecar
+from nnunet_attenscribble.dataset_conversion.volumes import read_image
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.cases import list_cases
 from nnunet_attenscribble.evaluation.metrics import select_structure
@@ -186,11 +188,14 @@ def _write_case(file: Path, target: Path, decisions: Sequence[Decision]) -> list
     import SimpleITK as sitk
 
     image = read_label_image(file)
+    sidecar = find_sidecar(file)
+    if sidecar is not None:
+        shutil.copyfile(sidecar, target.with_name(sidecar.name))
     labels, removed = apply_decisions(image.labels, decisions)
     if not any(removed):
         shutil.copyfile(file, target)
         return removed
-    source = sitk.ReadImage(str(file))
+    source = read_image(file)
     written = sitk.Cast(sitk.GetImageFromArray(labels), source.GetPixelID())
     written.CopyInformation(source)
     sitk.WriteImage(written, str(target), useCompression=True)

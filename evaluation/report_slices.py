@@ -109,8 +109,10 @@ def _read_image(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """(Z, Y, X) of the first channel, one slice for an image of two axes, and millimetres per axis."""
     import SimpleITK as sitk
 
+    from nnunet_attenscribble.dataset_conversion.volumes import read_image
+
     try:
-        image = sitk.ReadImage(str(file))
+        image = read_image(file)
     except RuntimeError as error:
         raise ValueError(f"{file} cannot be read ({str(error).strip().splitlines()[-1].strip()})") from error
     array = sitk.GetArrayFromImage(image).astype(float)

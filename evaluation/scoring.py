@@ -57,15 +57,17 @@ class CaseScores:
 
 
 def read_label_image(file: Path) -> LabelImage:
-    """Read a label map through SimpleITK.
+    """Read a label map, with the spacing that nnU-Net gives it.
 
     Raises:
         ValueError: unreadable, not 2D or 3D, several components per voxel, or values that are not whole numbers.
     """
     import SimpleITK as sitk
 
+    from nnunet_attenscribble.dataset_conversion.volumes import read_image
+
     try:
-        image = sitk.ReadImage(str(file))
+        image = read_image(file)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{file} cannot be read ({reason}): write it again") from error

@@ -201,7 +201,7 @@ def _to_json(summary: Summary) -> dict[str, object]:
                 "name": protocol.surface,
                 "definition": SURFACE_DEFINITIONS.get(protocol.surface or "", _NOT_COMPUTED),
             },
-            "spacing": "read from the header of each dense label, through SimpleITK",
+            "spacing": "that of each dense label: from its header, through SimpleITK, or the JSON file beside a TIFF",
             "provenance": dict(summary.provenance),
             "notes": list(summary.notes),
             "structures": [asdict(structure) for structure in summary.structures],

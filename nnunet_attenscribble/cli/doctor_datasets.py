@@ -139,12 +139,13 @@ def _count_values(files: list[str]) -> tuple[dict[int, int], int, list[Finding]]
     import SimpleITK as sitk
 
     from nnunet_attenscribble.dataset_conversion.progress import show_progress
+    from nnunet_attenscribble.dataset_conversion.volumes import read_image
 
     counts: dict[int, int] = {}
     total, findings = 0, []
     for file in show_progress(files, total=len(files), description="Reading labels"):
         try:
-            voxels = sitk.GetArrayFromImage(sitk.ReadImage(file))
+            voxels = sitk.GetArrayFromImage(read_image(Path(file)))
         except RuntimeError:
             told = f"{Path(file).name} cannot be read as an image"
             findings.append(Finding(Path(file).parents[1].name, told, PROBLEM, "copy or export it again"))

@@ -14,9 +14,11 @@ import pytest
 from nnunet_attenscribble.evaluation import benchmark, benchmark_environment
 from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
 from nnunet_attenscribble.evaluation.benchmark_provenance import describe_selection
+from nnunet_attenscribble.evaluation.benchmark_test_set import find_test_set
 from nnunet_attenscribble.evaluation.budgets import Budget
 from nnunet_attenscribble.evaluation.provenance import find_commit
 from nnunet_attenscribble.evaluation.summary import read_summary
+from nnunet_attenscribble.evaluation.workspace import open_workspace
 from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
 
 posix = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
@@ -609,6 +611,22 @@ def test_the_test_set_is_not_there_before_the_prediction_nor_its_labels_before_t
     assert evaluate["labels"] == ["c.nii.gz", "d.nii.gz"]
     assert not any("test" in argument or DENSE in argument for argument in train["arguments"])
     assert not any("labels" in argument or DENSE in argument for argument in predict["arguments"])
+
+
+def test_the_spacing_of_tiffs_comes_along_with_images_and_labels(toy):
+    for name in (SCRIBBLE, DENSE):
+        file = toy.raw / name / "dataset.json"
+        file.write_text(file.read_text().replace(".nii.gz", ".tif"))
+        for label in (toy.raw / name / "labelsTr").iterdir():
+            label.rename(label.with_name(label.name.replace(".nii.gz", ".tif")))
+    for image in (toy.raw / SCRIBBLE / "imagesTr").iterdir():
+        image.rename(image.with_name(image.name.replace(".nii.gz", ".tif")))
+    (toy.raw / SCRIBBLE / "imagesTr" / "c.json").touch()
+    (toy.raw / DENSE / "labelsTr" / "d.json").touch()
+    test = find_test_set(read_benchmark(toy.file), open_workspace(toy.work, write=False), "0")
+    assert list(test.image_links) == ["c_0000.tif", "d_0000.tif", "c.json"]
+    assert test.image_links["c.json"] == toy.raw / SCRIBBLE / "imagesTr" / "c.json"
+    assert list(test.label_links) == ["c.tif", "d.tif", "d.json"]
 
 
 def test_twins_with_different_validation_patients_are_refused(toy):

@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.dataset_conversion.volumes import read_image
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE, postprocess_folder
 from nnunet_attenscribble.evaluation.postprocessing import (
@@ -146,6 +148,24 @@ def test_a_class_called_foreground_is_not_the_whole_foreground(study, tmp_path, 
     assert content["removed_voxels"] == {"test": [43, 0, 0]}
     told = [line.split()[-2:] for line in result.output.splitlines() if line.startswith(("foreground ", "MYO "))]
     assert told == [["1", "43"], ["0", "0"], ["0", "0"]]
+
+
+def test_a_folder_of_tiffs_keeps_its_spacing(study, tmp_path, write_dataset_json):
+    for folder in study:
+        for file in folder.glob("*.nii.gz"):
+            name = file.name.removesuffix(".nii.gz")
+            tifffile.imwrite(folder / f"{name}.tif", sitk.GetArrayFromImage(read(file)))
+            (folder / f"{name}.json").write_text('{"spacing": [10, 2, 1]}')
+            file.unlink()
+    predictions, scribbles = study
+    for folder in (predictions, scribbles.parent):
+        write_dataset_json(folder, file_ending=".tif")
+    result = postprocess_folder(predictions, scribbles, tmp_path / "out")
+    assert {entry.structure: entry.keep_largest for entry in result.decisions} == {"RV": True, "MYO": False}
+    before, after = (read_image(folder / "test.tif") for folder in (predictions, tmp_path / "out"))
+    changed = sitk.GetArrayFromImage(before) != sitk.GetArrayFromImage(after)
+    assert np.argwhere(changed).tolist() == [[0, 2, 20]]
+    assert after.GetSpacing() == before.GetSpacing() == (1, 2, 10)
 
 
 def test_the_scribbles_of_predicted_cases_are_never_opened(study, tmp_path):

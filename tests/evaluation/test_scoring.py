@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 
 from nnunet_attenscribble.evaluation.cases import CasePair
 from nnunet_attenscribble.evaluation.protocols import get_protocol
@@ -39,6 +40,23 @@ def test_spacing_belongs_to_its_axis(score, moved, millimetres):
     assert result.spacing == (10.0, 2.0, 1.0)
     assert result.scores["a"]["RV"].hd95_mm == pytest.approx(millimetres)
     assert result.scores["a"]["RV"].assd_mm == pytest.approx(millimetres)
+
+
+def test_a_tiff_has_the_spacing_of_the_file_beside_it(tmp_path):
+    pair = CasePair("a", tmp_path / "predictions" / "a.tif", tmp_path / "dense" / "a.tif")
+    labels = np.zeros((6, 16, 16), np.uint8)
+    labels[1:3, 4:12, 4:12] = 1
+    for file, array in ((pair.prediction, np.roll(labels, 1, axis=0)), (pair.dense, labels)):
+        file.parent.mkdir()
+        tifffile.imwrite(file, array, resolution=(300, 300))
+        file.with_suffix(".json").write_text('{"spacing": [10, 1, 1]}')
+    result = score_case(pair, CODING, get_protocol("default"))
+    assert (result.problems, result.spacing) == ((), (10.0, 1.0, 1.0))
+    # Of two slices each one is shared, the other lies 10 mm from it.
+    assert (result.scores["a"]["RV"].hd95_mm, result.scores["a"]["RV"].assd_mm) == (10, 5)
+    (pair.dense.with_suffix(".json")).write_text('{"spacing": 10}')
+    (problem,) = score_case(pair, CODING, get_protocol("default")).problems
+    assert f"{pair.dense.with_suffix('.json')} lies beside a TIFF" in problem
 
 
 def test_every_structure_is_scored_for_itself(score, two_slabs):
