@@ -49,18 +49,23 @@ def read_description(source: Path) -> Description:
         raise AttenScribbleError(f"{file}: cannot be read ({error.strerror}): give a dataset in nnUNet_raw") from None
     except ValueError as error:
         raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again") from None
+    if not isinstance(content, dict):
+        raise AttenScribbleError(f"{file}: holds no keys and values: write it again")
     absent = [key for key in ("labels", "channel_names", "file_ending") if key not in content]
     if absent:
         raise AttenScribbleError([f"{file}: has no '{key}', which nnU-Net needs" for key in absent])
+    ending = content["file_ending"]
+    if not isinstance(ending, str):
+        raise AttenScribbleError(f'{file}: its file_ending is {ending!r}: give text, such as ".nii.gz"')
     try:
         values = {
             name: [int(value) for value in (given if isinstance(given, list) else [given])]
             for name, given in content["labels"].items()
         }
         channels = {int(number): channel for number, channel in content["channel_names"].items()}
-    except (ValueError, TypeError, AttributeError):
+        ignore = values.pop("ignore", [None])[0]
+    except (ValueError, TypeError, AttributeError, IndexError):
         raise AttenScribbleError(f"{file}: its labels or channels are not those of nnU-Net: correct it") from None
-    ignore = values.pop("ignore", [None])[0]
     names: dict[int, str] = {}
     for name, held in sorted(values.items(), key=lambda entry: -len(entry[1])):  # smaller regions come later and win
         names.update(dict.fromkeys(held, name))
@@ -69,9 +74,9 @@ def read_description(source: Path) -> Description:
         labels={f"{names[value]} ({value})" if twice else names[value]: value for value in sorted(names)},
         ignore=ignore,
         channels=channels,
-        ending=content["file_ending"],
+        ending=ending,
         reference=content.get("reference"),
-        license=content.get("licence", content.get("license", "see the source")),
+        license=content.get("licence") or content.get("license") or "see the source",
         regions=tuple(name for name, held in values.items() if len(held) > 1),
     )
 

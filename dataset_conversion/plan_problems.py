@@ -21,14 +21,16 @@ __all__ = [
 ]
 
 
-def name_problems(name: str, dataset_id: int, dense_id: int | None) -> list[str]:
+def name_problems(name: str, dataset_id: int, dense_id: int | None, dense_only: bool) -> list[str]:
     """Of the names and numbers of the dataset and its twin."""
     problems = [
         f"dataset ID {number}: nnU-Net knows 1 to 999"
         for number in (dataset_id, dense_id)
         if number is not None and not 1 <= number <= 999
     ]
-    if dense_id == dataset_id:
+    if dense_only and dense_id is not None:
+        problems.append(f"--dense-id {dense_id}: without --scribbles there is no twin: leave it out")
+    elif dense_id == dataset_id:
         problems.append(f"dataset ID {dense_id}: the dense twin needs an ID of its own, not that of the scribbles")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         problems.append(f"dataset name {name!r}: use letters, digits, _ and - only")

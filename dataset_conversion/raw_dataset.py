@@ -94,7 +94,7 @@ def write_raw_datasets(
             this machine.
         scribble_values: value in the file to value here, where they differ; any value not listed is refused.
         dense_values: the same for the dense labels.
-        dense_id: writes the dense twin.
+        dense_id: writes the dense twin; refused with `dense_only`.
         dense_only: writes dense labels into `DatasetNNN_Name`, which has no `ignore` then; scribbles are not used.
         trust_scribbles: do not ask whether background strokes cover more than strokes can. provenance.json tells it.
         splits: folds of `train` and `val` identifiers, for both datasets.
@@ -109,7 +109,6 @@ def write_raw_datasets(
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
     """
-    assert not (dense_only and dense_id is not None)  # a twin of itself
     home = f"Dataset{dataset_id:03d}_{name}"  # of the images
     names = [home] if dense_id is None else [home, f"Dataset{dense_id:03d}_{name}Dense"]
     with_dense = dense_only or dense_id is not None
@@ -123,7 +122,7 @@ def write_raw_datasets(
     if coding.problems():
         raise AttenScribbleError(coding.problems())  # no case could be checked
     found = list(problems)
-    found += name_problems(name, dataset_id, dense_id)
+    found += name_problems(name, dataset_id, dense_id, dense_only)
     found += folder_problems(raw_folder, preprocessed_folder)
     leftovers = finish_interrupted(raw_folder, key) if not found and raw_folder.is_dir() else []
     ids = {dataset_id} if dense_id is None else {dataset_id, dense_id}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.yaml_keys import Keys, count
 
 __all__ = ["STYLES", "ScribbleRules", "read_scribblebench"]
 
@@ -108,44 +109,44 @@ def read_scribblebench(file: Path, seed: int = 0) -> ScribbleRules:
     if not isinstance(content, Mapping):
         raise AttenScribbleError(f"{file}: holds no settings: give ScribbleBench's scribble_conf.yml")
     problems: list[str] = []
-    known = {"filter", "foreground", "background", "generation_properties"}
-    problems += [f"{file}: '{key}' is unknown: expected {', '.join(sorted(known))}" for key in set(content) - known]
-    if content.get("filter", {}).get("min_area", 0) != 0:
-        problems.append(f"{file}: filter.min_area must be 0: here every component counts")
-    foreground, background = content.get("foreground"), content.get("background")
-    if not isinstance(foreground, Mapping) or not isinstance(background, Mapping):
-        raise AttenScribbleError([*problems, f"{file}: needs 'foreground' and 'background'"])
-    if foreground != background:
-        problems.append(f"{file}: foreground and background differ: only equal settings are understood")
-    if foreground.get("class_probabilities", 1) != 1:
-        problems.append(f"{file}: class_probabilities must be 1: every class of a slice is drawn")
-    slices = foreground.get("num_slice_range", 1.0)
-    if isinstance(slices, list):
-        problems.append(f"{file}: num_slice_range must be one number here, not a range")
-    scribbles = dict(foreground.get("scribbles", {}))
-    nurbs, contour = scribbles.pop("nurbs", None), scribbles.pop("contour", None)
-    problems += [f"{file}: scribbles '{name}' are unknown: expected nurbs and contour" for name in scribbles]
-    for name, entry in (("nurbs", nurbs), ("contour", contour)):
-        if entry is not None and entry.get("num_scribbles", 1) != 1:
-            problems.append(f"{file}: {name}.num_scribbles must be 1")
-    if nurbs is None:
-        problems.append(f"{file}: needs 'nurbs' scribbles")
+    keys = Keys(content, "", problems)
+    keys.check_names(("filter", "foreground", "background", "generation_properties"))
+    keys.mapping("filter").take("min_area", _only(0), "0: here every component counts", 0)
+    foreground = keys.mapping("foreground")
+    if content.get("foreground") != content.get("background"):
+        problems.append("foreground and background differ: only equal settings are understood")
+    foreground.take("class_probabilities", _only(1), "1: every class of a slice is drawn", 1)
+    slices = foreground.take("num_slice_range", _real, "one number here, not a range", 1.0)
+    scribbles = foreground.mapping("scribbles")
+    scribbles.check_names(("nurbs", "contour"))
+    nurbs, contour = scribbles.mapping("nurbs"), scribbles.mapping("contour")
+    for entry in (nurbs, contour):
+        entry.take("num_scribbles", _only(1), "1", 1)
+    if scribbles.content.get("nurbs") is None:
+        problems.append("needs 'foreground.scribbles.nurbs'")
+    points = nurbs.mapping("params").take("num_control_points", count, "a whole number", 4)
+    params = contour.mapping("params")
+    share = params.take("scribble_length_range", _pair, "two numbers", (0.07, 0.15))
+    depth = params.take("disk_size_range", _pair, "two numbers", (1.0, 4.0))
+    thickness = keys.mapping("generation_properties").take("scribble_thickness", _real, "a number of pixels", 3.0)
     if problems:
-        raise AttenScribbleError(problems)
-    rules = ScribbleRules(
-        thickness=float(content.get("generation_properties", {}).get("scribble_thickness", 3)),
-        slices=float(slices),
-        all_components=False,
-        spline_points=int(nurbs.get("params", {}).get("num_control_points", 4)),
-        seed=seed,
-    )
-    if contour is None:
+        raise AttenScribbleError(f"{file}: {problem}" for problem in problems)
+    rules = ScribbleRules(thickness=thickness, slices=slices, all_components=False, spline_points=points, seed=seed)
+    if scribbles.content.get("contour") is None:
         return rules
-    params = contour.get("params", {})
-    nearest, deepest = params.get("disk_size_range", (1, 4))
-    return replace(
-        rules,
-        style="interior+border",
-        border_share=tuple(params.get("scribble_length_range", (0.07, 0.15))),
-        border_depth=(float(nearest), float(deepest)),
-    )
+    return replace(rules, style="interior+border", border_share=share, border_depth=depth)
+
+
+def _only(value: int) -> Callable[[Any], int | None]:
+    return lambda given: value if given == value else None
+
+
+def _real(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    low, high = map(_real, value)
+    return None if low is None or high is None else (low, high)

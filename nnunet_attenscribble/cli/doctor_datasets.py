@@ -29,10 +29,10 @@ def list_datasets() -> list[Finding]:
     dense: list[str] = []
     for folder in sorted(raw.glob("Dataset[0-9][0-9][0-9]_*")):
         try:
-            labels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
+            sparse = "ignore" in json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        (scribbles if "ignore" in labels else dense).append(folder.name)
+        (scribbles if sparse else dense).append(folder.name)
     if scribbles:
         told = f"{_list(scribbles)} with scribbles"
         return [Finding("datasets", told, advice=f"attenscribble doctor {scribbles[0][7:10]} looks into one")]
@@ -44,6 +44,8 @@ def list_datasets() -> list[Finding]:
 
 def check_dataset(dataset: str) -> list[Finding]:
     """A dataset from its dataset.json to its plans."""
+    from nnunet_attenscribble.dataset_conversion.description import read_description
+
     try:
         folder = dataset_folder("nnUNet_raw", dataset)
     except AttenScribbleError as error:
@@ -60,6 +62,10 @@ def check_dataset(dataset: str) -> list[Finding]:
     if absent:
         told = f"dataset.json has no {', '.join(absent)}"
         return [Finding(folder.name, told, PROBLEM, "add what nnU-Net needs: see docs/datasets.md")]
+    try:
+        read_description(folder)
+    except AttenScribbleError as error:
+        return [Finding(folder.name, problem, PROBLEM, "see docs/datasets.md") for problem in error.problems]
     findings = check_labels(folder.name, description["labels"])
     if any(finding.status == PROBLEM for finding in findings):
         return findings
@@ -193,7 +199,7 @@ def check_plans(name: str) -> list[Finding]:
 
 
 def _as_list(entry: Any) -> list[int]:
-    return list(entry) if isinstance(entry, (list, tuple)) else [entry]
+    return [int(value) for value in (entry if isinstance(entry, list) else [entry])]  # as nnU-Net takes them
 
 
 def _list(names: Iterable[str]) -> str:

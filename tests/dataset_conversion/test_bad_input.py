@@ -256,6 +256,11 @@ FOLDERS = {
         (f"tests/{A}: is a test case and a training case",),
     ),
     "name of the dataset": (lambda i, s, d: None, ["--name", "a b"], ("dataset name 'a b'",)),
+    "twin of dense labels alone": (
+        lambda i, s, d: None,
+        ["--one", "--no-scribbles"],
+        ("--dense-id 602: without --scribbles there is no twin: leave it out",),
+    ),
     "number of the dataset": (lambda i, s, d: None, ["-d", "0"], ("dataset ID 0: nnU-Net knows 1 to 999",)),
 }
 
@@ -266,13 +271,14 @@ def test_own_folders(tmp_path, attempt, row, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = list(options)
     cases = ("a",) if "--one" in options or row == "another coding" else ("a", "b b")
-    options = [option for option in options if option != "--one"]
+    drawn = [] if "--no-scribbles" in options else ["-s", tmp_path / "my scribbles"]
+    options = [option for option in options if option not in ("--one", "--no-scribbles")]
     images, scribbles, dense = write_folders(tmp_path, cases)
     damage(images, scribbles, dense)
     arguments = ["--labels", "RV,MYO,LV"]
     for option, value in (("-d", 601), ("--name", "Mine"), ("--dense-id", 602)):
         arguments += [] if option in options else [option, value]
-    told = attempt("convert", "folder", images, "-s", scribbles, "--dense", dense, *arguments, *options)
+    told = attempt("convert", "folder", images, *drawn, "--dense", dense, *arguments, *options)
     for word in words:
         assert word in told
     assert not (tmp_path / "nnUNet_raw").exists()
@@ -350,6 +356,12 @@ def test_chaos(tmp_path, attempt, row):
     for word in words:
         assert word in told
     assert not (tmp_path / "nnUNet_raw").exists()
+
+
+def test_chaos_without_scribbles_has_no_twin(tmp_path, attempt):
+    folder, _ = write_chaos(tmp_path, (1, 2))
+    told = attempt("convert", "chaos", folder, "-d", 521, "--dense-id", 525)
+    assert told == "error: --dense-id 525: without --scribbles there is no twin: leave it out"
 
 
 def _without(file: Path, key: str):

@@ -163,6 +163,20 @@ def test_broken_files_are_told_all_at_once(raw):
     assert "label values [9] are not in dataset.json" in caught.value.problems[1]
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (5, "holds no keys and values"),
+        ({"labels": {"background": 0}, "channel_names": {"0": "MRI"}, "file_ending": 5}, "its file_ending is 5"),
+        ({"labels": {"ignore": []}, "channel_names": {}, "file_ending": ".png"}, "its labels or channels"),
+    ],
+)
+def test_a_description_that_is_none_is_told(tmp_path, content, told):
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(AttenScribbleError, match=rf"dataset\.json: {told}"):
+        read_description(tmp_path)
+
+
 def test_regions_are_told_by_their_smallest(tmp_path):
     content = {
         "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},

@@ -200,12 +200,29 @@ def test_scribblebench(tmp_path):
         style="interior+border", thickness=3.0, slices=0.5, all_components=False, spline_points=5,
         border_depth=(2.0, 5.0), border_share=(0.07, 0.15), seed=3,
     )  # fmt: skip
-    assert rules == ScribbleRules(**{**expected.as_dict(), "border_share": rules.border_share})
-    assert list(rules.border_share) == [0.07, 0.15]
+    assert rules == expected
     file.write_text(CONFIGURATION.replace("    contour:", "    contours:").replace("0.5", "[0.1, 0.5]") + "more: 1\n")
     with pytest.raises(AttenScribbleError) as caught:
         read_scribblebench(file)
-    assert [word in str(caught.value) for word in ("'more' is unknown", "one number", "'contours' are unknown")]
+    for word in ("unknown key 'more'", "must be one number", "unknown key 'foreground.scribbles.contours'"):
+        assert word in str(caught.value)
+    for part, changed, word in (
+        ("{min_area: 0}", "3", "'filter' is 3"),
+        ("{min_area: 0}", "{min_area: 9}", "'filter.min_area' is 9"),
+        ("num_slice_range: 0.5", "num_slice_range: abc", "'foreground.num_slice_range' is 'abc'"),
+        ("[0.07, 0.15]", "0.1", "contour.params.scribble_length_range' is 0.1"),
+        ("num_control_points: 5", "num_control_points: many", "params.num_control_points' is 'many'"),
+        ("{scribble_thickness: 3}", "{scribble_thickness: thin}", "scribble_thickness' is 'thin'"),
+        ("background: *same", "background: {}", "foreground and background differ"),
+        ("    nurbs:", "    contour_:", "needs 'foreground.scribbles.nurbs'"),
+    ):
+        file.write_text(CONFIGURATION.replace(part, changed))
+        with pytest.raises(AttenScribbleError) as caught:
+            read_scribblebench(file)
+        assert all(problem.startswith(f"{file}: ") for problem in caught.value.problems)
+        assert word in str(caught.value)
+    file.write_text(CONFIGURATION.replace("{min_area: 0}", ""))  # no filter
+    assert read_scribblebench(file, seed=3) == expected
     file.write_text("[")
     with pytest.raises(AttenScribbleError, match="cannot be read as YAML"):
         read_scribblebench(file)

@@ -275,9 +275,18 @@ def test_a_damaged_label(folders):
 
 def test_a_description_that_is_not_in_order(folders):
     folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
+    written = json.loads((folder / "dataset.json").read_text())
+
+    def described(**changes):
+        return json.dumps(written | changes)
+
     for content, message in (
         ("{", "dataset.json is no JSON"),
         ("{}", "dataset.json has no labels, channel_names, file_ending, numTraining"),
+        (described(labels=["background", "organ"]), f"{folder / 'dataset.json'}: its labels or channels are not"),
+        (described(labels={"background": 0, "organ": "one"}), f"{folder / 'dataset.json'}: its labels or channels"),
+        (described(labels={"background": 0, "ignore": []}), f"{folder / 'dataset.json'}: its labels or channels"),
+        (described(file_ending=5), f"{folder / 'dataset.json'}: its file_ending is 5"),
     ):
         (folder / "dataset.json").write_text(content)
         (finding,) = check_dataset("501")
@@ -286,6 +295,14 @@ def test_a_description_that_is_not_in_order(folders):
     (folder / "dataset.json").unlink()
     assert check_dataset("501")[0].found.startswith("dataset.json cannot be read")
     assert check_dataset("502")[0].found.startswith("no dataset 502")
+
+
+def test_label_values_in_quotes_are_numbers_as_nnunet_takes_them(folders):
+    write_dataset(folders / "nnUNet_raw", scribble(), {"background": "0", "organ": "1", "ignore": 2})
+    assert told(check_dataset("501"))[:2] == [
+        (OK, "scribbles of background, organ; 2 is `ignore`"),
+        (OK, "every class has strokes, 6.9 % of the voxels are annotated"),
+    ]
 
 
 def test_plans(folders):
@@ -309,5 +326,6 @@ def test_without_an_id_datasets_are_listed(folders):
     assert told(list_datasets()) == [(NOTE, "none in nnUNet_raw")]
     write_dataset(folders / "nnUNet_raw", scribble() % 2, {"background": 0, "organ": 1}, "Dataset502_Dense")
     assert told(list_datasets()) == [(NOTE, "Dataset502_Dense: dense labels, no scribbles")]
+    write_dataset(folders / "nnUNet_raw", scribble(), 5, "Dataset503_Broken")  # which `doctor 503` tells
     write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
     assert told(list_datasets()) == [(OK, "Dataset501_Tiny with scribbles")]
