@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunet_attenscribble.dataset_conversion.slices import slice_axis
-from nnunet_attenscribble.dataset_conversion.volumes import read_image
+from nnunet_attenscribble.dataset_conversion.volumes import Source, read_volume
 
 __all__ = ["draw_contact_sheet"]
 
@@ -29,7 +29,7 @@ _MARGIN = 0.08  # of the slice, around everything that is drawn
 
 def draw_contact_sheet(
     file: Path,
-    cases: Mapping[str, tuple[Path, Path, Path | None]],
+    cases: Mapping[str, tuple[Source, Path, Path | None]],
     *,
     labels: Mapping[str, int],
     ignore: int | None,
@@ -69,7 +69,7 @@ def draw_contact_sheet(
 
 
 def _draw_tile(
-    axes, case: str, files: tuple[Path, Path, Path | None], colours: Mapping[int, str], ignore: int | None
+    axes, case: str, files: tuple[Source, Path, Path | None], colours: Mapping[int, str], ignore: int | None
 ) -> None:
     spacing, scan, label, dense = _read(files)
     axis = slice_axis(scan.shape, spacing)
@@ -93,9 +93,9 @@ def _draw_tile(
     axes.set_title(f"{case}, slice {position + 1} of {len(label)}", fontsize=6, pad=2)
 
 
-def _read(files: Sequence[Path | None]) -> tuple[tuple[float, ...], np.ndarray, np.ndarray, np.ndarray | None]:
+def _read(files: Sequence[Source | None]) -> tuple[tuple[float, ...], np.ndarray, np.ndarray, np.ndarray | None]:
     """Spacing (z, y, x), and each volume, (Z, Y, X)."""
-    images = [None if file is None else read_image(file) for file in files]
+    images = [None if file is None else read_volume(file, str(file), thorough=False) for file in files]
     arrays = [None if image is None else sitk.GetArrayFromImage(image) for image in images]
     assert images[0] is not None  # the scan and its label are there
     spacing = images[0].GetSpacing()[::-1]

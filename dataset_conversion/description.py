@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_attenscribble.dataset_conversion.volumes import Source, split_channels
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["Description", "find_cases", "read_description"]
@@ -81,8 +82,10 @@ def read_description(source: Path) -> Description:
     )
 
 
-def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[Path, ...], Path]]:
-    """Images and label of every training case, as nnU-Net finds them.
+def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[Source, ...], Path]]:
+    """Images, one per channel, and label of every training case, as nnU-Net finds them.
+
+    A picture in colour is one file of several channels, and becomes a `Channel` for each.
 
     Raises:
         AttenScribbleError: for cases that are not complete, and where there is none.
@@ -94,18 +97,26 @@ def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[
     except (AssertionError, OSError) as error:
         raise AttenScribbleError(f"{source}: nnU-Net finds no training cases in it ({error})") from None
     problems = []
-    cases = {}
+    cases: dict[str, tuple[tuple[Source, ...], Path]] = {}
     channels = len(description.channels)
     for case, files in sorted(found.items()):
-        images, label = tuple(map(Path, files["images"])), Path(files["label"])
+        images: tuple[Source, ...] = tuple(map(Path, files["images"]))
+        label = Path(files["label"])
+        if len(images) < channels:
+            try:
+                images = tuple(channel for file in files["images"] for channel in split_channels(Path(file)))
+            except AttenScribbleError as error:
+                problems += error.problems
+                continue
         if len(images) != channels:
             problems.append(
-                f"case {case} of {source.name} has {len(images)} images, dataset.json has {channels} channels"
+                f"case {case} of {source.name} has {len(images)} images, counting colours, dataset.json has "
+                f"{channels} channels: add the missing files, or correct channel_names"
             )
         if not label.is_file():
             problems.append(f"{label}: does not exist: case {case} has no label")
         cases[case] = images, label
-    if not cases:
+    if not found:
         problems.append(f"{source}: has no training case whose files end in {description.ending}")
     if problems:
         raise AttenScribbleError(problems)

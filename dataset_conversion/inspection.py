@@ -16,7 +16,13 @@ from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, meas
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.dataset_conversion.slices import slice_axis
-from nnunet_attenscribble.dataset_conversion.volumes import geometry_problems, label_values, read_volume
+from nnunet_attenscribble.dataset_conversion.volumes import (
+    Source,
+    describe,
+    geometry_problems,
+    label_values,
+    read_volume,
+)
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -68,7 +74,7 @@ class Inspection:
     """Of a dataset: its description, its files by case, those of the dense labels, and what was found in each."""
 
     description: Description
-    files: Mapping[str, tuple[tuple[Path, ...], Path]]
+    files: Mapping[str, tuple[tuple[Source, ...], Path]]
     dense: Mapping[str, Path]
     cases: Mapping[str, CaseFindings]
 
@@ -90,7 +96,7 @@ def inspect_dataset(
     description = read_description(source)
     files = find_cases(source, description)
     truth = {} if dense is None else _find_dense(dense, files, description.ending)
-    tasks = [(*files[case], truth.get(case)) for case in files]
+    tasks = [(case, *files[case], truth.get(case)) for case in files]
     workers = min(default_workers() if workers is None else workers, len(tasks))
     with worker_map(workers) as run:
         results = run(partial(_inspect_case, labels=dict(description.labels), ignore=description.ignore), tasks)
@@ -137,25 +143,28 @@ def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[s
 
 
 def _inspect_case(
-    task: tuple[tuple[Path, ...], Path, Path | None], *, labels: Mapping[str, int], ignore: int | None
+    task: tuple[str, tuple[Source, ...], Path, Path | None], *, labels: Mapping[str, int], ignore: int | None
 ) -> CaseFindings | list[str]:
     """What was found, or every problem; runs in a worker process."""
-    images, label_file, dense_file = task
+    case, images, label_file, dense_file = task
     problems: list[str] = []
+    names = [describe(image, f"channel {number} of case {case}") for number, image in enumerate(images)]
+    names += [str(file) for file in (label_file, dense_file) if file is not None]
 
-    def read(file: Path) -> sitk.Image | None:
+    def read(source: Source, name: str) -> sitk.Image | None:
         try:
-            return read_volume(file, str(file))
+            return read_volume(source, name)
         except AttenScribbleError as error:
             problems.extend(error.problems)
             return None
 
-    volumes = [read(file) for file in (*images, label_file, *([] if dense_file is None else [dense_file]))]
+    sources = (*images, label_file, *([] if dense_file is None else [dense_file]))
+    volumes = [read(source, name) for source, name in zip(sources, names, strict=True)]
     whole = [volume for volume in volumes if volume is not None]
     if len(whole) < len(volumes):
         return problems
-    for file, volume in zip((*images[1:], label_file, dense_file), whole[1:], strict=False):
-        problems += geometry_problems(whole[0], volume, str(file), str(images[0]))
+    for name, volume in zip(names[1:], whole[1:], strict=True):
+        problems += geometry_problems(whole[0], volume, name, names[0])
     values = []
     for file, volume in zip((label_file, dense_file), whole[len(images) :], strict=False):
         try:

@@ -17,7 +17,7 @@ from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDat
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.splits import read_splits
-from nnunet_attenscribble.dataset_conversion.volumes import label_values, read_image, read_volume
+from nnunet_attenscribble.dataset_conversion.volumes import Channel, label_values, read_image, read_volume
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -26,10 +26,19 @@ __all__ = ["ScribbledDataset", "scribble_dataset"]
 
 @dataclass(frozen=True)
 class ScribbledDataset:
-    """What `scribble_dataset` wrote, and what the scribbles cover, by class."""
+    """What `scribble_dataset` wrote.
+
+    Attributes:
+        written: the dataset.
+        coverage: what the scribbles cover, by class.
+        images: files of training images.
+        links: of these, links to those of the source; the others are copies.
+    """
 
     written: WrittenDatasets
     coverage: dict[str, ClassCoverage]
+    images: int
+    links: int
 
 
 def scribble_dataset(
@@ -46,7 +55,8 @@ def scribble_dataset(
 ) -> ScribbledDataset:
     """Draw scribbles into the training labels of a raw dataset.
 
-    The new dataset links the images of the source, which is its dense twin, and takes over its splits: those in
+    The new dataset links the images of the source, which is its dense twin, or holds copies where they are no .nii.gz
+    that can be used as it is: one file per channel, also of pictures in colour. It takes over its splits: those in
     `preprocessed_folder`, which nnU-Net would use, or else those that lie beside its dataset.json.
 
     Args:
@@ -63,7 +73,12 @@ def scribble_dataset(
     labels = description.labels
     files = find_cases(source, description)
     cases = [
-        Case(case, images, scribble=partial(_draw, label, rules, max(labels.values()) + 1, case), inputs=(label,))
+        Case(
+            case,
+            images,
+            scribble=partial(_draw, label, rules, max(labels.values()) + 1, case),
+            inputs=(label, *dict.fromkeys(image.file for image in images if isinstance(image, Channel))),
+        )
         for case, (images, label) in files.items()
     ]
     splits, problems = _find_splits(source, preprocessed_folder)
@@ -96,7 +111,8 @@ def scribble_dataset(
         measured = run(partial(_measure, values=tuple(labels.values()), rules=rules), pairs)
         found = list(show_progress(measured, total=len(pairs), description="Measuring", enabled=progress))
     coverage = {label: sum_coverage([case[position] for case in found]) for position, label in enumerate(labels)}
-    return ScribbledDataset(written, coverage)
+    images = list((written.scribble / "imagesTr").iterdir())
+    return ScribbledDataset(written, coverage, len(images), sum(image.is_symlink() for image in images))
 
 
 def _refuse_what_cannot_be_drawn(source: Path, description: Description) -> None:

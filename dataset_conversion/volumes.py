@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
@@ -68,6 +69,31 @@ def read_image(file: Path) -> sitk.Image:
         RuntimeError: it cannot be read.
     """
     return read_tiff(file) if is_tiff(file) else sitk.ReadImage(str(file))
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One colour of a picture, as a source of its own."""
+
+    file: Path
+    number: int
+
+    def __call__(self) -> sitk.Image:
+        """The colour as a scalar image; raises as `read_volume` does."""
+        image = _read_file(self.file, thorough=True, whole=True)
+        assert isinstance(image, sitk.Image)  # as it was asked for whole
+        return sitk.VectorIndexSelectionCast(image, self.number)
+
+
+def split_channels(file: Path) -> tuple[Source, ...]:
+    """The file, or a source for each of its colours where it is a picture with several.
+
+    Raises:
+        AttenScribbleError: where it cannot be read.
+    """
+    image = _read_file(file, thorough=True, whole=False)
+    colours = image.GetNumberOfComponentsPerPixel() if isinstance(image, sitk.Image) else 1
+    return (file,) if colours == 1 else tuple(Channel(file, number) for number in range(colours))
 
 
 def describe(source: Source, role: str) -> str:

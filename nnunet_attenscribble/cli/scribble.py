@@ -15,6 +15,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage
+    from nnunet_attenscribble.dataset_conversion.scribble_dataset import ScribbledDataset
 
 
 class Style(str, Enum):
@@ -97,11 +98,17 @@ def scribble(
         workers=workers,
         progress=True,
     )
-    typer.echo(
-        f"{result.written.scribble} holds {result.written.training} cases; the images are links to {source.name}."
-    )
+    typer.echo(f"{result.written.scribble} holds {result.written.training} cases; {_tell_images(result, source.name)}.")
     print_coverage(result.coverage)
     typer.echo(f"\nNext:\n  nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
+
+
+def _tell_images(result: ScribbledDataset, source: str) -> str:
+    if result.links == result.images:
+        return f"the images are links to {source}"
+    if not result.links:
+        return f"the images are copies of those of {source}, as .nii.gz"
+    return f"{result.links} of {result.images} images are links to {source}, the others copies"
 
 
 def print_coverage(coverage: dict[str, ClassCoverage]) -> None:

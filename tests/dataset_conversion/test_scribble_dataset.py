@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 
@@ -8,6 +9,7 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES, inspect_dataset
 from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "shell": 1, "core": 2}
@@ -128,6 +130,74 @@ def test_a_link_still_leads_to_its_image_when_both_datasets_move(raw, tmp_path):
     moved = tmp_path / "elsewhere"
     raw.rename(moved)
     assert sitk.ReadImage(str(moved / "Dataset507_BallsScribble/imagesTr/a_0000.nii.gz")).GetSize() == (20, 24, 5)
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """nnUNet_raw with a dataset of pictures in colour, one file for three channels, and the colours of one of them."""
+    source = tmp_path / "raw" / "Dataset008_Rgb"
+    (source / "imagesTr").mkdir(parents=True)
+    (source / "labelsTr").mkdir()
+    label = np.zeros((24, 20), np.uint8)
+    label[4:18, 3:15], label[8:12, 6:10] = 1, 2
+    for case in ("r0", "r1"):
+        colours = np.random.default_rng(len(case)).integers(0, 255, (24, 20, 3)).astype(np.uint8)
+        sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), source / f"imagesTr/{case}_0000.png")
+        sitk.WriteImage(sitk.GetImageFromArray(label), source / f"labelsTr/{case}.png")
+    names = {"0": "R", "1": "G", "2": "B"}
+    write_description(source, channel_names=names, file_ending=".png", numTraining=2)
+    monkeypatch.setenv("nnUNet_raw", str(source.parent))
+    return source, colours
+
+
+def test_pictures_in_colour_become_a_file_per_channel(pictures):
+    source, colours = pictures
+    verify_dataset_integrity(str(source), 1)
+    result = run("8", "-o", "508", "--workers", "1")
+    assert "holds 2 cases; the images are copies of those of Dataset008_Rgb, as .nii.gz." in result.output
+    written = source.parent / "Dataset508_RgbScribble"
+    verify_dataset_integrity(str(written), 1)
+    for channel in range(3):
+        image = sitk.ReadImage(str(written / "imagesTr" / f"r1_{channel:04d}.nii.gz"))
+        assert np.array_equal(sitk.GetArrayFromImage(image), colours[..., channel])
+    inputs = json.loads((written / "provenance.json").read_text())["inputs"]["r1"]["further"]
+    assert [entry["file"] for entry in inputs] == ["r1.png", "r1_0000.png"]
+
+
+def test_pictures_in_colour_are_inspected(pictures, tmp_path):
+    source, colours = pictures
+    found = inspect_dataset(source, None, workers=1).cases["r1"]
+    expected = [tuple(np.percentile(colours[..., channel], PERCENTILES)) for channel in range(3)]
+    assert list(found.intensities) == expected
+    sheet = tmp_path / "sheet.png"
+    result = CliRunner().invoke(app, ["inspect", "8", "-o", str(sheet), "--channel", "2", "--workers", "1"])
+    assert result.exit_code == 0
+    assert sheet.is_file()
+
+
+def test_pictures_of_other_channels_or_damaged_are_told(pictures):
+    source, _ = pictures
+    write_description(source, channel_names={str(number): "x" for number in range(4)}, file_ending=".png")
+    (source / "imagesTr" / "r0_0000.png").write_bytes(b"torn")
+    with pytest.raises(AttenScribbleError) as caught:
+        run("8", "-o", "508", "--workers", "1")
+    assert [problem.rpartition("/")[2] for problem in caught.value.problems] == [
+        "r0_0000.png: is truncated, or not an image that SimpleITK can read",
+        "case r1 of Dataset008_Rgb has 3 images, counting colours, dataset.json has 4 channels: "
+        "add the missing files, or correct channel_names",
+    ]
+
+
+def test_whether_images_are_links_is_told(raw):
+    assert "the images are links to Dataset007_Balls." in run("7", "-o", "507", "--workers", "1").output
+    image = raw / "Dataset007_Balls" / "imagesTr" / "a_0001.nii.gz"
+    content = bytearray(gzip.decompress(image.read_bytes()))
+    rows = np.frombuffer(content[280:328], np.float32).reshape(3, 4).copy()  # srow_x, _y, _z
+    rows[:, :3] /= np.linalg.norm(rows[:, :3], axis=0)  # of unit scale beside the true voxel size, as in ACDC
+    content[280:328] = rows.tobytes()
+    image.write_bytes(gzip.compress(bytes(content)))
+    output = run("7", "-o", "508", "--workers", "1").output
+    assert "5 of 6 images are links to Dataset007_Balls, the others copies." in output
 
 
 def test_what_cannot_be_scribbled_is_told_and_nothing_written(raw):
