@@ -154,7 +154,7 @@ def _describe_case(
         )
         drawn = partial(_draw_picture, found, prediction=found.predictions[row.name], structures=structures)
         description = f"Prediction of {row.name} and dense label of {case}; Dice {dice}."
-        pictures.append(Picture(f"{word}_{row.slug}", f"{row.name}: {dice}", description, drawn, small=True))
+        pictures.append(Picture(f"{word}_prediction_{row.slug}", f"{row.name}: {dice}", description, drawn, small=True))
     return pictures
 
 

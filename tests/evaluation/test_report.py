@@ -53,7 +53,8 @@ def test_everything_is_there(report):
         *("means_dice", "legend", "scatter_partial_ce", "scatter_method_new"),
         *(f"cases_{metric}_{number}" for metric in ("dice", "hd95_mm", "assd_mm") for number in (1, 2)),
         *(f"training_{slug}" for slug in slugs),
-        *(f"{word}_{what}" for word in ("best", "median", "worst") for what in ("scan", "scribble", *slugs)),
+        *(f"{word}_{what}" for word in ("best", "median", "worst") for what in ("scan", "scribble")),
+        *(f"{word}_prediction_{slug}" for word in ("best", "median", "worst") for slug in slugs),
         *(f"attention_method_new_{what}" for what in ("scan", "attention", "similarity")),
     }
     assert all(file.read_bytes().startswith(PNG) for file in (report / "figures").iterdir())
@@ -256,6 +257,17 @@ def test_scans_can_be_left_out(collected, tmp_path):
     assert not list((tmp_path / "out" / "figures").glob("*_scan.png"))
     assert not (tmp_path / "out" / "data" / "pictures.csv").exists()
     assert "Best, median" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_rows_that_are_called_like_other_pictures_have_their_own(tmp_path):
+    folder = write_collected(tmp_path / "collected")
+    file = folder / "collected.json"
+    text = file.read_text().replace('"slug": "partial_ce"', '"slug": "scribble"')
+    file.write_text(text.replace('"slug": "method_new"', '"slug": "scan"'))
+    figures = write_report(folder, tmp_path / "out").parent / "figures"
+    best = {shown.stem: shown.read_bytes() for shown in figures.glob("best_*")}
+    assert len(best) == 2 + len(ROWS)  # scan, scribble and a prediction of each row, no two alike
+    assert len(set(best.values())) == len(best)
 
 
 def test_a_case_whose_files_are_gone_is_told(tmp_path):
