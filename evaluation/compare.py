@@ -199,8 +199,9 @@ def _find_subjects(summary: Summary, pattern: str | None) -> tuple[list[str], li
         found = [re.search(pattern, case) for case in summary.cases]
     except re.error as error:
         raise AttenScribbleError(f"the pattern of subjects {pattern!r} is no regular expression ({error})") from error
-    unknown = [case for case, match in zip(summary.cases, found, strict=True) if match is None]
-    return [match.group(match.re.groups and 1) if match else "" for match in found], unknown
+    # A pattern may match and its group take no part in it.
+    subjects = [(match and match.group(match.re.groups and 1)) or "" for match in found]
+    return subjects, [case for case, own in zip(summary.cases, subjects, strict=True) if not own]
 
 
 def _compare_structure(

@@ -119,7 +119,12 @@ def test_subjects_are_the_unit_if_they_are_named():
     row, other = by_case.get("s", "RV", "dice"), by_subject.get("s", "RV", "dice")
     assert row.mean == other.mean
     assert other.p > row.p
-    for pattern, message in ((r"frame01", r"finds no subject in the cases patient000_frame00, "), ("(", "no regular")):
+    for pattern, message in (
+        (r"frame01", r"finds no subject in the cases patient000_frame00, patient001_frame00: mend"),
+        (r"_(frame01)?", r"finds no subject in the cases patient000_frame00, patient001_frame00: mend"),
+        (r"\d*", r"finds no subject in the cases patient000_frame00, "),
+        ("(", "no regular"),
+    ):
         with pytest.raises(AttenScribbleError, match=message):
             compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", subject=pattern)
 
