@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.yaml_keys import Keys, count
+from nnunet_attenscribble.yaml_keys import Keys, count
 
 __all__ = ["STYLES", "ScribbleRules", "read_scribblebench"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.yaml_keys import (
+from nnunet_attenscribble.yaml_keys import (
     Keys,
     count,
     is_number,

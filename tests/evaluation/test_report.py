@@ -247,7 +247,7 @@ def test_a_single_slice_is_not_looked_at_from_its_side(tmp_path):
             image = sitk.ReadImage(str(file))[:, :, 2:3]
             image.SetSpacing((1.5, 2.0, 1.0))  # along z a placeholder
             sitk.WriteImage(image, str(file))
-    found = read_slice(data, "p1", STRUCTURES)
+    found = read_slice(data, "p1", STRUCTURES, "default")
     assert found.position == 0
     assert found.spacing == (2.0, 1.5)
 
