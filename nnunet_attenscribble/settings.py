@@ -139,11 +139,11 @@ class AttenScribbleSettings:
         values = configuration.get(KEY, {})
         if not isinstance(values, Mapping):
             raise AttenScribbleError(f"settings: the key '{KEY}' must hold an object of fields, not {values!r}")
-        settings, axes = cls.from_mapping(values), len(configuration["patch_size"])
+        settings, axes = cls.from_mapping(values), len(configuration.get("patch_size", ()))
         problems = [
             f"settings: {name} {list(radius)} has {len(radius)} entries, the configuration has {axes} axes"
             for name in _RADII
-            if not isinstance(radius := getattr(settings, name), int) and len(radius) != axes
+            if axes and not isinstance(radius := getattr(settings, name), int) and len(radius) != axes
         ]
         if problems:
             raise AttenScribbleError(problems)
