@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_attenscribble.dataset_conversion.files import read_json
 from nnunet_attenscribble.dataset_conversion.volumes import Source, split_channels
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -44,12 +44,7 @@ def read_description(source: Path) -> Description:
         AttenScribbleError: where it cannot be read, or lacks what nnU-Net needs.
     """
     file = source / "dataset.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror}): give a dataset in nnUNet_raw") from None
-    except ValueError as error:
-        raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again") from None
+    content = read_json(file, "give a dataset in nnUNet_raw")
     if not isinstance(content, dict):
         raise AttenScribbleError(f"{file}: holds no keys and values: write it again")
     absent = [key for key in ("labels", "channel_names", "file_ending") if key not in content]

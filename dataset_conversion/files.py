@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import zipfile
@@ -9,8 +10,23 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def read_json(file: Path, advice: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        AttenScribbleError: where it cannot be read, with what to do then.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror}): {advice}") from None
+    except ValueError as error:
+        raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again, or {advice}") from None
 
 
 def find_files(folder: Path) -> list[Path]:

@@ -67,8 +67,9 @@ def convert_folder(
     given, problems = group_images(files)
     if not given:
         raise AttenScribbleError(f"{images}: holds no image ({', '.join(ENDINGS)}), nor does any folder in it")
+    label_files = {folder: find_files(folder) for folder in (scribbles, dense, test_labels) if folder is not None}
     for folder in (scribbles, dense):
-        if folder is not None and (problem := numbered_cases(files, find_files(folder))):
+        if folder is not None and (problem := numbered_cases(files, label_files[folder])):
             raise AttenScribbleError(problem)  # what else would be found follows from it
     test_files = [] if test_images is None else find_files(test_images)
     tests, more = group_images(test_files)
@@ -80,9 +81,8 @@ def convert_folder(
     def match(folder: Path | None, cases: Collection[str], what: str) -> dict[str, Path]:
         if folder is None:
             return {}
-        files = find_files(folder)
-        problems.extend(unusable_files(files))
-        found, more = match_labels(files, cases, what)
+        problems.extend(unusable_files(label_files[folder]))
+        found, more = match_labels(label_files[folder], cases, what)
         if not found:
             raise AttenScribbleError([*problems, f"{folder}: holds no {what} named as one of the images"])
         problems.extend(more)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.yaml_keys import Keys, count
+from nnunet_attenscribble.yaml_keys import count, read_keys
 
 __all__ = ["STYLES", "ScribbleRules", "read_scribblebench"]
 
@@ -99,21 +99,12 @@ def read_scribblebench(file: Path, seed: int = 0) -> ScribbleRules:
     Raises:
         AttenScribbleError: for every part that is not understood; nothing is passed over.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise AttenScribbleError(f"{file}: cannot be read as YAML ({reason}): give scribble_conf.yml") from None
-    if not isinstance(content, Mapping):
-        raise AttenScribbleError(f"{file}: holds no settings: give ScribbleBench's scribble_conf.yml")
     problems: list[str] = []
-    keys = Keys(content, "", problems)
+    keys = read_keys(file, problems, "give ScribbleBench's scribble_conf.yml")
     keys.check_names(("filter", "foreground", "background", "generation_properties"))
     keys.mapping("filter").take("min_area", _only(0), "0: here every component counts", 0)
     foreground = keys.mapping("foreground")
-    if content.get("foreground") != content.get("background"):
+    if keys.content.get("foreground") != keys.content.get("background"):
         problems.append("foreground and background differ: only equal settings are understood")
     foreground.take("class_probabilities", _only(1), "1: every class of a slice is drawn", 1)
     slices = foreground.take("num_slice_range", _real, "one number here, not a range", 1.0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from nnunet_attenscribble.dataset_conversion.files import read_json
 from nnunet_attenscribble.errors import AttenScribbleError
 
 Patient = TypeVar("Patient", int, str)
@@ -99,12 +99,7 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
     Raises:
         AttenScribbleError: where it cannot be read, and for every side of a fold that is no list of identifiers.
     """
-    try:
-        folds = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again, or delete it") from None
+    folds = read_json(file, "delete it")
     if not isinstance(folds, list):
         raise AttenScribbleError(f"{file}: is no list of folds: write it again, or delete it")
     problems = [

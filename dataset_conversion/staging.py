@@ -11,6 +11,7 @@ from errno import EEXIST
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.locks import try_lock
 
 _LOCK = "lock"  # in a hidden folder: held as long as it is written to
 _READY = "ready"  # in a hidden folder whose content is complete: the names to publish, one per line, in this order
@@ -81,18 +82,10 @@ def remove_leftovers(leftovers: Iterable[Path]) -> None:
 
 @contextmanager
 def _alone(hidden: Path) -> Iterator[None]:
-    """Hold the lock of a hidden folder, where there are locks: it goes with its process, however that ends."""
+    """Hold the lock of a hidden folder."""
     with (hidden / _LOCK).open("a") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # on Windows
-            pass
-        except BlockingIOError:
-            raise AttenScribbleError(f"{hidden}: is being written by another process: wait for it, or end it") from None
-        except OSError:  # a file system without locks
-            pass
+        if not try_lock(lock):
+            raise AttenScribbleError(f"{hidden}: is being written by another process: wait for it, or end it")
         yield
 
 

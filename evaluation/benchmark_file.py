@@ -134,7 +134,7 @@ def read_benchmark(file: Path) -> Benchmark:
         AttenScribbleError: every unknown key and every value that cannot be.
     """
     problems: list[str] = []
-    benchmark = _read(read_keys(file, problems))
+    benchmark = _read(read_keys(file, problems, "give the YAML file of a benchmark, see docs/benchmark.md"))
     if problems:
         raise AttenScribbleError(f"{file}: {problem}" for problem in problems)
     return benchmark

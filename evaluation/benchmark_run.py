@@ -19,6 +19,7 @@ from nnunet_attenscribble.evaluation.provenance import append_command, read_comm
 from nnunet_attenscribble.evaluation.runs import StepBusyError, run_steps
 from nnunet_attenscribble.evaluation.steps import Step
 from nnunet_attenscribble.evaluation.workspace import Workspace
+from nnunet_attenscribble.locks import try_lock
 from nnunet_attenscribble.plans import read_plans
 
 __all__ = ["Outcome", "list_preparations", "run_cells", "run_preparations"]
@@ -158,18 +159,9 @@ def _is_created(path: str, log: Path, mark: Path) -> bool:
 
 @contextmanager
 def _alone(file: Path, console: Console) -> Iterator[None]:
-    """Hold a file's lock, where there are locks."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
+    """Hold a file's lock, and wait for it."""
     with file.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock):
             console.print("waiting for another process that prepares the data sets", soft_wrap=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            pass
+            try_lock(lock, wait=True)
         yield

@@ -14,6 +14,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.processes import find_command, run_command
 from nnunet_attenscribble.evaluation.step_progress import format_duration, show_epochs
 from nnunet_attenscribble.evaluation.steps import Step
+from nnunet_attenscribble.locks import try_lock
 
 __all__ = ["Execution", "StepBusyError", "run_steps"]
 
@@ -121,18 +122,10 @@ def _run_step(
 
 def _lock(log, step: Step) -> None:
     """Hold the log as long as the command lives: its output goes there, so it inherits the lock with the file."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(log):
         raise StepBusyError(
             f"{step.name} is being run by another process, which writes {step.log}: wait for it, or end it"
-        ) from None
-    except OSError:  # a file system without locks
-        return
+        )
 
 
 def _describe_failure(step: Step, code: int) -> str:

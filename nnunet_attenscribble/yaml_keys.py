@@ -18,24 +18,24 @@ __all__ = ["Keys", "count", "is_number", "number", "pattern", "read_keys", "text
 _REQUIRED = object()
 
 
-def read_keys(file: Path, problems: list[str]) -> Keys:
+def read_keys(file: Path, problems: list[str], advice: str) -> Keys:
     """The keys of a YAML file.
 
     Args:
         file: holds a mapping.
         problems: gets what is wrong with the values, as they are taken.
+        advice: what to do about a file that is none.
 
     Raises:
         AttenScribbleError: no file, no YAML, or no mapping.
     """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys)
-    except (OSError, UnicodeDecodeError) as error:
-        raise AttenScribbleError(f"{file} cannot be read ({error}): give the YAML file of a benchmark") from error
-    except yaml.YAMLError as error:
-        raise AttenScribbleError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise AttenScribbleError(f"{file} cannot be read as YAML ({reason}): {advice}") from error
     if not isinstance(content, Mapping):
-        raise AttenScribbleError(f"{file} holds no keys: see docs/benchmark.md for what a benchmark file names")
+        raise AttenScribbleError(f"{file} holds no keys: {advice}")
     return Keys(content, "", problems)
 
 
