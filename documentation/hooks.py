@@ -13,19 +13,7 @@ sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
 from documentation import api, command_line, formulas, settings_table  # noqa: E402
 
-# Pages that are there at times only, with what they are called in the navigation.
-_OPTIONAL = {"results.md": "Results"}
 _OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")  # a link out of docs/, as GitHub shows it
-
-
-def on_config(config):
-    """Add the optional pages that are there to the navigation, behind the benchmark."""
-    for section in config.nav:
-        if "Results and benchmarks" in section:
-            pages = section["Results and benchmarks"]
-            there = [{title: page} for page, title in _OPTIONAL.items() if (ROOT / "docs" / page).is_file()]
-            section["Results and benchmarks"] = there + [page for page in pages if page not in there]
-    return config
 
 
 def on_files(files: Files, config) -> Files:

@@ -22,6 +22,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PAGES_AS_A_WHOLE = {
     "benchmark.md": "tested: tests/evaluation/test_benchmark_nnunet.py",
     "datasets.md": "tested: tests/dataset_conversion/test_scribble_dataset.py",
+    "experiments.md": "needs: the ACDC download",
     "evaluation.md": "tested: tests/evaluation/test_cli.py",
     "losses.md": "needs: minutes of an idle processor",
     "nnunet_features.md": "tested: tests/trainers/test_commands.py",
