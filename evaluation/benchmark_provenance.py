@@ -13,6 +13,7 @@ from pathlib import Path
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark_file import FINAL_CHECKPOINT, Benchmark
+from nnunet_attenscribble.evaluation.benchmark_test_set import read_fold
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.provenance import find_commit
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary, write_summary
@@ -83,11 +84,34 @@ def check_training(plan: Plan, cell: Cell) -> None:
         plan.check_model(cell)
     except AttenScribbleError as error:
         problems += error.problems
+    problems += _list_other_patients(plan, cell)
     place = plan.folder(cell)
     if (place / SUMMARY_FILE).is_file():
         problems += _list_contradictions(plan, cell, read_summary(place))
     if problems:
         raise AttenScribbleError(problems)
+
+
+def _list_other_patients(plan: Plan, cell: Cell) -> list[str]:
+    """Whether nnU-Net validated the model at its end on other patients than its fold has now, which it may also have
+    trained with.
+    """
+    model = plan.model(cell)
+    folder = model.folder(plan.workspace.results(cell.seed))
+    try:
+        validated = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]
+        then = {Path(entry["prediction_file"]).name.split(".")[0] for entry in validated}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # not at its end yet
+    if model.fold == "all":
+        return []
+    now = {case.split(".")[0] for case in read_fold(plan.workspace, model.dataset, model.fold)["val"]}
+    if then == now:
+        return []
+    return [
+        f"{folder} was trained with another fold {model.fold} than splits_final.json has now (it validated on "
+        f"{list_some(sorted(then))}): undo the change, or remove that folder"
+    ]
 
 
 def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:

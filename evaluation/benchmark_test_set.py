@@ -16,7 +16,7 @@ from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
 from nnunet_attenscribble.evaluation.tables import list_some
 from nnunet_attenscribble.evaluation.workspace import Workspace
 
-__all__ = ["BenchmarkTestSet", "find_test_set", "link_images", "link_labels", "name_test_folders"]
+__all__ = ["BenchmarkTestSet", "find_test_set", "link_images", "link_labels", "name_test_folders", "read_fold"]
 
 _CHANNEL = re.compile(r"_(\d{4})(\.[^/]+)$")
 
@@ -101,7 +101,7 @@ def link_labels(test: BenchmarkTestSet) -> None:
 def _find_validation_patients(
     workspace: Workspace, scribble: str, dense: str, fold: str, image_folder: Path, label_folder: Path
 ) -> BenchmarkTestSet:
-    splits = {name: _read_fold(workspace, name, fold) for name in (scribble, dense)}
+    splits = {name: read_fold(workspace, name, fold) for name in (scribble, dense)}
     validation = splits[scribble]["val"]
     problems = [
         f"{name} validates fold {fold} on other patients than {scribble}, and these are the test set: give both the "
@@ -134,8 +134,13 @@ def _find_sidecars(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
     return {f"{case}.json": file for case, file in found.items() if file is not None}
 
 
-def _read_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[str]]:
-    """The cases of a fold: of splits_final.json, or as nnU-Net will draw them where there is no such file yet."""
+def read_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[str]]:
+    """The cases of a fold, `train` and `val`: of splits_final.json, or as nnU-Net will draw them where there is no such
+    file yet.
+
+    Raises:
+        AttenScribbleError: there is no such fold.
+    """
     file = workspace.preprocessed / dataset / "splits_final.json"
     if not file.is_file():
         return _draw_fold(workspace, dataset, fold)
@@ -193,7 +198,7 @@ def _list_training_cases_among(
         if fold == "all":  # nnU-Net trains with all of them
             known = set(_list_cases(workspace, dataset))
         else:
-            known = set().union(*_read_fold(workspace, dataset, fold).values())
+            known = set().union(*read_fold(workspace, dataset, fold).values())
         seen = sorted(known & set(cases))
         if seen:
             problems.append(

@@ -14,7 +14,7 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
@@ -277,19 +277,34 @@ def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspac
 
 
 def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, console: Console) -> None:
-    from nnunet_attenscribble.evaluation.benchmark_provenance import find_lacking
+    from nnunet_attenscribble.evaluation.benchmark_provenance import check_training, find_lacking
     from nnunet_attenscribble.evaluation.slurm import submit, write_array
 
-    missing = [cell for cell in cells if find_lacking(plan, cell) is not None]
-    if not missing:
+    refused: dict[str, list[str]] = {}
+    for cell in cells:
+        try:
+            check_training(plan, cell)
+        except AttenScribbleError as error:
+            refused[cell.name] = error.problems
+    missing = [cell for cell in cells if cell.name not in refused and find_lacking(plan, cell) is not None]
+    if missing:
+        script = write_array(plan, missing, file, prefix)
+        console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
+        console.print(f"{submit(script)}: {len(missing)} of {len(plan.cells)} cells", markup=False)
+        end = f"attenscribble benchmark collect {file} --work {plan.workspace.work}"
+        console.print(f"When the jobs have ended: {end}", markup=False)
+    elif not refused:
         console.print("Every cell is complete: nothing was submitted.")
-        return
-    script = write_array(plan, missing, file, prefix)
-    console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
-    console.print(f"{submit(script)}: {len(missing)} of {len(plan.cells)} cells", markup=False)
-    console.print(
-        f"When the jobs have ended: attenscribble benchmark collect {file} --work {plan.workspace.work}", markup=False
-    )
+    _tell_failed(refused)
+
+
+def _tell_failed(failed: Mapping[str, Sequence[str]]) -> None:
+    """Every problem by its cell; exit code 1 if there is one."""
+    for name, problems in failed.items():
+        for problem in problems:
+            typer.echo(f"error: {name}: {problem.removeprefix(f'{name}: ')}", err=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) -> None:
@@ -305,11 +320,7 @@ def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) ->
     told += [f"{len(outcome.busy)} are being run by another process"] if outcome.busy else []
     told += [f"{len(outcome.failed)} failed"] if outcome.failed else []
     console.print(f"\n{', '.join(told)}. Commands and exit codes: {plan.workspace.commands}", markup=False)
-    for name, problems in outcome.failed.items():
-        for problem in problems:
-            typer.echo(f"error: {name}: {problem.removeprefix(f'{name}: ')}", err=True)
-    if outcome.failed:
-        raise typer.Exit(1)
+    _tell_failed(outcome.failed)
 
 
 def _print_collected(collected: Collected, console: Console) -> None:

@@ -55,6 +55,11 @@ _TRAIN = """
     log = "2026-01-01 00:00:00.1: Epoch 0 \\n2026-01-01 00:00:01.1: train_loss -0.5 \\n"
     (folder / "training_log_2026.txt").write_text(log)
     (folder / "checkpoint_latest.pth").rename(folder / "checkpoint_final.pth")
+    splits = plans.parent / "splits_final.json"
+    if fold != "all" and splits.exists():
+        cases = [{"prediction_file": f"{case}.nii.gz"} for case in json.loads(splits.read_text())[int(fold)]["val"]]
+        (folder / "validation").mkdir(exist_ok=True)
+        (folder / "validation" / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
 """
 _PREDICT = """
     images, output = Path(option("-i")), Path(option("-o"))

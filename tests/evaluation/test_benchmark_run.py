@@ -332,6 +332,16 @@ def test_a_result_without_its_origin_does_not_count_for_another_trainer(toy, mon
     assert json.loads(file.read_text())["provenance"]["trainer"] == "nnUNetTrainerAttention"
 
 
+def test_a_model_that_trained_with_other_patients_is_not_scored(toy, monkeypatch):
+    toy.call("--only", "crf")
+    shutil.rmtree(toy.work / "cells")  # it is trained, and not scored
+    before = toy.events()
+    change_patients(toy, monkeypatch)
+    told = toy.call("--only", "crf", code=1)
+    assert "fold_0 was trained with another fold 0 than splits_final.json has now (it validated on c, d)" in told
+    assert toy.events() == before
+
+
 def test_other_options_of_the_prediction_make_another_result(toy):
     toy.call("--only", "crf")
     toy.write(predict="--disable_tta")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nnunet_attenscribble.evaluation.slurm import format_ranges
-from tests.evaluation.fake_nnunet import Toy
+from tests.evaluation.fake_nnunet import SCRIBBLE, Toy
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SLURM runs on POSIX")
 
@@ -113,6 +113,16 @@ def test_what_is_missing_after_a_failed_job_is_submitted_again(toy, monkeypatch)
     monkeypatch.delenv("FAKE_FAIL")
     assert "1 of 3 cells" in toy.call("--executor", "slurm")
     assert "missing:" not in toy.call("collect")
+
+
+def test_no_job_is_submitted_for_a_cell_that_would_be_refused(toy):
+    toy.call("--only", "crf")
+    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
+    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+    told = toy.call("--executor", "slurm", code=1)
+    assert "Submitted batch job 1: 2 of 3 cells" in told
+    assert "error: seed_0/fold_0/crf: " in told
+    assert toy.trained() == ["nnUNetTrainerMaskedCRF", "nnUNetTrainer_5epochs", "nnUNetTrainerPartialCE"]
 
 
 def test_a_refusal_is_told(toy, monkeypatch):
