@@ -37,6 +37,10 @@ def tables(benchmark: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
 
 
+def split_cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("| ").split(" | ")]
+
+
 GLANCE = ["acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"]
 
 
@@ -47,7 +51,7 @@ def glance() -> list[str]:
         for row in tables(benchmark):
             if row.startswith("| model | RV") or row.startswith("| model | anterior"):
                 break
-            name, dice, share, hausdorff, *_ = (cell.strip() for cell in row.strip("|").split(" | "))
+            name, dice, share, hausdorff, *_ = split_cells(row)
             cells.setdefault(name, []).append(f"{dice.partition(' ')[0]}, {share}, {hausdorff}")
     cells.pop("model")
     return [f"| {name} | {' | '.join(found)} |" for name, found in cells.items() if len(found) == len(GLANCE)]
@@ -67,6 +71,32 @@ def test_the_document_has_the_tables_of_the_kept_scores(benchmark):
     rows = tables(benchmark)
     assert len(rows) > 4
     assert [line for line in block.splitlines() if line.startswith("| ")] == rows  # none of them left over either
+
+
+IN_THE_README = {
+    "nnU-Net on dense labels": "nnU-Net, dense labels",
+    "AttenScribble on scribbles": "AttenScribble",
+    "without the similarity (`Attention`)": "Attention",
+    "without the block as well (`MaskedCRF`)": "Masked CRF",
+    "nnU-Net on scribbles (its own partial loss)": "nnU-Net, scribbles",
+    "partial cross-entropy on scribbles": "Partial CE",
+}
+
+
+def test_the_readme_has_rows_of_the_table_of_acdc():
+    rows = [split_cells(row) for row in tables("acdc_cpu")]
+    metrics, dice = ({row[0]: row for row in half} for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]))
+    _, begins, table = (ROOT / "README.md").read_text().partition("| model | runs | Dice [95 % interval] |")
+    assert begins
+    told = [split_cells(line) for line in table.partition("\n\n")[0].splitlines()[2:]]
+    assert [name for name, *_ in told] == list(IN_THE_README)
+    for name, runs, mean, share, *classes, hausdorff, surface in told:
+        row = metrics[IN_THE_README[name]]
+        assert [mean, runs] == [row[1], row[7]]
+        assert float(share.removesuffix(" %")) == float(row[2].removesuffix(" %"))
+        assert classes == [cell.split(" ")[0] for cell in dice[IN_THE_README[name]][1:4]]
+        assert float(hausdorff) == pytest.approx(float(row[3]), abs=0.056)  # rounded twice
+        assert float(surface) == pytest.approx(float(row[4]), abs=0.056)
 
 
 CLASSES = {
