@@ -84,10 +84,11 @@ def check_training(plan: Plan, cell: Cell) -> None:
         plan.check_model(cell)
     except AttenScribbleError as error:
         problems += error.problems
-    problems += _list_other_patients(plan, cell)
     place = plan.folder(cell)
     if (place / SUMMARY_FILE).is_file():
         problems += _list_contradictions(plan, cell, read_summary(place))
+    else:
+        problems += _list_other_patients(plan, cell)
     if problems:
         raise AttenScribbleError(problems)
 
@@ -97,14 +98,14 @@ def _list_other_patients(plan: Plan, cell: Cell) -> list[str]:
     trained with.
     """
     model = plan.model(cell)
+    if model.fold == "all":
+        return []
     folder = model.folder(plan.workspace.results(cell.seed))
     try:
         validated = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]
         then = {Path(entry["prediction_file"]).name.split(".")[0] for entry in validated}
     except (OSError, ValueError, KeyError, TypeError):
         return []  # not at its end yet
-    if model.fold == "all":
-        return []
     now = {case.split(".")[0] for case in read_fold(plan.workspace, model.dataset, model.fold)["val"]}
     if then == now:
         return []

@@ -277,16 +277,17 @@ def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspac
 
 
 def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, console: Console) -> None:
-    from nnunet_attenscribble.evaluation.benchmark_provenance import check_training, find_lacking
+    from nnunet_attenscribble.evaluation.benchmark_provenance import check_training
     from nnunet_attenscribble.evaluation.slurm import submit, write_array
 
+    missing: list[Cell] = []
     refused: dict[str, list[str]] = {}
     for cell in cells:
         try:
             check_training(plan, cell)
+            missing += [cell] if plan.steps(cell).find_lacking() is not None else []
         except AttenScribbleError as error:
             refused[cell.name] = error.problems
-    missing = [cell for cell in cells if cell.name not in refused and find_lacking(plan, cell) is not None]
     if missing:
         script = write_array(plan, missing, file, prefix)
         console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
