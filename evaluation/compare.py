@@ -153,7 +153,8 @@ def compare_summaries(
         seed: of the bootstrap.
 
     Raises:
-        AttenScribbleError: the summaries differ in cases, structures, dense labels or definitions; every problem.
+        AttenScribbleError: the summaries differ in cases, structures, dense labels or definitions, or a structure has
+            the name of the foreground's mean; every problem.
     """
     first = summaries[reference]
     problems = list(
@@ -162,6 +163,11 @@ def compare_summaries(
     subjects, unknown = _find_subjects(first, subject)
     if unknown:
         problems.append(f"the pattern {subject!r} finds no subject in the cases {list_some(unknown)}: mend the pattern")
+    if FOREGROUND in first.names:
+        problems.append(
+            f"a structure is called {FOREGROUND!r}, as the mean of all structures is: give it another name in "
+            "dataset.json and evaluate again"
+        )
     if problems:
         raise AttenScribbleError(problems)
     models = (reference, *(name for name in summaries if name != reference))

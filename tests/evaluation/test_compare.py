@@ -195,6 +195,12 @@ def test_markdown(comparison):
     assert widths == {8}
 
 
+def test_a_structure_named_as_the_mean_is_refused():
+    named = make_summary([[0.9, 0.8]], [[2, 4]], structures=(RV, Structure(FOREGROUND, (2,))))
+    with pytest.raises(AttenScribbleError, match="a structure is called 'foreground mean'"):
+        compare_summaries({"dense": named}, "dense")
+
+
 def test_csv_and_json(comparison):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
