@@ -69,8 +69,8 @@ class AttenScribbleSettings:
             positions of the block's own grid.
         similarity_sigma_position: in positions of a grid of stride `attention_stride`.
         attention_stride: in-plane stride of the encoder stage that gets the attention block. 2, with as many
-            `attention_max_tokens` as that takes, makes up for structures that are hardly one or two positions wide
-            (docs/experiments.md).
+            `attention_max_tokens` as that takes, is for structures that are hardly one or two positions wide; what it
+            brought: docs/experiments.md.
         attention_max_tokens: a stage with more positions than this is passed over for a deeper one.
         attention_gated: whether the block's output is added to the features, times factors that start at 0, or
             replaces them, as published.
