@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from documentation import api, command_line, formulas, settings_table  # noqa: E402
+from documentation import api, command_line, formulas  # noqa: E402
 
 _OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")  # a link out of docs/, as GitHub shows it
 
@@ -36,8 +36,7 @@ def on_files(files: Files, config) -> Files:
 
 
 def on_page_markdown(markdown: str, page, config, files) -> str:
-    """Fill in what is generated, and lead links out of docs/ to where the files are on the site."""
-    markdown = settings_table.fill_in(markdown)
+    """Lead links out of docs/ to where the files are on the site."""
     if page.file.src_uri == "contributing.md":
         return re.sub(r"\]\(docs/", "](", markdown).replace("](CHANGELOG.md)", "](changelog.md)")
     return _OUTSIDE.sub(_on_the_site, markdown)

@@ -1,4 +1,7 @@
-"""The table of settings, read off `AttenScribbleSettings`, so that it cannot drift."""
+"""The table of settings in docs/settings.md, read off `AttenScribbleSettings`.
+
+`python -m documentation.settings_table` writes it anew; a test tells when it has drifted.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,26 @@ import inspect
 import json
 import re
 from dataclasses import fields
+from pathlib import Path
 
 from nnunet_attenscribble import settings
 from nnunet_attenscribble.settings import AttenScribbleSettings
 
-PLACE = "<!-- generated: settings -->"
+_BEGINS, _ENDS = "<!-- generated: settings -->\n", "<!-- end -->\n"
 
 
 def fill_in(markdown: str) -> str:
-    """A page with the table in its place."""
-    return markdown.replace(PLACE, make_table()) if PLACE in markdown else markdown
+    """The page with the table of today between its marks."""
+    head, begins, rest = markdown.partition(_BEGINS)
+    _, ends, tail = rest.partition(_ENDS)
+    return f"{head}{begins}{make_table()}\n{ends}{tail}"
 
 
 def make_table() -> str:
     """A row per field: name, default, what is allowed, meaning."""
     meanings = read_meanings()
     rows = [
-        f"| `{field.name}` | `{json.dumps(field.default)}` | {_allowed(field.name)} | {meanings[field.name]} |"
+        f"| `{field.name}` | `{json.dumps(field.default)}` | {_allowed(field.name)} | {_cell(meanings[field.name])} |"
         for field in fields(AttenScribbleSettings)
     ]
     return "\n".join(["| field | default | allowed | meaning |", "|---|---|---|---|", *rows])
@@ -39,8 +45,18 @@ def read_meanings() -> dict[str, str]:
     return meanings
 
 
+def _cell(text: str) -> str:
+    """Bars within a cell, as in |p - q|, would end it."""
+    return text.replace("|", r"\|")
+
+
 def _allowed(name: str) -> str:
     """What the class itself says to a value of no use."""
     message = settings._problem(name, object())
     assert message is not None  # it takes no such value for any field
     return message.rpartition("must be ")[2]
+
+
+if __name__ == "__main__":
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    page.write_text(fill_in(page.read_text(encoding="utf-8")), encoding="utf-8")

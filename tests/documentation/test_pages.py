@@ -34,7 +34,9 @@ def test_the_table_of_settings_has_every_field_with_default_range_and_meaning():
     by_name = {row[0].strip("| `"): row for row in rows}
     assert by_name["crf_weight"][1:3] == ["`0.1`", "a number of at least 0"]
     assert by_name["similarity_mode"][2] == "one of anchored, paper"
-    assert settings_table.make_table() in settings_table.fill_in(read("docs/settings.md"))
+    page = read("docs/settings.md")
+    assert settings_table.make_table() in page
+    assert settings_table.fill_in(page) == page, "run python -m documentation.settings_table"
 
 
 def test_the_page_of_commands_has_every_command():
