@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nnunet_attenscribble.losses.attenscribble import PADDING, AttenScribbleLoss
+from nnunet_attenscribble.similarity import WindowSimilarity
 
 
 def treat_padding(target: Tensor, padding: str, ignore_label: int) -> tuple[Tensor, Tensor | None]:
@@ -75,11 +77,14 @@ class ScribbleObjective(nn.Module):
         """Compute the loss.
 
         Args:
-            output: logits (N, C, *S), or a list of them per scale, or the pair of either with the similarity.
+            output: logits (N, C, *S), or a list or tuple of them per scale, or the pair of either with the similarity.
             target: (N, 1, *S), or a list of them per scale; labels, the ignore label, or `PADDING`. In validation also
                 a channel per region and the unlabelled pixels in the last.
         """
-        logits, similarity = output if isinstance(output, tuple) else (output, None)
+        logits: Any = output
+        similarity = None
+        if isinstance(output[-1], WindowSimilarity):
+            logits, similarity = output
         if self.scale_weights is None:
             assert isinstance(target, Tensor)
             logits, target = [logits], [target]

@@ -44,7 +44,7 @@ class AttenScribbleSettings:
             On ACDC `balanced` did better with a CRF; without one, `background` with the experts' strokes, `balanced`
             with drawn ones (docs/results.md).
         dice_weight: of nnU-Net's soft Dice on the scribbles, which is added to the cross-entropy. A structure with few
-            scribbled pixels has hardly a voice in the cross-entropy, and a CRF then lets it disappear; in the Dice all
+            scribbled pixels hardly counts in the cross-entropy, and a CRF then lets it disappear; in the Dice all
             structures weigh the same. 0, cross-entropy alone, is as published.
         crf_weight: of the masked CRF. Its energy is a sum over the window; in 3D it counts as much as its in-plane
             part would, so that the weight means the same in 2D and 3D.
@@ -71,7 +71,7 @@ class AttenScribbleSettings:
         attention_stride: in-plane stride of the encoder stage that gets the attention block. 2, with as many
             `attention_max_tokens` as that takes, is for structures that are hardly one or two positions wide; what it
             brought: docs/experiments.md.
-        attention_max_tokens: a stage with more positions than this is passed over for a deeper one.
+        attention_max_tokens: a stage with more positions than this is skipped for a deeper one.
         attention_gated: whether the block's output is added to the features, times factors that start at 0, or
             replaces them, as published.
         warmup_epochs: epochs in which the regularisers' weights rise linearly from 0 to their values. Without a warm-up

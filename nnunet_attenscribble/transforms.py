@@ -105,20 +105,21 @@ class DownsampleScribblesTransform(SegOnlyTransform):
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params) -> list[torch.Tensor]:
         ndim = segmentation.ndim - 1
         scales = [s if isinstance(s, (tuple, list)) else [s] * ndim for s in self.ds_scales]
-        # From the highest label down, as argmax takes the first of equals.
-        labels = range(self.ignore_label - 1, PADDING - 1, -1)
-        one_hot = None
+        drawn = segmentation[:1]
+        present = [label for label in map(int, drawn.unique().tolist()) if 0 <= label < self.ignore_label]
+        pool = getattr(F, f"adaptive_avg_pool{ndim}d")
         targets = []
         for scale in scales:
             if all(s == 1 for s in scale):
                 targets.append(segmentation)
                 continue
-            if one_hot is None:
-                one_hot = torch.stack([segmentation[0] == label for label in labels]).float()
             shape = [round(size * s) for size, s in zip(segmentation.shape[1:], scale, strict=True)]
-            shares = getattr(F, f"adaptive_avg_pool{ndim}d")(one_hot, shape)
-            annotated, padding = shares[:-1].max(dim=0), shares[-1]
-            target = torch.where(padding >= 0.5, PADDING, self.ignore_label)
-            target = torch.where(annotated.values > 0, self.ignore_label - 1 - annotated.indices, target)
-            targets.append(target[None].to(segmentation.dtype))
+            padding = pool((drawn == PADDING).float(), shape)
+            target = torch.where(padding >= 0.5, PADDING, self.ignore_label).to(segmentation.dtype)
+            most = torch.zeros_like(padding)
+            for label in present:  # one at a time: with a hundred classes, all of them at once are gigabytes
+                share = pool((drawn == label).float(), shape)
+                wins = (share > 0) & (share >= most)  # of equals the last, which is the highest
+                target, most = target.masked_fill(wins, label), torch.where(wins, share, most)
+            targets.append(target)
         return targets

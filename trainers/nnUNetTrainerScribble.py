@@ -18,8 +18,16 @@ from nnunet_attenscribble.losses import (
 )
 from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.losses.partial_regions import PartialBinaryCrossEntropyLoss
-from nnunet_attenscribble.network import add_spatial_attention, attention_stage, check_encoder, total_stride
+from nnunet_attenscribble.network import (
+    add_spatial_attention,
+    attention_stage,
+    check_encoder,
+    grid_shape,
+    total_stride,
+)
+from nnunet_attenscribble.normalisation import normalisation_problems, read_fingerprint
 from nnunet_attenscribble.objective import ScribbleObjective
+from nnunet_attenscribble.plans import resolve_configuration
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 from nnunet_attenscribble.training_log import append_epoch, plot_epochs
 from nnunet_attenscribble.transforms import keep_labels, keep_padding, keep_scribbles
@@ -149,6 +157,45 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         replacement = 0 if self.settings.padding == "background" else self.label_manager.ignore_label
         return keep_padding(nnUNetTrainer.get_validation_transforms(*args, **kwargs), replacement)
 
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """nnU-Net's loading; a training that goes on with other settings says so, as its checkpoint keeps the first."""
+        super().load_checkpoint(filename_or_checkpoint)
+        try:
+            plans = self.my_init_kwargs["plans"]
+            configuration = resolve_configuration(plans, self.my_init_kwargs["configuration"])
+            before = AttenScribbleSettings.from_configuration(configuration)
+        except (KeyError, AttenScribbleError):
+            return  # of another trainer, or of settings that are none any more
+        if before != self.settings:
+            self.print_to_log_file(
+                f"WARNING: this training began with other settings than the plans file has now: {before}; give the "
+                "configuration of now another name, or its settings of then back"
+            )
+
+    def on_train_start(self) -> None:
+        """nnU-Net's preparations; then what a reader of the log should know before the first epoch."""
+        super().on_train_start()
+        if self.with_attention:
+            self.print_to_log_file(self._describe_block())
+        fingerprint = read_fingerprint(Path(self.preprocessed_dataset_folder_base))
+        configuration = self.configuration_manager.configuration
+        for problem in normalisation_problems(self.plans_manager.plans, configuration, fingerprint):
+            self.print_to_log_file(
+                f"WARNING: {problem}: run `attenscribble fingerprint {self.plans_manager.dataset_name}`, then plan and "
+                "preprocess again"
+            )
+
+    def _describe_block(self) -> str:
+        stage, stride = _block_place(self.configuration_manager, self.settings)
+        grid = grid_shape(
+            self.configuration_manager.network_arch_init_kwargs["strides"], self.configuration_manager.patch_size, stage
+        )
+        told = f"attention block: stage {stage}, a position of its grid {grid} covers {stride} pixels"
+        if not self.with_similarity:
+            return told
+        radius, _, _ = _similarity_window(self.configuration_manager, self.settings)
+        return f"{told}, the similarity looks {radius} positions far"
+
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; the loss also sees the image (without the channels that a cascade adds)."""
         self.loss.regularised.strength = warmup_strength(
@@ -175,8 +222,11 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         for name, labels in self.dataset_json["labels"].items():
             labels = labels if isinstance(labels, (list, tuple)) else [labels]
             if all(terms.get(f"annotated_{label}") == 0 for label in labels):
+                # nnU-Net takes strokes of background where the image is zero for padding.
+                further = ", where the image is not zero, or count all of that with padding=background"
                 self.print_to_log_file(
                     f"WARNING: no scribble of '{name}' was seen in this epoch, so nothing teaches it: draw more of it"
+                    f"{further if labels == [0] else ''}"
                 )
         for logger in self.logger.loggers:  # wandb, where it is on; nnU-Net's local logger knows its own values only
             for name, value in terms.items():
@@ -199,8 +249,13 @@ def _in_plane_first(configuration_manager) -> list[float]:
 def _similarity_window(
     configuration_manager, settings: AttenScribbleSettings
 ) -> tuple[tuple[int, ...], float, list[float]]:
+    _, stride = _block_place(configuration_manager, settings)
+    return similarity_window(settings, _in_plane_first(configuration_manager), stride)
+
+
+def _block_place(configuration_manager, settings: AttenScribbleSettings) -> tuple[int, tuple[int, ...]]:
+    """Stage of the attention block, and the stride of its grid."""
     strides = configuration_manager.network_arch_init_kwargs["strides"]
     patch_size = configuration_manager.patch_size
     stage = attention_stage(strides, patch_size, settings.attention_stride, settings.attention_max_tokens)
-    stride = total_stride(strides, len(patch_size), stage)
-    return similarity_window(settings, _in_plane_first(configuration_manager), stride)
+    return stage, total_stride(strides, len(patch_size), stage)

@@ -20,6 +20,7 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     demo,
     doctor,
     evaluate,
+    fingerprint,
     inspect,
     postprocess,
     pretrained,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli.fingerprint import planning_commands
 from nnunet_attenscribble.cli.folders import FOLDERS, nnunet_folder
 
 if TYPE_CHECKING:
@@ -59,7 +60,18 @@ BackgroundScribble = Annotated[
     int | None, typer.Option(metavar="VALUE", help="Of strokes in the background, in place of the coding's.")
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust-scribbles", help="Also where background strokes cover more than half of all voxels.")
+    bool,
+    typer.Option(
+        "--trust-scribbles", help="Also where no voxel is unlabelled, or one class has more than half of all voxels."
+    ),
+]
+Subject = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="Finds the subject in a case's name, as its first group or the whole match: cases of one subject stay on "
+        "one side of every fold.",
+    ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")]
 Raw = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_raw.")]
@@ -112,7 +124,10 @@ def report_written(
     ids = [str(int(folder.name[7:10])) for folder in (written.scribble, written.dense) if folder is not None]
     if written.scribble is None:
         typer.echo(f"  attenscribble scribble {ids[0]} -o ID    # draws scribbles, as a dataset of their own")
-    typer.echo(f"  nnUNetv2_plan_and_preprocess -d {' '.join(ids)} {planning}--verify_dataset_integrity")
+        typer.echo(f"  nnUNetv2_plan_and_preprocess -d {' '.join(ids)} {planning}--verify_dataset_integrity")
+        return
+    for command in planning_commands(written.scribble, " ".join(ids), planning):
+        typer.echo(f"  {command}")
 
 
 def _coverage(written: WrittenDatasets) -> str:

@@ -69,7 +69,7 @@ def check_dataset(dataset: str) -> list[Finding]:
     findings = check_labels(folder.name, description["labels"])
     if any(finding.status == PROBLEM for finding in findings):
         return findings
-    return [*findings, *check_cases(folder, description), *check_plans(folder.name)]
+    return [*findings, *check_cases(folder, description), *check_plans(folder, description)]
 
 
 def check_labels(name: str, labels: Mapping[str, Any]) -> list[Finding]:
@@ -118,6 +118,8 @@ def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
 
 def _check_scribbles(name: str, labels: Mapping[str, Any], files: Iterable[str]) -> list[Finding]:
     counts, total, findings = _count_values(list(files))
+    if findings and not total:
+        return findings  # what else would be found follows from it
     ignore = labels["ignore"]
     known = {value for entry in labels.values() for value in _as_list(entry)}
     strange = sorted(set(counts) - known)
@@ -129,7 +131,7 @@ def _check_scribbles(name: str, labels: Mapping[str, Any], files: Iterable[str])
             status, advice = PROBLEM, f"draw strokes of {label}: nothing else teaches it"
             if _as_list(entry) == [0]:
                 status = NOTE
-                advice = "draw a stroke around the organs too: it is worth as much as one inside"
+                advice = "draw a stroke around the organs too"
             findings.append(Finding(name, f"no case has a stroke of {label}", status, advice))
     drawn = total - counts.get(ignore, 0)
     share = f"{100 * drawn / max(total, 1):.2g} % of the voxels are annotated"
@@ -140,21 +142,20 @@ def _check_scribbles(name: str, labels: Mapping[str, Any], files: Iterable[str])
 
 
 def _count_values(files: list[str]) -> tuple[dict[int, int], int, list[Finding]]:
-    """Voxels by value, all voxels, and files that cannot be read."""
+    """Voxels by value, all voxels, and what is wrong with files that hold no label."""
     import numpy as np
-    import SimpleITK as sitk
 
     from nnunet_attenscribble.dataset_conversion.progress import show_progress
-    from nnunet_attenscribble.dataset_conversion.volumes import read_image
+    from nnunet_attenscribble.dataset_conversion.volumes import label_values, read_volume
 
     counts: dict[int, int] = {}
     total, findings = 0, []
     for file in show_progress(files, total=len(files), description="Reading labels"):
         try:
-            voxels = sitk.GetArrayFromImage(read_image(Path(file)))
-        except RuntimeError:
-            told = f"{Path(file).name} cannot be read as an image"
-            findings.append(Finding(Path(file).parents[1].name, told, PROBLEM, "copy or export it again"))
+            voxels = label_values(read_volume(Path(file), file, label=True), file)
+        except AttenScribbleError as error:
+            name, advice = Path(file).parents[1].name, "put it right, or take its case out: see docs/datasets.md"
+            findings += [Finding(name, problem, PROBLEM, advice) for problem in error.problems]
             continue
         total += voxels.size
         for value, count in zip(*np.unique(voxels, return_counts=True), strict=True):
@@ -162,33 +163,42 @@ def _count_values(files: list[str]) -> tuple[dict[int, int], int, list[Finding]]
     return counts, total, findings
 
 
-def check_plans(name: str) -> list[Finding]:
-    """Whether nnU-Net planned it, and whether settings of the method in the plans are valid."""
+def check_plans(raw: Path, description: Mapping[str, Any]) -> list[Finding]:
+    """Whether nnU-Net planned it, and whether normalisation and settings of the method in the plans are right."""
+    from nnunet_attenscribble.normalisation import MARK, read_fingerprint
     from nnunet_attenscribble.plans import read_plans, resolve_configuration
     from nnunet_attenscribble.settings import AttenScribbleSettings
 
-    number = name[7:10]
+    name, number = raw.name, raw.name[7:10]
     try:
-        files = sorted((nnunet_folder("nnUNet_preprocessed") / name).glob("*Plans.json"))
+        folder = nnunet_folder("nnUNet_preprocessed") / name
     except AttenScribbleError:
         return []  # told already
+    files, fingerprint = sorted(folder.glob("*Plans.json")), read_fingerprint(folder)
+    scribbles = "ignore" in description["labels"]
     if not files:
         advice = f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
+        with_ct = any(str(channel).casefold() == "ct" for channel in description["channel_names"].values())
+        if scribbles and with_ct and MARK not in (fingerprint or {}):
+            advice = f"attenscribble fingerprint {number} && {advice}"
         return [Finding(name, "is not planned yet", NOTE, advice)]
     findings = []
     for file in files:
         try:
             plans = read_plans(file)
-            for configuration in plans["configurations"]:
-                AttenScribbleSettings.from_configuration(resolve_configuration(plans, configuration))
+            resolved = {key: resolve_configuration(plans, key) for key in plans["configurations"]}
+            for configuration in resolved.values():
+                AttenScribbleSettings.from_configuration(configuration)
         except AttenScribbleError as error:
             advice = f"correct the key `attenscribble` in {file}: see docs/settings.md"
             findings += [Finding(name, f"{file.name}: {problem}", PROBLEM, advice) for problem in error.problems]
             continue
         done = [
             key for key in plans["configurations"]
-            if (file.parent / resolve_configuration(plans, key).get("data_identifier", "\0")).is_dir()
+            if (file.parent / resolved[key].get("data_identifier", "\0")).is_dir()
         ]  # fmt: skip
+        if scribbles:
+            findings += _check_normalisation(raw, plans, list(resolved.values()), fingerprint)
         if done:
             findings.append(Finding(name, f"{file.stem}: {_list(done)} preprocessed"))
         else:
@@ -196,6 +206,36 @@ def check_plans(name: str) -> list[Finding]:
             advice = f"nnUNetv2_preprocess -d {number} -plans_name {file.stem} -c {first}"
             findings.append(Finding(name, f"{file.stem}: nothing is preprocessed yet", NOTE, advice))
     return findings
+
+
+def _check_normalisation(
+    raw: Path, plans: Mapping[str, Any], configurations: list[dict[str, Any]], fingerprint: dict[str, Any] | None
+) -> list[Finding]:
+    from nnunet_attenscribble.normalisation import normalisation_problems
+
+    masked = any(any(entry.get("use_mask_for_norm", ())) for entry in configurations)
+    unlabelled_zeros = masked and _has_unlabelled_zeros(raw)
+    told = dict.fromkeys(
+        problem
+        for entry in configurations
+        for problem in normalisation_problems(plans, entry, fingerprint, unlabelled_zeros)
+    )
+    advice = f"attenscribble fingerprint {raw.name[7:10]}, then plan and preprocess again"
+    return [Finding(raw.name, f"{plans['plans_name']}: {problem}", PROBLEM, advice) for problem in told]
+
+
+def _has_unlabelled_zeros(raw: Path) -> bool:
+    """Whether the first case is unlabelled where all of its images are zero around the object."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    description = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    files = next(iter(get_filenames_of_train_images_and_targets(str(raw), description).values()))
+    reader = determine_reader_writer_from_dataset_json(description, files["images"][0], verbose=False)()
+    images, _ = reader.read_images(files["images"])
+    labels, _ = reader.read_seg(files["label"])
+    return bool((labels[0][~create_nonzero_mask(images)] == description["labels"]["ignore"]).any())
 
 
 def _as_list(entry: Any) -> list[int]:

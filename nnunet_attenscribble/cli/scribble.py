@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli.fingerprint import planning_commands
 from nnunet_attenscribble.cli.folders import FOLDERS, dataset_folder, nnunet_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -100,7 +101,10 @@ def scribble(
     )
     typer.echo(f"{result.written.scribble} holds {result.written.training} cases; {_tell_images(result, source.name)}.")
     print_coverage(result.coverage)
-    typer.echo(f"\nNext:\n  nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
+    assert result.written.scribble is not None
+    typer.echo("\nNext:")
+    for command in planning_commands(result.written.scribble, str(dataset_id)):
+        typer.echo(f"  {command}")
 
 
 def _tell_images(result: ScribbledDataset, source: str) -> str:

@@ -191,7 +191,8 @@ class SimilarityPairLoss(nn.Module):
         known = pairs.same | pairs.different
         one, other, same, values = (entry[known] for entry in (pairs.first, pairs.second, pairs.same, values))
         weight = 0.5 / _count_alike(one, other, same).to(values.dtype)
-        return F.binary_cross_entropy(values, same.to(values.dtype), weight, reduction="sum")
+        # Not torch's own, which stops a training for a NaN: on a GPU the whole process, where nnU-Net skips a step.
+        return -(weight * torch.where(same, values, 1 - values).log().clamp(min=-100)).sum()
 
 
 def _count_alike(one: Tensor, other: Tensor, same: Tensor) -> Tensor:

@@ -269,8 +269,25 @@ def test_files_that_are_missing_or_too_many(folders):
 
 def test_a_damaged_label(folders):
     folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
-    (folder / "labelsTr" / "b.nii.gz").write_bytes(b"torn")
-    assert (PROBLEM, "b.nii.gz cannot be read as an image") in told(check_dataset("501"))
+    label = folder / "labelsTr" / "b.nii.gz"
+    label.write_bytes(label.read_bytes()[:-20])
+    assert (PROBLEM, f"{label}: is truncated or corrupt: copy or download it again") in told(check_dataset("501"))
+
+
+@pytest.mark.parametrize("value", [1.4, np.nan])
+def test_labels_that_are_not_integers(folders, value):
+    folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS, file_ending=".mha")
+    for file in list(folder.glob("*/*.nii.gz")):
+        sitk.WriteImage(sitk.ReadImage(file), file.with_name(file.name.replace(".nii.gz", ".mha")))
+        file.unlink()
+    values = np.where(scribble() == 1, value, scribble()).astype(np.float32)
+    label = folder / "labelsTr" / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(values), label)
+    (finding,) = (finding for finding in check_dataset("501") if finding.status == PROBLEM)
+    assert finding.found.startswith(f"{label}: label values that are not integers ({value:g})")
+    sitk.WriteImage(sitk.GetImageFromArray(values), label.with_name("b.mha"))
+    found = [finding.found for finding in check_dataset("501") if finding.status == PROBLEM]
+    assert [text.partition(": ")[0] for text in found] == [str(label), str(label.with_name("b.mha"))]
 
 
 def test_a_description_that_is_not_in_order(folders):

@@ -54,6 +54,8 @@ def test_deep_supervision_weighs_the_scales():
     value = objective([fine, coarse, coarsest], [t_fine, t_coarse, t_coarsest])
     single = make(None)
     torch.testing.assert_close(value, 0.6 * single(fine, t_fine) + 0.4 * single(coarse, t_coarse))
+    # Networks that are none of nnU-Net's own may give a tuple, as nnU-Net's own loss takes it.
+    assert objective((fine, coarse, coarsest), [t_fine, t_coarse, t_coarsest]) == value
 
 
 def test_regularisers_need_the_image_and_rest_without_it():

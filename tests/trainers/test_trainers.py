@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,10 @@ ALL = [
     "nnUNetTrainerAttenScribble",
 ]
 SWITCHES = ("with_dice", "with_crf", "with_attention", "with_similarity")
+
+
+def read_log(trainer) -> str:
+    return "".join(file.read_text() for file in sorted(Path(trainer.output_folder).glob("training_log_*.txt")))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -126,7 +131,7 @@ def test_trains_and_tells_its_terms(nnunet, name, configuration, missing):
     assert not columns & missing
     assert all(np.isfinite(float(row["total"])) for row in rows)
     assert (output / "loss_terms.png").stat().st_size > 5000
-    log = next(output.glob("training_log_*.txt")).read_text()
+    log = read_log(trainer)
     assert "terms total" in log
     assert "WARNING: no scribble" not in log
 
@@ -172,6 +177,27 @@ def test_an_interrupted_training_continues_where_it_was(nnunet):
     second.run_training()
     with (Path(second.output_folder) / "loss_terms.csv").open() as stream:
         assert [row["epoch"] for row in csv.DictReader(stream)] == ["0", "1"]
+    assert "other settings" not in read_log(second)
+    third = nnunet.make("nnUNetTrainerAttenScribble")
+    third.settings = replace(third.settings, crf_weight=0.3)
+    third.load_checkpoint(str(latest))
+    assert "WARNING: this training began with other settings" in read_log(third)
+
+
+def test_the_log_tells_where_the_block_is_and_what_is_wrong_with_the_normalisation(nnunet):
+    trainer = nnunet.make("nnUNetTrainerAttenScribble")
+    trainer.on_train_start()
+    log = read_log(trainer)
+    assert "attention block: stage 2, a position of its grid (8, 8) covers (4, 4) pixels" in log
+    assert "the similarity looks (1, 1) positions far" in log
+    assert "WARNING" not in log
+    trainer = nnunet.make("nnUNetTrainerMaskedCRF")
+    trainer.configuration_manager.configuration["normalization_schemes"] = ["CTNormalization"]
+    trainer.on_train_start()
+    log = read_log(trainer)
+    assert "attention block" not in log
+    assert "WARNING: CT is clipped and scaled by the intensities of unlabelled voxels" in log
+    assert f"run `attenscribble fingerprint {NAME}`" in log
 
 
 def test_inference_rebuilds_the_trained_network(nnunet):
@@ -192,11 +218,14 @@ def test_tells_that_a_class_was_never_seen_and_logs_where_nnunet_does(nnunet):
     told = []
     trainer.logger.loggers.append(SimpleNamespace(log=lambda key, value, step: told.append((key, step))))
     batch = next(trainer.dataloader_train)
-    batch["target"] = [torch.where(target == 2, IGNORE, target) for target in batch["target"]]
+    batch["target"] = [torch.where((target == 2) | (target == 0), IGNORE, target) for target in batch["target"]]
     trainer.on_train_epoch_start()
     trainer.on_train_epoch_end([trainer.train_step(batch)])
-    log = next(Path(trainer.output_folder).glob("training_log_*.txt")).read_text()
-    assert "no scribble of 'core' was seen" in log
+    log = read_log(trainer)
+    advice = "was seen in this epoch, so nothing teaches it: draw more of it"
+    assert f"no scribble of 'core' {advice}" in log
+    assert f"no scribble of 'background' {advice}, where the image is not zero" in log
+    assert log.count("where the image is not zero") == 1
     assert "no scribble of 'ring'" not in log
     assert ("terms/annotated_2", 0) in told
 

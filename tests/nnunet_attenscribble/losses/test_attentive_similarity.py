@@ -224,6 +224,13 @@ def test_refuses_an_unknown_pair_loss():
         SimilarityPairLoss("other")
 
 
+def test_a_similarity_that_is_none_gives_a_loss_that_is_none():
+    """Not an error, which on a GPU would end the process: nnU-Net's scaler then passes over the step."""
+    values = torch.full((1, 2), torch.nan)
+    loss = SimilarityPairLoss()(WindowSimilarity(values, (1, 3), (1, 1)), torch.tensor([[[0, 0, 1]]]))
+    assert loss.isnan()
+
+
 def test_grid_labels_by_hand():
     target = torch.full((1, 1, 4, 6), 9)
     target[0, 0, 0, 0] = 2  # a single scribbled pixel labels its cell
