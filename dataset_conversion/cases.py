@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.dataset_conversion.soundness import NOT_FINITE
 from nnunet_attenscribble.dataset_conversion.tiff import find_sidecar
 from nnunet_attenscribble.dataset_conversion.volumes import (
     Grid,
@@ -28,7 +29,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 ENDING = ".nii.gz"
 IGNORE = "ignore"
 _GRID = ("Size", "Spacing", "Origin", "Direction")
-_MOST_BACKGROUND = 0.5  # share of a scribble's voxels: strokes cover a few percent, unlabelled voxels nearly all
+_MOST = 0.5  # share of a scribble's voxels in one class: strokes cover a few percent, unlabelled voxels nearly all
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,24 @@ class Coding:
 
     def strokes_problems(self, voxels: list[int], name: str) -> list[str]:
         """Whether a scribble, by its voxels per value, cannot be what its coding says."""
-        share = voxels[0] / max(sum(voxels), 1)
-        if self.trusted or share <= _MOST_BACKGROUND:
+        most = max(self.labels, key=lambda label: voxels[self.labels[label]])
+        share, unlabelled = (voxels[value] / max(sum(voxels), 1) for value in (self.labels[most], self.ignore))
+        if self.trusted or (unlabelled and share <= _MOST):
             return []
-        told = f"{name}: {100 * share:.0f} % of its voxels would be background strokes"
-        if not voxels[self.ignore]:
-            return [f"{told} and none unlabelled: it is a dense label, or its value of unlabelled voxels is another"]
+        strokes = "background strokes" if self.labels[most] == 0 else f"strokes of {most}"
+        told = f"{name}: {100 * share:.0f} % of its voxels would be {strokes}"
+        if not unlabelled:
+            return [
+                f"{told} and none unlabelled: it is a dense label, to be given as one, or another value is unlabelled "
+                "(--unlabelled, --coding, correct --labels); --trust-scribbles takes it as it is"
+            ]
+        if self.labels[most] > 0:
+            return [
+                f"{told}: this value is probably the unlabelled one (--unlabelled, --coding, correct --labels), "
+                "or it is a dense label; --trust-scribbles takes it as it is"
+            ]
         return [
-            f"{told} and {100 * voxels[self.ignore] / sum(voxels):.2g} % unlabelled: the two values are probably "
+            f"{told} and {100 * unlabelled:.2g} % unlabelled: the two values are probably "
             "swapped, as in the scribbles of CHAOS: give --coding chaos, or --unlabelled and --background-scribble"
         ]
 
@@ -142,16 +153,16 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     """Read everything of a case that would be written, and tell every problem of it; runs in a worker process."""
     result = CheckedCase()
 
-    def read(source: Source, role: str, whole: bool = True) -> tuple[Grid | None, str]:
+    def read(source: Source, role: str, *, label: bool) -> tuple[Grid | None, str]:
         name = describe(source, f"{role} of case {case.identifier}")
         try:
-            return read_volume(source, name, whole=whole), name
+            return read_volume(source, name, label=label, whole=label), name
         except AttenScribbleError as error:
             result.problems += error.problems
             return None, name
 
     def check_label(source: Source, role: str, code) -> list[int]:
-        label, name = read(source, role)
+        label, name = read(source, role, label=True)
         if label is None:
             return []
         if first is not None:
@@ -165,7 +176,7 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
 
     first, first_name = None, ""
     for channel, source in enumerate(case.images):
-        image, name = read(source, f"channel {channel}", whole=False)
+        image, name = read(source, f"channel {channel}", label=False)
         if image is None:
             continue
         if first is None:
@@ -174,7 +185,7 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
         else:
             result.problems += geometry_problems(first, image, name, first_name)
         if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-            result.problems.append(f"{name}: holds NaN or infinite voxels, which nnU-Net refuses: replace them")
+            result.problems.append(NOT_FINITE.format(name))
     if case.scribbled and case.scribble is not None:
         result.scribble_voxels = check_label(case.scribble, "scribble", coding.scribble)
         if not result.problems:
@@ -237,10 +248,13 @@ def write_case(
         written.append(target)
         image = read_volume(source, "", thorough=False)
         grid = image if grid is None else grid
-        if isinstance(source, Path) and _usable(source, image):
+        if not _close_grid(image, grid):
+            image = sitk.Image(image)  # the caller's may be in use elsewhere
+            image.CopyInformation(grid)
+        elif isinstance(source, Path) and _usable(source, image):
             take_over(source, target)
-        else:
-            write_volume(image, target)
+            continue
+        write_volume(image, target)
     assert grid is not None  # cases without images were refused
 
     def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
@@ -266,6 +280,11 @@ def write_case(
 def _usable(source: Source, image: sitk.Image) -> bool:
     """Whether a file can stand in a dataset as it is."""
     return isinstance(source, Path) and source.name.endswith(ENDING) and has_consistent_header(image)
+
+
+def _close_grid(image: sitk.Image, other: sitk.Image) -> bool:
+    """Whether nnU-Net takes both for channels of a case: it compares closer than `geometry_problems`, in this way."""
+    return all(np.allclose(getattr(image, f"Get{part}")(), getattr(other, f"Get{part}")()) for part in _GRID)
 
 
 def _same_grid(image: sitk.Image, other: sitk.Image) -> bool:

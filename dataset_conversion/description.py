@@ -91,6 +91,11 @@ def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[
         found = get_filenames_of_train_images_and_targets(str(source))
     except (AssertionError, OSError) as error:
         raise AttenScribbleError(f"{source}: nnU-Net finds no training cases in it ({error})") from None
+    except (AttributeError, KeyError, TypeError):
+        raise AttenScribbleError(
+            f"{source / 'dataset.json'}: its key 'dataset' does not list cases as nnU-Net reads them: "
+            'write {"CASE": {"images": ["FILE", ...], "label": "FILE"}, ...}, or take the key out'
+        ) from None
     problems = []
     cases: dict[str, tuple[tuple[Source, ...], Path]] = {}
     channels = len(description.channels)

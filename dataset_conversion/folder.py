@@ -8,7 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
+from nnunet_attenscribble.dataset_conversion.codings import (
+    PRESETS,
+    UNLABELLED_NAMES,
+    ScribbleCoding,
+    dense_values,
+    scribble_values,
+)
 from nnunet_attenscribble.dataset_conversion.files import find_files
 from nnunet_attenscribble.dataset_conversion.pairing import (
     ENDINGS,
@@ -18,7 +24,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
     unusable_files,
 )
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
-from nnunet_attenscribble.dataset_conversion.splits import make_splits
+from nnunet_attenscribble.dataset_conversion.splits import group_by_subject, make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["convert_folder", "parse_labels"]
@@ -50,7 +56,8 @@ def convert_folder(
         test_images: cases kept out of training.
         test_labels: their dense labels.
         channels: names, which decide nnU-Net's normalisation (`CT` is special).
-        subject: regular expression found in a case's name: cases in which it finds the same stay on one side of a fold.
+        subject: regular expression found in a case's name: cases in which it finds the same, its first group or the
+            whole match, stay on one side of a fold.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         coding: of the scribbles.
         provenance: of the source, for the JSON beside dataset.json.
@@ -68,10 +75,10 @@ def convert_folder(
     if not given:
         raise AttenScribbleError(f"{images}: holds no image ({', '.join(ENDINGS)}), nor does any folder in it")
     label_files = {folder: find_files(folder) for folder in (scribbles, dense, test_labels) if folder is not None}
-    for folder in (scribbles, dense):
-        if folder is not None and (problem := numbered_cases(files, label_files[folder])):
-            raise AttenScribbleError(problem)  # what else would be found follows from it
     test_files = [] if test_images is None else find_files(test_images)
+    for pictures, folder in ((files, scribbles), (files, dense), (test_files, test_labels)):
+        if folder is not None and (problem := numbered_cases(pictures, label_files[folder])):
+            raise AttenScribbleError(problem)  # what else would be found follows from it
     tests, more = group_images(test_files)
     problems += more + unusable_files([*files, *test_files])
     problems += [
@@ -97,9 +104,10 @@ def convert_folder(
     splits: list | None = None
     notes: list[str] = []
     if subject is not None:
-        groups, more = _group(given, subject)
+        groups, note, more = group_by_subject(given, subject)
         problems += more
         splits, notes = make_splits(groups, None, problems)
+        notes.insert(0, note)
     if dense is not None and scribbles is not None and dense_id is None:
         dense_id = writing["dataset_id"] + 1
     written = write_raw_datasets(
@@ -135,23 +143,11 @@ def parse_labels(text: str) -> dict[str, int]:
         match = re.fullmatch(r"\s*([^=\s][^=]*?)\s*(?:=\s*(\d+)\s*)?", part)
         name = match[1] if match else ""
         value = int(match[2] or position) if match else 0
-        if not match or name in (*classes, "background", "ignore") or value == 0 or value in classes.values():
+        reserved = name.casefold() in ("background", *UNLABELLED_NAMES)
+        if not match or reserved or name in classes or value == 0 or value in classes.values():
             raise AttenScribbleError(
                 f"labels {text!r}: {part.strip()!r} is no class of its own: give names such as RV,MYO,LV, "
-                "or with their values in the files, liver=63,spleen=252, without background"
+                "or with their values in the files, liver=63,spleen=252, without background and unlabelled"
             )
         classes[name] = value
     return classes
-
-
-def _group(cases: Collection[str], subject: str) -> tuple[dict[str, list[str]], list[str]]:
-    try:
-        pattern = re.compile(subject)
-    except re.error as error:
-        raise AttenScribbleError(f"subject {subject!r}: is no regular expression ({error})") from None
-    found = {case: pattern.search(case) for case in sorted(cases)}
-    groups: dict[str, list[str]] = {}
-    for case, match in found.items():
-        if match:
-            groups.setdefault(match[0], []).append(case)
-    return groups, [f"case {case}: does not tell its subject by {subject!r}" for case in found if not found[case]]

@@ -18,6 +18,7 @@ from nnunet_attenscribble.dataset_conversion.files import find_files
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,
+    group_by_subject,
     leave_block_out_folds,
     maag_folds,
     make_splits,
@@ -26,6 +27,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}  # of ACDC, which WSL4MIS is about
 SPLITS = ("nnunet", "contiguous", "maag")
+_PATIENT = re.compile(r"(patient|case)(\d+)", re.IGNORECASE)  # as names in ACDC begin; T1_patient001 does not
 
 
 def convert_h5(
@@ -37,6 +39,7 @@ def convert_h5(
     dense_id: int | None = None,
     name: str = "ACDCh5",
     split: str = "nnunet",
+    subject: str | None = None,
     coding: ScribbleCoding = PRESETS["acdc"],
     **writing: Any,
 ) -> WrittenDatasets:
@@ -46,13 +49,15 @@ def convert_h5(
     direction: the spacing must be given, the origin becomes 0 and the axes are not turned.
 
     Args:
-        folder: with the files, whose names begin with the patient, as in `patient019_frame01.h5`.
+        folder: with the files, whose names begin with the patient, as in `patient019_frame01.h5` or `case019.h5`;
+            others count as a patient each.
         spacing: of every volume along x, y, z (mm).
         spacing_csv: in place of it, a table with the columns case, sx, sy, sz, and perhaps nx, ny, nz to be checked.
         classes: name to value, without background; None: those of ACDC.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         name: of the dataset.
         split: `nnunet` (five folds, drawn by patient), or for ACDC's patients `contiguous` or `maag`.
+        subject: regular expression that finds the patient elsewhere in a name, as its first group or the whole match.
         coding: of the scribbles.
         writing: further arguments of `write_raw_datasets`: `raw_folder`, `dataset_id`, `workers`...
 
@@ -87,11 +92,23 @@ def convert_h5(
         cases.append(Case(file.stem, (read["image"],), read["scribble"], read.get("label"), inputs=(file,)))
     if not cases:
         raise AttenScribbleError(problems)
-    if dense_id is None and all(case.dense is not None for case in cases):
+    dense_less = sum(case.dense is None for case in cases)
+    if dense_id is None and not dense_less:
         dense_id = writing["dataset_id"] + 1
-    by_patient = _group([case.identifier for case in cases])
-    folds = {"contiguous": leave_block_out_folds(by_patient, ACDC_BLOCKS), "maag": maag_folds()}.get(split)
+    by_patient, told, more = _group([case.identifier for case in cases], subject)
+    problems += more
+    folds = None
+    if split != "nnunet" and subject is None and all(isinstance(patient, int) for patient in by_patient):
+        folds = leave_block_out_folds(by_patient, ACDC_BLOCKS) if split == "contiguous" else maag_folds()
+    elif split != "nnunet":
+        problems.append(
+            f"split {split!r}: goes by the patient numbers of ACDC, so every name must begin like "
+            "patient019_frame01.h5, and --subject cannot be given: correct that, or choose nnunet"
+        )
     splits, notes = make_splits(by_patient, folds, problems)
+    notes = told + notes
+    if dense_id is None and dense_less < len(cases):
+        notes.append(f"no dense twin: {dense_less} of {len(cases)} files hold no label")
     notes.append("h5 files hold neither origin nor direction: the origin is 0 and the axes are not turned")
     written = write_raw_datasets(
         cases,
@@ -106,6 +123,7 @@ def convert_h5(
             "license": "that of the images",
             "options": {
                 "split": split,
+                "subject": subject,
                 "spacing": list(spacing or ()) if spacing_csv is None else spacing_csv.name,
                 "coding": vars(coding),
             },
@@ -197,7 +215,9 @@ def _read(file: Path, key: str, spacing: tuple[float, ...]) -> sitk.Image:
             array = content[key][()]
         if array.dtype.kind not in "iuf":
             raise AttenScribbleError(f"{file}: its {key} holds no numbers but {array.dtype}")
-        array = array.astype(np.float32) if array.dtype == np.float16 else array
+        # SimpleITK knows floats of 4 and 8 bytes, and this machine's order of bytes.
+        size = min(max(array.itemsize, 4), 8) if array.dtype.kind == "f" else array.itemsize
+        array = array.astype(f"{array.dtype.kind}{size}", copy=False)
         image = sitk.GetImageFromArray(array)
     except OSError as error:
         raise AttenScribbleError(f"{file}: its {key} cannot be read ({str(error).splitlines()[0]})") from None
@@ -205,10 +225,22 @@ def _read(file: Path, key: str, spacing: tuple[float, ...]) -> sitk.Image:
     return image
 
 
-def _group(names: Sequence[str]) -> dict[Any, list[str]]:
-    """Cases by the number in front of their names, each by itself where one has none."""
-    numbers = [re.match(r"\D*(\d+)", name) for name in names]
-    found: dict = {}
-    for name, number in zip(names, numbers, strict=True):
-        found.setdefault(int(number[1]) if number is not None and all(numbers) else name, []).append(name)
-    return found
+def _group(names: Sequence[str], subject: str | None) -> tuple[dict[Any, list[str]], list[str], list[str]]:
+    """Cases by patient, by number where all names begin with one in the same way; notes, and every problem."""
+    if subject is not None:
+        groups, note, problems = group_by_subject(names, subject)
+        return groups, [note], problems
+    found = [_PATIENT.match(name) for name in names]
+    ways = {match and match[1].lower() for match in found}
+    by_patient: dict[Any, list[str]] = {}
+    for name, match in zip(names, found, strict=True):
+        patient: int | str = name
+        if match is not None:
+            patient = int(match[2]) if len(ways) == 1 else f"{match[1].lower()}{int(match[2])}"
+        by_patient.setdefault(patient, []).append(name)
+    lone = found.count(None)
+    notes = [
+        f"{lone} of {len(names)} files count as a patient each, as their names do not begin with patient or case and a "
+        "number: give --subject where a patient has several"
+    ]
+    return by_patient, notes if lone else [], []

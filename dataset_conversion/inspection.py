@@ -115,7 +115,9 @@ def find_twin(source: Path) -> Path | None:
     for other in sorted(source.parent.glob("Dataset[0-9][0-9][0-9]_*/dataset.json")):
         cases = _read_json(other).get("dataset")
         first = next(iter(cases.values()), None) if isinstance(cases, dict) else None
-        if other.parent != source and first and first["images"][0].startswith(f"../{source.name}/"):
+        images = first.get("images") if isinstance(first, dict) else None  # others keep what they like under this key
+        shared = isinstance(images, list) and images and str(images[0]).startswith(f"../{source.name}/")
+        if other.parent != source and shared:
             return other.parent
     return None
 
@@ -151,15 +153,15 @@ def _inspect_case(
     names = [describe(image, f"channel {number} of case {case}") for number, image in enumerate(images)]
     names += [str(file) for file in (label_file, dense_file) if file is not None]
 
-    def read(source: Source, name: str) -> sitk.Image | None:
+    def read(source: Source, name: str, label: bool) -> sitk.Image | None:
         try:
-            return read_volume(source, name)
+            return read_volume(source, name, label=label)
         except AttenScribbleError as error:
             problems.extend(error.problems)
             return None
 
     sources = (*images, label_file, *([] if dense_file is None else [dense_file]))
-    volumes = [read(source, name) for source, name in zip(sources, names, strict=True)]
+    volumes = [read(*entry, number >= len(images)) for number, entry in enumerate(zip(sources, names, strict=True))]
     whole = [volume for volume in volumes if volume is not None]
     if len(whole) < len(volumes):
         return problems

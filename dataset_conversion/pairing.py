@@ -8,14 +8,20 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from nnunet_attenscribble.evaluation.tables import list_some
+
 __all__ = ["ENDINGS", "group_images", "match_labels", "numbered_cases", "stem", "unusable_files"]
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff")
-#: Of other images, which are not to be lost in silence. BMP is one, as ITK reads every grey one as colours.
-_OTHER_ENDINGS = (
-    *(".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".dcm", ".ima", ".gipl", ".mgz", ".mgh", ".mnc", ".vtk", ".lsm"),
-    *(".h5", ".hdf5", ".npy", ".npz", ".mat", ".bmp", ".jpg", ".jpeg", ".jp2", ".gif", ".webp"),
+#: Of what lies beside images. Anything else may be an image of a kind not thought of, and is not to be lost in silence.
+_COMPANION_ENDINGS = (
+    *(".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".pdf", ".xml", ".yaml", ".yml", ".html", ".htm", ".log"),
+    *(".xls", ".xlsx", ".doc", ".docx", ".ods", ".odt", ".rtf", ".bval", ".bvec", ".md5", ".sha1", ".sha256"),
+)
+_COMPANIONS = (
+    *("readme", "license", "licence", "copying", "notice", "authors", "changes", "changelog", "citation", "version"),
+    *("md5sums", "sha256sums", "thumbs.db", "desktop.ini"),
 )
 
 
@@ -28,11 +34,12 @@ def stem(file: Path) -> str | None:
 
 
 def unusable_files(files: Iterable[Path]) -> list[str]:
-    """A problem for every image of a kind that is not taken."""
+    """A problem for every file that is neither an image of a kind that is taken nor a companion of images."""
     return [
-        f"{file}: is an image of a kind that is not taken: save it as one of {', '.join(ENDINGS)}, or remove it"
+        f"{file}: is of a kind that is not taken: save it as one of {', '.join(ENDINGS)}, or remove it"
         for file in files
-        if file.name.lower().endswith(_OTHER_ENDINGS)
+        if stem(file) is None and not file.name.lower().endswith(_COMPANION_ENDINGS)
+        if file.name.lower() not in _COMPANIONS
     ]
 
 
@@ -55,7 +62,7 @@ def group_images(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], li
     for identifier, channels in found.items():
         absent = sorted(set(range(max(channels) + 1)) - set(channels))
         if absent:
-            names = ", ".join(f"{identifier}_{channel:04d}" for channel in absent)
+            names = list_some([f"{identifier}_{channel:04d}" for channel in absent])
             problems.append(f"{channels[max(channels)]}: its case has no channel {names}: number them from 0000")
     return {case: tuple(channels[c] for c in sorted(channels)) for case, channels in found.items()}, problems
 

@@ -96,7 +96,7 @@ def write_raw_datasets(
         dense_values: the same for the dense labels.
         dense_id: writes the dense twin; refused with `dense_only`.
         dense_only: writes dense labels into `DatasetNNN_Name`, which has no `ignore` then; scribbles are not used.
-        trust_scribbles: do not ask whether background strokes cover more than strokes can. provenance.json tells it.
+        trust_scribbles: do not ask whether scribbles cover more than strokes can. provenance.json tells it.
         splits: folds of `train` and `val` identifiers, for both datasets.
         preprocessed_folder: nnUNet_preprocessed; the splits are put there too. nnU-Net's planning copies them from the
             raw folder if it is not given.

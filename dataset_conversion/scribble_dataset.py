@@ -142,7 +142,7 @@ def _find_splits(
 
 def _draw(file: Path, rules: ScribbleRules, ignore: int, case: str) -> sitk.Image:
     """The scribble of one case, made where it is needed."""
-    dense = read_volume(file, str(file))
+    dense = read_volume(file, str(file), label=True)
     values = label_values(dense, str(file))
     if values.min() < 0 or values.max() >= ignore:
         strange = sorted(set(np.unique(values).tolist()) - set(range(ignore)))

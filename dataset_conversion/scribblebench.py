@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.dataset_conversion.codings import UNLABELLED_NAMES
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -27,7 +28,8 @@ def convert_scribblebench(
 
     Args:
         folder: with `imagesTr` and `labelsTr`, whose highest value is unlabelled, and perhaps `labelsTr_dense`,
-            `imagesTs`, `labelsTs` and a dataset.json, in which `ignore`, if named, must be one more than the classes.
+            `imagesTs`, `labelsTs` and a dataset.json, in which `ignore` (or `unlabelled`), if named, must be one more
+            than the classes.
         classes: name to value; None: those of dataset.json.
         channels: names; None: those of dataset.json.
         name: of the dataset; None: that of the folder.
@@ -86,13 +88,17 @@ def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:
             f"{file}: does not tell labels and channels ({type(error).__name__}: {error}): "
             "correct it, or give --labels and --channels"
         ) from None
-    classes = {name: value for name, value in values.items() if value > 0 and name != "ignore"}
+    unlabelled = {name: value for name, value in values.items() if name.casefold() in UNLABELLED_NAMES}
+    classes = {name: value for name, value in values.items() if value > 0 and name not in unlabelled}
+    if wrong := [name for name in classes if name.casefold() == "background"]:
+        raise AttenScribbleError(f"{file}: {wrong[0]} is {classes[wrong[0]]}: it must be 0, correct it")
     if sorted(classes.values()) != list(range(1, len(classes) + 1)):
         raise AttenScribbleError(
             f"{file}: its classes have the values {sorted(classes.values())}: they must be 1, 2, ..."
         )
-    if values.get("ignore", len(classes) + 1) != len(classes) + 1:
+    if wrong := [name for name, value in unlabelled.items() if value != len(classes) + 1]:
         raise AttenScribbleError(
-            f"{file}: ignore is {values['ignore']}: nnU-Net needs one more than the highest class, {len(classes) + 1}"
+            f"{file}: {wrong[0]} is {unlabelled[wrong[0]]}: nnU-Net needs one more than the highest class, "
+            f"{len(classes) + 1}"
         )
     return classes, names

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -115,6 +116,30 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
 
 def _are_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def find_subject(pattern: re.Pattern[str], name: str) -> str:
+    """What a pattern finds in a name: its first group, or the whole match where it has none; empty for nothing."""
+    match = pattern.search(name)
+    return (match and match[1 if pattern.groups else 0]) or ""  # the group may take no part in a match
+
+
+def group_by_subject(cases: Collection[str], subject: str) -> tuple[dict[str, list[str]], str, list[str]]:
+    """Cases by what a regular expression finds in their names (`find_subject`), a note of it, and every problem.
+
+    Raises:
+        AttenScribbleError: where it is no regular expression.
+    """
+    try:
+        pattern = re.compile(subject)
+    except re.error as error:
+        raise AttenScribbleError(f"subject {subject!r}: is no regular expression ({error})") from None
+    groups: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        groups.setdefault(find_subject(pattern, case), []).append(case)
+    lost = groups.pop("", [])
+    note = f"{len(groups)} subject{'' if len(groups) == 1 else 's'} in {len(cases)} cases"
+    return groups, note, [f"case {case}: does not tell its subject by {subject!r}" for case in lost]
 
 
 def make_splits(

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-__all__ = ["SidecarError", "find_sidecar", "is_tiff", "read_tiff"]
+__all__ = ["TiffError", "find_sidecar", "is_tiff", "read_tiff"]
 
 _CHANNEL = re.compile(r"_\d{4}$")
 
 
-class SidecarError(RuntimeError):
-    """The spacing beside a TIFF is none; the message names the file."""
+class TiffError(RuntimeError):
+    """What a TIFF, or the spacing beside it, lacks to be a volume; the message names the file."""
 
 
 def is_tiff(file: Path) -> bool:
@@ -37,17 +37,20 @@ def read_tiff(file: Path) -> sitk.Image:
         An image of as many axes as the array in the file, with the spacing of its sidecar if it has three, else 1 mm.
 
     Raises:
-        SidecarError: the sidecar has no three positive numbers.
+        TiffError: the file holds several images, or its sidecar no three positive numbers.
         RuntimeError: the file cannot be read.
     """
     import tifffile
 
     try:
         with tifffile.TiffFile(file) as content:
+            separate = len(content.series)
             voxels, colours = content.asarray(), content.series[0].axes.endswith("S")
         image = sitk.GetImageFromArray(voxels.astype(np.uint8) if voxels.dtype == bool else voxels, isVector=colours)
     except Exception as error:  # what the codecs raise has nothing in common
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    if separate > 1:  # slices written one by one, of which only the first was read
+        raise TiffError(f"{file}: holds {separate} separate images: save it as one stack")
     sidecar = find_sidecar(file)
     if sidecar is not None and image.GetDimension() == 3:
         image.SetSpacing(_read_spacing(sidecar)[::-1])
@@ -61,7 +64,7 @@ def _read_spacing(file: Path) -> list[float]:
     except (OSError, ValueError, KeyError, TypeError):
         spacing = []
     if len(spacing) != 3 or not all(0 < step < float("inf") for step in spacing):
-        raise SidecarError(
+        raise TiffError(
             f'{file} lies beside a TIFF and does not tell its spacing: write {{"spacing": [z, y, x]}} into it, in mm'
         )
     return spacing

@@ -14,17 +14,18 @@ from typing import Literal, overload
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.dataset_conversion.tiff import SidecarError, is_tiff, read_tiff
+from nnunet_attenscribble.dataset_conversion.soundness import CHUNK, decompressed_size, examine
+from nnunet_attenscribble.dataset_conversion.tiff import TiffError, is_tiff, read_tiff
 from nnunet_attenscribble.errors import AttenScribbleError
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
 Source = Path | sitk.Image | Callable[[], sitk.Image]
 Grid = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
 
-_CHUNK = 1 << 20  # bytes
 _INTEGERS = {
     getattr(sitk, f"sitk{sign}Int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
 }  # of one component, and never NaN
+_PNG = b"\x89PNG\r\n\x1a\n"
 _HEADER = 352  # bytes in front of the voxels of a NIfTI file
 SPACING_TOLERANCE = 1e-3  # relative
 ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
@@ -32,17 +33,19 @@ DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels
 
 
 @overload
-def read_volume(source: Source, name: str, *, thorough: bool = True, whole: Literal[True] = True) -> sitk.Image: ...
+def read_volume(
+    source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: Literal[True] = True
+) -> sitk.Image: ...
 @overload
-def read_volume(source: Source, name: str, *, thorough: bool = True, whole: bool) -> Grid: ...
-def read_volume(source: Source, name: str, *, thorough: bool = True, whole: bool = True) -> Grid:
+def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool) -> Grid: ...
+def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool = True) -> Grid:
     """Read one scalar 2D or 3D image.
 
     Args:
         source: where it comes from.
         name: how errors call it, see `describe`.
-        thorough: also decompress a gzip file to its end and compare its length with the header. ITK fills what is
-            missing in a truncated or corrupt file with whatever it has, and says nothing.
+        thorough: also look for what ITK passes over in silence, see `soundness.examine`.
+        label: it holds classes; only errors differ.
         whole: False: where a file is sound and its voxels are integers, its header is enough: what comes back then is
             the reader, which has the grid as the image would.
 
@@ -56,7 +59,10 @@ def read_volume(source: Source, name: str, *, thorough: bool = True, whole: bool
     if image.GetDimension() not in (2, 3):
         raise AttenScribbleError(f"{name}: has {image.GetDimension()} dimensions, 2 or 3 are needed: extract one frame")
     if isinstance(image, sitk.Image) and image.GetNumberOfComponentsPerPixel() != 1:
-        raise AttenScribbleError(f"{name}: has several components per voxel (colour or vectors): give one file each")
+        told = f"{name}: has several components per voxel (colour or vectors)"
+        if label:
+            raise AttenScribbleError(f"{told}: save the label with one value per voxel, the number of its class")
+        raise AttenScribbleError(f"{told}: give one file each")
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise AttenScribbleError(f"{name}: has complex voxels: give their magnitude")
     return image
@@ -166,7 +172,7 @@ def write_volume(image: sitk.Image, path: Path) -> None:
             sitk.WriteImage(image, str(path), useCompression=True)
         voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
         # Otherwise it has another header than usual, or is not whole.
-        if _told_size(path) != (_HEADER + voxels) % 2**32 and _decompressed_size(path) < voxels:
+        if _told_size(path) != (_HEADER + voxels) % 2**32 and decompressed_size(path) < voxels:
             raise EOFError
     except (RuntimeError, EOFError, zlib.error) as error:
         raise OSError(f"{path} was not written completely: is the disk full?") from error
@@ -176,7 +182,7 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -184,16 +190,14 @@ def sha256(path: Path) -> str:
 def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
     try:
         with path.open("rb") as file:
-            start = file.read(2)
+            start = file.read(26)
         if not start:
             raise AttenScribbleError(f"{path}: is empty: copy or download it again")
-        size = None
-        if path.name.lower().endswith(".gz"):
-            if start != b"\x1f\x8b":
-                raise AttenScribbleError(f"{path}: is named .gz but is not gzip data: download it again or rename it")
-            size = _decompressed_size(path) if thorough else None
-        elif path.suffix.lower() == ".nii":
-            size = path.stat().st_size
+        if path.suffix.lower() == ".gz" and not start.startswith(b"\x1f\x8b"):
+            raise AttenScribbleError(f"{path}: is named .gz but is not gzip data: download it again or rename it")
+        size, problems = examine(path) if thorough else (None, [])
+        if problems:
+            raise AttenScribbleError(problems)
     except FileNotFoundError:
         raise AttenScribbleError(f"{path}: does not exist") from None
     except (EOFError, zlib.error):
@@ -205,7 +209,7 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
             image: Grid | None = None if whole or size is None else _read_header(path)
             if image is None or not _has_length(image) or image.GetPixelID() not in _INTEGERS:
                 image = read_image(path)
-    except SidecarError as error:
+    except TiffError as error:
         raise AttenScribbleError(str(error)) from None
     except RuntimeError as error:
         told = " ".join(str(error).rpartition("ERROR: ")[2].split())
@@ -213,6 +217,10 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
             raise AttenScribbleError(
                 f"{path}: its axes are not at right angles, which SimpleITK refuses ({told}): "
                 "set the qform of its header, or resample it"
+            ) from None
+        if start.startswith(_PNG) and start[25:] == b"\x04":  # the kind of its pixels
+            raise AttenScribbleError(
+                f"{path}: has grey values and an opacity, which SimpleITK refuses: save it without opacity (alpha)"
             ) from None
         raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read ({told})") from None
     if size is not None and _has_length(image):
@@ -239,22 +247,6 @@ def _told_size(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(max(file.seek(0, 2) - 4, 0))
         return int.from_bytes(file.read(4), "little")
-
-
-def _decompressed_size(path: Path) -> int:
-    """Bytes behind a gzip file, read to its end; zlib checks its checksum."""
-    size = 0
-    with path.open("rb") as file:
-        data = file.read(_CHUNK)
-        while data:
-            stream = zlib.decompressobj(wbits=31)  # gzip; a file may hold several streams
-            while not stream.eof:
-                if not data:
-                    raise EOFError
-                size += len(stream.decompress(data))
-                data = stream.unused_data if stream.eof else file.read(_CHUNK)
-            data = (data or file.read(_CHUNK)).lstrip(b"\0")  # some writers pad the end with zeros
-    return size
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from nnunet_attenscribble.evaluation.report_style import escape_dollars
+
 __all__ = ["Panel", "draw_case", "find_largest_slice"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; without black, which scans are full of.
@@ -72,15 +74,15 @@ def draw_case(
     FigureCanvasAgg(figure)
     black, white = np.percentile(section, (0.5, 99.5))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axes.set_title(panel.title, fontsize=8)
+        axes.set_title(escape_dollars(panel.title), fontsize=8)
         axes.set_axis_off()
         axes.imshow(section, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=spacing[1] / spacing[2])
         if panel.labels is not None:
             _paint(axes, panel.labels[position], structures, panel.unlabelled)
             axes.set_aspect(spacing[1] / spacing[2])  # which painting resets
     if title:
-        figure.suptitle(title, fontsize=9)
-    legend = [Patch(color=colour, label=name) for name, (_, colour) in _coloured(structures).items()]
+        figure.suptitle(escape_dollars(title), fontsize=9)
+    legend = [Patch(color=colour, label=escape_dollars(name)) for name, (_, colour) in _coloured(structures).items()]
     if any(panel.unlabelled is not None for panel in panels):
         legend.append(Patch(facecolor=_BACKGROUND_STROKE, edgecolor="black", linewidth=0.5, label="background stroke"))
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), fontsize=8, frameon=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from math import ceil, prod
@@ -54,8 +55,8 @@ def add_configuration(
         changes: further keys of the configuration.
 
     Raises:
-        AttenScribbleError: if the name is taken, the base unknown or the second stage of a cascade, or a setting
-            refused.
+        AttenScribbleError: if the name is taken or none for a folder, the base unknown or the second stage of a
+            cascade, or a setting refused.
     """
     resolved = resolve_configuration(plans, base)
     inherited = resolved.get(KEY, {})
@@ -63,6 +64,11 @@ def add_configuration(
         raise AttenScribbleError(
             f"plans: '{base}' is the second stage of a cascade, and its first stage '{resolved['previous_stage']}' "
             f"predicts for no other name: write the settings by hand, under the key '{KEY}' of '{base}' itself"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or "__" in name:
+        raise AttenScribbleError(
+            f"configuration name {name!r}: use letters, digits, _, . and - only, and no __, by which nnU-Net separates "
+            "trainer, plans and configuration in names of folders"
         )
     if name in plans["configurations"]:
         raise AttenScribbleError(f"plans: there is a configuration '{name}' already; choose another name with --name")

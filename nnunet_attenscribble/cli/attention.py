@@ -63,7 +63,7 @@ def attention(
 
     Cases are preprocessed by nnU-Net and shown as the network sees them. Per case a PNG, and an NPZ with the numbers.
     With dense labels also similarity.csv: how alike the block finds neighbours of the same class and of different ones;
-    dense labels are read here alone, behind the training.
+    dense labels are read here alone, after the training.
 
     Example:  attenscribble attention nnUNetTrainerAttenScribble__nnUNetPlans__2d -i imagesTs -l labelsTs -o attention
     """

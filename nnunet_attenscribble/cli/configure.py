@@ -42,7 +42,12 @@ def configure(
         int | None, typer.Option(min=1, help="With --cpu: patches per batch (12 unless given).")
     ] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="The method as published, without what this project adds.")
+        bool,
+        typer.Option(
+            "--paper",
+            help="The published loss and block: dice_weight=0, similarity_mode=paper, attention_gated=false, "
+            "warmup_epochs=0.",
+        ),
     ] = False,
     thin_strokes: Annotated[
         bool, typer.Option("--thin-strokes", help="Preprocess labels by the nearest voxel: for strokes one voxel wide.")
@@ -78,7 +83,7 @@ def configure(
     file = dataset_folder("nnUNet_preprocessed", dataset) / f"{plans_name}.json"
     plans = read_plans(file)
     if cpu:
-        name = name or f"{base}_cpu"
+        name = f"{base}_cpu" if name is None else name
         plans = add_cpu_configuration(plans, base, name, **for_cpu, settings=settings, thin_strokes=thin_strokes)
     elif name is None:
         raise AttenScribbleError("give the new configuration a name with --name, or use --cpu")

@@ -34,7 +34,7 @@ def acdc(
     dataset_id: DatasetId,
     dense_id: DenseId = None,
     dense: Annotated[bool, typer.Option("--dense/--no-dense", help="Write the dense twin.")] = True,
-    name: Annotated[str, typer.Option(help="Name of the dataset; the twin is called so with Dense behind.")] = "ACDC",
+    name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")] = "ACDC",
     split: Annotated[
         AcdcSplit,
         typer.Option(

@@ -14,6 +14,7 @@ from nnunet_attenscribble.cli.convert import (
     DenseId,
     Preprocessed,
     Raw,
+    Subject,
     Trust,
     Unlabelled,
     Workers,
@@ -26,16 +27,18 @@ from nnunet_attenscribble.cli.convert import (
 
 @convert.command()
 def folder(
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="NIfTI, .mha, NRRD or PNG files, named by case.")],
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="NIfTI, .mha, NRRD, PNG or TIFF files, named by case.")
+    ],
     dataset_id: DatasetId,
-    name: Annotated[str, typer.Option(help="Name of the dataset; the twin is called so with Dense behind.")],
+    name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")],
     labels: Annotated[
         str,
         typer.Option(help="Classes 1, 2, ..., as RV,MYO,LV, or with their values in the files: liver=63,spleen=252."),
     ],
     scribbles: Annotated[
         Path | None,
-        typer.Option("--scribbles", "-s", metavar="DIR", help="A file per case, named as it, or with more behind."),
+        typer.Option("--scribbles", "-s", metavar="DIR", help="A file per case, named as it, or with a suffix."),
     ] = None,
     dense: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Dense labels, for the twin. Without --scribbles: these alone.")
@@ -45,10 +48,7 @@ def folder(
     channels: Annotated[
         str, typer.Option(help="Names of the channels _0000, _0001, ...; CT is normalised as such, others by z-score.")
     ] = "MRI",
-    subject: Annotated[
-        str | None,
-        typer.Option(metavar="REGEX", help="Cases in whose names it finds the same stay on one side of every fold."),
-    ] = None,
+    subject: Subject = None,
     link: Annotated[
         bool, typer.Option("--link", help="Links in place of copies, where a file can be used as it is.")
     ] = False,
@@ -63,7 +63,7 @@ def folder(
 ) -> None:
     """Your own folders of images and scribbles, of dense labels, or of all three.
 
-    Images are named `case.nii.gz` or `case_0000.nii.gz`, labels `case.nii.gz` or with something behind, such as
+    Images are named `case.nii.gz` or `case_0000.nii.gz`, labels `case.nii.gz` or with a suffix, such as
     `case_scribble.nii.gz`. Nothing is written unless every file is in order.
 
     Example:  attenscribble convert folder images -s scribbles -d 601 --name Hearts --labels RV,MYO,LV --unlabelled 0

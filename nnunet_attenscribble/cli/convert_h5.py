@@ -15,6 +15,7 @@ from nnunet_attenscribble.cli.convert import (
     DenseId,
     Preprocessed,
     Raw,
+    Subject,
     Trust,
     Unlabelled,
     Workers,
@@ -39,11 +40,12 @@ def h5(
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Classes 1, 2, ...; by default RV,MYO,LV.")] = None,
     dense_id: DenseId = None,
-    name: Annotated[str, typer.Option(help="Name of the dataset; the twin is called so with Dense behind.")] = "ACDCh5",
+    name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")] = "ACDCh5",
     split: Annotated[
         AcdcSplit,
         typer.Option(help="Folds by patient: nnU-Net's own five, or for ACDC's patients contiguous or maag."),
     ] = AcdcSplit.nnunet,
+    subject: Subject = None,
     coding: Coding = None,
     unlabelled: Unlabelled = None,
     background_scribble: BackgroundScribble = None,
@@ -56,6 +58,9 @@ def h5(
 
     They hold no spacing, which nnU-Net's plans depend on: it must be given, and is never made up. Origin and direction
     are unknown: 0 and not turned. Nothing is written unless every file is in order.
+
+    Files of one patient stay on one side of every fold. A name tells the patient by beginning with `patient` or `case`
+    and a number, or --subject finds it; other files count as a patient each.
 
     Example:  attenscribble convert h5 ACDC_training_volumes -d 541 --spacing-csv spacing.csv
     """
@@ -70,6 +75,7 @@ def h5(
         dense_id=dense_id,
         name=name,
         split=split.value,
+        subject=subject,
         coding=chosen_coding(coding, unlabelled, background_scribble),
         **writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )

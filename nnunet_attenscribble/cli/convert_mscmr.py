@@ -34,7 +34,7 @@ def mscmr(
         Path | None, typer.Option("--scribbles", "-s", metavar="DIR", help="Scribbles, where they lie elsewhere.")
     ] = None,
     dense_id: DenseId = None,
-    name: Annotated[str, typer.Option(help="Name of the dataset; the twin is called so with Dense behind.")] = "MSCMR",
+    name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")] = "MSCMR",
     coding: Coding = None,
     unlabelled: Unlabelled = None,
     background_scribble: BackgroundScribble = None,

@@ -134,7 +134,7 @@ def _print(name: str, found: Inspection, dense: str | None) -> None:
             )
     typer.echo("\n" + format_plain(["size, spacing", "lowest", "median", "highest"], rows))
     rows = []
-    for number, channel in found.description.channels.items():
+    for number, channel in enumerate(found.description.channels.values()):
         values = np.array([case.intensities[number] for case in cases.values()])
         for low, high, share in zip(values.min(0), values.max(0), PERCENTILES, strict=True):
             rows.append(

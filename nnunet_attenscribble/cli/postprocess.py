@@ -53,8 +53,9 @@ def postprocess(
     """Keep only the largest component of every class that the training scribbles show to be one object.
 
     No dense label is used. Strokes of a class are joined where they lie close together, within a slice and from slice
-    to slice; a class whose strokes form one object in nearly every training case is one object. The decision and its
-    evidence are printed and written beside the predictions, to attenscribble_postprocessing.json.
+    to slice. A class is taken for one object when its largest one holds at least --agreement of the strokes, averaged
+    over the training cases that show it, of which there must be three. The decision and its evidence are printed and
+    written beside the predictions, to attenscribble_postprocessing.json.
 
     Example:  attenscribble postprocess fold_0/validation "$nnUNet_raw/Dataset501_ACDC/labelsTr" -o postprocessed
     """

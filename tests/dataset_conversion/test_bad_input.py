@@ -58,6 +58,11 @@ def _flip(file: Path):
     file.write_bytes(bytes(data))
 
 
+def _patch(file: Path, place: int, data: bytes):
+    content = file.read_bytes()
+    file.write_bytes(content[:place] + data + content[place + len(data) :])
+
+
 def _plain(folder: Path, name: str) -> Path:
     """Write a file again without compression."""
     image = sitk.ReadImage(folder / f"{name}.nii.gz")
@@ -107,6 +112,30 @@ FOLDERS = {
         lambda i, s, d: sitk.WriteImage(sitk.Compose([make_scan(0)] * 3), i / A),
         [],
         (f"{A}: has several components",),
+    ),
+    "label in colours": (
+        lambda i, s, d: sitk.WriteImage(sitk.Compose([make_volume(make_dense())] * 3), d / A),
+        [],
+        (f"my labels/{A}: has several components", "save the label with one value per voxel"),
+    ),
+    "spacing of 0": (
+        lambda i, s, d: _patch(_plain(i, "a"), 88, bytes(4)),
+        [],
+        ("my images/a.nii: its header says a spacing of (1.5, 1.25, 0): correct it",),
+    ),
+    "NaN in a scribble": (
+        lambda i, s, d: _label(s / SCRIBBLE, np.where(make_strokes() == 4, np.nan, make_strokes()), np.float32),
+        [],
+        (f"my scribbles/{SCRIBBLE}: holds NaN or infinite voxels",),
+    ),
+    "corrupt MetaImage": (
+        lambda i, s, d: (
+            (i / A).unlink(),
+            sitk.WriteImage(make_scan(0), i / "a.mha", useCompression=True),
+            _flip(i / "a.mha"),
+        ),
+        [],
+        ("my images/a.mha: is truncated or corrupt: copy or download it again",),
     ),
     "a slice among volumes": (
         lambda i, s, d: [
@@ -180,6 +209,24 @@ FOLDERS = {
         [],
         (f"{SCRIBBLE}: ", "none unlabelled: it is a dense label"),
     ),
+    "dense label with little background as scribble": (
+        lambda i, s, d: _label(s / SCRIBBLE, np.arange(6) // 3),
+        [],
+        (f"{SCRIBBLE}: 50 % of its voxels would be background strokes and none unlabelled", "--trust-scribbles"),
+    ),
+    "unlabelled voxels as a class": (
+        lambda i, s, d: None,
+        ["--one", "--labels", "RV,MYO,LV,rest"],
+        (
+            f"{SCRIBBLE}: 80 % of its voxels would be strokes of rest and none unlabelled",
+            "(--unlabelled, --coding, correct --labels); --trust-scribbles",
+        ),
+    ),
+    "most voxels in a class": (
+        lambda i, s, d: _label(s / SCRIBBLE, np.array([0, 1, 4, 3, 2])[make_strokes()]),
+        [],
+        (f"{SCRIBBLE}: 80 % of its voxels would be strokes of MYO: this value is probably the unlabelled one",),
+    ),
     "scribble without image": (
         lambda i, s, d: _copy(s / SCRIBBLE, s / "zz.nii.gz"),
         [],
@@ -192,16 +239,17 @@ FOLDERS = {
         [],
         (f"copies/{A}: the same image is also at", "my images"),
     ),
-    "image of another kind": (lambda i, s, d: (i / "c.MHD").touch(), [], ("c.MHD: is an image of a kind that is not",)),
-    "bitmap": (lambda i, s, d: (i / "c.bmp").touch(), [], ("c.bmp: is an image of a kind", ".png, .tif, .tiff, or")),
-    "scribble of another kind": (lambda i, s, d: (s / "c.jpg").touch(), [], ("c.jpg: is an image of a kind that is",)),
+    "image of another kind": (lambda i, s, d: (i / "c.MHD").touch(), [], ("c.MHD: is of a kind that is not",)),
+    "bitmap": (lambda i, s, d: (i / "c.bmp").touch(), [], ("c.bmp: is of a kind", ".png, .tif, .tiff, or")),
+    "image without an ending": (lambda i, s, d: (i / "IM0001").touch(), [], ("my images/IM0001: is of a kind that",)),
+    "scribble of another kind": (lambda i, s, d: (s / "c.nii.zst").touch(), [], ("c.nii.zst: is of a kind that is",)),
     "test case of another kind": (
         lambda i, s, d: (
             _copy(i / A, i.parent / "tests" / "t.nii.gz"),
             (i.parent / "tests" / "u.img.gz").touch(),
         ),
         ["--test-images", "tests"],
-        ("tests/u.img.gz: is an image of a kind that is not taken",),
+        ("tests/u.img.gz: is of a kind that is not taken",),
     ),
     "cases of four digits": (
         lambda i, s, d: [
@@ -211,6 +259,20 @@ FOLDERS = {
         ],
         [],
         ("img_0001.nii.gz: four digits at the end are the number of a channel", "img_0001_0000.nii.gz and so on"),
+    ),
+    "test cases of four digits": (
+        lambda i, s, d: [
+            _copy(source / A, i.parent / folder / f"t_{number:04d}.nii.gz")
+            for source, folder in ((i, "tests"), (d, "truths"))
+            for number in (2019, 2020)
+        ],
+        ["--test-images", "tests", "--test-labels", "truths"],
+        ("tests/t_2019.nii.gz: four digits at the end are the number of a channel", "t_2019_0000.nii.gz and so on"),
+    ),
+    "test cases of four digits without labels": (
+        lambda i, s, d: [_copy(i / A, i.parent / "tests" / f"t_{number:04d}.nii.gz") for number in range(3)],
+        ["--test-images", "tests"],
+        ("case t: has 3 image channels instead of 1",),
     ),
     "two scribbles of a case": (
         lambda i, s, d: _copy(s / SCRIBBLE, s / "a_drawn again.nii.gz"),
@@ -400,6 +462,24 @@ H5 = {
         lambda f, t: t.write_text(t.read_text().replace("frame01,6,5,4", "frame01,6,5,9", 1)),
         (f"{FRAME}: its size (6, 5, 4) (x, y, z) is (6, 5, 9) in",),
     ),
+    "no patients for the split": (
+        lambda f, t: [
+            (f / FRAME).rename(f / "T1_patient019.h5"),
+            t.write_text(t.read_text().replace("patient019_frame01", "T1_patient019")),
+        ],
+        ("split 'maag': goes by the patient numbers of ACDC", "patient019_frame01.h5"),
+        *("--split", "maag"),
+    ),
+    "patients found elsewhere for the split": (
+        lambda f, t: None,
+        ("split 'contiguous': goes by the patient numbers of ACDC", "--subject cannot be given"),
+        *("--split", "contiguous", "--subject", "patient([0-9]+)"),
+    ),
+    "patient that is not found": (
+        lambda f, t: None,
+        ("case patient032_frame01: does not tell its subject by 'patient019'",),
+        *("--subject", "patient019"),
+    ),
     "no column": (lambda f, t: t.write_text("case,sx,sy\n"), ("spacing.csv: has no column sz",)),
     "no table": (lambda f, t: t.unlink(), ("spacing.csv: cannot be read as CSV",)),
     "no files": (lambda f, t: _empty(f), ("ACDC_training_volumes: holds no .h5 file",)),
@@ -408,10 +488,10 @@ H5 = {
 
 @pytest.mark.parametrize("row", H5)
 def test_h5(tmp_path, attempt, row):
-    damage, words = H5[row]
+    damage, words, *options = H5[row]
     folder, table = write_h5(tmp_path)
     damage(folder, table)
-    told = attempt("convert", "h5", folder, "--spacing-csv", table, "-d", 541)
+    told = attempt("convert", "h5", folder, "--spacing-csv", table, "-d", 541, *options)
     for word in words:
         assert word in told
     assert not (tmp_path / "nnUNet_raw").exists()
@@ -427,6 +507,14 @@ SCRIBBLEBENCH = {
     "ignore that is not the highest": (
         lambda f: _describe(f, labels={**LABELS, "ignore": 255}),
         ("dataset.json: ignore is 255",),
+    ),
+    "Ignore that is not the highest": (
+        lambda f: _describe(f, labels={**LABELS, "Ignore": 9}),
+        ("dataset.json: Ignore is 9: nnU-Net needs one more than the highest class, 4",),
+    ),
+    "Background that is a class": (
+        lambda f: _describe(f, labels={**LABELS, "Background": 4}),
+        ("dataset.json: Background is 4: it must be 0",),
     ),
     "gaps between classes": (
         lambda f: _describe(f, labels={"background": 0, "RV": 2}),

@@ -12,7 +12,12 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
-from nnunet_attenscribble.dataset_conversion.pairing import group_images, match_labels, numbered_cases
+from nnunet_attenscribble.dataset_conversion.pairing import (
+    group_images,
+    match_labels,
+    numbered_cases,
+    unusable_files,
+)
 from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_folders, write_scribblebench
@@ -90,6 +95,15 @@ def test_dense_labels_alone_channels_subjects_and_test_cases(tmp_path, writing):
         {"train": ["p2_x"], "val": ["p1_x", "p1_y"]},
         {"train": ["p1_x", "p1_y"], "val": ["p2_x"]},
     ]
+    assert "2 subjects in 3 cases" in written.notes
+
+
+def test_the_first_group_of_a_subject_is_what_keeps_cases_together(tmp_path, writing):
+    images, scribbles, _ = write_folders(tmp_path, ("p1_ed", "p1_es", "p2_ed", "p2_es"))
+    written = convert_folder(images, scribbles, classes=CLASSES, subject="(p[0-9])_(?:ed|es)", **writing)
+    folds = json.loads((written.scribble / "splits_final.json").read_text())
+    assert [fold["val"] for fold in folds] == [["p1_ed", "p1_es"], ["p2_ed", "p2_es"]]
+    assert "2 subjects in 4 cases" in written.notes
 
 
 @pytest.mark.parametrize("behind", ["", "_manual", "_1", " - by me"])
@@ -123,6 +137,22 @@ def test_channels_are_counted(tmp_path):
     assert grouped["b"] == (files[2],)
     assert len(problems) == 2
     assert "a_0001" in problems[0] or "a_0001" in problems[1]
+    _, problems = group_images([tmp_path / "t_2019.nii"])
+    assert problems == [
+        f"{tmp_path / 't_2019.nii'}: its case has no channel t_0000, t_0001, t_0002, t_0003, t_0004, ...: "
+        "number them from 0000"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.PDF", "README", "License", "README.md", "Thumbs.db", "a.nii.gz"])
+def test_companions_of_images_are_passed_over(tmp_path, name):
+    assert unusable_files([tmp_path / name]) == []
+
+
+@pytest.mark.parametrize("name", ["p9.nii.bz2", "p9.nii.zst", "IM0001", "a.mhd", "a.npy", "readme.dcm", "README2"])
+def test_what_is_no_companion_is_refused_by_name(tmp_path, name):
+    (problem,) = unusable_files([tmp_path / name])
+    assert problem.startswith(f"{tmp_path / name}: is of a kind that is not taken: save it as one of .nii.gz, ")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +176,8 @@ def test_four_digits_that_labels_have_too_number_cases(images, labels, told):
 def test_labels_are_parsed():
     assert parse_labels(" RV, MYO ,LV") == CLASSES
     assert parse_labels("liver = 63,spleen=252") == {"liver": 63, "spleen": 252}
-    for wrong in ("", "RV,,LV", "RV,RV", "background", "a=0", "a=2,b=2", "a=x", "ignore"):
+    reserved = ("background", "Background", "ignore", "Ignore", "RV,UNLABELED", "RV,Unlabelled=2")
+    for wrong in ("", "RV,,LV", "RV,RV", "a=0", "a=2,b=2", "a=x", *reserved):
         with pytest.raises(AttenScribbleError, match="is no class of its own"):
             parse_labels(wrong)
 
@@ -165,6 +196,16 @@ def test_scribblebench_is_linked(tmp_path, writing):
     ):
         assert mine.is_symlink()
         assert mine.samefile(folder / theirs)
+
+
+@pytest.mark.parametrize("name", ["Ignore", "unlabeled", "Unlabelled"])
+def test_scribblebench_with_another_name_of_what_is_unlabelled(tmp_path, writing, name):
+    folder = write_scribblebench(tmp_path)
+    description = {"channel_names": {"0": "MRI"}, "labels": {"Background": 0, **CLASSES, name: 4}}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    written = convert_scribblebench(folder, **writing)
+    labels = {"background": 0, **CLASSES, "ignore": 4}
+    assert json.loads((written.scribble / "dataset.json").read_text())["labels"] == labels
 
 
 def test_scribblebench_from_within(tmp_path, writing, monkeypatch):

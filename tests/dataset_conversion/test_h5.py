@@ -57,7 +57,52 @@ def test_without_labels_there_is_no_twin(tmp_path, convert):
     folder, table = write_h5(tmp_path)
     with h5py.File(folder / "patient019_frame01.h5", "a") as file:
         del file["label"]
-    assert convert(folder, spacing_csv=table).dense is None
+    written = convert(folder, spacing_csv=table)
+    assert written.dense is None
+    assert "no dense twin: 1 of 3 files hold no label" in written.notes
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "validated", "told"),
+    [
+        (("T1_patient001", "T1_patient002", "T2_patient001"), {}, [[0], [1], [2]], "3 of 3 files count as a patient"),
+        (("T1_patient01", "T2_patient01", "T1_x2"), {"subject": r"_(\D+\d+)"}, [[0, 1], [2]], "2 subjects in 3 cases"),
+        (("BraTS2021_00001", "BraTS2021_00002"), {}, [[0], [1]], "2 of 2 files count as a patient each"),
+        (("Case01_a", "case01_b", "case2"), {}, [[0, 1], [2]], "2 patients make 2 folds"),
+        (("patient10_a", "patient9_a", "patient9_b"), {}, [[1, 2], [0]], "2 patients make 2 folds"),  # by number
+        (("patient1_a", "patient1_b", "case1", "x"), {}, [[2], [0, 1], [3]], "1 of 4 files count as a patient each"),
+        (
+            ("patient001", "patient021_a", "patient021_b", "patient041", "patient061", "patient081"),
+            {"split": "contiguous"},
+            [[0], [1, 2], [3], [4], [5]],
+            "h5 files hold neither",
+        ),
+    ],
+)
+def test_a_patient_is_told_by_how_a_name_begins_or_by_an_expression(tmp_path, convert, names, options, validated, told):
+    folder, _ = write_h5(tmp_path, names)
+    written = convert(folder, spacing=SPACING, **options)
+    folds = json.loads((written.scribble / "splits_final.json").read_text())
+    assert [fold["val"] for fold in folds] == [sorted(names[number] for number in fold) for fold in validated]
+    assert written.notes[0].startswith(told)
+
+
+@pytest.mark.parametrize("kind", [">f4", "f2", "longdouble"])
+def test_numbers_that_simpleitk_does_not_know_are_converted(tmp_path, convert, kind):
+    folder, table = write_h5(tmp_path, ("patient001_frame01",))
+    with h5py.File(folder / "patient001_frame01.h5", "a") as file:
+        pixels = file["image"][()]
+        for key, dtype in (("image", kind), ("scribble", ">u2"), ("label", ">i4")):
+            values = file[key][()].astype(dtype)
+            del file[key]
+            file[key] = values
+    written = convert(folder, spacing_csv=table)
+    image = sitk.GetArrayFromImage(sitk.ReadImage(written.scribble / "imagesTr" / "patient001_frame01_0000.nii.gz"))
+    assert image.dtype == (np.float64 if kind == "longdouble" else np.float32)
+    np.testing.assert_array_equal(image, pixels.astype(np.float16) if kind == "f2" else pixels)
+    for dataset, values in ((written.scribble, make_strokes()), (written.dense, make_dense())):
+        label = sitk.ReadImage(dataset / "labelsTr" / "patient001_frame01.nii.gz")
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(label), values)
 
 
 def test_a_table_is_read_whole(tmp_path):

@@ -152,6 +152,40 @@ def test_what_is_not_there_is_told(raw, arguments, told):
         run(*arguments)
 
 
+def test_names_with_dollars_are_no_formulas_on_the_sheet(raw, tmp_path):
+    source, name = raw / "Dataset601_Mine", "p0$a_{$"
+    for file in list(source.glob("*Tr/b*")):
+        file.rename(file.with_name(name + file.name[1:]))
+    description = json.loads((source / "dataset.json").read_text())
+    description["labels"] = {**dict(zip(("background", name, "MYO", "LV"), range(4), strict=True)), "ignore": 4}
+    (source / "dataset.json").write_text(json.dumps(description))
+    run("601", "--dense", "none", "-o", str(tmp_path / "sheet.png"))
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_channels_are_counted_from_0_whatever_their_numbers(raw):
+    source = raw / "Dataset601_Mine"
+    description = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps({**description, "channel_names": {"1": "T1"}}))
+    assert "T1, 50 %" in run("601", "--cases", "0")
+
+
+@pytest.mark.parametrize("cases", [{"name": "my cohort"}, {"p0": {"images": []}}, {"p0": {"images": "a"}}, [], "x"])
+def test_another_use_of_the_key_dataset_is_no_twin(raw, cases):
+    (raw / "Dataset600_Other").mkdir()
+    (raw / "Dataset600_Other" / "dataset.json").write_text(json.dumps({"dataset": cases}))
+    (raw / "Dataset601_Mine" / "provenance.json").unlink()  # which names the twin
+    assert find_twin(raw / "Dataset601_Mine") == raw / "Dataset602_MineDense"
+
+
+@pytest.mark.parametrize("cases", [{"name": "my cohort"}, {"p0": {"label": "a"}}, {"p0": {"label": 5}}, [{}], None])
+def test_cases_in_another_form_than_nnunets_are_told(raw, cases):
+    file = raw / "Dataset601_Mine" / "dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "dataset": cases}))
+    with pytest.raises(AttenScribbleError, match=r"dataset\.json: its key 'dataset' does not list cases as nnU-Net"):
+        run("601")
+
+
 def test_broken_files_are_told_all_at_once(raw):
     label = raw / "Dataset601_Mine" / "labelsTr" / "a.nii.gz"
     label.write_bytes(label.read_bytes()[:40])

@@ -136,6 +136,30 @@ def test_an_image_with_an_sform_of_unit_scale_gets_a_sound_header(inputs, write)
     np.testing.assert_allclose(np.linalg.norm(rows[:, :3], axis=0), image.GetSpacing(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_channels_lie_on_the_grid_of_the_first_as_nnunet_compares(tmp_path, inputs, write, scan, link):
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    first = inputs / "a.nii.gz"
+    files = [first, inputs / "rounded.nii.gz", inputs / "further.nii.gz"]
+    for seed, (file, factor) in enumerate(zip(files[1:], (1 + 1e-6, 1.0005), strict=True), start=7):
+        image = scan(seed)
+        image.SetSpacing([edge * factor for edge in image.GetSpacing()])
+        sitk.WriteImage(image, file)
+    case = Case("a", tuple(files), inputs / "a_scribble.nii.gz")
+    names = {0: "T1", 1: "T2", 2: "FLAIR"}
+    folder = write([case], channel_names=names, dense_id=None, splits=None, link=link).scribble / "imagesTr"
+    written = [folder / f"a_000{channel}.nii.gz" for channel in names]
+    SimpleITKIO().read_images(list(map(str, written)))  # which raises where spacings differ
+    same = [new.read_bytes() == old.read_bytes() for new, old in zip(written, files, strict=True)]
+    assert same == [True, True, False]
+    assert [new.is_symlink() for new in written] == [link, link, False]
+    assert _grid(written[2]) == _grid(first)
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(sitk.ReadImage(written[2])), sitk.GetArrayFromImage(sitk.ReadImage(files[2]))
+    )
+
+
 def test_dataset_json_of_both(inputs, write):
     written = write(_cases(inputs))
     scribble = json.loads((written.scribble / "dataset.json").read_text())

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
+from typer.testing import CliRunner
 
+from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.dataset_conversion.volumes import read_image, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -72,6 +74,44 @@ def test_a_spacing_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "case.json").write_text(text)
     with pytest.raises(AttenScribbleError, match=r"case\.json lies beside a TIFF and does not tell its spacing"):
         read_volume(tmp_path / "case.tif", "it")
+
+
+def write_pages(file: Path, pages: np.ndarray) -> None:
+    with tifffile.TiffWriter(file) as writer:
+        for page in pages:
+            writer.write(page)
+
+
+def test_pages_that_are_no_stack_are_refused(tmp_path):
+    write_pages(tmp_path / "case.tif", voxels(5, 6, 7))
+    with pytest.raises(AttenScribbleError) as caught:
+        read_volume(tmp_path / "case.tif", "it")
+    assert caught.value.problems == [f"{tmp_path / 'case.tif'}: holds 5 separate images: save it as one stack"]
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as writer:
+        for page in voxels(5, 6, 7):
+            writer.write(page, contiguous=True)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(tmp_path / "stack.tif")), voxels(5, 6, 7))
+
+
+@pytest.mark.parametrize("command", ["convert", "scribble", "inspect"])
+def test_every_command_tells_pages_in_one_sentence(tmp_path, command):
+    folders = (tmp_path / "Dataset007_Pages" / "imagesTr", tmp_path / "Dataset007_Pages" / "labelsTr")
+    for folder, name, dtype in zip(folders, ("a_0000.tif", "a.tif"), (np.float32, np.uint8), strict=True):
+        folder.mkdir(parents=True)
+        tifffile.imwrite(folder / name, voxels(5, 6, 7, dtype=dtype) % 2)
+    write_pages(folders[1] / "a.tif", voxels(5, 6, 7) % 2)
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "file_ending": ".tif"}
+    (folders[0].parent / "dataset.json").write_text(json.dumps({**description, "numTraining": 1}))
+    arguments = {
+        "convert": ("folder", folders[0], "--dense", folders[1], "--name", "B", "--labels", "a", "-d", 8),
+        "scribble": (7, "-o", 8),
+        "inspect": (7,),
+    }[command]
+    result = CliRunner().invoke(
+        app, [command, *map(str, arguments), "--workers", "1"], env={"nnUNet_raw": str(tmp_path)}
+    )
+    assert isinstance(result.exception, AttenScribbleError)
+    assert result.exception.problems == [f"{folders[1] / 'a.tif'}: holds 5 separate images: save it as one stack"]
 
 
 @pytest.mark.parametrize("kept", [2, 7, 50, 300])

@@ -88,7 +88,7 @@ def test_what_the_library_says_is_told(tmp_path):
         read_volume(file, str(file))
     grey_and_opacity = tmp_path / "a.png"
     PIL.Image.new("LA", (4, 4)).save(grey_and_opacity)
-    with pytest.raises(AttenScribbleError, match=r"or not an image that SimpleITK can read \(Unknown PixelType"):
+    with pytest.raises(AttenScribbleError, match=r"a\.png: has grey values and an opacity.*: save it without"):
         read_volume(grey_and_opacity, str(grey_and_opacity))
 
 
@@ -100,6 +100,18 @@ def test_frames_colours_and_complex_numbers_are_refused(tmp_path):
     ]:
         with pytest.raises(AttenScribbleError, match=f"it: has {told}"):
             read_volume(image, "it")
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+def test_a_label_in_colours_is_told_what_a_label_needs(tmp_path, mode):
+    file = tmp_path / "label.png"
+    picture = PIL.Image.new("P", (4, 4), 1)
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.convert(mode).save(file)
+    with pytest.raises(AttenScribbleError, match=r"\(colour or vectors\): save the label with one value per voxel"):
+        read_volume(file, str(file), label=True)
+    with pytest.raises(AttenScribbleError, match=r"\(colour or vectors\): give one file each"):
+        read_volume(file, str(file))
 
 
 def test_label_values_must_be_integers(volume):

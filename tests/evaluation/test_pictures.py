@@ -35,6 +35,15 @@ def grey_extent(picture):
     return rows[-1] - rows[0], columns[-1] - columns[0]
 
 
+def test_names_with_dollars_are_no_formulas(tmp_path, case):
+    image, labels = case
+    file, name = tmp_path / "a.png", "p0$a_{$"
+    draw_case(
+        file, image, [Panel(name, labels)], spacing=(10, 1, 1), structures={name: 1}, position=1, title=name
+    )  # fmt: skip
+    assert file.is_file()
+
+
 def test_a_row_has_room_for_every_panel(tmp_path, case):
     image, labels = case
     one = draw(tmp_path / "sub" / "one.png", image, [Panel("scan")])

@@ -1,0 +1,184 @@
+"""What ITK passes over in silence: data that did not arrive whole, voxels that are no numbers, impossible spacing."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+__all__ = ["CHUNK", "NOT_FINITE", "decompressed_size", "examine"]
+
+CHUNK = 1 << 20  # bytes
+NOT_FINITE = "{}: holds NaN or infinite voxels, which nnU-Net refuses: replace them"
+
+_GZIP, _ANY = 31, 47  # zlib's window bits: of gzip alone, and of whichever of its formats there is
+_NIFTI_HEADER = 348  # bytes
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by datatype; ITK reads no others, but complex ones, which are refused
+_METAIMAGE_BYTES = {
+    **{"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_LONG": 4},
+    **{"MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4, "MET_DOUBLE": 8},
+}
+_LONGEST_LINE = 1 << 15  # bytes
+
+
+def examine(path: Path) -> tuple[int | None, list[str]]:
+    """Read a file to its end, where that tells something that ITK does not.
+
+    ITK does not ask for the checksum of a .nii.gz or a compressed MetaImage, and fills what is missing with whatever it
+    has. In NIfTI it makes voxels that are NaN or infinite 0, and such a spacing, or one of 0, 1 mm.
+
+    Returns:
+        the bytes of NIfTI without their compression, None of another format; and what is wrong, one sentence each.
+
+    Raises:
+        EOFError, zlib.error: it is truncated or corrupt.
+        OSError: it cannot be read.
+    """
+    name = path.name.lower()
+    if name.endswith((".gz", ".nii")):
+        return _examine_nifti(path)
+    if name.endswith((".mha", ".mhd")):
+        _examine_metaimage(path)
+    return None, []
+
+
+def decompressed_size(path: Path) -> int:
+    """Bytes behind a gzip file, read to its end; zlib checks its checksum.
+
+    Raises:
+        EOFError, zlib.error: it is truncated or corrupt.
+    """
+    with path.open("rb") as file:
+        return sum(map(len, _inflate(file)))
+
+
+def _inflate(file: BinaryIO) -> Iterator[bytes]:
+    """What is behind gzip, in pieces."""
+    data = file.read(CHUNK)
+    while data:  # a file may hold several streams
+        data = yield from _inflate_stream(file, data, _GZIP)
+        data = (data or file.read(CHUNK)).lstrip(b"\0")  # some writers pad the end with zeros
+
+
+def _inflate_stream(file: BinaryIO, data: bytes, window_bits: int) -> Generator[bytes, None, bytes]:
+    """What is behind one compressed stream, which begins with `data`; returns what was read beyond it."""
+    stream = zlib.decompressobj(window_bits)
+    while not stream.eof:
+        data = data or file.read(CHUNK)
+        if not data:
+            raise EOFError
+        yield stream.decompress(data, CHUNK)
+        data = stream.unconsumed_tail
+    return stream.unused_data
+
+
+# --- NIfTI ---
+
+
+@dataclass(frozen=True)
+class _NiftiHeader:
+    spacing: tuple[float, ...]
+    floats: np.dtype | None
+    """Of voxels that can be NaN."""
+    start: int
+    """Byte of the first voxel."""
+    stop: int
+    """Byte behind the last."""
+
+
+def _examine_nifti(path: Path) -> tuple[int, list[str]]:
+    with path.open("rb") as file:
+        packed = path.name.lower().endswith(".gz")
+        pieces = _inflate(file) if packed else iter(partial(file.read, CHUNK), b"")
+        begun = b""
+        while len(begun) < _NIFTI_HEADER and (piece := next(pieces, None)) is not None:
+            begun += piece
+        header = _read_nifti_header(begun)
+        if packed or (header is not None and header.floats is not None):
+            size, finite = _examine_voxels(chain([begun], pieces), header)
+        else:
+            size, finite = path.stat().st_size, True
+    problems = [] if finite else [NOT_FINITE.format(path)]
+    if header is not None and not all(0 < abs(edge) < math.inf for edge in header.spacing):
+        told = ", ".join(f"{edge:.6g}" for edge in header.spacing)
+        problems.append(f"{path}: its header says a spacing of ({told}): correct it")
+    return size, problems
+
+
+def _read_nifti_header(begun: bytes) -> _NiftiHeader | None:
+    """None of anything but NIfTI-1 in one file, which is the only kind that ITK reads."""
+    order = {struct.pack("<i", _NIFTI_HEADER): "<", struct.pack(">i", _NIFTI_HEADER): ">"}.get(begun[:4])
+    if order is None or begun[_NIFTI_HEADER - 4 : _NIFTI_HEADER] != b"n+1\0":
+        return None
+    axes, *sizes = struct.unpack_from(f"{order}8h", begun, 40)
+    datatype = struct.unpack_from(f"{order}h", begun, 70)[0]
+    spacing = struct.unpack_from(f"{order}7f", begun, 80)
+    offset = struct.unpack_from(f"{order}f", begun, 108)[0]
+    if not 1 <= axes <= 7 or not math.isfinite(offset):
+        return None
+    floats = np.dtype(order + _NIFTI_FLOATS[datatype]) if datatype in _NIFTI_FLOATS else None
+    start = max(int(offset), _NIFTI_HEADER)
+    voxels = math.prod(max(size, 1) for size in sizes[:axes])
+    return _NiftiHeader(
+        spacing=spacing[: min(axes, 3)],  # further axes are none of space, and of one frame where that is accepted
+        floats=floats,
+        start=start,
+        stop=start + voxels * (0 if floats is None else floats.itemsize),
+    )
+
+
+def _examine_voxels(pieces: Iterator[bytes], header: _NiftiHeader | None) -> tuple[int, bool]:
+    """The bytes of all pieces, and whether all voxels are finite; no two pieces are in memory together."""
+    size, finite, begun = 0, True, b""  # the last: a voxel that goes on in the next piece
+    for piece in pieces:
+        if header is not None and header.floats is not None and finite:
+            part = begun + piece[max(header.start - size, 0) : max(header.stop - size, 0)]
+            whole = len(part) // header.floats.itemsize
+            finite = bool(np.isfinite(np.frombuffer(part, header.floats, count=whole)).all())
+            begun = part[whole * header.floats.itemsize :]
+        size += len(piece)
+    return size, finite
+
+
+# --- MetaImage ---
+
+
+def _examine_metaimage(path: Path) -> None:
+    """Whether the voxels are as many as the header says; raises EOFError or zlib.error where they are not."""
+    fields: dict[str, str] = {}
+    with path.open("rb") as file:
+        while "ElementDataFile" not in fields:
+            key, is_field, value = file.readline(_LONGEST_LINE).decode("utf-8", "surrogateescape").partition("=")
+            if not is_field:
+                return  # not a MetaImage, or not of the usual form: ITK will tell
+            fields[key.strip()] = value.strip()
+        start = file.tell()
+    name = fields["ElementDataFile"]
+    local = name.upper() == "LOCAL"
+    data = path if local else path.parent / name
+    packed = _is_true(fields.get("CompressedData"))
+    if not data.is_file() or fields.get("HeaderSize", "0") != "0" or not (packed or _is_true(fields.get("BinaryData"))):
+        return
+    try:
+        voxels = math.prod(map(int, fields["DimSize"].split())) * int(fields.get("ElementNumberOfChannels", "1"))
+        expected = voxels * _METAIMAGE_BYTES[fields["ElementType"]]
+    except (KeyError, ValueError):
+        return
+    with data.open("rb") as file:
+        file.seek(start if local else 0)
+        left = data.stat().st_size - file.tell()
+        size = sum(map(len, _inflate_stream(file, b"", _ANY))) if packed else left
+    if size < expected:
+        raise EOFError
+
+
+def _is_true(value: str | None) -> bool:
+    return value is not None and value[:1] in ("T", "t", "1")
