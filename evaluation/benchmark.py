@@ -25,6 +25,7 @@ from nnunet_attenscribble.evaluation.benchmark_test_set import (
     link_labels,
     name_test_folders,
 )
+from nnunet_attenscribble.evaluation.benchmark_twins import list_twin_problems
 from nnunet_attenscribble.evaluation.budgets import Budget, resolve_budgets
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.steps import Model, Step, command_step, is_whole, predict_step, train_step
@@ -258,7 +259,7 @@ class Plan:
 
     def _has_test_cases(self, place: Path, fold: str) -> bool:
         test = self.tests.get(fold)
-        return test is None or set(read_summary(place).cases) == set(test.cases)
+        return test is None or read_summary(place).volumes == set(test.cases)
 
 
 def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[str, str]) -> Plan:
@@ -270,19 +271,21 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
         environment: of the commands, see `benchmark_environment.make_environment`.
 
     Raises:
-        AttenScribbleError: no data sets or plans, unequal budgets, test cases that are trained with; every problem.
+        AttenScribbleError: no data sets or plans, data sets that are no twins, unequal budgets, test cases that are
+            trained with; every problem.
     """
     problems: list[str] = []
-    for name in (benchmark.scribble, benchmark.dense):
-        dataset = workspace.find_dataset(name)
+    scribble, dense = (workspace.find_dataset(name) for name in (benchmark.scribble, benchmark.dense))
+    for dataset in (scribble, dense):
         file = workspace.preprocessed / dataset / f"{benchmark.plans}.json"
         if not file.is_file():
             problems.append(f"{file} is not there: plan the data set, or add the command to 'prepare'")
-    scribbles = workspace.raw / workspace.find_dataset(benchmark.scribble) / "labelsTr"
+    scribbles = workspace.raw / scribble / "labelsTr"
     if benchmark.postprocess and not scribbles.is_dir():
         problems.append(f"{scribbles} is not there, and 'postprocess' decides by the scribbles: give the raw data set")
     if problems:
         raise AttenScribbleError(problems)
+    problems += list_twin_problems(workspace, scribble, dense)
     tests: dict[str, BenchmarkTestSet] = {}
     for fold in benchmark.folds:
         try:

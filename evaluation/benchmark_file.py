@@ -197,7 +197,7 @@ def _read_rows(keys: Keys, configurations: Sequence[str]) -> tuple[Row, ...]:
     rows = []
     for entry in keys.mappings("rows"):
         entry.check_names(["name", "trainer", "labels", "configuration"])
-        name = entry.take("name", text, "the row's name")
+        name = entry.take("name", _row_name, "the row's name, without '=', behind which `compare` expects a folder")
         trainer = entry.take("trainer", text, "the name of a trainer such as nnUNetTrainerAttenScribble")
         kind = entry.take("labels", lambda value: value if value in _SUPERVISION else None, "scribble or dense")
         own = entry.take("configuration", text, "the name of a configuration", None)
@@ -319,6 +319,11 @@ def _read_slurm(keys: Keys) -> Slurm:
 def _time(value: Any) -> str | None:
     # YAML reads 24:00:00 without quotes as a number of seconds, which sbatch would take for minutes.
     return value if isinstance(value, str) else None
+
+
+def _row_name(value: Any) -> str | None:
+    name = text(value)
+    return None if name is None or "=" in name else name
 
 
 def _dataset(value: Any) -> str | None:

@@ -26,6 +26,7 @@ __all__ = [
     "complete_postprocessed",
     "complete_provenance",
     "describe_selection",
+    "describe_training",
     "find_lacking",
 ]
 
@@ -34,27 +35,30 @@ POSTPROCESSING = "postprocessing"
 
 
 def describe_selection(benchmark: Benchmark) -> list[str]:
-    """What the test set is, and what was chosen by looking at which cases; one sentence or two each."""
-    own = benchmark.test_images is None
+    """What the test set is, and what was chosen by looking at which cases; one sentence or a few each."""
+    # Only by subjects is it known that no other case of a test patient was trained with.
+    who = "cases" if benchmark.subject is None else "patients"
     test = (
-        "The test set are the validation patients of each fold. No row trains with them; nnU-Net computes its online "
+        f"The test set are the validation {who} of each fold. No row trains with them; nnU-Net computes its online "
         "'pseudo Dice' on them while it trains, which changes nothing in the training and selects nothing that is used "
         "here."
-        if own
-        else "The test set is a folder of its own; none of its cases is in the data that any row trains or validates "
+        if benchmark.test_images is None
+        else f"The test set is a folder of its own; none of its {who} is in the data that any row trains or validates "
         "with."
     )
+    if benchmark.subject is None:
+        test += " Every case counts as a patient of its own: the benchmark file has no 'subject'."
     selected = {
         FINAL_CHECKPOINT: "the end of a training whose length was fixed before: no checkpoint was selected on any "
         "case.",
-        "checkpoint_best.pth": "which nnU-Net selects by its pseudo Dice on the validation patients of the fold: on "
+        "checkpoint_best.pth": "which nnU-Net selects by its pseudo Dice on the validation cases of the fold: on "
         "scribbles for rows trained from scribbles, on dense labels for the others.",
     }
     unknown = "neither nnU-Net's final checkpoint nor its best one: the benchmark cannot know what it was selected on."
     return [
         test,
         f"Predictions are those of {benchmark.checkpoint}, {selected.get(benchmark.checkpoint, unknown)}",
-        "nnU-Net's plans (patch, spacing, network) follow from the images of the data set, validation patients among "
+        "nnU-Net's plans (patch, spacing, network) follow from the images of the data set, validation cases among "
         "them, and from no score. The benchmark cannot know on what the settings in the file were chosen by hand.",
         "nnU-Net does not set random seeds: a seed here is the number of a repetition, whose training cannot be "
         "repeated number by number.",
@@ -116,14 +120,21 @@ def _list_other_patients(plan: Plan, cell: Cell) -> list[str]:
 
 
 def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
-    now = _describe_training(plan, cell)
+    place = plan.folder(cell)
+    now = describe_training(plan, cell)
     then = {key: summary.provenance.get(key) for key in now}
     differing = [key for key in now if None not in (then[key], now[key]) and then[key] != now[key]]
     told = [f"{key} changed" if key.endswith("_sha256") else f"{key} {then[key]}, now {now[key]}" for key in differing]
     # Where the test set is a folder, other cases are predicted with the same model; here it may have trained with them.
-    odd = set(summary.cases) ^ set(plan.tests[cell.fold].cases)
+    odd = summary.volumes ^ set(plan.tests[cell.fold].cases)
     if odd and plan.benchmark.test_images is None:
         told.append(f"other validation patients: {list_some(sorted(odd))}")
+        if not differing and None not in (then["splits_sha256"], now["splits_sha256"]):
+            # The model is the one that is asked for: nobody is sent to train it again.
+            return [
+                f"{place / SUMMARY_FILE} holds scores of other cases than the validation patients of fold {cell.fold} "
+                f"({list_some(sorted(odd))}): remove that file, and run the benchmark again to have them scored"
+            ]
     if not told:
         return []
     model = plan.model(cell).folder(plan.workspace.results(cell.seed))
@@ -131,7 +142,7 @@ def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
     way = "give the row another name, or remove that folder"
     if not of_another_model:  # by another name, the row would still use the model
         way = f"undo the change, or remove that folder and {model}"
-    return [f"{plan.folder(cell)} holds the result of another training ({'; '.join(told)}): {way}"]
+    return [f"{place} holds the result of another training ({'; '.join(told)}): {way}"]
 
 
 def complete_provenance(plan: Plan, cell: Cell, commands: Sequence[dict]) -> Summary:
@@ -165,7 +176,7 @@ def _complete(
         "cell": cell.name,
         "row": cell.row.name,
         # What it says of itself already stays: it is what was asked for when it was made.
-        **{key: summary.provenance.get(key) or value for key, value in _describe_training(plan, cell).items()},
+        **{key: summary.provenance.get(key) or value for key, value in describe_training(plan, cell).items()},
         "checkpoint": plan.benchmark.checkpoint,
         "commit_training": training.get("commit"),
         "commit": scoring.get("commit") or summary.provenance.get("commit") or find_commit(),
@@ -183,7 +194,7 @@ def _complete(
     return completed
 
 
-def _describe_training(plan: Plan, cell: Cell) -> dict[str, str | None]:
+def describe_training(plan: Plan, cell: Cell) -> dict[str, str | None]:
     """What the benchmark asks for now, as a result tells it; None for what is not known."""
     model = plan.model(cell)
     prepared = plan.workspace.preprocessed / model.dataset

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from nnunet_attenscribble.dataset_conversion.splits import find_subject
 from nnunet_attenscribble.dataset_conversion.tiff import find_sidecar
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
@@ -44,12 +45,13 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
     """The test set of a fold. Names of files are read, none of them is opened.
 
     Raises:
-        AttenScribbleError: files are missing, or a test case is one that a row trains with; all problems at once.
+        AttenScribbleError: files are missing, or a row trains with a test case, or with another one of its subject
+            where the benchmark tells subjects; all problems at once.
     """
     scribble, dense = (workspace.find_dataset(name) for name in (benchmark.scribble, benchmark.dense))
     images, labels = name_test_folders(benchmark, workspace, fold)
     if benchmark.test_images is None:
-        return _find_validation_patients(workspace, scribble, dense, fold, images, labels)
+        return _find_validation_patients(workspace, (scribble, dense), fold, benchmark.subject, images, labels)
     cases = _list_images(images)
     problems = [
         f"no test {kind}: {folder} is not a folder"
@@ -69,7 +71,7 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
                 problems.append(
                     f"{len(lacking)} test cases {what} ({list_some(sorted(lacking))}): make {labels} and {images} match"
                 )
-    problems += _list_training_cases_among(cases, workspace, (scribble, dense), fold)
+    problems += _list_training_cases_among(cases, workspace, (scribble, dense), fold, benchmark.subject)
     if problems:
         raise AttenScribbleError(problems)
     return BenchmarkTestSet(images, labels, tuple(cases), {}, {})
@@ -99,9 +101,10 @@ def link_labels(test: BenchmarkTestSet) -> None:
 
 
 def _find_validation_patients(
-    workspace: Workspace, scribble: str, dense: str, fold: str, image_folder: Path, label_folder: Path
+    workspace: Workspace, twins: tuple[str, str], fold: str, subject: str | None, image_folder: Path, label_folder: Path
 ) -> BenchmarkTestSet:
-    splits = {name: read_fold(workspace, name, fold) for name in (scribble, dense)}
+    scribble, dense = twins
+    splits = {name: read_fold(workspace, name, fold) for name in twins}
     validation = splits[scribble]["val"]
     problems = [
         f"{name} validates fold {fold} on other patients than {scribble}, and these are the test set: give both the "
@@ -113,6 +116,12 @@ def _find_validation_patients(
         seen = sorted(set(split["train"]) & set(validation))
         if seen:
             problems.append(f"fold {fold} of {name} trains with test cases ({list_some(seen)}): mend splits_final.json")
+        shared = _list_shared_subjects(split["train"], validation, subject, problems)
+        if shared:
+            problems.append(
+                f"fold {fold} of {name} trains with other cases of test patients ({list_some(shared)}, by 'subject' "
+                f"{subject!r}): split by patient in splits_final.json, as the converters do (`--subject`)"
+            )
     images = _find_files(workspace, scribble, validation, "images", problems)
     labels = _find_files(workspace, dense, validation, "label", problems)
     if problems:
@@ -191,9 +200,9 @@ def _find_files(
 
 
 def _list_training_cases_among(
-    cases: Sequence[str], workspace: Workspace, datasets: Sequence[str], fold: str
+    cases: Sequence[str], workspace: Workspace, datasets: Sequence[str], fold: str, subject: str | None
 ) -> list[str]:
-    problems = []
+    problems: list[str] = []
     for dataset in dict.fromkeys(datasets):
         if fold == "all":  # nnU-Net trains with all of them
             known = set(_list_cases(workspace, dataset))
@@ -205,7 +214,30 @@ def _list_training_cases_among(
                 f"fold {fold} of {dataset} trains or validates with {len(seen)} test cases ({list_some(seen)}): take "
                 "them out of one of the two"
             )
+        shared = _list_shared_subjects(known, cases, subject, problems)
+        if shared:
+            problems.append(
+                f"fold {fold} of {dataset} trains or validates with other cases of test patients ({list_some(shared)}, "
+                f"by 'subject' {subject!r}): take these patients out of one of the two"
+            )
     return problems
+
+
+def _list_shared_subjects(
+    trained: Collection[str], tested: Collection[str], subject: str | None, problems: list[str]
+) -> list[str]:
+    """The subjects of test cases of whom other cases are trained with, told apart as in the comparison; `problems` gets
+    the cases that have none.
+    """
+    if subject is None:
+        return []
+    pattern = re.compile(subject)
+    subjects = {case: find_subject(pattern, case) for case in {*trained, *tested}}
+    unknown = sorted(case for case, own in subjects.items() if not own)
+    if unknown:
+        problems.append(f"'subject' {subject!r} finds no subject in the cases {list_some(unknown)}: mend the pattern")
+    others = {subjects[case] for case in set(trained) - set(tested)}
+    return sorted(others & {subjects[case] for case in tested} - {""})
 
 
 def _list_images(folder: Path) -> list[str]:

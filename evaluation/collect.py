@@ -51,6 +51,7 @@ from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.provenance import find_commit, list_versions, read_commands
 from nnunet_attenscribble.evaluation.structures import read_label_coding
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
+from nnunet_attenscribble.evaluation.tables import list_some
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 from nnunet_attenscribble.settings import KEY
 
@@ -144,9 +145,10 @@ class _Collection:
         for cell in self.complete:
             self.summaries[cell] = self._write_cell(cell)
         notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing()]
+        of_postprocessed = [*notes, *self._describe_postprocessing()]
         rows = self._write_rows()
         table = self._write_comparison("comparison", self.summaries, notes)
-        processed = self._write_comparison(_POSTPROCESSED, self.postprocessed, self._describe_postprocessing())
+        processed = self._write_comparison(_POSTPROCESSED, self.postprocessed, of_postprocessed)
         self._link_tests()
         lines = [f"{cell.name}\t{lack}\n" for cell, lack in self.missing.items()]
         (self.part / "missing.txt").write_text("".join(lines), encoding="utf-8")
@@ -234,10 +236,14 @@ class _Collection:
 
     def _describe_postprocessing(self) -> list[str]:
         rules = {str(summary.provenance.get(POSTPROCESSING)): None for summary in self.postprocessed.values()}
-        return [
+        told = [
             "Every prediction was postprocessed by `attenscribble postprocess`, by the same rule for all rows, which "
             f"rests on the training scribbles alone: {'; '.join(rules)}."
         ]
+        lacking = [cell.name for cell in self.complete if cell not in self.postprocessed]
+        if lacking:
+            told.append(f"{len(lacking)} complete cells have no postprocessed results: {list_some(lacking)}.")
+        return told
 
     def _describe_missing(self) -> list[str]:
         if not self.missing:
@@ -290,6 +296,7 @@ class _Collection:
         dataset = self.plan.workspace.find_dataset(self.benchmark.dataset_of(row))
         plans = read_plans(self.plan.workspace.preprocessed / dataset / f"{self.benchmark.plans}.json")
         compared = list_compared(self.plan, self.complete).get(row.name, [])
+        known = not any(cell.row == row for cell in self.kept.other_settings)
         return {
             "name": row.name,
             "slug": row.folder,
@@ -297,7 +304,7 @@ class _Collection:
             "trainer": row.trainer,
             "configuration": row.configuration,
             "plans": self.benchmark.plans,
-            "settings": resolve_configuration(plans, row.configuration).get(KEY, {}),
+            "settings": resolve_configuration(plans, row.configuration).get(KEY, {}) if known else None,
             "budget": asdict(self.plan.budgets[row.name]) if row.name in self.plan.budgets else None,
             "summaries": list(summaries),
             "compared": [file for file, cells in summaries.items() if set(cells) <= set(compared)],

@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 
+from nnunet_attenscribble.dataset_conversion.splits import find_subject
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import (
     collect_metric,
@@ -16,8 +17,8 @@ from nnunet_attenscribble.evaluation.aggregate import (
     mean_over_structures,
     summarise_values,
 )
-from nnunet_attenscribble.evaluation.metrics import DISTANCES, METRICS
-from nnunet_attenscribble.evaluation.pooling import list_differences
+from nnunet_attenscribble.evaluation.metrics import METRICS
+from nnunet_attenscribble.evaluation.pooling import depends_on_runs, list_differences, write_run_notes
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume
 from nnunet_attenscribble.evaluation.significance import (
     adjust_holm,
@@ -54,17 +55,17 @@ class ComparisonRow:
         sd_runs: standard deviation of the mean over these runs; NaN for a single one.
         median: over finite and infinite values; in FOREGROUND over the cases' means over their structures, which are
             infinite where any structure is missed or spurious.
-        low: lower end of the bootstrap interval of the mean.
+        low: lower end of the bootstrap interval of the mean; NaN where fewer than two subjects have a value.
         high: upper end.
         missed: organs in the truth only.
         spurious: organs in the prediction only.
         share: the mean in per cent of the reference's; NaN for anything but Dice and IoU.
-        difference: mean minus the reference's; for distances over the pairs that are finite in both.
+        difference: mean minus the reference's, over the pairs of values that are finite in both.
         difference_low: lower end of its bootstrap interval.
         difference_high: upper end.
         pairs: values that the difference is over.
-        p: of Wilcoxon's signed-rank test against the reference; NaN for the reference itself and where the protocol
-            does not test the metric.
+        p: of Wilcoxon's signed-rank test against the reference; NaN for the reference itself, where the protocol does
+            not test the metric, and where it depends on the number of runs (see `pooling.depends_on_runs`).
         p_holm: corrected for all tests of this metric in this comparison.
     """
 
@@ -104,7 +105,7 @@ class Comparison:
         rows: one per model, structure and metric.
         hd95: definition that was used, a key of `metrics.HD95_DEFINITIONS`; None where the protocol has none.
         protocol: a key of `protocols.PROTOCOLS`.
-        notes: of the summaries, each once.
+        notes: of the summaries and their numbers of runs, each once.
         confidence: of the intervals.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -163,6 +164,11 @@ def compare_summaries(
     subjects, unknown = _find_subjects(first, subject)
     if unknown:
         problems.append(f"the pattern {subject!r} finds no subject in the cases {list_some(unknown)}: mend the pattern")
+    elif subject is not None and len(set(subjects)) == 1 < len(subjects):
+        problems.append(
+            f"the pattern {subject!r} finds one and the same subject ({subjects[0]}) in all {len(subjects)} cases: "
+            "mend the pattern, or compare on cases of several subjects"
+        )
     if FOREGROUND in first.names:
         problems.append(
             f"a structure is called {FOREGROUND!r}, as the mean of all structures is: give it another name in "
@@ -190,7 +196,12 @@ def compare_summaries(
         rows=tuple(rows),
         hd95=first.hd95,
         protocol=first.protocol,
-        notes=tuple(dict.fromkeys(note for name in models for note in summaries[name].notes)),
+        notes=tuple(
+            dict.fromkeys(
+                [note for name in models for note in summaries[name].notes]
+                + [note for name in models for note in write_run_notes(name, summaries[name], reference, first)]
+            )
+        ),
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -202,11 +213,10 @@ def _find_subjects(summary: Summary, pattern: str | None) -> tuple[list[str], li
     if pattern is None:
         return [find_volume(case, summary.protocol) for case in summary.cases], []
     try:
-        found = [re.search(pattern, case) for case in summary.cases]
+        compiled = re.compile(pattern)
     except re.error as error:
         raise AttenScribbleError(f"the pattern of subjects {pattern!r} is no regular expression ({error})") from error
-    # A pattern may match and its group take no part in it.
-    subjects = [(match and match.group(match.re.groups and 1)) or "" for match in found]
+    subjects = [find_subject(compiled, case) for case in summary.cases]
     return subjects, [case for case, own in zip(summary.cases, subjects, strict=True) if not own]
 
 
@@ -228,7 +238,7 @@ def _compare_structure(
     counts = count_statuses(scores, names)
     mean, reference_mean = mean_over_structures(own), mean_over_structures(other)
     summarised = summarise_values(own[:, 0] if structure != FOREGROUND else _mean_per_case(own))
-    low, high = _find_interval(bootstrap_means(own, weights), tail)
+    low, high = _find_interval(bootstrap_means(own, weights), tail, _count_subjects(own, subjects))
     row = ComparisonRow(
         model=name,
         structure=structure,
@@ -255,18 +265,18 @@ def _compare_structure(
     if summary is reference or metric not in PROTOCOLS[reference.protocol].tested:
         return row
     differences = pair_differences(own, other, subjects, worst=_WORST[metric])
-    if metric in DISTANCES:
-        # A model that loses an organ in the hard cases must not gain from their absence.
-        lost = ~(np.isfinite(own) & np.isfinite(other))
-        own, other = np.where(lost, np.nan, own), np.where(lost, np.nan, other)
-    low, high = _find_interval(bootstrap_means(own, weights) - bootstrap_means(other, weights), tail)
+    # A model that loses an organ in the hard cases must not gain from their absence.
+    lost = ~(np.isfinite(own) & np.isfinite(other))
+    own, other = np.where(lost, np.nan, own), np.where(lost, np.nan, other)
+    means = bootstrap_means(own, weights) - bootstrap_means(other, weights)
+    low, high = _find_interval(means, tail, _count_subjects(own, subjects))
     return replace(
         row,
         difference=mean_over_structures(own) - mean_over_structures(other),
         difference_low=low,
         difference_high=high,
-        pairs=int((np.isfinite(own) & np.isfinite(other)).sum()),
-        p=compute_wilcoxon_p(differences),
+        pairs=int((~lost).sum()),
+        p=float("nan") if depends_on_runs(summary, reference, names, metric) else compute_wilcoxon_p(differences),
     )
 
 
@@ -286,9 +296,14 @@ def _mean_with_lost(values: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
-def _find_interval(means: np.ndarray, tail: float) -> tuple[float, float]:
+def _count_subjects(values: np.ndarray, subjects: list[str]) -> int:
+    known = np.isfinite(values).any(axis=1)
+    return len({subject for subject, has_value in zip(subjects, known, strict=True) if has_value})
+
+
+def _find_interval(means: np.ndarray, tail: float, count: int) -> tuple[float, float]:
     known = means[np.isfinite(means)]
-    if not known.size:
+    if count < 2 or not known.size:  # one subject can only be drawn again and again
         return float("nan"), float("nan")
     low, high = np.percentile(known, (tail, 100 - tail))
     return float(low), float(high)

@@ -160,12 +160,12 @@ def write_rules(comparison: Comparison) -> list[str]:
         f"spurious organ ranks as the worst difference there is. Holm's correction is over all tests of one metric "
         f"(tested: {', '.join(names)} and IoU)."
     )
-    if "hd95_mm" in protocol.tested:
-        lines.append(
-            "Differences in distance are over the organs that both models found, so they can differ from the "
-            "difference of the means above."
-        )
-    elif "tests" in protocol.rules:
+    lines.append(
+        "Differences are over the organs that have a value with both models (a distance: that both found), so they can "
+        "differ from the difference of the means above. Where only one has a value, as where only one predicts an "
+        "organ that the dense label lacks, the case counts in the test alone."
+    )
+    if "tests" in protocol.rules:
         lines.append(protocol.rules["tests"])
     return lines
 

@@ -11,10 +11,14 @@ from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
+from nnunet_attenscribble.evaluation.benchmark_provenance import describe_training
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
 from nnunet_attenscribble.evaluation.tables import list_some
 
 __all__ = ["Kept", "find_kept"]
+
+# What a result may differ in and still be of the benchmark, in the words of its note.
+_SETTINGS, _SPLITS = "other settings", "another splits_final.json"
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,14 @@ class Kept:
         postprocessed: by cell, those of the postprocessed predictions, where there are some and the benchmark asks for
             them.
         folders: by cell, where its summary lies.
+        other_settings: cells whose configuration is known to have had other contents than that of the row has now.
         notes: what a reader of the results should know.
     """
 
     summaries: Mapping[Cell, Summary]
     postprocessed: Mapping[Cell, Summary]
     folders: Mapping[Cell, Path]
+    other_settings: frozenset[Cell]
     notes: tuple[str, ...]
 
 
@@ -83,7 +89,11 @@ def find_kept(plan: Plan, missing: Sequence[Cell], folders: Sequence[Path]) -> K
             )
     if problems:
         raise AttenScribbleError(problems)
-    return Kept(summaries, postprocessed, places, (*notes, *_list_renamed(summaries)))
+    changes = {cell: _list_changes(plan, cell, summary) for cell, summary in summaries.items()}
+    other_settings = frozenset(cell for cell, found in changes.items() if _SETTINGS in found)
+    renamed = _list_renamed(summaries)
+    notes += [*_tell_renamed(summaries, renamed), *_tell_changed(changes, renamed)]
+    return Kept(summaries, postprocessed, places, other_settings, tuple(notes))
 
 
 def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
@@ -104,19 +114,43 @@ def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
         if found[key] != value
     ]
     test = plan.tests.get(cell.fold)
-    if test is not None and sorted(summary.cases) != sorted(test.cases):
-        odd = sorted(set(summary.cases) ^ set(test.cases))
-        problems.append(f"{cell.name} is kept with other test cases than this benchmark's ({list_some(odd)})")
+    odd = summary.volumes ^ set(test.cases) if test is not None else set()
+    if odd:
+        problems.append(f"{cell.name} is kept with other test cases than this benchmark's ({list_some(sorted(odd))})")
     return problems
 
 
-def _list_renamed(summaries: Mapping[Cell, Summary]) -> list[str]:
-    """A configuration's name decides nothing, but its settings cannot be checked under another one."""
-    renamed = [
-        f"{cell.name} ({summary.provenance.get('configuration')}, not {cell.row.configuration})"
-        for cell, summary in summaries.items()
-        if summary.provenance.get("configuration") != cell.row.configuration
+def _list_changes(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
+    """What a result was trained with that is not what the data set has now, as far as both are known."""
+    now = describe_training(plan, cell)
+    kinds = {"configuration_sha256": _SETTINGS}
+    if cell.fold != "all":  # which is trained with all cases, whatever the splits
+        kinds["splits_sha256"] = _SPLITS
+    then = {key: summary.provenance.get(key) for key in kinds}
+    return [kind for key, kind in kinds.items() if None not in (then[key], now[key]) and then[key] != now[key]]
+
+
+def _list_renamed(summaries: Mapping[Cell, Summary]) -> list[Cell]:
+    return [
+        cell for cell, summary in summaries.items() if summary.provenance.get("configuration") != cell.row.configuration
     ]
+
+
+def _tell_renamed(summaries: Mapping[Cell, Summary], renamed: Sequence[Cell]) -> list[str]:
+    """A configuration's name decides nothing, but its settings need not be those of today's."""
     if not renamed:
         return []
-    return [f"Kept results of configurations with another name than the benchmark's: {', '.join(renamed)}."]
+    told = (
+        f"{cell.name} ({summaries[cell].provenance.get('configuration')}, not {cell.row.configuration})"
+        for cell in renamed
+    )
+    return [f"Kept results of configurations with another name than the benchmark's: {', '.join(told)}."]
+
+
+def _tell_changed(changes: Mapping[Cell, Sequence[str]], renamed: Sequence[Cell]) -> list[str]:
+    # That the settings may be others is told already where the name is another one.
+    found = {
+        cell: [kind for kind in kinds if kind != _SETTINGS or cell not in renamed] for cell, kinds in changes.items()
+    }
+    told = [f"{cell.name} ({' and '.join(kinds)})" for cell, kinds in found.items() if kinds]
+    return [f"Kept results that were trained with something else than there is now: {', '.join(told)}."] if told else []

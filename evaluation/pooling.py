@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.metrics import METRICS, StructureScores
+from nnunet_attenscribble.evaluation.aggregate import count_statuses
+from nnunet_attenscribble.evaluation.metrics import DISTANCES, METRICS, StructureScores
+from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 from nnunet_attenscribble.evaluation.summary import Summary
 from nnunet_attenscribble.evaluation.tables import list_some
 
-__all__ = ["list_differences", "pool_runs"]
+__all__ = ["depends_on_runs", "list_differences", "pool_runs", "write_run_notes"]
 
 
 def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
     """The summaries of several folds and random seeds of one model as one.
 
     Cases of different folds are put together. A case that several runs predicted is averaged over them: runs on the
-    same case are repeated measurements, only cases are independent. The first summary that holds a case belongs to run
-    1, the second to run 2, and so on; the result keeps them apart in `Summary.runs`.
+    same case are repeated measurements, only cases are independent. A run is all folds of one random seed; where the
+    seeds are not known, the first summary that holds a case belongs to run 1, the second to run 2, and so on. The
+    result keeps them apart in `Summary.runs`.
 
     Averages of a case: a structure that is absent in a run does not count there, and is absent if it is so in all; a
     structure that any run missed (or made up) has an infinite distance, as in that run, and counts as missed
@@ -43,6 +47,9 @@ def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
     for summary in summaries:
         for case in summary.cases:
             by_case.setdefault(case, []).append(summary)
+    if all(_have_own_seeds(holders) for holders in by_case.values()):
+        for holders in by_case.values():
+            holders.sort(key=lambda holder: str(holder.provenance["seed"]))
     most = max(len(holders) for holders in by_case.values())
     fewer = [case for case, holders in by_case.items() if len(holders) < most]
     if fewer and not problems:
@@ -109,6 +116,50 @@ def list_differences(name: str, own: Summary, other_name: str, other: Summary, *
     return problems
 
 
+def depends_on_runs(own: Summary, other: Summary, names: Sequence[str], metric: str) -> bool:
+    """Whether a metric of structures favours the one of two pooled summaries that has fewer runs.
+
+    A distance is infinite as soon as one run misses an organ or makes one up, the Dice of an organ that the dense label
+    lacks is 0 as soon as one run makes it up: the more runs, the more such cases. The Dice of a missed organ is 0 in
+    that run alone.
+    """
+    counts = [count_statuses(summary.cases, names) for summary in (own, other)]
+    bad: tuple[str, ...] = ("missed", "spurious")
+    if metric not in DISTANCES:
+        bad = ("spurious",) if math.isnan(PROTOCOLS[own.protocol].absent[0]) else ()
+    return _count_runs(own) != _count_runs(other) and any(count[status] for count in counts for status in bad)
+
+
+def write_run_notes(name: str, own: Summary, reference_name: str, reference: Summary) -> list[str]:
+    """What the reader of a comparison should know of the numbers of runs, one sentence each."""
+    notes = []
+    for metric, tests in (("hd95_mm", "distances"), ("dice", "Dice and IoU")):
+        found = [structure for structure in own.names if depends_on_runs(own, reference, [structure], metric)]
+        if found and metric in PROTOCOLS[own.protocol].tested:
+            notes.append(
+                f"{name} stands for {_count_runs(own)} runs and {reference_name} for {_count_runs(reference)}, and "
+                f"{', '.join(found)} was {'missed or ' if metric in DISTANCES else ''}falsely found: such cases count "
+                f"more often with more runs, so there is no test of {tests} of these and of the foreground mean: give "
+                "as many runs of each."
+            )
+    mixed = [structure for structure in own.names if _is_spurious_in_some_runs(own, structure)]
+    if mixed:
+        notes.append(
+            f"Some of the {_count_runs(own)} runs of {name}, but not all, falsely found {', '.join(mixed)} in a case "
+            "that has none: its Dice counts as 0 there, as if all had."
+        )
+    return notes
+
+
+def _count_runs(summary: Summary) -> int:
+    return max(1, len(summary.runs))
+
+
+def _is_spurious_in_some_runs(summary: Summary, structure: str) -> bool:
+    dice = ([run.cases[case][structure].dice for run in summary.runs] for case in summary.cases)
+    return any(0 < sum(map(math.isnan, values)) < len(values) for values in dice)
+
+
 def _has_same_truth(case: str, own: Summary, other: Summary) -> bool:
     return (
         own.shapes[case] == other.shapes[case]
@@ -139,6 +190,11 @@ def _list_repetitions(name: str, summaries: Sequence[Summary]) -> list[str]:
 def _are_told_apart(summary: Summary, other: Summary) -> bool:
     named = ([one.provenance.get(key) for one in (summary, other)] for key in ("seed", "fold"))
     return any(None not in both and both[0] != both[1] for both in named)
+
+
+def _have_own_seeds(holders: Sequence[Summary]) -> bool:
+    seeds = {holder.provenance.get("seed") for holder in holders}
+    return None not in seeds and len(seeds) == len(holders)
 
 
 def _put_together(summaries: Sequence[Summary], holders: dict[str, Summary]) -> Summary:

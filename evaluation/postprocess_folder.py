@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from nnunet_attenscribble.dataset_conversion.slices import slice_axis
 from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
 from nnunet_attenscribble.dataset_conversion.tiff import find_sidecar
 from nnunet_attenscribble.dataset_conversion.volumes import read_image
@@ -177,10 +178,15 @@ def _look_at(case: str, file: Path, coding: LabelCoding) -> Iterator[StrokeEvide
         )
     if not (image.labels == coding.ignore).any():
         raise ValueError(f"{file} has no unlabelled voxel: it is a dense label, which this rule must not see")
-    annotated = (image.labels != coding.ignore).reshape(len(image.labels), -1).any(axis=1)
+    labels, spacing = image.labels, image.spacing
+    if labels.ndim == 3:  # a volume may be stored with its slices along any axis
+        across = slice_axis(labels.shape, spacing)
+        labels = np.moveaxis(labels, across, 0)
+        spacing = (spacing[across], *spacing[:across], *spacing[across + 1 :])
+    annotated = (labels != coding.ignore).reshape(len(labels), -1).any(axis=1)
     for structure in coding.structures:
-        strokes = select_structure(image.labels, structure.values)
-        pieces, objects, largest = join_strokes(strokes, annotated, image.spacing)
+        strokes = select_structure(labels, structure.values)
+        pieces, objects, largest = join_strokes(strokes, annotated, spacing)
         yield StrokeEvidence(case, structure.name, pieces, objects, int(np.count_nonzero(strokes)), largest)
 
 
@@ -195,7 +201,7 @@ def _write_case(file: Path, target: Path, decisions: Sequence[Decision]) -> list
     if not any(removed):
         shutil.copyfile(file, target)
         return removed
-    source = read_image(file)
+    source = read_image(file)  # which `read_label_image` found whole
     written = sitk.Cast(sitk.GetImageFromArray(labels), source.GetPixelID())
     written.CopyInformation(source)
     sitk.WriteImage(written, str(target), useCompression=True)
@@ -218,7 +224,8 @@ def _to_json(result: Postprocessed, agreement: float | None) -> dict[str, object
             "rule": "Strokes of a class are joined, in a slice and between slices that follow each other, where their "
             "in-plane distance is at most the distance between the slices (at least two pixels). Where the largest "
             "object holds at least the share `agreement` of the strokes, averaged over the training cases, only the "
-            "largest component of the class is kept. No dense label and no score was used.",
+            "largest component of the class is kept. Slices lie across the axis of the largest spacing. No dense label "
+            "and no score was used.",
             "agreement": agreement,
             "removal": "nnunetv2.postprocessing.remove_connected_components."
             "remove_all_but_largest_component_from_segmentation",

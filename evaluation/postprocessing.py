@@ -91,7 +91,7 @@ def join_strokes(strokes: np.ndarray, annotated: np.ndarray, spacing: Sequence[f
     nothing at all was annotated are passed over; a slice that was annotated without this class ends the object.
 
     Args:
-        strokes: boolean, (Y, X) or (Z, Y, X).
+        strokes: boolean, (Y, X) or (Z, Y, X), slices along Z.
         annotated: boolean, (Z,): slices in which any class, background included, was drawn; ignored for (Y, X).
         spacing: millimetres per axis of `strokes`.
 

@@ -31,7 +31,7 @@ class ReportRow:
         labels: `scribble` or `dense`, which it was trained on.
         trainer: nnU-Net's `-tr`.
         configuration: of the plans.
-        settings: of the method.
+        settings: of the method; None where results kept elsewhere were trained with others than the plans hold.
         budget: `epochs`, `iterations` per epoch and `batch_size`, where they are known.
         summary: all compared folds and repetitions as one; None if there is no whole repetition.
     """
@@ -42,7 +42,7 @@ class ReportRow:
     labels: str
     trainer: str
     configuration: str
-    settings: Mapping[str, object]
+    settings: Mapping[str, object] | None
     budget: Mapping[str, int]
     summary: Summary | None
 
@@ -214,7 +214,7 @@ def _read_row(folder: Path, position: int, entry: Mapping, problems: list[str]) 
         labels=entry["labels"],
         trainer=entry["trainer"],
         configuration=entry["configuration"],
-        settings=dict(entry["settings"]),
+        settings=None if entry["settings"] is None else dict(entry["settings"]),
         budget=dict(entry["budget"] or {}),
         summary=summary,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from nnunet_attenscribble.evaluation.report_data import ReportData
 from nnunet_attenscribble.evaluation.report_parts import Part, Section, Table, format_csv
@@ -29,7 +30,7 @@ def describe_provenance_section(data: ReportData) -> Section:
             f"{row.budget['epochs']} x {row.budget['iterations']} x {row.budget['batch_size']}"
             if row.budget
             else "n/a",
-            ", ".join(f"{name}={json.dumps(value)}" for name, value in row.settings.items()) or "default",
+            _describe_settings(row.settings),
         ]
         for row in data.rows
     ]
@@ -63,6 +64,12 @@ def describe_provenance_section(data: ReportData) -> Section:
             Part("Missing", tables=[Table("", ["cell", "lacks"], missing, numeric=False)], folded=len(missing) > 5)
         )
     return Section("provenance", "Where the numbers come from", parts)
+
+
+def _describe_settings(settings: Mapping[str, object] | None) -> str:
+    if settings is None:
+        return "unknown"
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in settings.items()) or "default"
 
 
 def _list_provenance(summary: Summary) -> list[str | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.cases import CasePair
 from nnunet_attenscribble.evaluation.metrics import StructureScores, select_structure
 from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, score_structure
@@ -60,22 +61,17 @@ def read_label_image(file: Path) -> LabelImage:
     """Read a label map, with the spacing that nnU-Net gives it.
 
     Raises:
-        ValueError: unreadable, not 2D or 3D, several components per voxel, or values that are not whole numbers.
+        ValueError: unreadable, truncated, not 2D or 3D, several components per voxel, or values that are not whole
+            numbers.
     """
     import SimpleITK as sitk
 
-    from nnunet_attenscribble.dataset_conversion.volumes import read_image
+    from nnunet_attenscribble.dataset_conversion.volumes import read_volume
 
     try:
-        image = read_image(file)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"{file} cannot be read ({reason}): write it again") from error
-    if image.GetDimension() not in (2, 3) or image.GetNumberOfComponentsPerPixel() != 1:
-        raise ValueError(
-            f"{file} has {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} values per voxel: "
-            "a label map has 2 or 3 axes and one value"
-        )
+        image = read_volume(file, str(file), label=True)
+    except AttenScribbleError as error:
+        raise ValueError("; ".join(error.problems)) from error
     voxels = sitk.GetArrayFromImage(image)
     labels = voxels if np.issubdtype(voxels.dtype, np.integer) else np.nan_to_num(voxels, nan=-1).round().astype(int)
     if not np.array_equal(labels, voxels):

@@ -81,6 +81,8 @@ def pair_differences(own: np.ndarray, other: np.ndarray, subjects: Sequence[str]
 def compute_wilcoxon_p(differences: np.ndarray) -> float:
     """The two-sided p-value of Wilcoxon's signed-rank test; 1 if no difference differs from zero, NaN without any.
 
+    As SciPy decides: exact for up to 50 differences without a tie and 13 with one, from the normal distribution beyond.
+
     Args:
         differences: (n,), may be infinite.
     """

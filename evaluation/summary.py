@@ -42,7 +42,7 @@ from typing import Any
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, METRICS, SURFACE_DEFINITIONS, StructureScores
-from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
+from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume, name_metric
 from nnunet_attenscribble.evaluation.structures import Structure
 
 __all__ = [
@@ -101,6 +101,11 @@ class Summary:
     def names(self) -> list[str]:
         """The structures' names, in order."""
         return [structure.name for structure in self.structures]
+
+    @property
+    def volumes(self) -> set[str]:
+        """The cases that were predicted: `cases` are slices of them where the protocol scores those."""
+        return {find_volume(case, self.protocol) for case in self.cases}
 
     def aggregate(self) -> dict[str, dict[str, Any]]:
         """Mean, standard deviation, median and counts: see `aggregate_scores`."""

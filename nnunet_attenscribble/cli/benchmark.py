@@ -270,9 +270,10 @@ def _compare_command(plan: Plan) -> list[str]:
 def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspace) -> None:
     lacking = [step.name for step in preparations if not step.is_done()]
     if lacking:
+        place, work = (shlex.quote(str(path)) for path in (file, workspace.work))
         raise AttenScribbleError(
             f"not everything is prepared ({', '.join(lacking)}), which no job of an array should do: run "
-            f"`attenscribble benchmark {file} --work {workspace.work} --prepare` first, where there are processors"
+            f"`attenscribble benchmark {place} --work {work} --prepare` first, where there are processors"
         )
 
 
@@ -292,8 +293,8 @@ def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, conso
         script = write_array(plan, missing, file, prefix)
         console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
         console.print(f"{submit(script)}: {len(missing)} of {len(plan.cells)} cells", markup=False)
-        end = f"attenscribble benchmark collect {file} --work {plan.workspace.work}"
-        console.print(f"When the jobs have ended: {end}", markup=False)
+        end = ["attenscribble", "benchmark", "collect", str(file), "--work", str(plan.workspace.work)]
+        console.print(f"When the jobs have ended: {shlex.join(end)}", markup=False)
     elif not refused:
         console.print("Every cell is complete: nothing was submitted.")
     _tell_failed(refused)

@@ -79,7 +79,7 @@ def evaluate(
     Writes attenscribble_summary.json (means, rules and all cases) and attenscribble_metrics.csv (a row per case and
     label). nnU-Net's own summary.json is left alone: it is scored on the labels of training, which here are scribbles.
 
-    Example:  attenscribble evaluate predictions/ "$nnUNet_raw/Dataset028_ACDCdense/labelsTs"
+    Example:  attenscribble evaluate predictions/ "$nnUNet_raw/Dataset502_ACDCDense/labelsTr"
     """
     from nnunet_attenscribble.dataset_conversion.progress import report_progress
     from nnunet_attenscribble.evaluation.evaluate import evaluate_folder

@@ -99,6 +99,9 @@ _ATTENSCRIBBLE = """
     note(command="evaluate", cell=str(output), labels=sorted(os.listdir(labels)), cases=cases, arguments=sys.argv[1:])
     summary = json.loads((Path(sys.argv[0]).parent / "summary.json").read_text())
     template = json.dumps(summary["cases"].pop())
+    if "chaos-pacingpseudo" in sys.argv:
+        summary["protocol"] = "chaos-pacingpseudo"
+        cases = [f"{case}_slice{position:03d}" for case in cases for position in (0, 1)]
     for case in cases:
         entry = json.loads(template)
         dice = 0.5 + zlib.crc32(f"{output.parts[-4:]} {case}".encode()) % 400 / 1000

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation import benchmark
+from nnunet_attenscribble.evaluation.budgets import Budget
 from nnunet_attenscribble.evaluation.nnunet_log import read_training_log, write_training_log
 from nnunet_attenscribble.evaluation.provenance import append_command, find_commit, read_commands
 from nnunet_attenscribble.evaluation.runs import Execution
@@ -122,7 +124,7 @@ def test_selection_is_told_where_the_numbers_are(toy):
     toy.call()
     content = read_json(toy.work / "collected" / "collected.json")
     table = (toy.work / "collected" / "comparison.md").read_text()
-    assert "The test set are the validation patients of each fold" in content["selection"][0]
+    assert "The test set are the validation cases of each fold" in content["selection"][0]
     assert "no checkpoint was selected" in content["selection"][1]
     assert all(sentence in table for sentence in content["selection"])
 
@@ -237,7 +239,26 @@ def test_postprocessed_results_are_compared_by_themselves(toy):
     assert dice["CRF"] == pytest.approx(sum(values) / 4)
     notes = read_json(folder / "comparison_postprocessed.json")["notes"]
     assert any(note.endswith("rests on the training scribbles alone: largest component of heart.") for note in notes)
+    assert "2 of 6 cells are missing; missing.txt tells what they lack." in notes
     assert "The row 'Dense' stands for fewer trainings than others: seed 0 fold 0." in notes
+
+
+def test_a_table_of_postprocessed_results_has_the_notes_of_the_other_one(toy, monkeypatch):
+    budgets = {"Dense": Budget(5, 250, 2), "Partial CE": Budget(5, 250, 2), "CRF": Budget(6, 250, 2)}
+    monkeypatch.setattr(benchmark, "resolve_budgets", lambda *_: budgets)
+    toy.write(postprocess=True, unequal_budgets=True)
+    toy.call()
+    shutil.rmtree(toy.work / "cells" / "seed_0" / "fold_0" / "partial_ce" / "postprocessed")
+    toy.call("collect", "-o", str(toy.folder / "theirs"))
+    shutil.rmtree(toy.work / "cells" / "seed_0" / "fold_0" / "crf")
+    toy.call("collect", "--kept", str(toy.folder / "theirs"))
+    tables = [toy.work / "collected" / f"{name}.json" for name in ("comparison", "comparison_postprocessed")]
+    plain, processed = (read_json(file)["notes"] for file in tables)
+    assert [note for note in plain if note not in processed] == []
+    for start in ("Unequal budgets: the row 'CRF'", "1 of 3 cells are results kept elsewhere (theirs)"):
+        assert any(note.startswith(start) for note in processed)
+    assert "1 complete cells have no postprocessed results: seed_0/fold_0/partial_ce." in processed
+    assert not any("postprocess" in note for note in plain)
 
 
 def test_the_report_shows_both_comparisons(toy):
@@ -365,6 +386,71 @@ def test_kept_results_under_another_configuration_are_told(toy, kept):
     toy.call("--prepare")
     told = toy.call("collect", "--kept", str(kept))
     assert "with another name than the benchmark's: seed_1/fold_0/crf (2d_old, not 2d_crf)." in told
+
+
+def change_settings(toy) -> None:
+    for name in (SCRIBBLE, DENSE):
+        file = toy.preprocessed / name / "nnUNetPlans.json"
+        file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+
+
+def change_splits(toy) -> None:
+    for name in (SCRIBBLE, DENSE):
+        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["c", "d"]}]))
+
+
+TRAINED = "Kept results that were trained with something else than there is now: "
+
+
+def test_kept_results_of_other_settings_or_patients_are_told(toy, kept):
+    toy.call("--prepare")
+    assert TRAINED not in toy.call("collect", "--kept", str(kept))
+    change_settings(toy)
+    told = toy.call("collect", "--kept", str(kept))
+    assert f"note: {TRAINED}seed_1/fold_0/crf (other settings).\n" in told
+    change_splits(toy)
+    told = toy.call("collect", "--kept", str(kept))
+    other = "another splits_final.json"
+    cells = f"dense ({other}), seed_1/fold_0/partial_ce ({other}), seed_1/fold_0/crf (other settings and {other})"
+    assert f"note: {TRAINED}seed_1/fold_0/{cells}.\n" in told
+    assert TRAINED in (toy.work / "collected" / "comparison.md").read_text()
+
+
+def test_settings_of_today_are_not_shown_for_kept_results_of_others(toy, kept):
+    toy.call("--prepare")
+    change_settings(toy)
+    toy.call("collect", "--kept", str(kept))
+    rows = read_json(toy.work / "collected" / "collected.json")["rows"]
+    assert [row["settings"] for row in rows] == [{}, {}, None]
+    output = CliRunner().invoke(app, ["report", str(toy.work / "collected"), "-o", str(toy.folder / "report")])
+    assert output.exit_code == 0, output.output
+    text = (toy.folder / "report" / "report.md").read_text()
+    row = "| CRF | scribble | nnUNetTrainerMaskedCRF | 2d_crf | 5 x 250 x 2 |"
+    assert f"{row} unknown |" in text
+    assert "crf_weight" not in text
+
+
+def test_kept_results_whose_hashes_are_not_known_are_not_told(toy, kept):
+    for place in (kept / "cells").rglob("attenscribble_summary.json"):
+        summary = read_summary(place)
+        unknown = {"configuration_sha256": None, "splits_sha256": None}
+        write_summary(replace(summary, provenance=summary.provenance | unknown), place.parent)
+    toy.call("--prepare")
+    change_settings(toy)
+    change_splits(toy)
+    assert TRAINED not in toy.call("collect", "--kept", str(kept))
+
+
+def test_other_settings_under_another_name_are_told_once(toy, kept):
+    place = kept / "cells" / "seed_1" / "fold_0" / "crf"
+    summary = read_summary(place)
+    write_summary(replace(summary, provenance={**summary.provenance, "configuration": "2d_old"}), place)
+    toy.call("--prepare")
+    change_settings(toy)
+    told = toy.call("collect", "--kept", str(kept))
+    assert "with another name than the benchmark's: seed_1/fold_0/crf (2d_old, not 2d_crf)." in told
+    assert TRAINED not in told
+    assert read_json(toy.work / "collected" / "collected.json")["rows"][2]["settings"] is None
 
 
 # --- the log of commands, and nnU-Net's ---

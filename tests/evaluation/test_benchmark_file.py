@@ -106,6 +106,12 @@ def test_rows_whose_folders_would_be_the_same_are_refused(tmp_path):
     assert [problem.split("'")[1] for problem in problems] == ["c.e", "C-E"]
 
 
+def test_a_name_that_compare_would_cut_in_two_is_refused(tmp_path):
+    rows = [CONTENT["rows"][0], CONTENT["rows"][1] | {"name": "CE, weight=1"}]
+    (problem,) = problems_of(tmp_path, rows=rows)
+    assert problem.startswith("'rows[2].name' is 'CE, weight=1': it must be the row's name, without '='")
+
+
 def test_two_rows_of_the_same_training_are_refused(tmp_path):
     rows = [*CONTENT["rows"], CONTENT["rows"][1] | {"name": "again"}]
     (problem,) = problems_of(tmp_path, rows=rows)

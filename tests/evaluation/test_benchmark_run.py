@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from nnunet_attenscribble.evaluation.benchmark_provenance import describe_select
 from nnunet_attenscribble.evaluation.benchmark_test_set import find_test_set
 from nnunet_attenscribble.evaluation.budgets import Budget
 from nnunet_attenscribble.evaluation.provenance import find_commit
-from nnunet_attenscribble.evaluation.summary import read_summary
+from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
 from nnunet_attenscribble.evaluation.workspace import open_workspace
 from tests.evaluation.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
 
@@ -223,6 +224,22 @@ def test_two_processes_on_the_same_file_share_the_work(toy, monkeypatch):
     assert (toy.work / "collected" / "comparison.md").is_file()
 
 
+def test_a_protocol_that_scores_slices_finishes(toy):
+    toy.write(evaluate="--protocol chaos-pacingpseudo", postprocess=True)
+    assert "3 cells are complete" in toy.call()
+    before = toy.events()
+    assert "3 cells are complete" in toy.call()
+    assert toy.events() == before
+    comparison = json.loads((toy.work / "collected" / "comparison.json").read_text())
+    assert comparison["cases"] == ["c_slice000", "c_slice001", "d_slice000", "d_slice001"]
+    assert (toy.work / "collected" / "comparison_postprocessed.json").is_file()
+
+    toy.work.rename(toy.folder / "theirs")
+    toy.call("--prepare")
+    toy.call("collect", "--kept", str(toy.folder / "theirs" / "collected"))
+    assert (toy.work / "collected" / "missing.txt").read_text() == ""
+
+
 # --- what is asked for changes behind a result ---
 
 CRF_CELL = "seed_0/fold_0/crf"
@@ -298,6 +315,20 @@ def test_a_finished_cell_is_never_told_to_be_another_training(toy, monkeypatch, 
     assert [entry["command"] for entry in toy.events()[before:]] == ["train", "predict", "evaluate"]
     toy.call("collect")
     assert (toy.work / "collected" / "cells" / CRF_CELL).is_dir()
+
+
+def test_scores_of_other_cases_are_no_reason_to_train_again(toy):
+    toy.call("--only", "crf")
+    place = toy.work / "cells" / CRF_CELL
+    summary = read_summary(place)
+    write_summary(replace(summary, cases={"c": summary.cases["c"]}), place)
+    told = toy.call("--only", "crf", code=1)
+    file = place / "attenscribble_summary.json"
+    assert f"{file} holds scores of other cases than the validation patients of fold 0 (d): remove that file" in told
+    assert "another training" not in told
+    file.unlink()
+    assert "1 cells are complete" in toy.call("--only", "crf")
+    assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate", "evaluate"]
 
 
 def test_a_finished_cell_of_a_model_with_other_settings_is_not_told(toy):

@@ -64,6 +64,16 @@ def test_an_array_runs_the_missing_cells_and_collect_finds_them(toy):
     assert (toy.work / "collected" / "missing.txt").read_text() == ""
 
 
+def test_printed_commands_can_be_pasted_with_paths_that_hold_spaces(toy):
+    toy.work, toy.file = toy.folder / "my work", toy.folder / "my toy.yaml"
+    toy.write(prepare=[{"name": "convert", "command": "true", "creates": []}])
+    (problem,) = toy.problems("--executor", "slurm")
+    assert f"`attenscribble benchmark '{toy.file}' --work '{toy.work}' --prepare` first" in problem
+    toy.call("--prepare")
+    told = toy.call("--executor", "slurm")
+    assert f"When the jobs have ended: attenscribble benchmark collect '{toy.file}' --work '{toy.work}'\n" in told
+
+
 def test_the_script_asks_for_what_the_file_says(toy):
     toy.call("--only", "partial")
     toy.call("--executor", "slurm")

@@ -59,7 +59,7 @@ def test_options_of_evaluate(folders, tmp_path, write_dataset_json):
 
 def test_nothing_is_written_if_a_case_cannot_be_scored(folders, tmp_path):
     (folders[0] / "c.nii.gz").write_text("no image")
-    with pytest.raises(AttenScribbleError, match="cannot be read"):
+    with pytest.raises(AttenScribbleError, match="is not gzip data"):
         run("evaluate", *folders, "-o", tmp_path / "out", "--workers", 1)
     assert not (tmp_path / "out").exists()
 

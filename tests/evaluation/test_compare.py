@@ -14,7 +14,7 @@ from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary
 
-INF = math.inf
+NAN, INF = math.nan, math.inf
 RV, MYO = Structure("RV", (1,)), Structure("MYO", (2,))
 
 
@@ -93,6 +93,42 @@ def test_a_missed_organ_counts_as_the_worst_rank():
     assert comparison.get("lost", "RV", "hd95_mm").p_holm == 1
     # Three tests per model and metric: RV, MYO and the foreground.
     assert comparison.get("close", "RV", "hd95_mm").p_holm == pytest.approx(6 * 2 / 64)
+
+
+ABSENT = StructureScores("absent", NAN, NAN, NAN, NAN, NAN, 0, 0)
+SPURIOUS = StructureScores("spurious", 0.0, 0.0, INF, INF, 0.1, 9, 0)
+
+
+@pytest.mark.parametrize(("own", "dense", "p"), [(SPURIOUS, ABSENT, 2 / 8), (ABSENT, SPURIOUS, 1)])
+def test_differences_in_dice_are_over_the_same_cases(own, dense, p):
+    models = {
+        name: make_summary([[dice], [dice - 0.2], [dice]], [[2]] * 3, (RV,), cases=list("abc"))
+        for name, dice in (("own", 0.7), ("dense", 0.8))
+    }
+    models["own"].cases["c"]["RV"], models["dense"].cases["c"]["RV"] = own, dense
+    row = compare_summaries(models, "dense", resamples=500).get("own", "RV", "dice")
+    # The mean has the 0 of an organ that is not there; the difference is of the two cases that have a value in both.
+    assert row.mean == pytest.approx(1.2 / 3 if own is SPURIOUS else 1.2 / 2)
+    assert row.pairs == 2
+    assert (row.difference, row.difference_low, row.difference_high) == pytest.approx((-0.1, -0.1, -0.1))
+    assert row.p == pytest.approx(p)  # the third has the largest rank, against or for
+
+
+def test_one_subject_has_no_interval():
+    own, dense = (make_summary(dice, [[2, 4]] * 2) for dice in ([[0.7, 0.6], [0.6, 0.6]], [[0.9, 0.8], [0.9, 0.8]]))
+    with pytest.raises(
+        AttenScribbleError, match=r"'patient' finds one and the same subject \(patient\) in all 2 cases"
+    ):
+        compare_summaries({"own": own, "dense": dense}, "dense", subject="patient")
+    single = {"own": make_summary([[0.7, 0.6]], [[2, 4]]), "dense": make_summary([[0.9, 0.8]], [[2, 4]])}
+    row = compare_summaries(single, "dense", subject=r"patient\d+", resamples=50).get("own", "RV", "dice")
+    assert row.difference == pytest.approx(-0.2)
+    assert np.isnan([row.low, row.high, row.difference_low, row.difference_high]).all()
+    # Nor has an organ that one subject alone shows.
+    lost = make_summary([[0.9, 0.6]] * 4, [[INF, 8], [INF, 8], [2, 8], [2, 8]])
+    row = compare_summaries({"lost": lost, "dense": DENSE}, "dense", subject=r"patient\d+").get("lost", "RV", "hd95_mm")
+    assert (row.n, row.pairs) == (2, 2)
+    assert np.isnan([row.low, row.high, row.difference_low, row.difference_high]).all()
 
 
 def test_one_structure_is_tested_once():

@@ -118,7 +118,7 @@ def test_problems_of_all_cases_come_together(folders, write_labels, two_slabs, w
     scribbles, spacing, unreadable = caught.value.problems
     assert "these are scribbles" in scribbles
     assert "differ in spacing, 1x2x8 and 1x2x10 mm" in spacing
-    assert "c.nii.gz cannot be read" in unreadable
+    assert "c.nii.gz: is named .gz but is not gzip data" in unreadable
 
 
 def test_missing_folders_are_told_before_dataset_json(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
+from nnunet_attenscribble.evaluation.comparison_files import write_rules
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.structures import Structure
@@ -101,6 +102,81 @@ def test_equal_results_of_trainings_that_are_told_apart_are_two_runs():
     for unknown in (summary(cases), summary(cases, provenance={"seed": "0", "fold": None})):
         with pytest.raises(AttenScribbleError, match="the same results twice, of the cases a, b"):
             pool_runs("model", [first, unknown])
+
+
+def test_a_run_is_a_seed_whatever_the_order():
+    summaries = [
+        summary({case: present(dice)}, provenance={"seed": seed, "fold": fold})
+        for seed, fold, case, dice in (
+            ("0", "0", "a", 0.5),
+            ("0", "1", "b", 0.6),
+            ("1", "0", "a", 0.7),
+            ("1", "1", "b", 0.9),
+        )
+    ]
+    for order in ((0, 1, 2, 3), (0, 3, 2, 1), (2, 1, 0, 3)):
+        runs = pool_runs("model", [summaries[position] for position in order]).runs
+        assert [[run.cases[case]["RV"].dice for case in "ab"] for run in runs] == [[0.5, 0.6], [0.7, 0.9]]
+
+
+def compare(own, dense, **settings):
+    """Each by its runs; six cases c0 to c5 of which the last is what the runs say."""
+    levels = {"model": 0.6, "dense": 0.8}
+    pooled = {
+        name: pool_runs(
+            name,
+            [
+                summary(
+                    {f"c{case}": present(levels[name] + run / 100, 3 - case / 9) for case in range(5)} | {"c5": last}
+                )
+                for run, last in enumerate(runs)
+            ],
+        )
+        for name, runs in (("model", own), ("dense", dense))
+    }
+    return compare_summaries({name: replace(own, **settings) for name, own in pooled.items()}, "dense", resamples=50)
+
+
+@pytest.mark.parametrize(
+    ("own", "dense", "tested"),
+    [
+        ((present(0.6), present(0.5)), (present(0.7),), {"dice", "hd95_mm"}),
+        ((present(0.6), MISSED), (present(0.7), present(0.8)), {"dice", "hd95_mm"}),
+        ((present(0.6), MISSED), (present(0.7),), {"dice"}),
+        ((present(0.6), present(0.5)), (MISSED,), {"dice"}),
+        ((ABSENT, ABSENT), (SPURIOUS,), set()),
+    ],
+)
+def test_what_more_runs_make_worse_is_not_tested(own, dense, tested):
+    comparison = compare(own, dense)
+    for structure in ("RV", FOREGROUND):
+        rows = [comparison.get("model", structure, metric) for metric in ("dice", "hd95_mm")]
+        assert {row.metric for row in rows if not math.isnan(row.p)} == tested
+    refused = {"distances": "hd95_mm", "Dice and IoU": "dice"}
+    for what, metric in refused.items():
+        told = [note for note in comparison.notes if f"so there is no test of {what}" in note]
+        assert len(told) == (metric not in tested)
+        assert all(
+            note.startswith(f"model stands for {len(own)} runs and dense for {len(dense)}, and RV") for note in told
+        )
+    assert set(comparison.notes) <= set(write_rules(comparison))
+
+
+def test_absent_organs_of_dice_0_are_tested_with_any_number_of_runs():
+    zero = replace(ABSENT, dice=0.0, iou=0.0)
+    comparison = compare((zero, SPURIOUS), (zero,), protocol="acdc-wsl4mis")
+    assert not math.isnan(comparison.get("model", "RV", "dice").p)
+    assert comparison.notes == ()
+
+
+def test_organs_that_some_runs_made_up_are_told():
+    assert compare((SPURIOUS, SPURIOUS), (ABSENT, ABSENT)).notes == ()
+    for own, dense, name in (
+        ((ABSENT, SPURIOUS), (ABSENT, ABSENT), "model"),
+        ((ABSENT, ABSENT), (SPURIOUS, ABSENT), "dense"),
+    ):
+        (note,) = compare(own, dense).notes
+        assert note.startswith(f"Some of the 2 runs of {name}, but not all, falsely found RV")
 
 
 def test_what_cannot_be_pooled_is_told():

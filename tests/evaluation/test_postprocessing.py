@@ -168,6 +168,29 @@ def test_a_folder_of_tiffs_keeps_its_spacing(study, tmp_path, write_dataset_json
     assert after.GetSpacing() == before.GetSpacing() == (1, 2, 10)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_lie_along_any_axis(study, tmp_path, write_labels, axis):
+    """The spacing, not the order of the axes, says across which the annotators' slices lie."""
+    predictions, scribbles = study
+    spacing = [1.0, 2.0]  # along x and y; x comes first in a file and last in an array
+    spacing.insert(2 - axis, 10.0)
+    for file in (*scribbles.glob("*.nii.gz"), predictions / "test.nii.gz"):
+        write_labels(file, np.moveaxis(sitk.GetArrayFromImage(read(file)), 0, axis), tuple(spacing))
+    result = postprocess_folder(predictions, scribbles, tmp_path / "out")
+    assert [(entry.strokes, entry.objects) for entry in result.evidence] == [(2, 1), (4, 2)] * 3
+
+
+def test_truncated_files_are_refused(study, tmp_path):
+    predictions, scribbles = study
+    for file in (scribbles / "b.nii.gz", predictions / "test.nii.gz"):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-12])
+        with pytest.raises(AttenScribbleError, match=f"{file.name}: is truncated"):
+            postprocess_folder(predictions, scribbles, tmp_path / "out")
+        file.write_bytes(whole)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_scribbles_of_predicted_cases_are_never_opened(study, tmp_path):
     predictions, scribbles = study
     (scribbles / "test.nii.gz").write_text("not to be read")
@@ -192,7 +215,7 @@ def test_problems_come_before_anything_is_written(study, tmp_path):
         postprocess_folder(tmp_path / "no", tmp_path / "none", predictions)
     assert len(caught.value.problems) == 3
     (predictions / "test.nii.gz").write_text("no image")
-    with pytest.raises(AttenScribbleError, match=r"test\.nii\.gz cannot be read"):
+    with pytest.raises(AttenScribbleError, match=r"test\.nii\.gz: is named \.gz but is not gzip data"):
         postprocess_folder(predictions, scribbles, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     for case in ("a", "b", "c"):

@@ -118,6 +118,7 @@ def test_cases_that_are_called_like_slices_are_cases(tmp_path, write_labels, wri
     write_dataset_json(tmp_path / "predictions", file_ending=".png")
     result = evaluate_folder(tmp_path / "predictions", tmp_path / "dense", protocol=protocol, workers=1)
     assert [find_volume(case, protocol) for case in result.cases] == list(cases)
+    assert result.volumes == set(cases)
     assert {scores["RV"].dice for scores in result.cases.values()} == {1}
     assert set(result.shapes.values()) == {(6, 8)}
     assert compare_summaries({"a": result, "dense": result}, "dense", resamples=50).subjects == 3

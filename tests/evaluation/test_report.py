@@ -277,7 +277,7 @@ def test_a_case_whose_files_are_gone_is_told(tmp_path):
     write_report(folder, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "Not shown: there is no image of p4" in text
-    assert "p2.nii.gz cannot be read" in text
+    assert "p2.nii.gz: is named .gz but is not gzip data" in text
     assert "median_scan.png" in text
 
 

@@ -132,9 +132,22 @@ def test_unreadable_files_are_all_named(tmp_path):
     pair.dense.write_text("no image")
     prediction, dense = score_case(pair, CODING, get_protocol("default")).problems
     assert str(pair.prediction) in prediction
-    assert "cannot be read" in prediction
+    assert "is named .gz but is not gzip data" in prediction
     assert str(pair.dense) in dense
     assert "\n" not in prediction + dense
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha"])
+@pytest.mark.parametrize("cut", ["prediction", "dense"])
+def test_a_truncated_file_is_refused(tmp_path, write_labels, ending, cut):
+    pair = CasePair("a", tmp_path / "predictions" / f"a{ending}", tmp_path / "dense" / f"a{ending}")
+    labels = np.random.default_rng(0).integers(0, 3, (4, 32, 32), dtype=np.uint8)
+    for file in (pair.prediction, pair.dense):
+        write_labels(file, labels)
+    file = getattr(pair, cut)
+    file.write_bytes(file.read_bytes()[:-600])
+    (problem,) = score_case(pair, CODING, get_protocol("default")).problems
+    assert problem.startswith(f"{file}: is truncated")
 
 
 def test_what_is_no_label_map(tmp_path, write_labels):
@@ -145,7 +158,7 @@ def test_what_is_no_label_map(tmp_path, write_labels):
     with pytest.raises(ValueError, match="not whole numbers"):
         read_label_image(tmp_path / "b.mha")
     sitk.WriteImage(sitk.Image([4, 4], sitk.sitkVectorUInt8, 3), str(tmp_path / "c.png"))
-    with pytest.raises(ValueError, match="3 values per voxel"):
+    with pytest.raises(ValueError, match="several components per voxel"):
         read_label_image(tmp_path / "c.png")
 
 
