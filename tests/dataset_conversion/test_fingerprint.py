@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.doctor_datasets import check_dataset
 from nnunet_attenscribble.cli.findings import NOTE, PROBLEM
+from nnunet_attenscribble.cli.fingerprint import planning_commands
 from nnunet_attenscribble.normalisation import MARK, normalisation_problems, read_fingerprint
 
 NAME = "Dataset711_Tiny"
@@ -182,3 +183,14 @@ def test_dense_labels_and_labels_without_a_class_are_refused(folders):
     (raw / "dataset.json").write_text(json.dumps(description))
     assert "its labels are dense" in str(run("711").exception)
     assert not list((folders / "nnUNet_preprocessed").rglob("*.json"))
+
+
+def test_the_commands_that_come_next_begin_with_the_fingerprint_of_ct(tmp_path):
+    for name, expected in (("MRI", 1), ("ct", 2), ("CT", 2)):
+        (tmp_path / NAME).mkdir(exist_ok=True)
+        (tmp_path / NAME / "dataset.json").write_text(json.dumps({"channel_names": {"0": name}}))
+        commands = planning_commands(tmp_path / NAME, "711 712", "-c 2d ")
+        assert commands[-1] == "nnUNetv2_plan_and_preprocess -d 711 712 -c 2d --verify_dataset_integrity"
+        assert [command.partition("    ")[0] for command in commands[:-1]] == ["attenscribble fingerprint 711"] * (
+            expected - 1
+        )
