@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from nnunet_attenscribble.dataset_conversion.slices import slice_axis
 from nnunet_attenscribble.dataset_conversion.volumes import Source, read_volume
+from nnunet_attenscribble.evaluation.report_style import escape_dollars
 
 __all__ = ["draw_contact_sheet"]
 
@@ -57,15 +58,13 @@ def draw_contact_sheet(
         axes.set_axis_off()
     for axes, (case, files) in zip(tiles, cases.items(), strict=False):
         _draw_tile(axes, case, files, colours, ignore)
-    legend = [Patch(color=colours[value], label=name) for name, value in painted.items()]
+    legend = [Patch(color=colours[value], label=escape_dollars(name)) for name, value in painted.items()]
     if ignore is not None:
         legend.append(Patch(facecolor=_BACKGROUND, edgecolor="black", linewidth=0.5, label="background stroke"))
-    figure.suptitle(title, fontsize=9, parse_math=False)
-    key = figure.legend(
+    figure.suptitle(escape_dollars(title), fontsize=9)
+    figure.legend(
         handles=legend, loc="outside lower center", ncols=min(len(legend), columns + 1), fontsize=8, frameon=False
     )
-    for text in key.get_texts():
-        text.set_parse_math(False)  # names may hold $, which is no formula here
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, format="png")
 
@@ -92,7 +91,7 @@ def _draw_tile(
     for value, colour in colours.items():
         overlay[label[position][window] == value] = (*to_rgb(colour), 1.0 if ignore is not None else 0.45)
     axes.imshow(overlay, interpolation="nearest", aspect=down / across)
-    axes.set_title(f"{case}, slice {position + 1} of {len(label)}", fontsize=6, pad=2, parse_math=False)
+    axes.set_title(f"{escape_dollars(case)}, slice {position + 1} of {len(label)}", fontsize=6, pad=2)
 
 
 def _read(files: Sequence[Source | None]) -> tuple[tuple[float, ...], np.ndarray, np.ndarray, np.ndarray | None]:

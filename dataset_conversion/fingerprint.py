@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.normalisation import FINGERPRINT, MARK, SMALLEST_WITHOUT_MASK
+from nnunet_attenscribble.normalisation import FINGERPRINT, MARK, SMALLEST_WITHOUT_MASK, read_fingerprint
 
 _SIZE = "median_relative_size_after_cropping"
 
@@ -61,17 +61,14 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
             reader.write_seg(labels[0], files["label"], properties)
         if not drawn:
             raise AttenScribbleError(f"{raw.name}: no case has a stroke of any class but background: draw some first")
-        fingerprint = extractor.run(overwrite_existing=True)
+        extractor.run(overwrite_existing=True)
+    fingerprint = read_fingerprint(preprocessed)  # as it was written, without numpy's types
+    assert fingerprint is not None
     fingerprint[MARK] = {"foreground": "drawn", _SIZE: fingerprint[_SIZE]}
     if fingerprint[_SIZE] < SMALLEST_WITHOUT_MASK:
         fingerprint[_SIZE] = 1.0
     target = preprocessed / FINGERPRINT
     part = target.with_suffix(".part")
-    part.write_text(json.dumps(fingerprint, indent=4, default=_plain), encoding="utf-8")
+    part.write_text(json.dumps(fingerprint, indent=4), encoding="utf-8")
     part.replace(target)
     return fingerprint
-
-
-def _plain(value: Any) -> Any:
-    """What numpy left in it, as JSON."""
-    return value.tolist()

@@ -153,15 +153,15 @@ def _inspect_case(
     names = [describe(image, f"channel {number} of case {case}") for number, image in enumerate(images)]
     names += [str(file) for file in (label_file, dense_file) if file is not None]
 
-    def read(source: Source, name: str, label: bool) -> sitk.Image | None:
+    def read(source: Source, name: str, *, label: bool) -> sitk.Image | None:
         try:
             return read_volume(source, name, label=label)
         except AttenScribbleError as error:
             problems.extend(error.problems)
             return None
 
-    sources = (*images, label_file, *([] if dense_file is None else [dense_file]))
-    volumes = [read(*entry, number >= len(images)) for number, entry in enumerate(zip(sources, names, strict=True))]
+    volumes = [read(image, name, label=False) for image, name in zip(images, names, strict=False)]
+    volumes += [read(file, str(file), label=True) for file in (label_file, dense_file) if file is not None]
     whole = [volume for volume in volumes if volume is not None]
     if len(whole) < len(volumes):
         return problems

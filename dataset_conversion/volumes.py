@@ -22,9 +22,9 @@ from nnunet_attenscribble.errors import AttenScribbleError
 Source = Path | sitk.Image | Callable[[], sitk.Image]
 Grid = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
 
-_INTEGERS = {
+_SCALARS = {sitk.sitkFloat32, sitk.sitkFloat64} | {
     getattr(sitk, f"sitk{sign}Int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
-}  # of one component, and never NaN
+}  # of one component
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HEADER = 352  # bytes in front of the voxels of a NIfTI file
 SPACING_TOLERANCE = 1e-3  # relative
@@ -46,8 +46,8 @@ def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool
         name: how errors call it, see `describe`.
         thorough: also look for what ITK passes over in silence, see `soundness.examine`.
         label: it holds classes; only errors differ.
-        whole: False: where a file is sound and its voxels are integers, its header is enough: what comes back then is
-            the reader, which has the grid as the image would.
+        whole: False: where a NIfTI file is sound, its header is enough: what comes back then is the reader, which has
+            the grid as the image would.
 
     Raises:
         AttenScribbleError: naming the file and what is wrong with it.
@@ -207,7 +207,7 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
     try:
         with _quiet():
             image: Grid | None = None if whole or size is None else _read_header(path)
-            if image is None or not _has_length(image) or image.GetPixelID() not in _INTEGERS:
+            if image is None or not _has_length(image) or image.GetPixelID() not in _SCALARS:
                 image = read_image(path)
     except TiffError as error:
         raise AttenScribbleError(str(error)) from None

@@ -18,7 +18,7 @@ from nnunet_attenscribble.evaluation.aggregate import (
     summarise_values,
 )
 from nnunet_attenscribble.evaluation.metrics import METRICS
-from nnunet_attenscribble.evaluation.pooling import depends_on_runs, list_differences, write_run_notes
+from nnunet_attenscribble.evaluation.pooling import count_runs, depends_on_runs, list_differences, write_run_notes
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume
 from nnunet_attenscribble.evaluation.significance import (
     adjust_holm,
@@ -247,7 +247,7 @@ def _compare_structure(
         infinite=int(np.isinf(own).sum()),
         mean=mean,
         sd=summarised["sd"],
-        runs=max(1, len(summary.runs)),
+        runs=count_runs(summary),
         sd_runs=_compute_sd_over_runs(summary, names, metric),
         median=summarised["median"] if structure != FOREGROUND else summarise_values(_mean_with_lost(own))["median"],
         low=low,

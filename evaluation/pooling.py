@@ -15,7 +15,7 @@ from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 from nnunet_attenscribble.evaluation.summary import Summary
 from nnunet_attenscribble.evaluation.tables import list_some
 
-__all__ = ["depends_on_runs", "list_differences", "pool_runs", "write_run_notes"]
+__all__ = ["count_runs", "depends_on_runs", "list_differences", "pool_runs", "write_run_notes"]
 
 
 def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
@@ -127,7 +127,7 @@ def depends_on_runs(own: Summary, other: Summary, names: Sequence[str], metric: 
     bad: tuple[str, ...] = ("missed", "spurious")
     if metric not in DISTANCES:
         bad = ("spurious",) if math.isnan(PROTOCOLS[own.protocol].absent[0]) else ()
-    return _count_runs(own) != _count_runs(other) and any(count[status] for count in counts for status in bad)
+    return count_runs(own) != count_runs(other) and any(count[status] for count in counts for status in bad)
 
 
 def write_run_notes(name: str, own: Summary, reference_name: str, reference: Summary) -> list[str]:
@@ -137,7 +137,7 @@ def write_run_notes(name: str, own: Summary, reference_name: str, reference: Sum
         found = [structure for structure in own.names if depends_on_runs(own, reference, [structure], metric)]
         if found and metric in PROTOCOLS[own.protocol].tested:
             notes.append(
-                f"{name} stands for {_count_runs(own)} runs and {reference_name} for {_count_runs(reference)}, and "
+                f"{name} stands for {count_runs(own)} runs and {reference_name} for {count_runs(reference)}, and "
                 f"{', '.join(found)} was {'missed or ' if metric in DISTANCES else ''}falsely found: such cases count "
                 f"more often with more runs, so there is no test of {tests} of these and of the foreground mean: give "
                 "as many runs of each."
@@ -145,13 +145,14 @@ def write_run_notes(name: str, own: Summary, reference_name: str, reference: Sum
     mixed = [structure for structure in own.names if _is_spurious_in_some_runs(own, structure)]
     if mixed:
         notes.append(
-            f"Some of the {_count_runs(own)} runs of {name}, but not all, falsely found {', '.join(mixed)} in a case "
+            f"Some of the {count_runs(own)} runs of {name}, but not all, falsely found {', '.join(mixed)} in a case "
             "that has none: its Dice counts as 0 there, as if all had."
         )
     return notes
 
 
-def _count_runs(summary: Summary) -> int:
+def count_runs(summary: Summary) -> int:
+    """How many trainings a pooled summary, or a single one, stands for."""
     return max(1, len(summary.runs))
 
 

@@ -104,22 +104,26 @@ class DownsampleScribblesTransform(SegOnlyTransform):
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params) -> list[torch.Tensor]:
         ndim = segmentation.ndim - 1
-        scales = [s if isinstance(s, (tuple, list)) else [s] * ndim for s in self.ds_scales]
-        drawn = segmentation[:1]
-        present = [label for label in map(int, drawn.unique().tolist()) if 0 <= label < self.ignore_label]
         pool = getattr(F, f"adaptive_avg_pool{ndim}d")
-        targets = []
+        labels = segmentation[:1]
+        scales = [s if isinstance(s, (tuple, list)) else [s] * ndim for s in self.ds_scales]
+        targets, coarse = [], []
         for scale in scales:
             if all(s == 1 for s in scale):
                 targets.append(segmentation)
                 continue
-            shape = [round(size * s) for size, s in zip(segmentation.shape[1:], scale, strict=True)]
-            padding = pool((drawn == PADDING).float(), shape)
-            target = torch.where(padding >= 0.5, PADDING, self.ignore_label).to(segmentation.dtype)
-            most = torch.zeros_like(padding)
-            for label in present:  # one at a time: with a hundred classes, all of them at once are gigabytes
-                share = pool((drawn == label).float(), shape)
-                wins = (share > 0) & (share >= most)  # of equals the last, which is the highest
-                target, most = target.masked_fill(wins, label), torch.where(wins, share, most)
-            targets.append(target)
+            shape = [round(size * s) for size, s in zip(labels.shape[1:], scale, strict=True)]
+            targets.append(labels.new_full((1, *shape), self.ignore_label))
+            coarse.append((targets[-1], torch.zeros(1, *shape)))
+        # One label at a time: with a hundred classes, the masks of all of them are gigabytes. From the highest down, as
+        # the first of equals stays, and padding last, which has what no stroke lies in.
+        for label in range(self.ignore_label - 1, PADDING - 1, -1):
+            mask = labels == label
+            if not mask.any():
+                continue
+            mask = mask.float()
+            for target, most in coarse:
+                share = pool(mask, target.shape[1:])
+                target[(share >= 0.5) & (most == 0) if label == PADDING else share > most] = label
+                torch.maximum(most, share, out=most)
         return targets

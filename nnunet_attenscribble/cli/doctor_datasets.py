@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.cli.findings import NOTE, PROBLEM, Finding
+from nnunet_attenscribble.cli.fingerprint import planning_commands
 from nnunet_attenscribble.cli.folders import dataset_folder, nnunet_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -177,11 +178,10 @@ def check_plans(raw: Path, description: Mapping[str, Any]) -> list[Finding]:
     files, fingerprint = sorted(folder.glob("*Plans.json")), read_fingerprint(folder)
     scribbles = "ignore" in description["labels"]
     if not files:
-        advice = f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
-        with_ct = any(str(channel).casefold() == "ct" for channel in description["channel_names"].values())
-        if scribbles and with_ct and MARK not in (fingerprint or {}):
-            advice = f"attenscribble fingerprint {number} && {advice}"
-        return [Finding(name, "is not planned yet", NOTE, advice)]
+        commands = planning_commands(raw, number)
+        if not scribbles or MARK in (fingerprint or {}):
+            commands = commands[-1:]
+        return [Finding(name, "is not planned yet", NOTE, " && ".join(commands))]
     findings = []
     for file in files:
         try:
@@ -198,7 +198,7 @@ def check_plans(raw: Path, description: Mapping[str, Any]) -> list[Finding]:
             if (file.parent / resolved[key].get("data_identifier", "\0")).is_dir()
         ]  # fmt: skip
         if scribbles:
-            findings += _check_normalisation(raw, plans, list(resolved.values()), fingerprint)
+            findings += _check_normalisation(raw, description, plans, list(resolved.values()), fingerprint)
         if done:
             findings.append(Finding(name, f"{file.stem}: {_list(done)} preprocessed"))
         else:
@@ -209,12 +209,16 @@ def check_plans(raw: Path, description: Mapping[str, Any]) -> list[Finding]:
 
 
 def _check_normalisation(
-    raw: Path, plans: Mapping[str, Any], configurations: list[dict[str, Any]], fingerprint: dict[str, Any] | None
+    raw: Path,
+    description: Mapping[str, Any],
+    plans: Mapping[str, Any],
+    configurations: list[dict[str, Any]],
+    fingerprint: dict[str, Any] | None,
 ) -> list[Finding]:
     from nnunet_attenscribble.normalisation import normalisation_problems
 
     masked = any(any(entry.get("use_mask_for_norm", ())) for entry in configurations)
-    unlabelled_zeros = masked and _has_unlabelled_zeros(raw)
+    unlabelled_zeros = masked and _has_unlabelled_zeros(raw, description)
     told = dict.fromkeys(
         problem
         for entry in configurations
@@ -224,14 +228,13 @@ def _check_normalisation(
     return [Finding(raw.name, f"{plans['plans_name']}: {problem}", PROBLEM, advice) for problem in told]
 
 
-def _has_unlabelled_zeros(raw: Path) -> bool:
+def _has_unlabelled_zeros(raw: Path, description: Mapping[str, Any]) -> bool:
     """Whether the first case is unlabelled where all of its images are zero around the object."""
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
     from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    description = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
-    files = next(iter(get_filenames_of_train_images_and_targets(str(raw), description).values()))
+    files = next(iter(get_filenames_of_train_images_and_targets(str(raw), dict(description)).values()))
     reader = determine_reader_writer_from_dataset_json(description, files["images"][0], verbose=False)()
     images, _ = reader.read_images(files["images"])
     labels, _ = reader.read_seg(files["label"])

@@ -16,7 +16,7 @@ def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
     """What to type next with a scribble dataset in nnUNet_raw, `ids` and its twin's; CT needs its fingerprint first."""
     channels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["channel_names"].values()
     with_ct = any(str(channel).casefold() == "ct" for channel in channels)
-    first = [f"attenscribble fingerprint {int(folder.name[7:10])}    # CT"] if with_ct else []
+    first = [f"attenscribble fingerprint {int(folder.name[7:10])}"] if with_ct else []
     return [*first, f"nnUNetv2_plan_and_preprocess -d {ids} {options}--verify_dataset_integrity"]
 
 
@@ -47,4 +47,4 @@ def fingerprint(
         typer.echo(f"Cropping leaves {100 * size:.0f} % of the images: they will not be normalised within a mask.")
     if planned:
         typer.echo(f"Plans of before ({', '.join(planned)}) do not know of it: plan and preprocess again.")
-    typer.echo(f"\nNext:\n  nnUNetv2_plan_and_preprocess -d {int(raw.name[7:10])} --verify_dataset_integrity")
+    typer.echo(f"\nNext:\n  {planning_commands(raw, str(int(raw.name[7:10])))[-1]}")
