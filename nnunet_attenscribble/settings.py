@@ -42,7 +42,7 @@ class AttenScribbleSettings:
         padding: what pixels outside the image count as in the segmentation loss: `background` (as in nnU-Net),
             `ignore`, or `balanced`, background with at most the total weight of the scribbled background.
             On ACDC `balanced` did better with a CRF; without one, `background` with the experts' strokes, `balanced`
-            with drawn ones (docs/results.md).
+            with drawn ones, and on hippocampus `ignore` hardly ahead of `balanced` (docs/results.md).
         dice_weight: of nnU-Net's soft Dice on the scribbles, which is added to the cross-entropy. A structure with few
             scribbled pixels hardly counts in the cross-entropy, and a CRF then lets it disappear; in the Dice all
             structures weigh the same. 0, cross-entropy alone, is as published.
