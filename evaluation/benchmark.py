@@ -93,7 +93,7 @@ class CellSteps:
 
 
 class Plan:
-    """A benchmark in its folders: everything that follows from the file and from the prepared data sets.
+    """A benchmark in its folders: everything that follows from the file and from the prepared datasets.
 
     Attributes:
         benchmark: what was asked for.
@@ -267,11 +267,11 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
 
     Args:
         benchmark: what was asked for.
-        workspace: with the data sets converted, planned and preprocessed.
+        workspace: with the datasets converted, planned and preprocessed.
         environment: of the commands, see `benchmark_environment.make_environment`.
 
     Raises:
-        AttenScribbleError: no data sets or plans, data sets that are no twins, unequal budgets, test cases that are
+        AttenScribbleError: no datasets or plans, datasets that are no twins, unequal budgets, test cases that are
             trained with; every problem.
     """
     problems: list[str] = []
@@ -279,10 +279,10 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
     for dataset in (scribble, dense):
         file = workspace.preprocessed / dataset / f"{benchmark.plans}.json"
         if not file.is_file():
-            problems.append(f"{file} is not there: plan the data set, or add the command to 'prepare'")
+            problems.append(f"{file} is not there: plan the dataset, or add the command to 'prepare'")
     scribbles = workspace.raw / scribble / "labelsTr"
     if benchmark.postprocess and not scribbles.is_dir():
-        problems.append(f"{scribbles} is not there, and 'postprocess' decides by the scribbles: give the raw data set")
+        problems.append(f"{scribbles} is not there, and 'postprocess' decides by the scribbles: give the raw dataset")
     if problems:
         raise AttenScribbleError(problems)
     problems += list_twin_problems(workspace, scribble, dense)

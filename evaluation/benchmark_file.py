@@ -39,7 +39,7 @@ class Row:
     Attributes:
         name: as it stands in the table.
         trainer: nnU-Net's `-tr`.
-        labels: `scribble` or `dense`: the data set that it is trained on.
+        labels: `scribble` or `dense`: the dataset that it is trained on.
         configuration: of the plans file.
     """
 
@@ -123,7 +123,7 @@ class Benchmark:
     slurm: Slurm = Slurm()
 
     def dataset_of(self, row: Row) -> str:
-        """Name or ID of the data set that a row is trained on."""
+        """Name or ID of the dataset that a row is trained on."""
         return self.scribble if row.labels == "scribble" else self.dense
 
 
@@ -159,7 +159,7 @@ def _read(keys: Keys) -> Benchmark:
     what = "an ID such as 501 or a name such as Dataset501_ACDC"
     scribble, dense = (datasets.take(kind, _dataset, what) for kind in _SUPERVISION)
     if scribble is not None and scribble == dense:
-        keys.problems.append(f"'datasets' names {scribble} twice: the dense twin is a data set of its own")
+        keys.problems.append(f"'datasets' names {scribble} twice: the dense twin is a dataset of its own")
     configurations = keys.take("configurations", texts, "a list of configurations such as [2d]", ())
     rows = _read_rows(keys, configurations)
     folds = keys.take("folds", _folds, "a list of folds: numbers from 0, or all", ("0",))

@@ -58,7 +58,7 @@ def describe_selection(benchmark: Benchmark) -> list[str]:
     return [
         test,
         f"Predictions are those of {benchmark.checkpoint}, {selected.get(benchmark.checkpoint, unknown)}",
-        "nnU-Net's plans (patch, spacing, network) follow from the images of the data set, validation cases among "
+        "nnU-Net's plans (patch, spacing, network) follow from the images of the dataset, validation cases among "
         "them, and from no score. The benchmark cannot know on what the settings in the file were chosen by hand.",
         "nnU-Net does not set random seeds: a seed here is the number of a repetition, whose training cannot be "
         "repeated number by number.",

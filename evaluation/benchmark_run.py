@@ -1,4 +1,4 @@
-"""Running a benchmark here: what prepares the data sets, then cell after cell what is not done yet."""
+"""Running a benchmark here: what prepares the datasets, then cell after cell what is not done yet."""
 
 from __future__ import annotations
 
@@ -162,6 +162,6 @@ def _alone(file: Path, console: Console) -> Iterator[None]:
     """Hold a file's lock, and wait for it."""
     with file.open("a") as lock:
         if not try_lock(lock):
-            console.print("waiting for another process that prepares the data sets", soft_wrap=True)
+            console.print("waiting for another process that prepares the datasets", soft_wrap=True)
             try_lock(lock, wait=True)
         yield

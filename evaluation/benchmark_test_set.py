@@ -91,7 +91,7 @@ def name_test_folders(benchmark: Benchmark, workspace: Workspace, fold: str) -> 
 
 
 def link_images(test: BenchmarkTestSet) -> None:
-    """Make the folder of images, of links to the files of the data set."""
+    """Make the folder of images, of links to the files of the dataset."""
     _link(test.images, test.image_links)
 
 
@@ -179,7 +179,7 @@ def _list_cases(workspace: Workspace, dataset: str) -> dict[str, dict]:
     raw = workspace.raw / dataset
     if not (raw / "dataset.json").is_file():
         raise AttenScribbleError(
-            f"{raw / 'dataset.json'} is not there: convert the data set, or name another nnUNet_raw"
+            f"{raw / 'dataset.json'} is not there: convert the dataset, or name another nnUNet_raw"
         )
     return get_filenames_of_train_images_and_targets(str(raw))
 

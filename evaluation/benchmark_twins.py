@@ -1,4 +1,4 @@
-"""Whether the two data sets of a benchmark are what the file calls them: scribbles, and dense labels of the same
+"""Whether the two datasets of a benchmark are what the file calls them: scribbles, and dense labels of the same
 structures.
 """
 
@@ -15,11 +15,11 @@ def list_twin_problems(workspace: Workspace, scribble: str, dense: str) -> list[
     """What the dataset.json that nnU-Net trains by say against a pair of twins.
 
     Args:
-        workspace: with both data sets planned.
+        workspace: with both datasets planned.
         scribble, dense: `DatasetNNN_Name`.
     """
     if scribble == dense:
-        return [f"'datasets' names {dense} twice: the dense twin is a data set of its own"]
+        return [f"'datasets' names {dense} twice: the dense twin is a dataset of its own"]
     files = {name: workspace.preprocessed / name / "dataset.json" for name in (scribble, dense)}
     problems: list[str] = []
     codings: dict[str, LabelCoding] = {}
@@ -32,19 +32,19 @@ def list_twin_problems(workspace: Workspace, scribble: str, dense: str) -> list[
         return problems
     if codings[scribble].ignore is None:
         problems.append(
-            f"{files[scribble]} has no label 'ignore', so its labels are no scribbles: name the data set of the "
+            f"{files[scribble]} has no label 'ignore', so its labels are no scribbles: name the dataset of the "
             "scribbles as 'datasets.scribble'"
         )
     if codings[dense].ignore is not None:
         problems.append(
-            f"{files[dense]} has the label 'ignore', so its labels are not dense: name the data set of the dense "
+            f"{files[dense]} has the label 'ignore', so its labels are not dense: name the dataset of the dense "
             "labels as 'datasets.dense'"
         )
     told = [_describe_structures(codings[name]) for name in (dense, scribble)]
     if told[0] != told[1]:
         problems.append(
             f"{files[dense]} names the structures {told[0]}, {files[scribble]} {told[1]}: give both the same names and "
-            "values, or other data sets"
+            "values, or other datasets"
         )
     return problems
 

@@ -54,7 +54,7 @@ def resolve_budgets(
         environment: of the commands.
 
     Raises:
-        AttenScribbleError: a trainer that nnU-Net does not find, or that refuses its data set; every row's problem.
+        AttenScribbleError: a trainer that nnU-Net does not find, or that refuses its dataset; every row's problem.
     """
     question = {"preprocessed": str(preprocessed), "models": [asdict(model) for model in models.values()]}
     with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder when it is made

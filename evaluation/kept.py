@@ -121,7 +121,7 @@ def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
 
 
 def _list_changes(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
-    """What a result was trained with that is not what the data set has now, as far as both are known."""
+    """What a result was trained with that is not what the dataset has now, as far as both are known."""
     now = describe_training(plan, cell)
     kinds = {"configuration_sha256": _SETTINGS}
     if cell.fold != "all":  # which is trained with all cases, whatever the splits

@@ -29,7 +29,7 @@ class CaseSlice:
     Attributes:
         image: (Y, X), one channel.
         dense: (Y, X) true labels.
-        scribble: (Y, X), or None where the data set has no scribble of this case.
+        scribble: (Y, X), or None where the dataset has no scribble of this case.
         predictions: (Y, X) by the row's name.
         spacing: millimetres along y and x.
         position: of the slice, from 0.

@@ -60,10 +60,10 @@ class Workspace:
             ) from None
 
     def find_dataset(self, dataset: str) -> str:
-        """`DatasetNNN_Name` of a name or a three-digit ID; the ID itself where there is no such data set yet.
+        """`DatasetNNN_Name` of a name or a three-digit ID; the ID itself where there is no such dataset yet.
 
         Raises:
-            AttenScribbleError: several data sets have this ID.
+            AttenScribbleError: several datasets have this ID.
         """
         if not dataset.isdecimal():
             return dataset
@@ -71,7 +71,7 @@ class Workspace:
         found = sorted({folder.name for place in places for folder in place.glob(f"Dataset{dataset}_*")})
         if len(found) > 1:
             raise AttenScribbleError(
-                f"the data set ID {dataset} is taken twice ({', '.join(found)}): rename all but one"
+                f"the dataset ID {dataset} is taken twice ({', '.join(found)}): rename all but one"
             )
         return found[0] if found else dataset
 

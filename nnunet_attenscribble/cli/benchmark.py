@@ -73,7 +73,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run none.")] = False,
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Only prepare the data sets, and check everything.")
+        bool, typer.Option("--prepare", help="Only prepare the datasets, and check everything.")
     ] = False,
     executor: Annotated[
         Executor, typer.Option(help="slurm: submit the missing cells as one job array.")

@@ -187,12 +187,12 @@ class _Demo:
 
         finish_interrupted(self.raw, f"{_ID:03d}")
         if (self.raw / self.scribble).is_dir() and (self.raw / self.dense).is_dir():
-            self.console.print(f"[green]is done[/green]  data sets {self.scribble} and {self.dense}")
+            self.console.print(f"[green]is done[/green]  datasets {self.scribble} and {self.dense}")
             return
         write = self._write_acdc if self.options.acdc else self._write_phantoms
         written = write()
         self.console.print(
-            f"[green]done[/green]     data sets {self.scribble} and {self.dense}: "
+            f"[green]done[/green]     datasets {self.scribble} and {self.dense}: "
             f"{written.training} training cases, {written.test} to test with"
         )
         for note in written.notes:
@@ -226,7 +226,7 @@ class _Demo:
         return command_step("nnU-Net's planning", command, self._log("plan"), plans)
 
     def _configure(self) -> None:
-        """Give both data sets one configuration for the CPU."""
+        """Give both datasets one configuration for the CPU."""
         from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, resolve_configuration, write_plans
 
         resolved = []
@@ -350,7 +350,7 @@ class _Demo:
         )
 
     def _scribbles(self, cases: list[str]) -> dict[str, np.ndarray]:
-        """Scribbles of test cases, which the data sets leave out: models are not given them."""
+        """Scribbles of test cases, which the datasets leave out: models are not given them."""
         import SimpleITK as sitk
 
         from nnunet_attenscribble.dataset_conversion.files import find_files, unpacked

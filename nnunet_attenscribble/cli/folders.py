@@ -1,4 +1,4 @@
-"""nnU-Net's folders and data sets, as the commands are told of them."""
+"""nnU-Net's folders and datasets, as the commands are told of them."""
 
 from __future__ import annotations
 

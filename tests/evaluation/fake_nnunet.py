@@ -149,7 +149,7 @@ def write_programs(folder: Path) -> Path:
 
 
 def write_data(raw: Path, preprocessed: Path) -> None:
-    """Two data sets of four cases, whose files nobody opens."""
+    """Two datasets of four cases, whose files nobody opens."""
     configurations = {
         "2d": {"batch_size": 2, "patch_size": [4, 4], "data_identifier": "nnUNetPlans_2d"},
         "2d_crf": {"inherits_from": "2d", "attenscribble": {"crf_weight": 0.5}},

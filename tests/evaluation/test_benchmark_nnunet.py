@@ -1,4 +1,4 @@
-"""The benchmark with nnU-Net itself, on a data set of a few voxels."""
+"""The benchmark with nnU-Net itself, on a dataset of a few voxels."""
 
 from __future__ import annotations
 

@@ -569,7 +569,7 @@ def test_a_dry_run_tells_why_the_test_set_is_not_known_yet(toy):
     shutil.rmtree(toy.preprocessed)
     (told,) = [line for line in toy.call("--dry-run").splitlines() if "test set" in line]
     assert told.startswith("# the test set of fold 0 is not known yet: ")
-    assert "dataset.json is not there: convert the data set" in told
+    assert "dataset.json is not there: convert the dataset" in told
 
 
 def test_a_dry_run_tells_what_is_done(toy):
@@ -797,7 +797,7 @@ def test_a_file_is_no_place_to_work_in(toy):
 def test_without_plans_the_way_to_make_them_is_told(toy):
     for name in (SCRIBBLE, DENSE):
         (toy.preprocessed / name / "nnUNetPlans.json").unlink()
-    assert all("plan the data set" in problem for problem in toy.problems())
+    assert all("plan the dataset" in problem for problem in toy.problems())
 
 
 def test_validation_patients_are_those_of_the_fold(toy):

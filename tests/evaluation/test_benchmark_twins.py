@@ -23,7 +23,7 @@ def write_labels(toy, name: str, labels: dict) -> None:
 @pytest.mark.parametrize("datasets", [{"scribble": 502, "dense": DENSE}, {"scribble": DENSE, "dense": 502}])
 def test_a_data_set_is_no_twin_of_itself_under_its_id(toy, datasets):
     toy.write(datasets=datasets)
-    assert toy.problems("--prepare") == [f"'datasets' names {DENSE} twice: the dense twin is a data set of its own"]
+    assert toy.problems("--prepare") == [f"'datasets' names {DENSE} twice: the dense twin is a dataset of its own"]
 
 
 def test_twins_in_the_wrong_order_are_refused(toy):
