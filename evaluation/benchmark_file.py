@@ -23,12 +23,23 @@ from nnunet_attenscribble.yaml_keys import (
     words,
 )
 
-__all__ = ["FINAL_CHECKPOINT", "Benchmark", "Preparation", "Row", "Slurm", "name_folder", "read_benchmark"]
+__all__ = [
+    "FINAL_CHECKPOINT",
+    "SAME_DATASET",
+    "Benchmark",
+    "Preparation",
+    "Row",
+    "Slurm",
+    "name_folder",
+    "read_benchmark",
+]
 
 #: The end of a training, which nnU-Net selects on no case.
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 _OWN_OPTIONS = ("-i", "-o", "-d", "-c", "-f", "-tr", "-p", "-device", "-m")
 _DEVICES = ("cpu", "cuda", "mps")
+#: Told of the file before anything is prepared, and again where a name and an ID turn out to be one.
+SAME_DATASET = "'datasets' names {} twice: the dense twin is a dataset of its own"
 _SUPERVISION = ("scribble", "dense")
 
 
@@ -159,7 +170,7 @@ def _read(keys: Keys) -> Benchmark:
     what = "an ID such as 501 or a name such as Dataset501_ACDC"
     scribble, dense = (datasets.take(kind, _dataset, what) for kind in _SUPERVISION)
     if scribble is not None and scribble == dense:
-        keys.problems.append(f"'datasets' names {scribble} twice: the dense twin is a dataset of its own")
+        keys.problems.append(SAME_DATASET.format(scribble))
     configurations = keys.take("configurations", texts, "a list of configurations such as [2d]", ())
     rows = _read_rows(keys, configurations)
     folds = keys.take("folds", _folds, "a list of folds: numbers from 0, or all", ("0",))

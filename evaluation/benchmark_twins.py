@@ -5,6 +5,7 @@ structures.
 from __future__ import annotations
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark_file import SAME_DATASET
 from nnunet_attenscribble.evaluation.structures import LabelCoding, read_label_coding
 from nnunet_attenscribble.evaluation.workspace import Workspace
 
@@ -19,7 +20,7 @@ def list_twin_problems(workspace: Workspace, scribble: str, dense: str) -> list[
         scribble, dense: `DatasetNNN_Name`.
     """
     if scribble == dense:
-        return [f"'datasets' names {dense} twice: the dense twin is a dataset of its own"]
+        return [SAME_DATASET.format(dense)]
     files = {name: workspace.preprocessed / name / "dataset.json" for name in (scribble, dense)}
     problems: list[str] = []
     codings: dict[str, LabelCoding] = {}
