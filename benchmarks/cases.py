@@ -21,7 +21,7 @@ from nnunet_attenscribble.losses import (
     PartialCrossEntropyLoss,
     SimilarityPairLoss,
 )
-from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
+from nnunet_attenscribble.losses.segmentation import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.network import add_spatial_attention, attention_stage
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.files import find_files, unpacked
 from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc
-from nnunet_attenscribble.dataset_conversion.files import find_files, unpacked
 from nnunet_attenscribble.dataset_conversion.workers import worker_map
 
 

@@ -16,7 +16,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_attenscribble.inspection import sum_by_classes
+from nnunet_attenscribble.attention_reading import sum_by_classes
 from nnunet_attenscribble.losses.attentive_similarity import grid_labels
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import WindowSimilarity

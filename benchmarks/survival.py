@@ -23,7 +23,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_attenscribble.transforms import DownsampleScribblesTransform
+from nnunet_attenscribble.targets import DownsampleScribblesTransform
 
 
 def volumes(labels: np.ndarray, classes: int, voxel: float = 1.0) -> np.ndarray:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.files import find_files, unpacked
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, scribble_values
-from nnunet_attenscribble.dataset_conversion.files import find_files, unpacked
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.dataset_conversion.soundness import NOT_FINITE
-from nnunet_attenscribble.dataset_conversion.tiff import find_sidecar
-from nnunet_attenscribble.dataset_conversion.volumes import (
+from nnunet_attenscribble.common.soundness import NOT_FINITE
+from nnunet_attenscribble.common.tiff import find_sidecar
+from nnunet_attenscribble.common.volumes import (
     Grid,
     Source,
     describe,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, scribble_values
 from nnunet_attenscribble.dataset_conversion.dicom_series import read_series, sort_series
-from nnunet_attenscribble.dataset_conversion.files import find_files
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     CHAOS_ATTENSCRIBBLE,

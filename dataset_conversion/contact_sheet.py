@@ -13,9 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nnunet_attenscribble.dataset_conversion.slices import slice_axis
-from nnunet_attenscribble.dataset_conversion.volumes import Source, read_volume
-from nnunet_attenscribble.evaluation.report_style import escape_dollars
+from nnunet_attenscribble.common.figures import escape_dollars
+from nnunet_attenscribble.common.volumes import Source, read_volume, slice_axis
 
 __all__ = ["draw_contact_sheet"]
 

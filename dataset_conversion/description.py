@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_attenscribble.dataset_conversion.files import read_json
-from nnunet_attenscribble.dataset_conversion.volumes import Source, split_channels
+from nnunet_attenscribble.common.files import read_json
+from nnunet_attenscribble.common.volumes import Source, split_channels
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["Description", "find_cases", "read_description"]

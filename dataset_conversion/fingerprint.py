@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.dataset_conversion.description import read_description
-from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import FINGERPRINT, MARK, SMALLEST_WITHOUT_MASK, read_fingerprint
 
@@ -67,8 +67,5 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
     fingerprint[MARK] = {"foreground": "drawn", _SIZE: fingerprint[_SIZE]}
     if fingerprint[_SIZE] < SMALLEST_WITHOUT_MASK:
         fingerprint[_SIZE] = 1.0
-    target = preprocessed / FINGERPRINT
-    part = target.with_suffix(".part")
-    part.write_text(json.dumps(fingerprint, indent=4), encoding="utf-8")
-    part.replace(target)
+    write_json(preprocessed / FINGERPRINT, fingerprint)
     return fingerprint

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.dataset_conversion.codings import (
     PRESETS,
     UNLABELLED_NAMES,
@@ -15,7 +16,6 @@ from nnunet_attenscribble.dataset_conversion.codings import (
     dense_values,
     scribble_values,
 )
-from nnunet_attenscribble.dataset_conversion.files import find_files
 from nnunet_attenscribble.dataset_conversion.pairing import (
     ENDINGS,
     group_images,

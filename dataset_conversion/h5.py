@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
-from nnunet_attenscribble.dataset_conversion.files import find_files
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,

@@ -12,17 +12,18 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.spatial import cKDTree
 
-from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage
-from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.progress import show_progress
-from nnunet_attenscribble.dataset_conversion.slices import slice_axis
-from nnunet_attenscribble.dataset_conversion.volumes import (
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.volumes import (
     Source,
     describe,
     geometry_problems,
     label_values,
     read_volume,
+    slice_axis,
 )
+from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage
+from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -139,7 +140,7 @@ def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[s
         raise AttenScribbleError(f"{dense}: is neither a raw dataset nor a folder of label files")
     absent = [case for case in cases if case not in labels]
     if absent:
-        told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        told = list_some(absent)
         raise AttenScribbleError(f"{dense}: holds no dense label of {told}")
     return {case: labels[case] for case in cases}
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from nnunet_attenscribble.evaluation.tables import list_some
+from nnunet_attenscribble.common.text import list_some
 
 __all__ = ["ENDINGS", "group_images", "match_labels", "numbered_cases", "stem", "unusable_files"]
 

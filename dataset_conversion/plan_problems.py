@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from nnunet_attenscribble.common.volumes import describe
 from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase
-from nnunet_attenscribble.dataset_conversion.volumes import describe
 
 __all__ = [
     "case_problems",

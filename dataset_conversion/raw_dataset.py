@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, staged_folders
+from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     IGNORE,
@@ -28,9 +30,7 @@ from nnunet_attenscribble.dataset_conversion.plan_problems import (
     split_problems,
     taken_id_problems,
 )
-from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.dataset_conversion.resuming import fingerprint, write_or_resume
-from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, remove_leftovers, staged_folders
 from nnunet_attenscribble.dataset_conversion.workers import Map, default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -168,7 +168,7 @@ def write_raw_datasets(
     if splits is not None and preprocessed_folder is not None:
         try:
             for folder in names:
-                _write_json(preprocessed_folder / folder / "splits_final.json", splits)
+                write_json(preprocessed_folder / folder / "splits_final.json", splits)
         except OSError as error:
             raise AttenScribbleError(
                 f"the datasets in {raw_folder} are complete, but their splits could not be put into "
@@ -242,16 +242,9 @@ def _write_descriptions(
         "inputs": {case.identifier: result.inputs for case, result in zip(cases, checked, strict=True)},
     }
     for dataset in datasets:
-        _write_json(dataset / "provenance.json", origin)
+        write_json(dataset / "provenance.json", origin)
         if splits is not None:
-            _write_json(dataset / "splits_final.json", splits)
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+            write_json(dataset / "splits_final.json", splits)
 
 
 def _each(run: Map, function, cases: Sequence, description: str, progress: bool):

@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding, write_case
 
 __all__ = ["fingerprint", "write_or_resume"]
@@ -74,7 +75,7 @@ def write_or_resume(
             if told["fingerprint"] == key:
                 for file in told["files"]:
                     os.rename(leftover / file, hidden / file)
-                _tell(hidden / note, told)
+                write_json(hidden / note, told, indent=None)
                 return told["files"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it had not come so far, or is gone: write the case
@@ -83,12 +84,5 @@ def write_or_resume(
     )
     files = [str(file.relative_to(hidden)) for file in written]
     if key is not None:
-        _tell(hidden / note, {"fingerprint": key, "files": files})
+        write_json(hidden / note, {"fingerprint": key, "files": files}, indent=None)
     return files
-
-
-def _tell(note: Path, content: dict[str, object]) -> None:
-    note.parent.mkdir(exist_ok=True)
-    part = note.with_suffix(".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(note)

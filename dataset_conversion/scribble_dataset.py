@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.volumes import Channel, label_values, read_image, read_volume
 from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage, sum_coverage
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.progress import show_progress
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.splits import read_splits
-from nnunet_attenscribble.dataset_conversion.volumes import Channel, label_values, read_image, read_volume
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 

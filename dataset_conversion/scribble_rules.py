@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.yaml_keys import count, read_keys
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.yaml_keys import count, read_keys
 
 __all__ = ["STYLES", "ScribbleRules", "read_scribblebench"]
 

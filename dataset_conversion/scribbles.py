@@ -8,8 +8,8 @@ from zlib import crc32
 import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 
+from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
-from nnunet_attenscribble.dataset_conversion.slices import slice_axis
 from nnunet_attenscribble.dataset_conversion.strokes import (
     deepest_point,
     draw_line,

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from nnunet_attenscribble.dataset_conversion.files import read_json
+from nnunet_attenscribble.common.files import read_json
+from nnunet_attenscribble.common.text import find_subject
 from nnunet_attenscribble.errors import AttenScribbleError
 
 Patient = TypeVar("Patient", int, str)
@@ -116,12 +117,6 @@ def read_splits(file: Path) -> list[dict[str, list[str]]]:
 
 def _are_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-
-
-def find_subject(pattern: re.Pattern[str], name: str) -> str:
-    """What a pattern finds in a name: its first group, or the whole match where it has none; empty for nothing."""
-    match = pattern.search(name)
-    return (match and match[1 if pattern.groups else 0]) or ""  # the group may take no part in a match
 
 
 def group_by_subject(cases: Collection[str], subject: str) -> tuple[dict[str, list[str]], str, list[str]]:

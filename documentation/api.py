@@ -9,7 +9,10 @@ _PACKAGES = {
     "losses": ("nnunet_attenscribble/losses", "nnunet_attenscribble.losses", "The losses in plain PyTorch."),
     "trainers": ("trainers", "nnunet_attenscribble.trainers", "nnU-Net's trainers; nnU-Net finds them by their names."),
     "dataset_conversion": ("dataset_conversion", "nnunet_attenscribble.dataset_conversion", "What writes datasets."),
-    "evaluation": ("evaluation", "nnunet_attenscribble.evaluation", "What scores, compares and reports."),
+    "evaluation": ("evaluation", "nnunet_attenscribble.evaluation", "What scores and compares."),
+    "benchmark": ("evaluation/benchmark", "nnunet_attenscribble.evaluation.benchmark", "What runs and collects."),
+    "report": ("evaluation/report", "nnunet_attenscribble.evaluation.report", "What makes a page of it."),
+    "common": ("nnunet_attenscribble/common", "nnunet_attenscribble.common", "What all of these stand on."),
 }
 
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_attenscribble.common.writing import encode_numbers, write_text
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.summary import encode_numbers, write_text
 
 __all__ = [
     "ATTENTION_FILE",

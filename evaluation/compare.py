@@ -9,7 +9,7 @@ from itertools import chain
 
 import numpy as np
 
-from nnunet_attenscribble.dataset_conversion.splits import find_subject
+from nnunet_attenscribble.common.text import find_subject, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import (
     collect_metric,
@@ -28,7 +28,6 @@ from nnunet_attenscribble.evaluation.significance import (
     pair_differences,
 )
 from nnunet_attenscribble.evaluation.summary import Summary
-from nnunet_attenscribble.evaluation.tables import list_some
 
 __all__ = ["FOREGROUND", "Comparison", "ComparisonRow", "compare_summaries"]
 

@@ -9,11 +9,12 @@ import math
 from dataclasses import asdict, fields
 from typing import Any
 
+from nnunet_attenscribble.common.text import count_rows, format_markdown, format_mean_sd, format_number
+from nnunet_attenscribble.common.writing import encode_numbers
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
-from nnunet_attenscribble.evaluation.summary import PROVENANCE, describe_versions, encode_numbers
-from nnunet_attenscribble.evaluation.tables import count_rows, format_markdown, format_mean_sd, format_number
+from nnunet_attenscribble.evaluation.summary import PROVENANCE, describe_versions
 
 __all__ = [
     "WRITERS",

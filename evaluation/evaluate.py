@@ -12,11 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 
+from nnunet_attenscribble.common.provenance import find_commit
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.cases import CasePair, pair_cases
+from nnunet_attenscribble.evaluation.case_pairs import CasePair, pair_cases
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
-from nnunet_attenscribble.evaluation.provenance import find_commit
 from nnunet_attenscribble.evaluation.scoring import CaseScores, score_case
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
@@ -25,7 +26,6 @@ from nnunet_attenscribble.evaluation.structures import (
     read_label_coding,
 )
 from nnunet_attenscribble.evaluation.summary import Summary
-from nnunet_attenscribble.evaluation.tables import list_some
 
 __all__ = ["count_workers", "evaluate_folder"]
 

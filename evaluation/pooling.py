@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import count_statuses
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, METRICS, StructureScores
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 from nnunet_attenscribble.evaluation.summary import Summary
-from nnunet_attenscribble.evaluation.tables import list_some
 
 __all__ = ["count_runs", "depends_on_runs", "list_differences", "pool_runs", "write_run_notes"]
 

@@ -11,12 +11,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from nnunet_attenscribble.dataset_conversion.slices import slice_axis
-from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted, staged_folders
-from nnunet_attenscribble.dataset_conversion.tiff import find_sidecar
-from nnunet_attenscribble.dataset_conversion.volumes import read_image
+from nnunet_attenscribble.common.staging import finish_interrupted, staged_folders
+from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.tiff import find_sidecar
+from nnunet_attenscribble.common.volumes import read_image, slice_axis
+from nnunet_attenscribble.common.writing import encode_numbers
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.cases import list_cases
+from nnunet_attenscribble.evaluation.case_pairs import list_cases
 from nnunet_attenscribble.evaluation.metrics import select_structure
 from nnunet_attenscribble.evaluation.postprocessing import (
     AGREEMENT,
@@ -34,8 +35,6 @@ from nnunet_attenscribble.evaluation.structures import (
     list_model_folders,
     read_label_coding,
 )
-from nnunet_attenscribble.evaluation.summary import encode_numbers
-from nnunet_attenscribble.evaluation.tables import list_some
 
 __all__ = ["POSTPROCESSING_FILE", "Postprocessed", "postprocess_folder"]
 

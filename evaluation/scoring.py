@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.cases import CasePair
+from nnunet_attenscribble.evaluation.case_pairs import CasePair
 from nnunet_attenscribble.evaluation.metrics import StructureScores, select_structure
 from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, score_structure
 from nnunet_attenscribble.evaluation.structures import LabelCoding
-from nnunet_attenscribble.evaluation.tables import list_some
 
 __all__ = ["CaseScores", "LabelImage", "read_label_image", "score_case"]
 
@@ -66,7 +66,7 @@ def read_label_image(file: Path) -> LabelImage:
     """
     import SimpleITK as sitk
 
-    from nnunet_attenscribble.dataset_conversion.volumes import read_volume
+    from nnunet_attenscribble.common.volumes import read_volume
 
     try:
         image = read_volume(file, str(file), label=True)

@@ -32,13 +32,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.writing import encode_numbers, write_text
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, METRICS, SURFACE_DEFINITIONS, StructureScores
@@ -167,24 +166,6 @@ def read_summary(path: Path) -> Summary:
 def describe_versions(versions: Mapping[str, str]) -> str:
     """Versions on one line, in the order of their names."""
     return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-
-
-def encode_numbers(value: Any) -> Any:
-    """Replace NaN by None and infinity by "inf" or "-inf", throughout nested dicts and lists: JSON has neither."""
-    if isinstance(value, Mapping):
-        return {key: encode_numbers(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [encode_numbers(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, file)
 
 
 def _to_json(summary: Summary) -> dict[str, object]:

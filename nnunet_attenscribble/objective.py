@@ -9,30 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nnunet_attenscribble.losses.attenscribble import PADDING, AttenScribbleLoss
+from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss
 from nnunet_attenscribble.similarity import WindowSimilarity
-
-
-def treat_padding(target: Tensor, padding: str, ignore_label: int) -> tuple[Tensor, Tensor | None]:
-    """Turn pixels outside the image into what the segmentation loss shall see.
-
-    Args:
-        target: (N, 1, *S) with `PADDING` outside the image.
-        padding: `background`, `ignore` or `balanced`: background whose weights add up to the number of background
-            pixels in the batch, so that however much padding there is it counts no more than what was drawn. No
-            padding pixel counts more than a drawn one.
-        ignore_label: of the dataset.
-
-    Returns:
-        the target without `PADDING`, and the pixels' weights (N, 1, *S) or None where all weigh 1.
-    """
-    outside = target == PADDING
-    if padding == "ignore":
-        return target.masked_fill(outside, ignore_label), None
-    if padding == "background":
-        return target.masked_fill(outside, 0), None
-    weight = ((target == 0).sum() / outside.sum().clamp(min=1)).clamp(max=1)
-    return target.masked_fill(outside, 0), torch.where(outside, weight, 1.0)
+from nnunet_attenscribble.targets import treat_padding
 
 
 class ScribbleObjective(nn.Module):

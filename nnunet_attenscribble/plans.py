@@ -10,6 +10,7 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.settings import KEY, AttenScribbleSettings
 
@@ -185,9 +186,7 @@ def read_plans(file: Path) -> dict[str, Any]:
 
 def write_plans(file: Path, plans: Mapping[str, Any]) -> None:
     """Replace a plans file in one step."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(plans, indent=4))
-    part.replace(file)
+    write_json(file, plans)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nnunet_attenscribble.window_attention import attend_with_window, window_log_attention
+from nnunet_attenscribble.log_attention import attend_with_window, window_log_attention
 from nnunet_attenscribble.windows import pair_indices
 
 _LARGEST_LOGIT = 15.0

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from nnunet_attenscribble.common.writing import replaced_file
+
 
 def append_epoch(file: Path, epoch: int, values: Mapping[str, float]) -> None:
     """Write the values of one epoch; lines of this and later epochs, from a run that was cut off, are replaced.
@@ -23,12 +25,10 @@ def append_epoch(file: Path, epoch: int, values: Mapping[str, float]) -> None:
             rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < epoch]
     rows.append({"epoch": str(epoch), **{name: f"{value:.6g}" for name, value in values.items()}})
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    part = file.with_suffix(".part")
-    with part.open("w", newline="") as stream:
+    with replaced_file(file) as part, part.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(file)
 
 
 def plot_epochs(file: Path, picture: Path) -> None:

@@ -113,3 +113,8 @@ def position_exponents(sigma: float, spacing: Sequence[float]) -> list[float]:
     """
     in_plane = min(spacing[-2:])
     return [(s / in_plane) ** 2 / (2 * sigma**2) for s in spacing]
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """What to sum in: float64, or float32 on Apple GPUs, which have nothing finer."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -9,8 +9,11 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("nnunet_attenscribble", "trainers", "dataset_conversion", "evaluation")
@@ -54,3 +57,27 @@ def distributions(tmp_path_factory) -> tuple[Path, Path]:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
+
+
+@pytest.fixture
+def volume():
+    """Factory of small volumes, oblique and anisotropic unless told otherwise."""
+    return make_volume
+
+
+@pytest.fixture
+def scan():
+    """Factory of noise images."""
+    return make_scan
+
+
+@pytest.fixture
+def dense() -> np.ndarray:
+    """A dense label with the classes 0 to 3, (z, y, x)."""
+    return make_dense()
+
+
+@pytest.fixture
+def strokes() -> np.ndarray:
+    """Its scribble: 4 is unlabelled."""
+    return make_strokes()

@@ -21,7 +21,7 @@ def modules() -> set[str]:
     installed = set()
     for name in CODE:
         prefix = Path("nnunet_attenscribble") / ("" if name == CODE[0] else name)
-        files = [file for ending in ("*.py", "*.jinja") for file in (ROOT / name).rglob(ending)]
+        files = [file for ending in ("*.py", "*.jinja", "py.typed") for file in (ROOT / name).rglob(ending)]
         installed |= {str(prefix / file.relative_to(ROOT / name)) for file in files}
     return installed
 

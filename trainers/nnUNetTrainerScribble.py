@@ -16,8 +16,7 @@ from nnunet_attenscribble.losses import (
     PartialCrossEntropyLoss,
     SimilarityPairLoss,
 )
-from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
-from nnunet_attenscribble.losses.partial_regions import PartialBinaryCrossEntropyLoss
+from nnunet_attenscribble.losses.segmentation import PartialBinaryCrossEntropyLoss, PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.network import (
     add_spatial_attention,
     attention_stage,
@@ -29,8 +28,8 @@ from nnunet_attenscribble.normalisation import normalisation_problems, read_fing
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.plans import resolve_configuration
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
+from nnunet_attenscribble.targets import keep_labels, keep_padding, keep_scribbles
 from nnunet_attenscribble.training_log import append_epoch, plot_epochs
-from nnunet_attenscribble.transforms import keep_labels, keep_padding, keep_scribbles
 from nnunet_attenscribble.windows import in_plane_share
 
 

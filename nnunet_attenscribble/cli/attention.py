@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from nnunet_attenscribble.cli.trained_model import PreparedCase, TrainedModel, Window
     from nnunet_attenscribble.evaluation.attention_folder import AttentionRecord, PairMean
-    from nnunet_attenscribble.evaluation.attention_views import AttentionView
+    from nnunet_attenscribble.evaluation.report.attention_views import AttentionView
     from nnunet_attenscribble.evaluation.structures import Structure
+    from nnunet_attenscribble.trained_model import PreparedCase, TrainedModel, Window
 
 _AT_ONCE = 8  # windows
 
@@ -67,10 +66,11 @@ def attention(
 
     Example:  attenscribble attention nnUNetTrainerAttenScribble__nnUNetPlans__2d -i imagesTs -l labelsTs -o attention
     """
-    from nnunet_attenscribble.cli.trained_model import TrainedModel, read_device
-    from nnunet_attenscribble.dataset_conversion.progress import show_progress
+    from nnunet_attenscribble.common.progress import show_progress
+    from nnunet_attenscribble.common.writing import replaced_folder
     from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
     from nnunet_attenscribble.network import SpatialAttentionUNet
+    from nnunet_attenscribble.trained_model import TrainedModel, read_device
 
     output = output.absolute()
     if output.exists() and not (output / ATTENTION_FILE).is_file() and (not output.is_dir() or any(output.iterdir())):
@@ -81,19 +81,12 @@ def attention(
         return
     files = _find_cases(loaded, images, labels, case)
     shown = _choose_structures(loaded, structure)
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+    with replaced_folder(output) as part:
         pairs: list[PairMean] = []
         done = show_progress(files.items(), total=len(files), description="reading cases")
         for name, own in done:
             pairs += _show_case(loaded, name, own, shown, part)
         record = _write_record(loaded, files, labels is not None, pairs, part)
-        shutil.rmtree(output, ignore_errors=True)
-        part.rename(output)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     _tell(record)
     typer.echo(f"wrote {output}")
 
@@ -120,8 +113,7 @@ def _find_cases(
         problems.append(f"{images} has no file that ends like CASE_0000{ending}: give the folder of images")
     for name in chosen or ():
         if name not in found and found:
-            known = ", ".join(list(found)[:5]) + (", ..." if len(found) > 5 else "")
-            problems.append(f"--case {name} has no image in {images}; there are {known}")
+            problems.append(f"--case {name} has no image in {images}; there are {list_some(list(found))}")
     found = {name: own for name, own in found.items() if not chosen or name in chosen}
     for name, own in found.items():
         try:
@@ -157,8 +149,8 @@ def _show_case(
     Returns:
         its similarities by classes; none without dense labels or without a similarity.
     """
-    from nnunet_attenscribble.evaluation.attention_views import draw_view, write_view
-    from nnunet_attenscribble.evaluation.report_style import encode_png
+    from nnunet_attenscribble.common.figures import encode_png
+    from nnunet_attenscribble.evaluation.report.attention_views import draw_view, write_view
 
     case = model.prepare(files.images, files.labels)
     windows = list(model.list_windows(tuple(case.image.shape[1:])))
@@ -175,8 +167,8 @@ def _read_windows(
     """Similarities by classes over all windows, and the predicted labels (*S)."""
     import torch
 
+    from nnunet_attenscribble.attention_reading import majority_labels, read_features, sum_by_classes
     from nnunet_attenscribble.evaluation.attention_folder import PairMean
-    from nnunet_attenscribble.inspection import majority_labels, read_features, sum_by_classes
 
     block, names = model.network.attention, model.label_names
     flat = len(model.patch_size) == 2
@@ -217,8 +209,8 @@ def _make_view(
     import numpy as np
     import torch
 
-    from nnunet_attenscribble.evaluation.attention_views import AttentionView
-    from nnunet_attenscribble.inspection import read_features
+    from nnunet_attenscribble.attention_reading import read_features
+    from nnunet_attenscribble.evaluation.report.attention_views import AttentionView
 
     voxel, what = _choose_voxel(labels.numpy(), structures)
     window = _find_window(windows, voxel)
@@ -283,8 +275,8 @@ def _cut(model: TrainedModel, case: PreparedCase, windows: list[Window]) -> Tens
 def _write_record(
     model: TrainedModel, files: dict[str, _CaseFiles], with_labels: bool, pairs: list[PairMean], folder: Path
 ) -> AttentionRecord:
+    from nnunet_attenscribble.common.provenance import list_versions
     from nnunet_attenscribble.evaluation.attention_folder import AttentionRecord, write_record
-    from nnunet_attenscribble.evaluation.provenance import list_versions
     from nnunet_attenscribble.network import grid_shape
 
     block = model.network.attention
@@ -305,7 +297,7 @@ def _write_record(
 
 
 def _tell(record: AttentionRecord) -> None:
-    from nnunet_attenscribble.evaluation.tables import format_mean_sd, format_plain
+    from nnunet_attenscribble.common.text import format_mean_sd, format_plain
 
     if record.similarity:
         rows = [

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark import Cell, Plan
-    from nnunet_attenscribble.evaluation.benchmark_file import Benchmark
-    from nnunet_attenscribble.evaluation.benchmark_run import Outcome
-    from nnunet_attenscribble.evaluation.benchmark_test_set import BenchmarkTestSet
-    from nnunet_attenscribble.evaluation.collect import Collected
-    from nnunet_attenscribble.evaluation.steps import Step
-    from nnunet_attenscribble.evaluation.workspace import Workspace
+    from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
+    from nnunet_attenscribble.evaluation.benchmark.collect import Collected
+    from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
+    from nnunet_attenscribble.evaluation.benchmark.run import Outcome
+    from nnunet_attenscribble.evaluation.benchmark.steps import Step
+    from nnunet_attenscribble.evaluation.benchmark.test_set import BenchmarkTestSet
+    from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
 
 
 class _RunByDefault(TyperGroup):
@@ -94,10 +94,10 @@ def run(
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark import list_cells, select_cells
-    from nnunet_attenscribble.evaluation.benchmark_environment import list_thread_problems
-    from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
-    from nnunet_attenscribble.evaluation.benchmark_run import list_preparations, run_cells, run_preparations
+    from nnunet_attenscribble.evaluation.benchmark.cells import list_cells, select_cells
+    from nnunet_attenscribble.evaluation.benchmark.environment import list_thread_problems
+    from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
+    from nnunet_attenscribble.evaluation.benchmark.run import list_preparations, run_cells, run_preparations
 
     select_cells(list_cells(read_benchmark(file)), only)  # a name that is none is told before anything is made
     options, workspace = _open(file, work, raw, preprocessed, write=not dry_run)
@@ -154,7 +154,7 @@ def collect_command(
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.collect import collect
+    from nnunet_attenscribble.evaluation.benchmark.collect import collect
 
     options, workspace = _open(file, work, raw, preprocessed, write=False)
     collected = collect(_check(options, workspace), output or workspace.work / "collected", kept or ())
@@ -164,30 +164,30 @@ def collect_command(
 def _open(
     file: Path, work: Path | None, raw: Path | None, preprocessed: Path | None, *, write: bool
 ) -> tuple[Benchmark, Workspace]:
-    from nnunet_attenscribble.evaluation.benchmark_file import read_benchmark
-    from nnunet_attenscribble.evaluation.workspace import open_workspace
+    from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
+    from nnunet_attenscribble.evaluation.benchmark.workspace import open_workspace
 
     options = read_benchmark(file)
     return options, open_workspace(work or Path(file.stem), raw=raw, preprocessed=preprocessed, write=write)
 
 
 def _environments(options: Benchmark, workspace: Workspace) -> dict[int, dict[str, str]]:
-    from nnunet_attenscribble.cli.trainers import trainers_folder
-    from nnunet_attenscribble.evaluation.benchmark_environment import make_environment
+    from nnunet_attenscribble.common.nnunet import trainers_folder
+    from nnunet_attenscribble.evaluation.benchmark.environment import make_environment
 
     return {seed: make_environment(options, workspace, trainers_folder(), seed) for seed in options.seeds}
 
 
 def _check(options: Benchmark, workspace: Workspace) -> Plan:
-    from nnunet_attenscribble.evaluation.benchmark import make_plan
+    from nnunet_attenscribble.evaluation.benchmark.cells import make_plan
 
     return make_plan(options, workspace, _environments(options, workspace)[options.seeds[0]])
 
 
 def _print_commands(options: Benchmark, workspace: Workspace, only: str | None, prefix: tuple[str, ...]) -> None:
     """All commands as a script of the shell, those that are done as comments."""
-    from nnunet_attenscribble.evaluation.benchmark import Plan, select_cells
-    from nnunet_attenscribble.evaluation.benchmark_run import list_preparations
+    from nnunet_attenscribble.evaluation.benchmark.cells import Plan, select_cells
+    from nnunet_attenscribble.evaluation.benchmark.run import list_preparations
 
     tests, unknown = _find_tests(options, workspace)
     plan = Plan(options, workspace, tests, {})
@@ -229,7 +229,7 @@ def _print_exports(environment: dict[str, str], before: dict[str, str]) -> dict[
 
 def _find_tests(options: Benchmark, workspace: Workspace) -> tuple[dict[str, BenchmarkTestSet], list[str]]:
     """The test set of every fold that has one by now, and why the others have none."""
-    from nnunet_attenscribble.evaluation.benchmark_test_set import find_test_set
+    from nnunet_attenscribble.evaluation.benchmark.test_set import find_test_set
 
     tests, problems = {}, []
     for fold in options.folds:
@@ -254,7 +254,7 @@ def _print_step(step: Step, prefix: tuple[str, ...]) -> None:
 
 
 def _compare_command(plan: Plan) -> list[str]:
-    from nnunet_attenscribble.evaluation.collect import list_compared
+    from nnunet_attenscribble.evaluation.benchmark.collect import list_compared
 
     reference, models = [], []
     for name, cells in list_compared(plan, plan.cells).items():
@@ -278,8 +278,8 @@ def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspac
 
 
 def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, console: Console) -> None:
-    from nnunet_attenscribble.evaluation.benchmark_provenance import check_training
-    from nnunet_attenscribble.evaluation.slurm import submit, write_array
+    from nnunet_attenscribble.evaluation.benchmark.provenance import check_training
+    from nnunet_attenscribble.evaluation.benchmark.slurm import submit, write_array
 
     missing: list[Cell] = []
     refused: dict[str, list[str]] = {}
@@ -311,8 +311,8 @@ def _tell_failed(failed: Mapping[str, Sequence[str]]) -> None:
 
 def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) -> None:
     """Collect where it makes sense, and tell what failed; exit code 1 if anything did."""
-    from nnunet_attenscribble.evaluation.benchmark_provenance import find_lacking
-    from nnunet_attenscribble.evaluation.collect import collect
+    from nnunet_attenscribble.evaluation.benchmark.collect import collect
+    from nnunet_attenscribble.evaluation.benchmark.provenance import find_lacking
 
     complete = all(find_lacking(plan, cell) is None for cell in plan.cells)
     # Of several processes that run parts, the one that ends last collects.

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.trainers import PLANS, tell_training
+from nnunet_attenscribble.cli.trainers import tell_training
+from nnunet_attenscribble.common.nnunet import PLANS
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -62,7 +63,7 @@ def configure(
 
     Example:  attenscribble configure 501 --cpu --set num_epochs=5
     """
-    from nnunet_attenscribble.cli.folders import dataset_folder
+    from nnunet_attenscribble.common.nnunet import dataset_folder
     from nnunet_attenscribble.plans import (
         add_configuration,
         add_cpu_configuration,

@@ -11,7 +11,8 @@ import typer
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.fingerprint import planning_commands
-from nnunet_attenscribble.cli.folders import FOLDERS, nnunet_folder
+from nnunet_attenscribble.common.nnunet import FOLDERS, nnunet_folder
+from nnunet_attenscribble.common.text import format_percent
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
@@ -39,6 +40,24 @@ class AcdcSplit(str, Enum):
     nnunet = "nnunet"
     contiguous = "contiguous"
     maag = "maag"
+
+
+class ChaosSequence(str, Enum):
+    """`chaos.SEQUENCES`, here without importing that module."""
+
+    t1_in = "t1-in"
+    t1_out = "t1-out"
+    t1 = "t1"
+    t1_both = "t1-both"
+    t2 = "t2"
+
+
+class ChaosSplit(str, Enum):
+    """`chaos.SPLITS`, here without importing that module."""
+
+    nnunet = "nnunet"
+    pacingpseudo = "pacingpseudo"
+    attenscribble = "attenscribble"
 
 
 DatasetId = Annotated[int, typer.Option("--dataset-id", "-d", metavar="ID", help="ID of the dataset.")]
@@ -78,7 +97,319 @@ Raw = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $n
 Preprocessed = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_preprocessed.")]
 
 
-def writing_options(
+@convert.command()
+def acdc(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The unpacked ACDC download, official layout or flat.")],
+    scribbles: Annotated[
+        Path, typer.Option("--scribbles", "-s", metavar="ZIP_OR_DIR", help="Its expert scribbles, as released.")
+    ],
+    dataset_id: DatasetId,
+    dense_id: DenseId = None,
+    dense: Annotated[bool, typer.Option("--dense/--no-dense", help="Write the dense twin.")] = True,
+    name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")] = "ACDC",
+    split: Annotated[
+        AcdcSplit,
+        typer.Option(
+            help="Folds, always by patient. nnunet: nnU-Net's own five. contiguous: five, validating patients 1-20, "
+            "21-40 and so on. maag: one fold, 35 patients to train with and 15 to validate."
+        ),
+    ] = AcdcSplit.nnunet,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATIENTS",
+            help="Patients kept out of training (imagesTs, labelsTs): maag-validation, maag-test, or a list: 1-20,84.",
+        ),
+    ] = None,
+    coding: Coding = None,
+    unlabelled: Unlabelled = None,
+    background_scribble: BackgroundScribble = None,
+    trust_scribbles: Trust = False,
+    workers: Workers = None,
+    raw: Raw = None,
+    preprocessed: Preprocessed = None,
+) -> None:
+    """ACDC (cine MRI of the heart) with the expert scribbles of Valvano et al.
+
+    Writes the scribble dataset, its dense twin sharing the images, and splits_final.json by patient. Nothing is written
+    unless every file is in order.
+
+    Example:  attenscribble convert acdc ACDC/database/training --scribbles acdc_scribbles.zip -d 501 --split maag
+    """
+    from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc
+
+    written = convert_acdc(
+        folder,
+        scribbles,
+        dense_id=dense_id,
+        dense=dense,
+        name=name,
+        split=split.value,
+        test=test,
+        coding=_chosen_coding(coding, unlabelled, background_scribble),
+        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+    )
+    _report_written(written, raw=raw, preprocessed=preprocessed)
+
+
+@convert.command()
+def chaos(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The unpacked CHAOS download, or its folder MR.")],
+    dataset_id: DatasetId,
+    scribbles: Annotated[
+        Path | None,
+        typer.Option(
+            "--scribbles", "-s", metavar="DIR", help="Those of PacingPseudo. Without them: dense labels alone."
+        ),
+    ] = None,
+    sequence: Annotated[
+        ChaosSequence,
+        typer.Option(
+            help="t1-in, t1-out: one phase. t1: both as channels of one case. t1-both: both as cases of their own, "
+            "which share their patient's scribble. t2: T2-SPIR."
+        ),
+    ] = ChaosSequence.t1_in,
+    dense_id: DenseId = None,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset; by default CHAOS with the sequence.")] = None,
+    split: Annotated[
+        ChaosSplit,
+        typer.Option(
+            help="Folds, always by patient. nnunet: nnU-Net's own five. pacingpseudo: the five of that paper. "
+            "attenscribble: the three of that one."
+        ),
+    ] = ChaosSplit.nnunet,
+    coding: Coding = None,
+    unlabelled: Unlabelled = None,
+    background_scribble: BackgroundScribble = None,
+    trust_scribbles: Trust = False,
+    workers: Workers = None,
+    raw: Raw = None,
+    preprocessed: Preprocessed = None,
+) -> None:
+    """CHAOS (abdominal MRI), from its DICOM series, with scribbles in the form of PacingPseudo (coding chaos).
+
+    Writes the scribble dataset and its dense twin; without scribbles the dense dataset alone, into which `attenscribble
+    scribble` draws. Nothing is written unless every file is in order.
+
+    Example:  attenscribble convert chaos CHAOS/Train_Sets/MR -s scribble_data -d 521 --split pacingpseudo
+
+    Example:  attenscribble convert chaos CHAOS/Train_Sets/MR -d 522 && attenscribble scribble 522 -o 521
+    """
+    from nnunet_attenscribble.dataset_conversion.chaos import convert_chaos
+
+    written = convert_chaos(
+        folder,
+        scribbles,
+        sequence=sequence.value,
+        dense_id=dense_id,
+        name=name,
+        split=split.value,
+        coding=_chosen_coding(coding, unlabelled, background_scribble, default="chaos"),
+        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+    )
+    _report_written(written, raw=raw, preprocessed=preprocessed)
+
+
+@convert.command()
+def mscmr(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="MSCMR_dataset of CycleMix, with train, val and TestSet.")
+    ],
+    dataset_id: DatasetId,
+    scribbles: Annotated[
+        Path | None, typer.Option("--scribbles", "-s", metavar="DIR", help="Scribbles, where they lie elsewhere.")
+    ] = None,
+    dense_id: DenseId = None,
+    name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")] = "MSCMR",
+    coding: Coding = None,
+    unlabelled: Unlabelled = None,
+    background_scribble: BackgroundScribble = None,
+    trust_scribbles: Trust = False,
+    workers: Workers = None,
+    raw: Raw = None,
+    preprocessed: Preprocessed = None,
+) -> None:
+    """MSCMRseg (late gadolinium enhanced MRI of the heart) with the scribbles of CycleMix.
+
+    The 25 subjects of the literature's training set become training cases with nnU-Net's five folds; its 5 validation
+    and 15 test subjects, which have dense labels and no scribbles, become test cases (imagesTs, labelsTs). To train
+    with all 25, as the papers do, give nnU-Net `all` in place of the fold. Nothing is written unless every file is in
+    order.
+
+    Example:  attenscribble convert mscmr MSCMR_dataset --scribbles MSCMR_scribbles -d 531
+    """
+    from nnunet_attenscribble.dataset_conversion.mscmr import convert_mscmr
+
+    written = convert_mscmr(
+        folder,
+        scribbles,
+        dense_id=dense_id,
+        name=name,
+        coding=_chosen_coding(coding, unlabelled, background_scribble),
+        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+    )
+    _report_written(written, raw=raw, preprocessed=preprocessed)
+
+
+@convert.command()
+def h5(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="With .h5 files, such as ACDC_training_volumes.")],
+    dataset_id: DatasetId,
+    spacing_csv: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Columns case, sx, sy, sz (mm), and perhaps nx, ny, nz, which are checked."),
+    ] = None,
+    spacing: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="X Y Z", help="In place of a table: the spacing of every volume (mm)."),
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Classes 1, 2, ...; by default RV,MYO,LV.")] = None,
+    dense_id: DenseId = None,
+    name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")] = "ACDCh5",
+    split: Annotated[
+        AcdcSplit,
+        typer.Option(help="Folds by patient: nnU-Net's own five, or for ACDC's patients contiguous or maag."),
+    ] = AcdcSplit.nnunet,
+    subject: Subject = None,
+    coding: Coding = None,
+    unlabelled: Unlabelled = None,
+    background_scribble: BackgroundScribble = None,
+    trust_scribbles: Trust = False,
+    workers: Workers = None,
+    raw: Raw = None,
+    preprocessed: Preprocessed = None,
+) -> None:
+    """h5 volumes of WSL4MIS and its followers, with `image`, `scribble` and perhaps `label` (z, y, x).
+
+    They hold no spacing, which nnU-Net's plans depend on: it must be given, and is never made up. Origin and direction
+    are unknown: 0 and not turned. Nothing is written unless every file is in order.
+
+    Files of one patient stay on one side of every fold. A name tells the patient by beginning with `patient` or `case`
+    and a number, or --subject finds it; other files count as a patient each.
+
+    Example:  attenscribble convert h5 ACDC_training_volumes -d 541 --spacing-csv spacing.csv
+    """
+    from nnunet_attenscribble.dataset_conversion.folder import parse_labels
+    from nnunet_attenscribble.dataset_conversion.h5 import convert_h5
+
+    written = convert_h5(
+        folder,
+        spacing=spacing,
+        spacing_csv=spacing_csv,
+        classes=None if labels is None else parse_labels(labels),
+        dense_id=dense_id,
+        name=name,
+        split=split.value,
+        subject=subject,
+        coding=_chosen_coding(coding, unlabelled, background_scribble),
+        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+    )
+    _report_written(written, raw=raw, preprocessed=preprocessed)
+
+
+@convert.command()
+def scribblebench(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="One dataset of it, with imagesTr and labelsTr.")],
+    dataset_id: DatasetId,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset; by default that of the folder.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Classes 1, 2, ..., in place of those of dataset.json.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Names, in place of those of dataset.json.")] = None,
+    subject: Subject = None,
+    dense_id: DenseId = None,
+    trust_scribbles: Trust = False,
+    workers: Workers = None,
+    raw: Raw = None,
+    preprocessed: Preprocessed = None,
+) -> None:
+    """A dataset of ScribbleBench, linked: labelsTr (scribbles), labelsTr_dense (the twin), imagesTs and labelsTs.
+
+    Its files are checked and stay where they are; what nnU-Net could not read as it is gets rewritten in place of a
+    link. Nothing is written unless every file is in order.
+
+    Example:  attenscribble convert scribblebench ScribbleBench/ACDC -d 551 --subject 'patient[0-9]+'
+    """
+    from nnunet_attenscribble.dataset_conversion.folder import parse_labels
+    from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
+
+    written = convert_scribblebench(
+        folder,
+        classes=None if labels is None else parse_labels(labels),
+        channels=None if channels is None else [channel.strip() for channel in channels.split(",")],
+        name=name,
+        subject=subject,
+        dense_id=dense_id,
+        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+    )
+    _report_written(written, raw=raw, preprocessed=preprocessed, planning="")
+
+
+@convert.command()
+def folder(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="NIfTI, .mha, NRRD, PNG or TIFF files, named by case.")
+    ],
+    dataset_id: DatasetId,
+    name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")],
+    labels: Annotated[
+        str,
+        typer.Option(help="Classes 1, 2, ..., as RV,MYO,LV, or with their values in the files: liver=63,spleen=252."),
+    ],
+    scribbles: Annotated[
+        Path | None,
+        typer.Option("--scribbles", "-s", metavar="DIR", help="A file per case, named as it, or with a suffix."),
+    ] = None,
+    dense: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Dense labels, for the twin. Without --scribbles: these alone.")
+    ] = None,
+    test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")] = None,
+    test_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")] = None,
+    channels: Annotated[
+        str, typer.Option(help="Names of the channels _0000, _0001, ...; CT is normalised as such, others by z-score.")
+    ] = "MRI",
+    subject: Subject = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Links in place of copies, where a file can be used as it is.")
+    ] = False,
+    dense_id: DenseId = None,
+    coding: Coding = None,
+    unlabelled: Unlabelled = None,
+    background_scribble: BackgroundScribble = None,
+    trust_scribbles: Trust = False,
+    workers: Workers = None,
+    raw: Raw = None,
+    preprocessed: Preprocessed = None,
+) -> None:
+    """Your own folders of images and scribbles, of dense labels, or of all three.
+
+    Images are named `case.nii.gz` or `case_0000.nii.gz`, labels `case.nii.gz` or with a suffix, such as
+    `case_scribble.nii.gz`. Nothing is written unless every file is in order.
+
+    Example:  attenscribble convert folder images -s scribbles -d 601 --name Hearts --labels RV,MYO,LV --unlabelled 0
+    --background-scribble 9
+
+    Example:  attenscribble convert folder images --dense labels -d 4 --name Hippocampus --labels anterior,posterior
+    """
+    from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
+
+    written = convert_folder(
+        images,
+        scribbles,
+        classes=parse_labels(labels),
+        dense=dense,
+        test_images=test_images,
+        test_labels=test_labels,
+        channels=[channel.strip() for channel in channels.split(",")],
+        subject=subject,
+        dense_id=dense_id,
+        coding=_chosen_coding(coding, unlabelled, background_scribble),
+        name=name,
+        link=link,
+        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+    )
+    _report_written(written, raw=raw, preprocessed=preprocessed, planning="")
+
+
+def _writing_options(
     dataset_id: int, workers: int | None, raw: Path | None, preprocessed: Path | None, trust: bool = False
 ) -> dict[str, Any]:
     """What every converter passes on to `write_raw_datasets`."""
@@ -94,7 +425,7 @@ def writing_options(
     }
 
 
-def chosen_coding(
+def _chosen_coding(
     name: CodingName | None, unlabelled: int | None, background: int | None, *, default: str = "acdc"
 ) -> ScribbleCoding:
     """The coding of `--coding`, `--unlabelled` and `--background-scribble`."""
@@ -103,7 +434,7 @@ def chosen_coding(
     return choose_coding(name.value if name else None, unlabelled, background, default=default)
 
 
-def report_written(
+def _report_written(
     written: WrittenDatasets, *, raw: Path | None, preprocessed: Path | None, planning: str = "-c 2d "
 ) -> None:
     """Tell what was written and what to type next."""
@@ -135,14 +466,10 @@ def _coverage(written: WrittenDatasets) -> str:
     labelled = {label: count for label, count in written.scribble_voxels.items() if label != "ignore"}
     of_class = bool(written.dense_voxels)
     shares = [
-        f"{label} {_percent(count, written.dense_voxels[label] if of_class else every)}"
+        f"{label} {format_percent(count, written.dense_voxels[label] if of_class else every)}"
         for label, count in labelled.items()
     ]
     return (
-        f"{_percent(sum(labelled.values()), every)} of all voxels; "
+        f"{format_percent(sum(labelled.values()), every)} of all voxels; "
         f"{'of each class' if of_class else 'by class'}: {', '.join(shares)}"
     )
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.2f} %" if whole else "-"

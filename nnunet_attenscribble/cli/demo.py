@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.folders import FOLDERS
+from nnunet_attenscribble.common.nnunet import FOLDERS
+from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
-    from nnunet_attenscribble.evaluation.steps import Step
+    from nnunet_attenscribble.evaluation.benchmark.steps import Step
     from nnunet_attenscribble.evaluation.summary import Summary
 
 _ID, _DENSE_ID = 901, 902
@@ -139,8 +140,8 @@ class _Demo:
     """The demo of one folder."""
 
     def __init__(self, folder: Path, options: _Options, device: str, console: Console):
-        from nnunet_attenscribble.cli.trainers import trainers_folder
-        from nnunet_attenscribble.evaluation.steps import Model, nnunet_environment
+        from nnunet_attenscribble.common.nnunet import trainers_folder
+        from nnunet_attenscribble.evaluation.benchmark.steps import Model, nnunet_environment
 
         self.folder, self.options, self.device, self.console = folder, options, device, console
         self.raw, self.preprocessed, self.results = (folder / name for name in FOLDERS)
@@ -161,11 +162,11 @@ class _Demo:
 
     def run(self) -> None:
         """Do what is not done yet."""
-        from nnunet_attenscribble.evaluation.runs import run_steps
+        from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
 
         self._introduce()
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write_json(self.folder / _OPTIONS_FILE, asdict(self.options))
+        write_json(self.folder / _OPTIONS_FILE, asdict(self.options))
 
         self._head("Data")
         self._write_data()
@@ -183,7 +184,7 @@ class _Demo:
     # --- data ---
 
     def _write_data(self) -> None:
-        from nnunet_attenscribble.dataset_conversion.staging import finish_interrupted
+        from nnunet_attenscribble.common.staging import finish_interrupted
 
         finish_interrupted(self.raw, f"{_ID:03d}")
         if (self.raw / self.scribble).is_dir() and (self.raw / self.dense).is_dir():
@@ -218,7 +219,7 @@ class _Demo:
         )
 
     def _plan_step(self) -> Step:
-        from nnunet_attenscribble.evaluation.steps import command_step
+        from nnunet_attenscribble.evaluation.benchmark.steps import command_step
 
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", "2d", "--no_pp"]
         command += ["--verify_dataset_integrity", "-npfp", "2"]
@@ -250,7 +251,7 @@ class _Demo:
             )
 
     def _preprocess_step(self) -> Step:
-        from nnunet_attenscribble.evaluation.steps import command_step
+        from nnunet_attenscribble.evaluation.benchmark.steps import command_step
 
         command = ["nnUNetv2_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", "2d_cpu", "-np", "2"]
         folders = [self.preprocessed / dataset / "nnUNetPlans_2d_cpu" for dataset in (self.scribble, self.dense)]
@@ -259,7 +260,7 @@ class _Demo:
     # --- training and prediction ---
 
     def _train_steps(self) -> list[Step]:
-        from nnunet_attenscribble.evaluation.steps import train_step
+        from nnunet_attenscribble.evaluation.benchmark.steps import train_step
 
         return [
             train_step(
@@ -269,7 +270,7 @@ class _Demo:
         ]
 
     def _predict_steps(self) -> list[Step]:
-        from nnunet_attenscribble.evaluation.steps import predict_step
+        from nnunet_attenscribble.evaluation.benchmark.steps import predict_step
 
         images = self.raw / self.scribble / "imagesTs"
         return [
@@ -288,10 +289,11 @@ class _Demo:
     # --- comparison ---
 
     def _compare(self) -> tuple[str, dict[str, Summary]]:
+        from nnunet_attenscribble.common.writing import write_text
         from nnunet_attenscribble.evaluation.compare import compare_summaries
         from nnunet_attenscribble.evaluation.comparison_files import WRITERS
         from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
-        from nnunet_attenscribble.evaluation.summary import write_summary, write_text
+        from nnunet_attenscribble.evaluation.summary import write_summary
 
         truth = self.raw / self.scribble / "labelsTs"
         summaries = {}
@@ -322,7 +324,7 @@ class _Demo:
     def _draw_case(self, file: Path, case: str, scribble: np.ndarray | None, summaries: dict[str, Summary]) -> None:
         import SimpleITK as sitk
 
-        from nnunet_attenscribble.evaluation.pictures import Panel, draw_case, find_largest_slice
+        from nnunet_attenscribble.evaluation.report.pictures import Panel, draw_case, find_largest_slice
 
         raw = self.raw / self.scribble
         image = sitk.ReadImage(str(raw / "imagesTs" / f"{case}_0000.nii.gz"))
@@ -353,7 +355,7 @@ class _Demo:
         """Scribbles of test cases, which the datasets leave out: models are not given them."""
         import SimpleITK as sitk
 
-        from nnunet_attenscribble.dataset_conversion.files import find_files, unpacked
+        from nnunet_attenscribble.common.files import find_files, unpacked
         from nnunet_attenscribble.dataset_conversion.phantom import make_phantom, phantom_index
 
         if not self.options.acdc:
@@ -432,9 +434,3 @@ def _file_name(name: str) -> str:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
-
-
-def _write_json(file: Path, content: object) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(file)

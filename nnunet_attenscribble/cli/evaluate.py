@@ -81,7 +81,7 @@ def evaluate(
 
     Example:  attenscribble evaluate predictions/ "$nnUNet_raw/Dataset502_ACDCDense/labelsTr"
     """
-    from nnunet_attenscribble.dataset_conversion.progress import report_progress
+    from nnunet_attenscribble.common.progress import report_progress
     from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
     from nnunet_attenscribble.evaluation.summary import write_summary
 
@@ -152,10 +152,10 @@ def compare(
     Example:  attenscribble compare AttenScribble=predictions/scribble --reference nnU-Net=predictions/dense
     --subject 'patient[0-9]+' -o table.md
     """
-    from nnunet_attenscribble.dataset_conversion.progress import show_waiting
+    from nnunet_attenscribble.common.progress import show_waiting
+    from nnunet_attenscribble.common.writing import write_text
     from nnunet_attenscribble.evaluation.compare import compare_summaries
     from nnunet_attenscribble.evaluation.comparison_files import WRITERS
-    from nnunet_attenscribble.evaluation.summary import write_text
 
     outputs = output or []
     problems = [
@@ -215,8 +215,8 @@ def _print_summary(summary: Summary) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from nnunet_attenscribble.common.text import count_rows, format_plain
     from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
-    from nnunet_attenscribble.evaluation.tables import count_rows, format_plain
 
     header, rows = _tabulate(summary)
     console = Console()
@@ -233,8 +233,8 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    from nnunet_attenscribble.common.text import format_mean_sd
     from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
-    from nnunet_attenscribble.evaluation.tables import format_mean_sd
 
     aggregate = summary.aggregate()
     rows = []

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.folders import dataset_folder, nnunet_folder
+from nnunet_attenscribble.common.nnunet import dataset_folder, nnunet_folder
 
 
 def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.folders import dataset_folder
+from nnunet_attenscribble.common.nnunet import dataset_folder
+from nnunet_attenscribble.common.text import format_percent, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.inspection import Inspection
 
-_TOLD = 5  # cases by name
 _MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense label
 
 
@@ -76,9 +76,9 @@ def inspect(
 def _print(name: str, found: Inspection, dense: str | None) -> None:
     import numpy as np
 
+    from nnunet_attenscribble.common.text import format_plain
     from nnunet_attenscribble.dataset_conversion.coverage import sum_coverage
     from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES
-    from nnunet_attenscribble.evaluation.tables import format_plain
 
     cases = found.cases
     voxels = sum(case.voxels for case in cases.values())
@@ -94,15 +94,15 @@ def _print(name: str, found: Inspection, dense: str | None) -> None:
         row = [
             label,
             str(total.scribbled),
-            _percent(total.scribbled, voxels),
+            format_percent(total.scribbled, voxels),
             str(sum(c.shown[label] for c in cases.values())),
         ]
         if dense:
             row += [
-                _percent(total.scribbled - total.wrong, total.voxels),
+                format_percent(total.scribbled - total.wrong, total.voxels),
                 f"{total.slices_without} of {total.slices}",
                 f"{total.pieces_without} of {total.pieces}",
-                f"{total.wrong} ({_percent(total.wrong, total.scribbled)})",
+                f"{total.wrong} ({format_percent(total.wrong, total.scribbled)})",
             ]
         rows.append(row)
     header = ["class", "scribbled voxels" if sparse else "voxels", "of all", "slices with"]
@@ -156,7 +156,7 @@ def _print_warnings(found: Inspection) -> None:
     much = {
         name: case.wrong / case.scribbled for name, case in found.cases.items() if case.wrong > _MUCH * case.scribbled
     }
-    warnings = [f"{len(bare)} cases have no scribble at all: {_some(bare)}"] if bare else []
+    warnings = [f"{len(bare)} cases have no scribble at all: {list_some(bare)}"] if bare else []
     warnings += [
         f"no case has a scribble of {label}: it cannot be learnt"
         for label in found.description.labels
@@ -166,7 +166,7 @@ def _print_warnings(found: Inspection) -> None:
         worst = sorted(much, key=much.__getitem__, reverse=True)
         warnings.append(
             f"in {len(much)} cases more than {100 * _MUCH:.0f} % of the scribbled voxels lie outside their class: "
-            + _some(worst)
+            + list_some(worst)
         )
     if warnings:
         typer.echo()
@@ -199,12 +199,4 @@ def _write_json(file: Path, found: Inspection) -> None:
 
 def _name_cases(counts: dict[str, int]) -> str:
     worst = sorted((name for name in counts if counts[name]), key=lambda name: (-counts[name], name))
-    return f" (most in {_some([f'{name}: {counts[name]}' for name in worst])})" if worst else ""
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.2f} %" if whole else "-"
+    return f" (most in {list_some([f'{name}: {counts[name]}' for name in worst])})" if worst else ""

@@ -59,7 +59,7 @@ def postprocess(
 
     Example:  attenscribble postprocess fold_0/validation "$nnUNet_raw/Dataset501_ACDC/labelsTr" -o postprocessed
     """
-    from nnunet_attenscribble.dataset_conversion.progress import show_progress
+    from nnunet_attenscribble.common.progress import show_progress
     from nnunet_attenscribble.evaluation.postprocess_folder import postprocess_folder
 
     if not foreground and not per_class:
@@ -79,7 +79,7 @@ def postprocess(
 
 
 def _print_decisions(result: Postprocessed) -> None:
-    from nnunet_attenscribble.evaluation.tables import format_number, format_plain
+    from nnunet_attenscribble.common.text import format_number, format_plain
 
     rows = []
     for position, decision in enumerate(result.decisions):

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.trainers import PLANS, tell_training
-from nnunet_attenscribble.dataset_conversion.progress import show_waiting
+from nnunet_attenscribble.cli.trainers import tell_training
+from nnunet_attenscribble.common.nnunet import PLANS
+from nnunet_attenscribble.common.progress import show_waiting
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -28,7 +29,7 @@ def pretrained(
 
     Example:  attenscribble pretrained checkpoint_final.pth -d 501 -c 2d -o with_block.pth
     """
-    from nnunet_attenscribble.cli.folders import dataset_folder
+    from nnunet_attenscribble.common.nnunet import dataset_folder
     from nnunet_attenscribble.plans import read_plans, resolve_configuration
 
     problems = []

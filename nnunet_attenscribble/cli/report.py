@@ -38,8 +38,8 @@ def report(
 
     Example:  attenscribble report acdc_cpu/collected -o acdc_cpu/report
     """
-    from nnunet_attenscribble.dataset_conversion.progress import show_progress
-    from nnunet_attenscribble.evaluation.report import write_report
+    from nnunet_attenscribble.common.progress import show_progress
+    from nnunet_attenscribble.evaluation.report.build import write_report
 
     page = write_report(
         collected,

@@ -11,7 +11,7 @@ import typer
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.fingerprint import planning_commands
-from nnunet_attenscribble.cli.folders import FOLDERS, dataset_folder, nnunet_folder
+from nnunet_attenscribble.common.nnunet import FOLDERS, dataset_folder, nnunet_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _tell_images(result: ScribbledDataset, source: str) -> str:
 
 def print_coverage(coverage: dict[str, ClassCoverage]) -> None:
     """A row per class."""
-    from nnunet_attenscribble.evaluation.tables import format_plain
+    from nnunet_attenscribble.common.text import format_plain
 
     rows = [
         [

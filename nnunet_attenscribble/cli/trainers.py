@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nnunet_attenscribble.cli.app import app
-
-VARIABLE = "nnUNet_extTrainer"
-PLANS = "nnUNetPlans"  # nnU-Net's own, which its commands take unless told otherwise
-_BASE = "nnUNetTrainerScribble"  # what the others share; it does not train itself
-
-
-def trainers_folder() -> Path:
-    """The installed folder that `nnUNet_extTrainer` must name."""
-    spec = find_spec("nnunet_attenscribble.trainers")
-    assert spec is not None  # it is part of this very package
-    assert spec.origin is not None
-    return Path(spec.origin).parent
-
-
-def list_trainers() -> list[str]:
-    """Names for `nnUNetv2_train -tr`."""
-    files = sorted(trainers_folder().glob("nnUNetTrainer*.py"))
-    return [file.stem for file in files if file.stem != _BASE]
-
-
-def exported_folders() -> list[Path]:
-    """The folders that `nnUNet_extTrainer` names."""
-    return [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
+from nnunet_attenscribble.common.nnunet import PLANS, VARIABLE, exported_folders, list_trainers, trainers_folder
 
 
 def tell_training(dataset: str, configuration: str, plans_name: str, *options: str) -> None:

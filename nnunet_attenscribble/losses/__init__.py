@@ -3,7 +3,7 @@
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss
 from nnunet_attenscribble.losses.attentive_similarity import AttentiveSimilarityLoss, SimilarityPairLoss
 from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
-from nnunet_attenscribble.losses.partial_cross_entropy import PartialCrossEntropyLoss
+from nnunet_attenscribble.losses.segmentation import PartialCrossEntropyLoss
 
 __all__ = [
     "AttenScribbleLoss",

@@ -14,9 +14,7 @@ from nnunet_attenscribble.losses.attentive_similarity import (
 from nnunet_attenscribble.losses.intensities import rescale_intensities
 from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
 from nnunet_attenscribble.similarity import WindowSimilarity
-
-#: Target value of pixels outside the image, as nnU-Net's data loader writes it.
-PADDING = -1
+from nnunet_attenscribble.targets import PADDING
 
 
 class AttenScribbleLoss(nn.Module):

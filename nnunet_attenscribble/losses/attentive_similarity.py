@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_attenscribble.precision import sum_dtype
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import (
     check_radius,
@@ -18,6 +17,7 @@ from nnunet_attenscribble.windows import (
     pair_slices,
     per_axis,
     position_exponents,
+    sum_dtype,
 )
 
 #: Ways in which `AttentiveSimilarityLoss` measures disagreement.

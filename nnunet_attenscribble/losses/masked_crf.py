@@ -6,7 +6,6 @@ from math import exp, prod
 import torch
 from torch import Tensor, nn
 
-from nnunet_attenscribble.precision import sum_dtype
 from nnunet_attenscribble.windows import (
     check_radius,
     half_window,
@@ -14,6 +13,7 @@ from nnunet_attenscribble.windows import (
     pair_slices,
     per_axis,
     position_exponents,
+    sum_dtype,
 )
 
 # Pixels per pass on the CPU: probabilities, their gradient and the buffers of so many pixels stay in a core's cache.

@@ -8,31 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.dataset_conversion.tiny import make_dense, make_scan, make_strokes, make_volume
-
-
-@pytest.fixture
-def volume():
-    """Factory of small volumes, oblique and anisotropic unless told otherwise."""
-    return make_volume
-
-
-@pytest.fixture
-def scan():
-    """Factory of noise images."""
-    return make_scan
-
-
-@pytest.fixture
-def dense() -> np.ndarray:
-    """A dense label with the classes 0 to 3, (z, y, x)."""
-    return make_dense()
-
-
-@pytest.fixture
-def strokes() -> np.ndarray:
-    """Its scribble: 4 is unlabelled."""
-    return make_strokes()
+from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from tests.dataset_conversion.tiny import (
+from tests.tiny import (
     DIRECTION,
     ORIGIN,
     SIZE,

@@ -23,7 +23,7 @@ from tests.dataset_conversion.downloads import (
     write_scribblebench,
     write_slice,
 )
-from tests.dataset_conversion.tiny import make_dense, make_scan, make_strokes, make_volume
+from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
 IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
 

@@ -13,7 +13,7 @@ from nnunet_attenscribble.dataset_conversion.chaos import convert_chaos
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import STEP, organ_strokes, organs, write_chaos
-from tests.dataset_conversion.tiny import DIRECTION, ORIGIN, SPACING, make_scan
+from tests.tiny import DIRECTION, ORIGIN, SPACING, make_scan
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.dataset_conversion.dicom_series import read_series, sort_series
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import STEP, write_slice
-from tests.dataset_conversion.tiny import DIRECTION, SPACING
+from tests.tiny import DIRECTION, SPACING
 
 SERIES = "1.2.3"
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0)

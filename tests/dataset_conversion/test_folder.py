@@ -21,7 +21,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
 from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_folders, write_scribblebench
-from tests.dataset_conversion.tiny import DIRECTION, SPACING, make_dense, make_scan, make_strokes, make_volume
+from tests.tiny import DIRECTION, SPACING, make_dense, make_scan, make_strokes, make_volume
 
 CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
 

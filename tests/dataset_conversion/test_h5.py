@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.dataset_conversion.h5 import convert_h5, read_spacing
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_h5
-from tests.dataset_conversion.tiny import SPACING, make_dense, make_strokes
+from tests.tiny import SPACING, make_dense, make_strokes
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.inspection import find_twin, inspect_dataset
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_folders
-from tests.dataset_conversion.tiny import SIZE, SPACING, make_dense, make_strokes, make_volume
+from tests.tiny import SIZE, SPACING, make_dense, make_strokes, make_volume
 
 CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
 

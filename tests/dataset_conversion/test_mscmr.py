@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.mscmr import convert_mscmr
 from tests.dataset_conversion.downloads import write_mscmr
-from tests.dataset_conversion.tiny import make_dense, make_strokes, make_volume
+from tests.tiny import make_dense, make_strokes, make_volume
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: What holds for all blocks without a mark of their own on these pages.
 PAGES_AS_A_WHOLE = {
-    "benchmark.md": "tested: tests/evaluation/test_benchmark_nnunet.py",
+    "benchmark.md": "tested: tests/evaluation/benchmark/test_nnunet.py",
     "datasets.md": "tested: tests/dataset_conversion/test_scribble_dataset.py",
     "experiments.md": "needs: the ACDC download",
     "evaluation.md": "tested: tests/evaluation/test_cli.py",

@@ -11,7 +11,7 @@ import pytest
 
 from documentation import api, command_line, formulas, settings_table
 from documentation.picture import draw
-from nnunet_attenscribble.cli.trainers import list_trainers
+from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from tests.conftest import CODE, ROOT
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.evaluation.cases import CasePair
+from nnunet_attenscribble.evaluation.case_pairs import CasePair
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.protocols import get_protocol
 from nnunet_attenscribble.evaluation.scoring import score_case

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 
-from nnunet_attenscribble.evaluation.cases import CasePair
+from nnunet_attenscribble.evaluation.case_pairs import CasePair
 from nnunet_attenscribble.evaluation.protocols import get_protocol
 from nnunet_attenscribble.evaluation.scoring import read_label_image, score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure

@@ -17,9 +17,9 @@ from nnunet_attenscribble.losses import (
     PartialCrossEntropyLoss,
     SimilarityPairLoss,
 )
-from nnunet_attenscribble.losses.attenscribble import PADDING
 from nnunet_attenscribble.network import add_spatial_attention
 from nnunet_attenscribble.objective import ScribbleObjective
+from nnunet_attenscribble.targets import PADDING
 
 IGNORE, PER_PROCESS = 3, 2
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nnunet_attenscribble.losses import AttenScribbleLoss, MaskedCRFLoss, PartialCrossEntropyLoss
-from nnunet_attenscribble.losses.attenscribble import PADDING
-from nnunet_attenscribble.objective import ScribbleObjective, treat_padding
+from nnunet_attenscribble.objective import ScribbleObjective
+from nnunet_attenscribble.targets import PADDING, treat_padding
 
 IGNORE = 3
 

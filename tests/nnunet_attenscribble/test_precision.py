@@ -1,6 +1,6 @@
 import torch
 
-from nnunet_attenscribble.precision import sum_dtype
+from nnunet_attenscribble.windows import sum_dtype
 
 
 def test_sums_are_as_precise_as_the_device_allows():

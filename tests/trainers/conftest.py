@@ -18,7 +18,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_attenscribble.cli.trainers import trainers_folder
+from nnunet_attenscribble.common.nnunet import trainers_folder
 from nnunet_attenscribble.plans import add_configuration, add_cpu_configuration, read_plans, write_plans
 from nnunet_attenscribble.settings import PAPER
 

@@ -18,7 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.losses.attenscribble import PADDING
+from nnunet_attenscribble.targets import PADDING
 from tests.trainers.conftest import IGNORE, ITERATIONS, NAME
 
 pytestmark = pytest.mark.xdist_group("trainers")

@@ -10,9 +10,9 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
 from nnunet_attenscribble.losses import AttenScribbleLoss, MaskedCRFLoss
-from nnunet_attenscribble.losses.attenscribble import PADDING, to_probabilities
-from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
-from nnunet_attenscribble.losses.partial_regions import PartialBinaryCrossEntropyLoss
+from nnunet_attenscribble.losses.attenscribble import to_probabilities
+from nnunet_attenscribble.losses.segmentation import PartialBinaryCrossEntropyLoss, PartialDiceCrossEntropyLoss
+from nnunet_attenscribble.targets import PADDING
 
 IGNORE = 3
 REGIONS = [(1, 2), 2]  # the whole, and its core

@@ -17,10 +17,11 @@ from nnunet_attenscribble.losses import (
     PartialCrossEntropyLoss,
     SimilarityPairLoss,
 )
-from nnunet_attenscribble.losses.attenscribble import PADDING, visible_classes
+from nnunet_attenscribble.losses.attenscribble import visible_classes
 from nnunet_attenscribble.losses.intensities import rescale_intensities
-from nnunet_attenscribble.losses.partial_dice import PartialDiceCrossEntropyLoss
+from nnunet_attenscribble.losses.segmentation import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.targets import PADDING
 
 IGNORE = 3
 

@@ -1,0 +1,312 @@
+"""What is there of a benchmark, gathered in one folder that can be read without the rest.
+
+Layout of the folder:
+
+    collected.json              what was compared: rows, cells, selection, notes; every path in it is relative
+    missing.txt                 a line per cell without a complete evaluation: CELL, a tab, what it lacks, or why what
+                                is there is not of the training that is asked for
+    comparison.md, .csv, .json  all rows against the reference, folds and repetitions pooled; not there while the
+                                reference has nothing to compare with
+    comparison_postprocessed.*  the same for the postprocessed predictions, where the benchmark asks for it
+    cells/seed_S/fold_F/ROW/    of every complete cell:
+        attenscribble_summary.json, attenscribble_metrics.csv    of `attenscribble evaluate`; the provenance names row,
+                                trainer, configuration, seed, fold, hash of the plans, commit, versions
+        loss_terms.csv          of the training, where the trainer writes one
+        training_log.csv        epoch, train_loss, val_loss, seconds and pseudo Dice, from nnU-Net's log
+        predictions, model      links to the folders of predictions and of the checkpoint
+        attention               link to the folder of `attenscribble attention`, where the network has the block
+        postprocessed/          where the benchmark asks for it: the same two files for the postprocessed predictions,
+                                and the link to these
+                                (of a result kept elsewhere only what is there: no predictions, no model)
+    rows/ROW/seed_S/            the same two files for a row and repetition, all folds together; with a test set of its
+                                own, where every fold predicts the same cases, rows/ROW/seed_S_fold_F/
+    test/fold_F/images, labels  links to the test images and their dense labels
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from nnunet_attenscribble.common.provenance import find_commit, list_versions
+from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.writing import replaced_folder
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
+from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
+from nnunet_attenscribble.evaluation.benchmark.command_log import read_commands
+from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
+from nnunet_attenscribble.evaluation.benchmark.kept import find_kept
+from nnunet_attenscribble.evaluation.benchmark.nnunet_log import read_training_log, write_training_log
+from nnunet_attenscribble.evaluation.benchmark.provenance import (
+    POSTPROCESSING,
+    complete_postprocessed,
+    complete_provenance,
+    describe_selection,
+    find_lacking,
+)
+from nnunet_attenscribble.evaluation.compare import compare_summaries
+from nnunet_attenscribble.evaluation.comparison_files import WRITERS
+from nnunet_attenscribble.evaluation.pooling import pool_runs
+from nnunet_attenscribble.evaluation.structures import read_label_coding
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
+from nnunet_attenscribble.plans import read_plans, resolve_configuration
+from nnunet_attenscribble.settings import KEY
+
+__all__ = ["COLLECTED_FILE", "Collected", "collect", "list_compared"]
+
+COLLECTED_FILE = "collected.json"
+_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
+_POSTPROCESSED = "comparison_postprocessed"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was gathered.
+
+    Attributes:
+        folder: that holds it.
+        complete: number of complete cells.
+        missing: by cell, what it lacks, see `find_lacking`.
+        comparison: the table as Markdown, or None.
+        postprocessed: that of the postprocessed predictions, or None.
+        notes: what a reader should know.
+    """
+
+    folder: Path
+    complete: int
+    missing: Mapping[str, str]
+    comparison: str | None
+    postprocessed: str | None
+    notes: tuple[str, ...]
+
+
+def collect(plan: Plan, folder: Path, kept: Sequence[Path] = ()) -> Collected:
+    """Gather what is there; the folder is replaced as a whole.
+
+    Args:
+        plan: of the benchmark.
+        folder: to write; one that was not collected before must be empty.
+        kept: folders with results of cells that are not complete here, see `find_kept`.
+
+    Raises:
+        AttenScribbleError: something else is in the folder, or results that cannot be compared.
+    """
+    folder = folder.absolute()
+    if folder.exists() and not (folder / COLLECTED_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AttenScribbleError(f"{folder} holds something else than collected results: give another place with -o")
+    with replaced_folder(folder) as part:
+        return _Collection(plan, part, kept).write(folder)
+
+
+def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """By the row's name, the cells whose results are pooled: all folds of every repetition that has all of its folds,
+    which with a test set of its own is not needed.
+    """
+    whole: dict[str, list[Cell]] = {row.name: [] for row in plan.benchmark.rows}
+    for row in plan.benchmark.rows:
+        for seed in plan.benchmark.seeds:
+            found = [cell for cell in complete if cell.row == row and cell.seed == seed]
+            if plan.benchmark.test_images is not None or len(found) == len(plan.benchmark.folds):
+                whole[row.name] += found
+    return {name: cells for name, cells in whole.items() if cells}
+
+
+class _Collection:
+    """One call of `collect`, writing into a hidden folder."""
+
+    def __init__(self, plan: Plan, part: Path, kept: Sequence[Path]):
+        self.plan, self.part = plan, part
+        self.benchmark: Benchmark = plan.benchmark
+        self.commands = read_commands(plan.workspace.commands)
+        lacking = {cell: find_lacking(plan, cell) for cell in plan.cells}
+        incomplete = {cell: lack for cell, lack in lacking.items() if lack is not None}
+        self.kept = find_kept(plan, list(incomplete), kept)
+        self.missing = {cell: lack for cell, lack in incomplete.items() if cell not in self.kept.summaries}
+        self.complete = [cell for cell in plan.cells if cell not in self.missing]
+        self.summaries: dict[Cell, Summary] = {}
+        self.postprocessed: dict[Cell, Summary] = {}
+
+    def write(self, folder: Path) -> Collected:
+        for cell in self.complete:
+            self.summaries[cell] = self._write_cell(cell)
+        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing()]
+        of_postprocessed = [*notes, *self._describe_postprocessing()]
+        rows = self._write_rows()
+        table = self._write_comparison("comparison", self.summaries, notes)
+        processed = self._write_comparison(_POSTPROCESSED, self.postprocessed, of_postprocessed)
+        self._link_tests()
+        lines = [f"{cell.name}\t{lack}\n" for cell, lack in self.missing.items()]
+        (self.part / "missing.txt").write_text("".join(lines), encoding="utf-8")
+        tables = [name for name, written in (("comparison", table), (_POSTPROCESSED, processed)) if written is not None]
+        content = self._describe(notes, rows, tables)
+        text = json.dumps(content, indent=2) + "\n"
+        (self.part / COLLECTED_FILE).write_text(text, encoding="utf-8")
+        missing = {cell.name: lack for cell, lack in self.missing.items()}
+        return Collected(folder, len(self.complete), missing, table, processed, tuple(notes))
+
+    def _write_cell(self, cell: Cell) -> Summary:
+        source, target = self.plan.folder(cell), self.part / "cells" / cell.name
+        if cell in self.kept.summaries:
+            return self._write_kept(cell, target)
+        summary = complete_provenance(self.plan, cell, self.commands)
+        write_summary(summary, target)
+        model = self.plan.model(cell).folder(self.plan.workspace.results(cell.seed))
+        if (model / "loss_terms.csv").is_file():
+            shutil.copyfile(model / "loss_terms.csv", target / "loss_terms.csv")
+        write_training_log(read_training_log(model), target / "training_log.csv")
+        (target / "predictions").symlink_to(source / "predictions")
+        (target / "model").symlink_to(model)
+        if (source / "attention" / ATTENTION_FILE).is_file():
+            (target / "attention").symlink_to(source / "attention")
+        rescore = self.plan.steps(cell).rescore
+        if rescore is not None and rescore.is_done():
+            self.postprocessed[cell] = complete_postprocessed(self.plan, cell, self.commands)
+            write_summary(self.postprocessed[cell], target / "postprocessed")
+            (target / "postprocessed" / "predictions").symlink_to(self.plan.postprocessed(cell))
+        return summary
+
+    def _write_kept(self, cell: Cell, target: Path) -> Summary:
+        summary, source = self.kept.summaries[cell], self.kept.folders[cell]
+        write_summary(summary, target)
+        if cell in self.kept.postprocessed:
+            self.postprocessed[cell] = self.kept.postprocessed[cell]
+            write_summary(self.postprocessed[cell], target / "postprocessed")
+        for name in ("loss_terms.csv", "training_log.csv"):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, target / name)
+        if (source / "attention" / ATTENTION_FILE).is_file():
+            (target / "attention").symlink_to((source / "attention").resolve())
+        return summary
+
+    def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:
+        """The cells that every written summary is of, by the row's name and the file."""
+        written: dict[str, dict[str, list[Cell]]] = {}
+        for row in self.benchmark.rows:
+            written[row.name] = {}
+            for seed in self.benchmark.seeds:
+                cells = [cell for cell in self.complete if cell.row == row and cell.seed == seed]
+                shared = self.benchmark.test_images is not None
+                groups = [[cell] for cell in cells] if shared else [cells] if cells else []
+                for group in groups:
+                    name = f"seed_{seed}" + (f"_fold_{group[0].fold}" if shared else "")
+                    target = Path("rows") / row.folder / name
+                    write_summary(pool_runs(row.name, [self.summaries[cell] for cell in group]), self.part / target)
+                    written[row.name][str(target / SUMMARY_FILE)] = group
+        return written
+
+    def _write_comparison(self, file: str, summaries: Mapping[Cell, Summary], notes: list[str]) -> str | None:
+        compared = list_compared(self.plan, list(summaries))
+        if self.benchmark.reference not in compared:
+            return None
+        most = max(len(cells) for cells in compared.values())
+        for name, cells in compared.items():
+            if len(cells) < most:
+                pairs = ", ".join(f"seed {cell.seed} fold {cell.fold}" for cell in cells)
+                notes.append(f"The row '{name}' stands for fewer trainings than others: {pairs}.")
+        pooled = {name: pool_runs(name, [summaries[cell] for cell in cells]) for name, cells in compared.items()}
+        told = (*describe_selection(self.benchmark), *notes)
+        reference = pooled[self.benchmark.reference]
+        pooled[self.benchmark.reference] = replace(reference, notes=tuple(dict.fromkeys((*told, *reference.notes))))
+        comparison = compare_summaries(pooled, self.benchmark.reference, subject=self.benchmark.subject)
+        for ending, convert in WRITERS.items():
+            (self.part / f"{file}{ending}").write_text(convert(comparison), encoding="utf-8", newline="\n")
+        return WRITERS[".md"](comparison)
+
+    def _link_tests(self) -> None:
+        for fold, test in self.plan.tests.items():
+            place = self.part / "test" / f"fold_{fold}"
+            place.mkdir(parents=True)
+            for name, target in (("images", test.images), ("labels", test.labels)):
+                (place / name).symlink_to(target)
+
+    def _describe_postprocessing(self) -> list[str]:
+        rules = {str(summary.provenance.get(POSTPROCESSING)): None for summary in self.postprocessed.values()}
+        told = [
+            "Every prediction was postprocessed by `attenscribble postprocess`, by the same rule for all rows, which "
+            f"rests on the training scribbles alone: {'; '.join(rules)}."
+        ]
+        lacking = [cell.name for cell in self.complete if cell not in self.postprocessed]
+        if lacking:
+            told.append(f"{len(lacking)} complete cells have no postprocessed results: {list_some(lacking)}.")
+        return told
+
+    def _describe_missing(self) -> list[str]:
+        if not self.missing:
+            return []
+        return [f"{len(self.missing)} of {len(self.plan.cells)} cells are missing; missing.txt tells what they lack."]
+
+    def _describe(
+        self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]], tables: Sequence[str]
+    ) -> dict:
+        workspace, benchmark = self.plan.workspace, self.benchmark
+        scribble, dense = (workspace.find_dataset(name) for name in (benchmark.scribble, benchmark.dense))
+        coding = read_label_coding(workspace.preprocessed / scribble / "dataset.json")
+        return {
+            "schema": _SCHEMA,
+            "schema_version": _SCHEMA_VERSION,
+            "name": benchmark.name,
+            "reference": benchmark.reference,
+            "subject": benchmark.subject,
+            "datasets": {"scribble": scribble, "dense": dense},
+            "test": {
+                "kind": "validation" if benchmark.test_images is None else "folder",
+                "text": describe_selection(benchmark)[0],
+                "folds": {
+                    fold: {
+                        "images": f"test/fold_{fold}/images",
+                        "labels": f"test/fold_{fold}/labels",
+                        "cases": list(test.cases),
+                    }
+                    for fold, test in self.plan.tests.items()
+                },
+            },
+            "scribbles": {
+                "folder": str(workspace.raw / scribble / "labelsTr"),
+                "file_ending": coding.file_ending,
+                "ignore": coding.ignore,
+            },
+            "selection": describe_selection(benchmark),
+            "notes": list(notes),
+            "versions": list_versions(),
+            "commit": find_commit(),
+            "rows": [self._describe_row(row, summaries[row.name]) for row in benchmark.rows],
+            "cells": [self._describe_cell(cell) for cell in self.plan.cells],
+            **{
+                name: {ending[1:]: f"{name}{ending}" for ending in WRITERS} if name in tables else None
+                for name in ("comparison", _POSTPROCESSED)
+            },
+        }
+
+    def _describe_row(self, row: Row, summaries: Mapping[str, list[Cell]]) -> dict:
+        dataset = self.plan.workspace.find_dataset(self.benchmark.dataset_of(row))
+        plans = read_plans(self.plan.workspace.preprocessed / dataset / f"{self.benchmark.plans}.json")
+        compared = list_compared(self.plan, self.complete).get(row.name, [])
+        known = not any(cell.row == row for cell in self.kept.other_settings)
+        return {
+            "name": row.name,
+            "slug": row.folder,
+            "labels": row.labels,
+            "trainer": row.trainer,
+            "configuration": row.configuration,
+            "plans": self.benchmark.plans,
+            "settings": resolve_configuration(plans, row.configuration).get(KEY, {}) if known else None,
+            "budget": asdict(self.plan.budgets[row.name]) if row.name in self.plan.budgets else None,
+            "summaries": list(summaries),
+            "compared": [file for file, cells in summaries.items() if set(cells) <= set(compared)],
+        }
+
+    def _describe_cell(self, cell: Cell) -> dict:
+        lack = self.missing.get(cell)
+        return {
+            "cell": cell.name,
+            "row": cell.row.name,
+            "seed": cell.seed,
+            "fold": cell.fold,
+            "state": "done" if lack is None else "missing",
+            "folder": f"cells/{cell.name}" if lack is None else None,
+            "lacks": lack,
+        }

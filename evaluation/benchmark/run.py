@@ -1,0 +1,167 @@
+"""Running a benchmark here: what prepares the datasets, then cell after cell what is not done yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from nnunet_attenscribble.common.locks import try_lock
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
+from nnunet_attenscribble.evaluation.benchmark.command_log import append_command, read_commands
+from nnunet_attenscribble.evaluation.benchmark.execution import StepBusyError, run_steps
+from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Preparation, name_folder
+from nnunet_attenscribble.evaluation.benchmark.provenance import check_training, complete_provenance
+from nnunet_attenscribble.evaluation.benchmark.steps import Step
+from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+from nnunet_attenscribble.plans import read_plans
+
+__all__ = ["Outcome", "list_preparations", "run_cells", "run_preparations"]
+
+
+@dataclass
+class Outcome:
+    """What became of the cells.
+
+    Attributes:
+        done: complete now, some of them before.
+        busy: being run by another process.
+        failed: problems by the cell's name.
+    """
+
+    done: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    failed: dict[str, list[str]] = field(default_factory=dict)
+
+
+def list_preparations(benchmark: Benchmark, workspace: Workspace, *, check: bool = True) -> list[Step]:
+    """The commands of `prepare` as steps.
+
+    Args:
+        benchmark: what was asked for.
+        workspace: where.
+        check: refuse variables that are not set in commands that are to be run; otherwise they stay as they are.
+
+    Raises:
+        AttenScribbleError: every such variable.
+    """
+    steps, problems = [], []
+    for preparation in benchmark.prepare:
+        try:
+            steps.append(_make_step(preparation, workspace, check))
+        except AttenScribbleError as error:
+            problems += error.problems
+    if problems:
+        raise AttenScribbleError(dict.fromkeys(problems))
+    return steps
+
+
+def run_preparations(
+    steps: Sequence[Step],
+    workspace: Workspace,
+    environment: Mapping[str, str],
+    console: Console,
+    prefix: Sequence[str] = (),
+) -> None:
+    """Run the preparations that are not done; one process at a time does so, others wait for it.
+
+    Raises:
+        AttenScribbleError: one failed.
+    """
+    if all(step.is_done() for step in steps):
+        return
+    with _alone(workspace.work / "prepare.lock", console):
+        record = partial(append_command, workspace.commands, "prepare")
+        run_steps(steps, environment, console, prefix=prefix, record=record)
+
+
+def run_cells(
+    plan: Plan,
+    cells: Sequence[Cell],
+    environments: Mapping[int, Mapping[str, str]],
+    console: Console,
+    prefix: Sequence[str] = (),
+) -> Outcome:
+    """Run cells one after the other. A failed one does not stop the others.
+
+    Args:
+        plan: of the benchmark.
+        cells: in order.
+        environments: of the commands, by the number of the repetition.
+        console: where progress goes.
+        prefix: put before every command.
+    """
+    outcome = Outcome()
+    for number, cell in enumerate(cells, start=1):
+        console.print(f"\n[bold]{escape(cell.name)}[/bold]  ({number} of {len(cells)})", soft_wrap=True)
+        try:
+            _run_cell(plan, cell, environments[cell.seed], console, prefix)
+        except StepBusyError as error:
+            console.print(f"[yellow]busy[/yellow]     {escape(str(error))}", soft_wrap=True)
+            outcome.busy.append(cell.name)
+        except AttenScribbleError as error:
+            console.print(f"[red]failed[/red]   {escape(str(error))}", soft_wrap=True)
+            outcome.failed[cell.name] = error.problems
+        else:
+            outcome.done.append(cell.name)
+    return outcome
+
+
+def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: Console, prefix: Sequence[str]) -> None:
+    check_training(plan, cell)
+    steps = plan.steps(cell)
+    if steps.evaluate.is_done() and all(step.is_done() for step in steps.extras):
+        console.print("[green]is done[/green]", soft_wrap=True)
+        return
+    record = partial(append_command, plan.workspace.commands, cell.name)
+    run = partial(run_steps, environment=environment, console=console, prefix=prefix, record=record)
+    if not steps.evaluate.is_done():
+        run([steps.train])
+        plan.open_images(cell.fold)
+        run([plan.steps(cell).predict])  # asked for again, now that it is known which images there are
+        plan.open_labels(cell.fold)
+        run([steps.evaluate])
+        complete_provenance(plan, cell, read_commands(plan.workspace.commands))
+    run(steps.extras)
+
+
+def _make_step(preparation: Preparation, workspace: Workspace, check: bool) -> Step:
+    log = workspace.work / "logs" / f"{name_folder(preparation.name)}.log"
+    mark = log.with_suffix(".done")
+    created = [workspace.expand(path) for path in preparation.creates]
+
+    def is_done() -> bool:
+        return all(_is_created(path, log, mark) for path in created) and (bool(created) or mark.is_file())
+
+    step = Step(f"prepare: {preparation.name}", preparation.command, log, is_done, mark=mark)
+    if not check or is_done():
+        return step
+    return replace(step, command=tuple(workspace.expand(word) for word in preparation.command))
+
+
+def _is_created(path: str, log: Path, mark: Path) -> bool:
+    """Whether something is there and whole. A file or a configuration is written at once. A folder that this benchmark
+    began and did not end may lack files; one that it never touched was made by hand.
+    """
+    file, _, configuration = path.partition("#")
+    if not Path(file).exists():
+        return False
+    if configuration:
+        return configuration in read_plans(Path(file))["configurations"]
+    return mark.is_file() or not log.is_file() or Path(file).is_file()
+
+
+@contextmanager
+def _alone(file: Path, console: Console) -> Iterator[None]:
+    """Hold a file's lock, and wait for it."""
+    with file.open("a") as lock:
+        if not try_lock(lock):
+            console.print("waiting for another process that prepares the datasets", soft_wrap=True)
+            try_lock(lock, wait=True)
+        yield

@@ -1,0 +1,273 @@
+"""The cases that a benchmark predicts in the end, and what keeps them apart from those it trains with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nnunet_attenscribble.common.text import find_subject, list_some
+from nnunet_attenscribble.common.tiff import find_sidecar
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
+from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+
+__all__ = ["BenchmarkTestSet", "find_test_set", "link_images", "link_labels", "name_test_folders", "read_fold"]
+
+_CHANNEL = re.compile(r"_(\d{4})(\.[^/]+)$")
+
+
+@dataclass(frozen=True)
+class BenchmarkTestSet:
+    """The test set of one fold.
+
+    Attributes:
+        images: folder for nnUNetv2_predict.
+        labels: folder of dense labels.
+        cases: identifiers.
+        image_links: what `images` will hold, name to file; empty if the folder is the user's own.
+        label_links: what `labels` will hold.
+    """
+
+    images: Path
+    labels: Path
+    cases: tuple[str, ...]
+    image_links: Mapping[str, Path]
+    label_links: Mapping[str, Path]
+
+
+def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> BenchmarkTestSet:
+    """The test set of a fold. Names of files are read, none of them is opened.
+
+    Raises:
+        AttenScribbleError: files are missing, or a row trains with a test case, or with another one of its subject
+            where the benchmark tells subjects; all problems at once.
+    """
+    scribble, dense = (workspace.find_dataset(name) for name in (benchmark.scribble, benchmark.dense))
+    images, labels = name_test_folders(benchmark, workspace, fold)
+    if benchmark.test_images is None:
+        return _find_validation_patients(workspace, (scribble, dense), fold, benchmark.subject, images, labels)
+    cases = _list_images(images)
+    problems = [
+        f"no test {kind}: {folder} is not a folder"
+        for kind, folder in (("images", images), ("labels", labels))
+        if not folder.is_dir()
+    ]
+    if not problems and not cases:
+        problems.append(f"no test images: {images} has no file that ends like CASE_0000.nii.gz")
+    if not problems:
+        names = {file.name.split(".")[0] for file in labels.iterdir() if not file.name.startswith(".")} - {"dataset"}
+        stems = {case.split(".")[0] for case in cases}
+        for lacking, what in (
+            (stems - names, "have no dense label"),
+            (names - stems, "have a dense label and no image"),
+        ):
+            if lacking:
+                problems.append(
+                    f"{len(lacking)} test cases {what} ({list_some(sorted(lacking))}): make {labels} and {images} match"
+                )
+    problems += _list_training_cases_among(cases, workspace, (scribble, dense), fold, benchmark.subject)
+    if problems:
+        raise AttenScribbleError(problems)
+    return BenchmarkTestSet(images, labels, tuple(cases), {}, {})
+
+
+def name_test_folders(benchmark: Benchmark, workspace: Workspace, fold: str) -> tuple[Path, Path]:
+    """Folders of test images and of their dense labels, whether they are there or not.
+
+    Raises:
+        AttenScribbleError: they are named by a variable that is not set.
+    """
+    if benchmark.test_images is None:
+        folder = workspace.work / "test" / f"fold_{fold}"
+        return folder / "images", folder / "labels"
+    images, labels = (workspace.expand(path or "") for path in (benchmark.test_images, benchmark.test_labels))
+    return Path(images).absolute(), Path(labels).absolute()
+
+
+def link_images(test: BenchmarkTestSet) -> None:
+    """Make the folder of images, of links to the files of the dataset."""
+    _link(test.images, test.image_links)
+
+
+def link_labels(test: BenchmarkTestSet) -> None:
+    """Make the folder of dense labels."""
+    _link(test.labels, test.label_links)
+
+
+def _find_validation_patients(
+    workspace: Workspace, twins: tuple[str, str], fold: str, subject: str | None, image_folder: Path, label_folder: Path
+) -> BenchmarkTestSet:
+    scribble, dense = twins
+    splits = {name: read_fold(workspace, name, fold) for name in twins}
+    validation = splits[scribble]["val"]
+    problems = [
+        f"{name} validates fold {fold} on other patients than {scribble}, and these are the test set: give both the "
+        "same splits_final.json"
+        for name, split in splits.items()
+        if set(split["val"]) != set(validation)
+    ]
+    for name, split in splits.items():
+        seen = sorted(set(split["train"]) & set(validation))
+        if seen:
+            problems.append(f"fold {fold} of {name} trains with test cases ({list_some(seen)}): mend splits_final.json")
+        shared = _list_shared_subjects(split["train"], validation, subject, problems)
+        if shared:
+            problems.append(
+                f"fold {fold} of {name} trains with other cases of test patients ({list_some(shared)}, by 'subject' "
+                f"{subject!r}): split by patient in splits_final.json, as the converters do (`--subject`)"
+            )
+    images = _find_files(workspace, scribble, validation, "images", problems)
+    labels = _find_files(workspace, dense, validation, "label", problems)
+    if problems:
+        raise AttenScribbleError(problems)
+    return BenchmarkTestSet(
+        image_folder,
+        label_folder,
+        tuple(validation),
+        {f"{case}{_ending(file, channel)}": file for case in validation for channel, file in enumerate(images[case])}
+        | _find_sidecars(images),
+        {f"{case}{''.join(_suffix(labels[case][0], case))}": labels[case][0] for case in validation}
+        | _find_sidecars(labels),
+    )
+
+
+def _find_sidecars(files: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    """The files that hold the spacing of TIFFs, by the name under which nnU-Net looks for them."""
+    found = {case: find_sidecar(own[0]) for case, own in files.items()}
+    return {f"{case}.json": file for case, file in found.items() if file is not None}
+
+
+def read_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[str]]:
+    """The cases of a fold, `train` and `val`: of splits_final.json, or as nnU-Net will draw them where there is no such
+    file yet.
+
+    Raises:
+        AttenScribbleError: there is no such fold.
+    """
+    file = workspace.preprocessed / dataset / "splits_final.json"
+    if not file.is_file():
+        return _draw_fold(workspace, dataset, fold)
+    try:
+        splits = json.loads(file.read_text(encoding="utf-8"))
+        return {side: list(splits[int(fold)][side]) for side in ("train", "val")}
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise AttenScribbleError(f"{file} has no fold {fold} with 'train' and 'val': choose other folds") from None
+
+
+def _draw_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[str]]:
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    cases = sorted(_list_cases(workspace, dataset))
+    if len(cases) < 5 or int(fold) > 4:
+        raise AttenScribbleError(
+            f"{workspace.preprocessed / dataset} has no splits_final.json, and nnU-Net draws five folds from five "
+            f"cases or more: there is no fold {fold} of {len(cases)} cases; write the file, or choose other folds"
+        )
+    return {side: [str(case) for case in split] for side, split in generate_crossval_split(cases)[int(fold)].items()}
+
+
+def _list_cases(workspace: Workspace, dataset: str) -> dict[str, dict]:
+    """nnU-Net's own list of the training cases: from dataset.json, or by name."""
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    raw = workspace.raw / dataset
+    if not (raw / "dataset.json").is_file():
+        raise AttenScribbleError(
+            f"{raw / 'dataset.json'} is not there: convert the dataset, or name another nnUNet_raw"
+        )
+    return get_filenames_of_train_images_and_targets(str(raw))
+
+
+def _find_files(
+    workspace: Workspace, dataset: str, cases: Sequence[str], kind: str, problems: list[str]
+) -> dict[str, list[Path]]:
+    found = _list_cases(workspace, dataset)
+    files: dict[str, list[Path]] = {}
+    for case in cases:
+        entry = found.get(case, {}).get(kind, [])
+        files[case] = [Path(file) for file in (entry if isinstance(entry, list) else [entry])]
+        lacking = [str(file) for file in files[case] if not file.is_file()]
+        if not files[case] or lacking:
+            where = ", ".join(lacking) or str(workspace.raw / dataset)
+            problems.append(f"the {kind} of the test case {case} is not there: {where}")
+    return files
+
+
+def _list_training_cases_among(
+    cases: Sequence[str], workspace: Workspace, datasets: Sequence[str], fold: str, subject: str | None
+) -> list[str]:
+    problems: list[str] = []
+    for dataset in dict.fromkeys(datasets):
+        if fold == "all":  # nnU-Net trains with all of them
+            known = set(_list_cases(workspace, dataset))
+        else:
+            known = set().union(*read_fold(workspace, dataset, fold).values())
+        seen = sorted(known & set(cases))
+        if seen:
+            problems.append(
+                f"fold {fold} of {dataset} trains or validates with {len(seen)} test cases ({list_some(seen)}): take "
+                "them out of one of the two"
+            )
+        shared = _list_shared_subjects(known, cases, subject, problems)
+        if shared:
+            problems.append(
+                f"fold {fold} of {dataset} trains or validates with other cases of test patients ({list_some(shared)}, "
+                f"by 'subject' {subject!r}): take these patients out of one of the two"
+            )
+    return problems
+
+
+def _list_shared_subjects(
+    trained: Collection[str], tested: Collection[str], subject: str | None, problems: list[str]
+) -> list[str]:
+    """The subjects of test cases of whom other cases are trained with, told apart as in the comparison; `problems` gets
+    the cases that have none.
+    """
+    if subject is None:
+        return []
+    pattern = re.compile(subject)
+    subjects = {case: find_subject(pattern, case) for case in {*trained, *tested}}
+    unknown = sorted(case for case, own in subjects.items() if not own)
+    if unknown:
+        problems.append(f"'subject' {subject!r} finds no subject in the cases {list_some(unknown)}: mend the pattern")
+    others = {subjects[case] for case in set(trained) - set(tested)}
+    return sorted(others & {subjects[case] for case in tested} - {""})
+
+
+def _list_images(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
+    found = [(name, _CHANNEL.search(name)) for name in names]
+    return [name[: match.start()] for name, match in found if match is not None and match[1] == "0000"]
+
+
+def _suffix(file: Path, case: str) -> str:
+    return file.name[len(case) :] if file.name.startswith(case) else "".join(file.suffixes)
+
+
+def _ending(file: Path, channel: int) -> str:
+    match = _CHANNEL.search(file.name)
+    return f"_{channel:04d}{match[2] if match else ''.join(file.suffixes)}"
+
+
+def _link(folder: Path, links: Mapping[str, Path]) -> None:
+    """Make the folder hold these links and nothing else; several processes may do so at a time."""
+    if not links:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        if file.name not in links:
+            file.unlink(missing_ok=True)
+    # Made beside the folder, never in it: a process that is killed must not leave there what would count as an image.
+    with TemporaryDirectory(prefix=".links.", dir=folder.parent) as beside:
+        for name, target in links.items():
+            link, part = folder / name, Path(beside) / name
+            if not link.is_symlink() or os.readlink(link) != str(target):
+                part.symlink_to(target)
+                part.replace(link)

@@ -1,0 +1,262 @@
+"""The scores of a report: tables with intervals, every case of every row, and each row against full supervision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new_figure, wrap_name
+from nnunet_attenscribble.evaluation.aggregate import collect_metric
+from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison
+from nnunet_attenscribble.evaluation.comparison_files import (
+    describe_cases,
+    list_titles,
+    tabulate_differences,
+    tabulate_means,
+    tabulate_structures,
+    write_rules,
+)
+from nnunet_attenscribble.evaluation.metrics import DISTANCES
+from nnunet_attenscribble.evaluation.protocols import name_metric
+from nnunet_attenscribble.evaluation.report.data import ReportData, ReportRow
+from nnunet_attenscribble.evaluation.report.parts import Part, Picture, Section, Table, format_csv
+
+__all__ = ["describe_cases_section", "describe_scatter_section", "describe_table_section"]
+
+_ROW_HEIGHT = 0.42  # inches of a row in a plot
+_HUGE = 1e12  # an infinite distance, as a number that quartiles can be computed with
+
+
+def describe_table_section(data: ReportData) -> Section:
+    """Means with their intervals, structures, differences and how to read them."""
+    comparison = data.comparison
+    if comparison is None:
+        text = [f"The row '{data.reference}' has no whole repetition yet, so there is nothing to compare with."]
+        return Section("table", "Comparison", [Part(text=text)])
+    level = f"{100 * comparison.confidence:g} %"
+    tables = [Table("", *tabulate_means(comparison))]
+    structures = [
+        Table(f"{title}: mean ± SD, median", *tabulate_structures(comparison, metric, decimals))
+        for metric, (title, decimals) in list_titles(comparison).items()
+    ]
+    differences = Table(
+        f"Difference from {comparison.reference} [{level} interval], p of Wilcoxon's test, p after Holm",
+        *tabulate_differences(comparison),
+    )
+    picture = Picture(
+        "means_dice",
+        f"Mean Dice over the structures, {level} interval",
+        f"Mean Dice of {len(comparison.models)} rows with bootstrap intervals; the numbers are those of the table.",
+        partial(_draw_means, data, comparison),
+    )
+    return Section(
+        "table",
+        "Comparison",
+        [
+            Part(
+                text=[f"All rows on the same {describe_cases(comparison)}, compared with {comparison.reference}."],
+                tables=tables,
+                pictures=[picture],
+                files={"comparison.csv": data.tables[".csv"].read_text("utf-8")},
+            ),
+            *_describe_postprocessed(data),
+            Part("Every structure", tables=structures),
+            Part("Differences and tests", tables=[differences]),
+            Part("How to read this", points=write_rules(comparison), folded=True),
+        ],
+    )
+
+
+def _describe_postprocessed(data: ReportData) -> list[Part]:
+    """The same comparison behind postprocessing, where the benchmark has it."""
+    comparison = data.postprocessed
+    if comparison is None:
+        return []
+    title, decimals = list_titles(comparison)["dice"]
+    dice = Table(f"{title}: mean ± SD, median", *tabulate_structures(comparison, "dice", decimals))
+    told = [note for note in comparison.notes if note not in (*data.selection, *data.notes)]
+    return [
+        Part(
+            "With postprocessing",
+            told,
+            tables=[Table("", *tabulate_means(comparison)), dice],
+            files={"comparison_postprocessed.csv": data.postprocessed_tables[".csv"].read_text("utf-8")},
+        )
+    ]
+
+
+def describe_cases_section(data: ReportData) -> Section:
+    """One plot per metric and structure with a point per case, for every row."""
+    comparison = data.comparison
+    parts = []
+    if comparison is None:
+        return Section("cases", "Every case", [])
+    for metric, (title, _) in list_titles(comparison).items():
+        column = name_metric(metric, comparison.protocol)
+        pictures = [
+            Picture(
+                f"cases_{column}_{position}",
+                f"{title}, {structure}",
+                f"{title} of {structure} in every case, for each row: points, quartiles and median.",
+                partial(_draw_strips, data, metric, structure, title),
+            )
+            for position, structure in enumerate(comparison.structures, start=1)
+        ]
+        text = ["A point is a case, a box holds the quartiles, its line is the median."]
+        if metric in DISTANCES and _has_infinite(data, metric):
+            text.append(
+                "Points at 'none' are structures that only the dense label or only the prediction holds: their "
+                "distance is infinite. Quartiles and median count them."
+            )
+        parts.append(
+            Part(title, text, pictures=pictures, files={f"cases_{column}.csv": _list_cases(data, metric, column)})
+        )
+    return Section("cases", "Every case", parts)
+
+
+def describe_scatter_section(data: ReportData) -> Section:
+    """One plot per row with the Dice of every case against that of full supervision."""
+    others = [row for row in data.scored if row.name != data.reference]
+    if data.comparison is None or not others:
+        return Section("scatter", "Case by case against full supervision", [])
+    pictures = [
+        Picture(
+            f"scatter_{row.slug}",
+            row.name,
+            f"Dice of {row.name} against {data.reference}, a point per case and structure.",
+            partial(_draw_scatter, data, row),
+        )
+        for row in others
+    ]
+    text = f"Dice of the same case by {data.reference} (across) and by the row (up). Below the line, the row is worse."
+    part = Part(text=[text], pictures=pictures, files={"scatter_dice.csv": _list_pairs(data, others)})
+    return Section("scatter", "Case by case against full supervision", [part])
+
+
+def _has_infinite(data: ReportData, metric: str) -> bool:
+    return any(np.isinf(collect_metric(row.scores.cases, row.scores.names, metric)).any() for row in data.scored)
+
+
+# --- the numbers ---
+
+
+def _list_cases(data: ReportData, metric: str, column: str) -> str:
+    rows = [
+        (row.name, structure, case, scores[structure].status, getattr(scores[structure], metric))
+        for row in data.scored
+        for structure in row.scores.names
+        for case, scores in row.scores.cases.items()
+    ]
+    return format_csv(["row", "structure", "case", "status", column], rows)
+
+
+def _list_pairs(data: ReportData, others: Sequence[ReportRow]) -> str:
+    reference = data.find_row(data.reference).scores
+    rows = [
+        (row.name, structure, case, reference.cases[case][structure].dice, row.scores.cases[case][structure].dice)
+        for row in others
+        for structure in reference.names
+        for case in reference.cases
+    ]
+    return format_csv(["row", "structure", "case", "dice_reference", "dice"], rows)
+
+
+# --- the figures ---
+
+
+def _draw_means(data: ReportData, comparison: Comparison) -> Figure:
+    figure = new_figure(0.9 + _ROW_HEIGHT * len(comparison.models))
+    axes = figure.subplots()
+    for height, name in enumerate(comparison.models):
+        found = comparison.get(name, FOREGROUND, "dice")
+        look = choose_look(data.find_row(name).position, reference=name == data.reference)
+        axes.plot([found.low, found.high], [height, height], color=look.colour, linewidth=2)
+        axes.plot(found.mean, height, look.marker, color=look.colour, markersize=7, markeredgecolor="black")
+    axes.axvline(comparison.get(data.reference, FOREGROUND, "dice").mean, color="0.6", linestyle=":", zorder=0)
+    _name_rows(axes, comparison.models)
+    axes.set_xlabel("Dice")
+    return figure
+
+
+def _draw_strips(data: ReportData, metric: str, structure: str, title: str) -> Figure:
+    rows = data.scored
+    figure = new_figure(0.9 + _ROW_HEIGHT * len(rows))
+    axes = figure.subplots()
+    values = {row.name: collect_metric(row.scores.cases, [structure], metric)[:, 0] for row in rows}
+    finite = np.concatenate([own[np.isfinite(own)] for own in values.values()])
+    distance = metric in DISTANCES
+    # Where infinite distances stand: beyond everything that is finite.
+    beyond = 2.2 * max(float(finite.max()) if finite.size else 1.0, 1.0)
+    lost = distance and any(np.isinf(own).any() for own in values.values())
+    for height, row in enumerate(rows):
+        own = values[row.name]
+        known = own[~np.isnan(own)]
+        look = choose_look(row.position, reference=row.name == data.reference)
+        if known.size:
+            quartiles = np.percentile(np.where(np.isinf(known), _HUGE, known), (25, 50, 75))
+            low, middle, high = np.minimum(quartiles, beyond)
+            axes.barh(height, high - low, left=low, height=0.62, color=look.colour, alpha=0.25, linewidth=0)
+            axes.plot([middle, middle], [height - 0.31, height + 0.31], color=look.colour, linewidth=2)
+        # Spread along the row in the order of the cases, so that equal values are seen and no figure needs chance.
+        heights = height + 0.22 * np.sin(2.4 * np.arange(known.size))
+        shown = np.where(np.isinf(known), beyond, known)
+        axes.plot(
+            shown, heights, look.marker, color=look.colour, markersize=3.5, markeredgecolor="black", markeredgewidth=0.3
+        )
+    if distance:
+        axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
+        axes.set_xlim(left=0)
+        ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000) if tick <= beyond / 2.5]  # or it would touch 'none'
+        axes.set_xticks([*ticks, *([beyond] if lost else [])], [*map(str, ticks), *(["none"] if lost else [])])
+        axes.minorticks_off()
+    _name_rows(axes, [row.name for row in rows])
+    axes.set_xlabel(title)
+    return figure
+
+
+def _draw_scatter(data: ReportData, row: ReportRow) -> Figure:
+    figure = new_figure(4.4)
+    axes = figure.subplots()
+    reference = data.find_row(data.reference).scores
+    axes.plot([0, 1], [0, 1], color="0.5", linewidth=1)
+    lowest = 1.0
+    for position, structure in enumerate(reference.names):
+        pairs = [
+            (reference.cases[case][structure].dice, row.scores.cases[case][structure].dice) for case in reference.cases
+        ]
+        known = np.array([pair for pair in pairs if not any(map(math.isnan, pair))]).reshape(-1, 2)
+        below = int((known[:, 1] < known[:, 0]).sum())
+        look = choose_look(position)
+        axes.plot(
+            *known.T,
+            look.marker,
+            color=look.colour,
+            markersize=5,
+            markeredgecolor="black",
+            markeredgewidth=0.4,
+            label=f"{escape_dollars(structure)}: {below} of {len(known)} below the line",
+        )
+        lowest = min([lowest, *known.ravel()])
+    start = max(0.0, math.floor(10 * lowest) / 10) - 0.02
+    axes.set(
+        xlim=(start, 1.02),
+        ylim=(start, 1.02),
+        xlabel=f"Dice, {escape_dollars(data.reference)}",
+        ylabel="Dice, this row",
+    )
+    axes.set_aspect("equal")
+    figure.legend(loc="outside upper center", fontsize=8, frameon=False)
+    return figure
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [wrap_name(name) for name in names], fontsize=8.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", color="0.9", zorder=-1)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,168 @@
+"""The installation as `attenscribble doctor` sees it: versions, folders, trainers, device, disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from nnunet_attenscribble.cli.doctor.findings import NOTE, PROBLEM, Finding
+from nnunet_attenscribble.common.nnunet import FOLDERS, VARIABLE, exported_folders, list_trainers, trainers_folder
+from nnunet_attenscribble.common.progress import show_waiting
+
+_PACKAGE = "nnunet-attenscribble"
+_TOLD = ("nnunetv2", "torch")  # versions that are told even if they are in order
+_GIB = 1 << 30
+_DISK_PROBLEM, _DISK_NOTE = 2, 20  # GiB free
+_SHARED_MEMORY = Path("/dev/shm")  # what worker processes hand arrays over in, on Linux
+_SHARED_MEMORY_NOTE = 1  # GiB
+
+
+def check_installation() -> list[Finding]:
+    """Everything but the datasets. Takes seconds: torch is imported."""
+    answer = ask_nnunet()
+    return [*check_versions(), *check_folders(), *check_trainers(answer), *check_device(answer), *check_disk()]
+
+
+def ask_nnunet() -> dict[str, Any]:
+    """What `doctor_question` answers."""
+    command = [sys.executable, "-m", "nnunet_attenscribble.cli.doctor.question", *list_trainers()]
+    with show_waiting("Asking nnU-Net for the trainers"):
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return {"error": lines[0]}
+    return dict(json.loads(done.stdout))
+
+
+def check_versions() -> list[Finding]:
+    """Python, and every package that this one requires."""
+    required = [Requirement(text) for text in requires(_PACKAGE) or []]
+    here = [entry for entry in required if entry.marker is None or entry.marker.evaluate({"extra": ""})]
+    problems = []
+    for requirement in here:
+        found = _version(requirement.name)
+        if found is None or not requirement.specifier.contains(found, prereleases=True):
+            told = "is not installed" if found is None else f"has version {found}, {requirement.specifier} is needed"
+            advice = f'pip install "{requirement.name}{requirement.specifier}"'
+            problems.append(Finding("versions", f"{requirement.name} {told}", PROBLEM, advice))
+    versions = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in (_PACKAGE, *_TOLD))]
+    return problems or [Finding("versions", ", ".join(versions))]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def check_folders() -> list[Finding]:
+    """nnU-Net's three folders: named, there, writable, and not the same."""
+    findings = []
+    for variable in FOLDERS:
+        value = os.environ.get(variable)
+        if not value:
+            findings.append(Finding(variable, "is not set", PROBLEM, f"export {variable}=FOLDER, as an absolute path"))
+            continue
+        folder = Path(value)
+        if not folder.exists():
+            findings.append(Finding(variable, f"{value} does not exist", PROBLEM, f'mkdir -p "${variable}"'))
+        elif not folder.is_dir():
+            findings.append(Finding(variable, f"{value} is a file", PROBLEM, f"export {variable}=FOLDER"))
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            advice = f"change its permissions, or export {variable}=ANOTHER"
+            findings.append(Finding(variable, f"{value} cannot be written to", PROBLEM, advice))
+        elif not folder.is_absolute():
+            advice = f'export {variable}="{folder.absolute()}"'
+            findings.append(Finding(variable, f"{value} is relative: it depends on where you are", NOTE, advice))
+        else:
+            findings.append(Finding(variable, value))
+    given = [Path(value).resolve() for variable in FOLDERS if (value := os.environ.get(variable))]
+    if len(set(given)) < len(given):
+        advice = "give each a folder of its own: nnU-Net tells datasets, plans and models apart by them"
+        findings.append(Finding("folders", "two of nnU-Net's folders are the same", PROBLEM, advice))
+    return findings
+
+
+def check_trainers(answer: Mapping[str, Any]) -> list[Finding]:
+    """Whether nnU-Net's own lookup finds the trainers, and finds those of this installation."""
+    export = f'export {VARIABLE}="$(attenscribble trainers)"'
+    if "error" in answer:
+        advice = f'install the package again: pip install --force-reinstall "{_PACKAGE}"'
+        return [Finding("trainers", f"nnU-Net cannot be asked ({answer['error']})", PROBLEM, advice)]
+    exported = exported_folders()
+    if not exported:
+        return [Finding("trainers", f"{VARIABLE} is not set, nnU-Net finds none of them", PROBLEM, export)]
+    absent = [str(folder) for folder in exported if not folder.is_dir()]
+    lost = {name: entry["error"] for name, entry in answer["trainers"].items() if "error" in entry}
+    if lost:
+        first = next(iter(lost.values())).split(" (")[0]
+        told = f"{VARIABLE} names no folder ({', '.join(absent)})" if absent else f"{first} ({len(lost)} of them)"
+        return [Finding("trainers", told, PROBLEM, export)]
+    elsewhere = {entry["folder"] for entry in answer["trainers"].values()} - {str(folder) for folder in _spellings()}
+    if elsewhere:
+        told = f"nnU-Net takes them from {', '.join(map(str, elsewhere))}, not from this installation"
+        return [Finding("trainers", told, PROBLEM, export)]
+    names = len(answer["trainers"])
+    return [Finding("trainers", f"nnU-Net finds all {names} of them in {trainers_folder()}")]
+
+
+def _spellings() -> list[Path]:
+    """The exported folders that are this installation's, as they were exported."""
+    return [folder for folder in exported_folders() if folder.resolve() == trainers_folder().resolve()]
+
+
+def check_device(answer: Mapping[str, Any]) -> list[Finding]:
+    """What nnU-Net can train on; a processor alone is slow, not wrong."""
+    if "error" in answer:
+        return []  # told already
+    if answer["gpus"]:
+        told = [f"{name}, {memory / _GIB:.0f} GB" for name, memory in answer["gpus"]]
+        return [Finding("device", f"GPU: {'; '.join(told)}")]
+    if answer["mps"]:
+        advice = "add -device mps to nnUNetv2_train and nnUNetv2_predict"
+        return [Finding("device", "Apple GPU (mps)", NOTE, advice)]
+    advice = "attenscribble configure DATASET --cpu, and -device cpu for nnUNetv2_train and nnUNetv2_predict"
+    findings = [Finding("device", f"no GPU, {os.cpu_count()} processors", NOTE, advice)]
+    if shutil.which("nvidia-smi") is not None:
+        built = f"is built for CUDA {answer['cuda']}" if answer["cuda"] else "is built without CUDA"
+        advice = "install the torch that fits the driver that nvidia-smi shows: see pytorch.org"
+        findings.append(
+            Finding("device", f"there is an NVIDIA driver, but torch, which {built}, sees no GPU", PROBLEM, advice)
+        )
+    return findings
+
+
+def check_disk() -> list[Finding]:
+    """Free space of nnU-Net's folders, those on one disk together, and of shared memory."""
+    places: dict[int, list[tuple[str, Path]]] = {}
+    for variable in FOLDERS:
+        value = os.environ.get(variable)
+        if value and Path(value).is_dir():
+            places.setdefault(Path(value).stat().st_dev, []).append((variable, Path(value)))
+    findings = []
+    for entries in places.values():
+        free = shutil.disk_usage(entries[0][1]).free / _GIB
+        names = ", ".join(variable for variable, _ in entries)
+        status = PROBLEM if free < _DISK_PROBLEM else NOTE if free < _DISK_NOTE else None
+        if status is None:
+            findings.append(Finding("disk", f"{free:.0f} GB free for {names}"))
+        else:
+            advice = "make room, or move a folder: preprocessed data and checkpoints take gigabytes"
+            findings.append(Finding("disk", f"only {free:.1f} GB free for {names}", status, advice))
+    if _SHARED_MEMORY.is_dir():
+        size = shutil.disk_usage(_SHARED_MEMORY).total / _GIB
+        if size < _SHARED_MEMORY_NOTE:
+            advice = "start the container with --ipc=host or --shm-size=8g, or nnU-Net's workers may die"
+            findings.append(Finding("disk", f"only {size * 1024:.0f} MB of shared memory", NOTE, advice))
+    return findings

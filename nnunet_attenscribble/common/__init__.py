@@ -1,0 +1,1 @@
+"""What the method, the conversions and the evaluation share: files, images, sentences, figures."""

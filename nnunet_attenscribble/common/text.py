@@ -1,0 +1,69 @@
+"""Numbers and names as they are read: cells and rows of tables, lists in sentences, subjects in names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+__all__ = [
+    "count_rows",
+    "find_subject",
+    "format_markdown",
+    "format_mean_sd",
+    "format_number",
+    "format_percent",
+    "format_plain",
+    "list_some",
+]
+
+
+def format_number(value: float, decimals: int) -> str:
+    """A number with so many decimals; `n/a` for NaN."""
+    return "n/a" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def format_mean_sd(mean: float, sd: float, decimals: int) -> str:
+    """`mean ± sd`; the mean alone where there is no standard deviation."""
+    return format_number(mean, decimals) + ("" if math.isnan(sd) else f" ± {sd:.{decimals}f}")
+
+
+def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column aligned left, the others right."""
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    lines.insert(1, ["---"] + ["---:"] * (len(header) - 1))
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def format_plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of spaces, for files and pipes."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in (header, *rows)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def list_some(names: Sequence[str]) -> str:
+    """The first five names, for messages."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def count_rows(number: int, unit: str) -> str:
+    """So many cases, or slices where a protocol scores those."""
+    noun = "slice" if unit == "slice" else "case"
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def format_percent(part: int, whole: int) -> str:
+    """A share in percent; `-` of nothing."""
+    return f"{100 * part / whole:.2f} %" if whole else "-"
+
+
+def find_subject(pattern: re.Pattern[str], name: str) -> str:
+    """What a pattern finds in a name: its first group, or the whole match where it has none; empty for nothing."""
+    match = pattern.search(name)
+    return (match and match[1 if pattern.groups else 0]) or ""  # the group may take no part in a match

@@ -1,0 +1,279 @@
+"""Reading images and labels from files that nobody has checked yet."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine
+from nnunet_attenscribble.common.tiff import TiffError, is_tiff, read_tiff
+from nnunet_attenscribble.errors import AttenScribbleError
+
+# A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
+Source = Path | sitk.Image | Callable[[], sitk.Image]
+Grid = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
+
+_SCALARS = {sitk.sitkFloat32, sitk.sitkFloat64} | {
+    getattr(sitk, f"sitk{sign}Int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
+}  # of one component
+_PNG = b"\x89PNG\r\n\x1a\n"
+_HEADER = 352  # bytes in front of the voxels of a NIfTI file
+SPACING_TOLERANCE = 1e-3  # relative
+ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
+DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels
+
+
+@overload
+def read_volume(
+    source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: Literal[True] = True
+) -> sitk.Image: ...
+@overload
+def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool) -> Grid: ...
+def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool = True) -> Grid:
+    """Read one scalar 2D or 3D image.
+
+    Args:
+        source: where it comes from.
+        name: how errors call it, see `describe`.
+        thorough: also look for what ITK passes over in silence, see `soundness.examine`.
+        label: it holds classes; only errors differ.
+        whole: False: where a NIfTI file is sound, its header is enough: what comes back then is the reader, which has
+            the grid as the image would.
+
+    Raises:
+        AttenScribbleError: naming the file and what is wrong with it.
+    """
+    if isinstance(source, Path):
+        image = _read_file(source, thorough, whole)
+    else:
+        image = source() if callable(source) else source
+    if image.GetDimension() not in (2, 3):
+        raise AttenScribbleError(f"{name}: has {image.GetDimension()} dimensions, 2 or 3 are needed: extract one frame")
+    if isinstance(image, sitk.Image) and image.GetNumberOfComponentsPerPixel() != 1:
+        told = f"{name}: has several components per voxel (colour or vectors)"
+        if label:
+            raise AttenScribbleError(f"{told}: save the label with one value per voxel, the number of its class")
+        raise AttenScribbleError(f"{told}: give one file each")
+    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise AttenScribbleError(f"{name}: has complex voxels: give their magnitude")
+    return image
+
+
+def read_image(file: Path) -> sitk.Image:
+    """Read an image file that is not checked any further, with the spacing that nnU-Net gives it.
+
+    Raises:
+        RuntimeError: it cannot be read.
+    """
+    return read_tiff(file) if is_tiff(file) else sitk.ReadImage(str(file))
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One colour of a picture, as a source of its own."""
+
+    file: Path
+    number: int
+
+    def __call__(self) -> sitk.Image:
+        """The colour as a scalar image; raises as `read_volume` does."""
+        image = _read_file(self.file, thorough=True, whole=True)
+        assert isinstance(image, sitk.Image)  # as it was asked for whole
+        return sitk.VectorIndexSelectionCast(image, self.number)
+
+
+def split_channels(file: Path) -> tuple[Source, ...]:
+    """The file, or a source for each of its colours where it is a picture with several.
+
+    Raises:
+        AttenScribbleError: where it cannot be read.
+    """
+    image = _read_file(file, thorough=True, whole=False)
+    colours = image.GetNumberOfComponentsPerPixel() if isinstance(image, sitk.Image) else 1
+    return (file,) if colours == 1 else tuple(Channel(file, number) for number in range(colours))
+
+
+def describe(source: Source, role: str) -> str:
+    """How an error names this source: a file by its path, anything else by its role (`image 0 of case a`)."""
+    return str(source) if isinstance(source, Path) else role
+
+
+def label_values(label: sitk.Image, name: str) -> np.ndarray:
+    """The voxels of a label as integers, in numpy's order (z, y, x).
+
+    Raises:
+        AttenScribbleError: where a voxel is not an integer.
+    """
+    values = sitk.GetArrayFromImage(label)
+    if not np.issubdtype(values.dtype, np.integer):
+        whole = np.isfinite(values) & (values == np.round(values))
+        if not whole.all():
+            found = ", ".join(f"{value:g}" for value in np.unique(values[~whole])[:5])
+            raise AttenScribbleError(
+                f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
+                "Export it again with nearest neighbour"
+            )
+        values = values.astype(np.int64)
+    return values
+
+
+def geometry_problems(image: Grid, other: Grid, name: str, image_name: str) -> list[str]:
+    """How the grid of `other` differs from the image's: one sentence per difference, none where they agree."""
+    if image.GetSize() != other.GetSize():
+        return [
+            f"{name}: size {_numbers(other.GetSize())} differs from {_numbers(image.GetSize())} of {image_name}: "
+            "both must lie on the same voxels"
+        ]
+    edge = min(image.GetSpacing())
+    checks = [
+        ("spacing", image.GetSpacing(), other.GetSpacing(), {"rtol": SPACING_TOLERANCE, "atol": 0.0}),
+        ("origin", image.GetOrigin(), other.GetOrigin(), {"rtol": 0.0, "atol": ORIGIN_TOLERANCE * edge}),
+        ("direction", image.GetDirection(), other.GetDirection(), {"rtol": 0.0, "atol": DIRECTION_TOLERANCE}),
+    ]
+    return [
+        f"{name}: {what} {_numbers(theirs)} differs from {_numbers(ours)} of {image_name}: "
+        "correct the header, or resample it to the image"
+        for what, ours, theirs, tolerance in checks
+        if not np.allclose(theirs, ours, **tolerance)
+    ]
+
+
+def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
+    """The axis across which a volume is cut into slices.
+
+    Args:
+        shape: voxels per axis.
+        spacing: mm per axis, in the same order.
+
+    Returns:
+        The axis that is one voxel long, as that of a 2D scan saved as a volume, whose spacing along it means nothing;
+        where none is, or several are, that of the largest spacing, the first of equal ones.
+    """
+    single = [axis for axis, length in enumerate(shape) if length == 1]
+    return single[0] if len(single) == 1 else int(np.argmax(spacing))
+
+
+def has_consistent_header(image: sitk.Image) -> bool:
+    """Whether every NIfTI reader will see the spacing that SimpleITK sees.
+
+    Some files, ACDC's among them, carry an sform of unit scale beside the true voxel size. SimpleITK falls back to the
+    latter (and warns at each reading), others do not. An image without NIfTI header fields is consistent.
+    """
+    keys = ("srow_x", "srow_y", "srow_z", "sform_code", "pixdim[1]", "pixdim[2]", "pixdim[3]")
+    if not all(image.HasMetaDataKey(key) for key in keys) or int(image.GetMetaData("sform_code")) == 0:
+        return True
+    rows = np.array([image.GetMetaData(f"srow_{axis}").split()[:3] for axis in "xyz"], dtype=float)
+    edges = np.array([image.GetMetaData(f"pixdim[{axis}]") for axis in (1, 2, 3)], dtype=float)
+    return bool(np.allclose(np.linalg.norm(rows, axis=0), edges, rtol=SPACING_TOLERANCE))
+
+
+def write_volume(image: sitk.Image, path: Path) -> None:
+    """Write a compressed image and make sure that it arrived whole.
+
+    Raises:
+        OSError: for instance on a full disk, which ITK's writer passes over in silence.
+    """
+    try:
+        with _quiet():
+            sitk.WriteImage(image, str(path), useCompression=True)
+        voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+        # Otherwise it has another header than usual, or is not whole.
+        if _told_size(path) != (_HEADER + voxels) % 2**32 and decompressed_size(path) < voxels:
+            raise EOFError
+    except (RuntimeError, EOFError, zlib.error) as error:
+        raise OSError(f"{path} was not written completely: is the disk full?") from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
+    try:
+        with path.open("rb") as file:
+            start = file.read(26)
+        if not start:
+            raise AttenScribbleError(f"{path}: is empty: copy or download it again")
+        if path.suffix.lower() == ".gz" and not start.startswith(b"\x1f\x8b"):
+            raise AttenScribbleError(f"{path}: is named .gz but is not gzip data: download it again or rename it")
+        size, problems = examine(path) if thorough else (None, [])
+        if problems:
+            raise AttenScribbleError(problems)
+    except FileNotFoundError:
+        raise AttenScribbleError(f"{path}: does not exist") from None
+    except (EOFError, zlib.error):
+        raise AttenScribbleError(f"{path}: is truncated or corrupt: copy or download it again") from None
+    except OSError as error:
+        raise AttenScribbleError(f"{path}: cannot be read ({error.strerror or error})") from None
+    try:
+        with _quiet():
+            image: Grid | None = None if whole or size is None else _read_header(path)
+            if image is None or not _has_length(image) or image.GetPixelID() not in _SCALARS:
+                image = read_image(path)
+    except TiffError as error:
+        raise AttenScribbleError(str(error)) from None
+    except RuntimeError as error:
+        told = " ".join(str(error).rpartition("ERROR: ")[2].split())
+        if "orthonormal" in told:
+            raise AttenScribbleError(
+                f"{path}: its axes are not at right angles, which SimpleITK refuses ({told}): "
+                "set the qform of its header, or resample it"
+            ) from None
+        if start.startswith(_PNG) and start[25:] == b"\x04":  # the kind of its pixels
+            raise AttenScribbleError(
+                f"{path}: has grey values and an opacity, which SimpleITK refuses: save it without opacity (alpha)"
+            ) from None
+        raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read ({told})") from None
+    if size is not None and _has_length(image):
+        voxels = int(float(image.GetMetaData("bitpix"))) // 8 * math.prod(image.GetSize())
+        if size < float(image.GetMetaData("vox_offset")) + voxels:
+            raise AttenScribbleError(f"{path}: is truncated: it ends before its last voxel: copy or download it again")
+    return image
+
+
+def _read_header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _has_length(header: Grid) -> bool:
+    """Whether it tells how long its file must be, as NIfTI's does."""
+    return header.HasMetaDataKey("vox_offset") and header.HasMetaDataKey("bitpix")
+
+
+def _told_size(path: Path) -> int:
+    """The last four bytes of a gzip file, its size before compression; anything else in one that is not whole."""
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, 2) - 4, 0))
+        return int.from_bytes(file.read(4), "little")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without ITK's C++ warnings, which no caller can catch and which would bury our own messages."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _numbers(values: tuple) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -1,0 +1,153 @@
+"""Scribbles as targets: what nnU-Net's augmentation has to leave alone, and what padding means to a loss.
+
+Here and not in the trainers, because worker processes must be able to unpickle it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from torch import Tensor
+
+#: Value of pixels outside the image, as nnU-Net's data loader writes it.
+PADDING = -1
+
+
+def keep_padding(transforms: ComposeTransforms, replacement: int | None = None) -> ComposeTransforms:
+    """Let pixels outside the image keep their value `PADDING`, where nnU-Net's pipeline would make them background.
+
+    Args:
+        transforms: nnU-Net's pipeline, changed in place.
+        replacement: None leaves them; a label turns them into that one.
+
+    Raises:
+        RuntimeError: the pipeline has no single step that removes them, so that its handling of padding is not known.
+    """
+    steps = [
+        step
+        for step in transforms.transforms
+        if isinstance(step, RemoveLabelTansform) and step.label_value == PADDING and step.set_to == 0
+    ]
+    if len(steps) != 1:
+        raise RuntimeError(
+            f"nnU-Net's augmentation has {len(steps)} steps that turn padding into background, expected 1: this "
+            "version of nnU-Net is not supported"
+        )
+    if replacement is None:
+        # Further channels hold the previous stage of a cascade, whose padding nobody needs to know.
+        position = transforms.transforms.index(steps[0])
+        transforms.transforms[position] = _RemovePaddingOfFurtherChannels(PADDING, 0)
+    else:
+        steps[0].set_to = replacement
+    return transforms
+
+
+class _RemovePaddingOfFurtherChannels(RemoveLabelTansform):
+    def _apply_to_segmentation(self, segmentation, **params):
+        segmentation[1:][segmentation[1:] == self.label_value] = self.set_to
+        return segmentation
+
+
+def keep_labels(transforms: ComposeTransforms) -> ComposeTransforms:
+    """Leave labels as they are, where nnU-Net's pipeline would write a channel per region and forget the padding.
+
+    Args:
+        transforms: nnU-Net's pipeline, changed in place.
+    """
+    transforms.transforms = [
+        step for step in transforms.transforms if not isinstance(step, ConvertSegmentationToRegionsTransform)
+    ]
+    return transforms
+
+
+def keep_scribbles(transforms: ComposeTransforms, ignore_label: int) -> ComposeTransforms:
+    """Let thin scribbles survive augmentation and the coarser targets of deep supervision.
+
+    nnU-Net interpolates every label and takes the strongest, which makes small what is small already: rotated and
+    scaled labels are sampled with the nearest neighbour instead, which keeps their area in the mean. And its coarser
+    targets take one pixel of each cell, which mostly is not a scribbled one: `DownsampleScribblesTransform` takes their
+    place.
+
+    Args:
+        transforms: nnU-Net's pipeline, changed in place.
+        ignore_label: of the dataset.
+    """
+    for position, step in enumerate(transforms.transforms):
+        if isinstance(step, SpatialTransform):
+            step.mode_seg = "nearest"
+        elif isinstance(step, DownsampleSegForDSTransform):
+            transforms.transforms[position] = DownsampleScribblesTransform(step.ds_scales, ignore_label)
+    return transforms
+
+
+class DownsampleScribblesTransform(SegOnlyTransform):
+    """Targets at coarser scales in which every scribble is still there.
+
+    A cell takes the label that most of its annotated pixels have (of several the highest: the rarest classes follow the
+    background). Without an annotated pixel it is padding where at least half of it is, and unlabelled otherwise.
+
+    Args:
+        ds_scales: per target, the scale of each axis against the input.
+        ignore_label: of the dataset; the labels are 0..ignore_label-1.
+    """
+
+    def __init__(self, ds_scales: Sequence[float | Sequence[float]], ignore_label: int):
+        super().__init__()
+        self.ds_scales = ds_scales
+        self.ignore_label = ignore_label
+
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params) -> list[torch.Tensor]:
+        ndim = segmentation.ndim - 1
+        pool = getattr(F, f"adaptive_avg_pool{ndim}d")
+        labels = segmentation[:1]
+        scales = [s if isinstance(s, (tuple, list)) else [s] * ndim for s in self.ds_scales]
+        targets, coarse = [], []
+        for scale in scales:
+            if all(s == 1 for s in scale):
+                targets.append(segmentation)
+                continue
+            shape = [round(size * s) for size, s in zip(labels.shape[1:], scale, strict=True)]
+            targets.append(labels.new_full((1, *shape), self.ignore_label))
+            coarse.append((targets[-1], torch.zeros(1, *shape)))
+        # One label at a time: with a hundred classes, the masks of all of them are gigabytes. From the highest down, as
+        # the first of equals stays, and padding last, which has what no stroke lies in.
+        for label in range(self.ignore_label - 1, PADDING - 1, -1):
+            mask = labels == label
+            if not mask.any():
+                continue
+            mask = mask.float()
+            for target, most in coarse:
+                share = pool(mask, target.shape[1:])
+                target[(share >= 0.5) & (most == 0) if label == PADDING else share > most] = label
+                torch.maximum(most, share, out=most)
+        return targets
+
+
+def treat_padding(target: Tensor, padding: str, ignore_label: int) -> tuple[Tensor, Tensor | None]:
+    """Turn pixels outside the image into what the segmentation loss shall see.
+
+    Args:
+        target: (N, 1, *S) with `PADDING` outside the image.
+        padding: `background`, `ignore` or `balanced`: background whose weights add up to the number of background
+            pixels in the batch, so that however much padding there is it counts no more than what was drawn. No
+            padding pixel counts more than a drawn one.
+        ignore_label: of the dataset.
+
+    Returns:
+        the target without `PADDING`, and the pixels' weights (N, 1, *S) or None where all weigh 1.
+    """
+    outside = target == PADDING
+    if padding == "ignore":
+        return target.masked_fill(outside, ignore_label), None
+    if padding == "background":
+        return target.masked_fill(outside, 0), None
+    weight = ((target == 0).sum() / outside.sum().clamp(min=1)).clamp(max=1)
+    return target.masked_fill(outside, 0), torch.where(outside, weight, 1.0)

@@ -1,0 +1,209 @@
+"""A trained nnU-Net model with the attention block, and cases as it sees them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunet_attenscribble.common.nnunet import trainers_folder
+from nnunet_attenscribble.errors import AttenScribbleError
+
+if TYPE_CHECKING:
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from torch import Tensor
+
+_TRAINERS = "nnUNet_extTrainer"
+
+Window = tuple[slice, ...]  # over the axes of a prepared case; of a 2D model, one plane
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case as nnU-Net's preprocessing leaves it, padded to the patch.
+
+    Attributes:
+        image: (M, *S) float32, S of three axes.
+        labels: (*S) int64, -1 where the padding is; None where none were given.
+        spacing: millimetres along the last two axes.
+    """
+
+    image: Tensor
+    labels: Tensor | None
+    spacing: tuple[float, float]
+
+
+class TrainedModel:
+    """A model folder of nnU-Net.
+
+    Attributes:
+        predictor: nnU-Net's own.
+        network: with its weights, in inference.
+        folder, fold, checkpoint: where it comes from.
+    """
+
+    def __init__(self, folder: Path, fold: str, checkpoint: str, device: torch.device):
+        self.folder, self.fold, self.checkpoint, self.device = folder, fold, checkpoint, device
+        self.predictor = _load(folder, fold, checkpoint, device)
+        self.network = self.predictor.network.to(device).eval()
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Of the network's input; two or three axes."""
+        return tuple(self.predictor.configuration_manager.patch_size)
+
+    @property
+    def label_names(self) -> list[str]:
+        """By the value of a label; values that only regions hold are called after their number."""
+        labels = self.predictor.dataset_json["labels"]
+        single = {value: name for name, value in labels.items() if isinstance(value, int)}
+        highest = max(self.predictor.label_manager.all_labels)
+        return [single.get(value, f"label {value}") for value in range(highest + 1)]
+
+    def count_channels(self, images: list[Path]) -> int:
+        """How many channels nnU-Net reads from the files of a case.
+
+        Raises:
+            AttenScribbleError: files that nnU-Net cannot read, or that do not fit each other.
+        """
+        with _calls_of_nnunet(f"{images[0]} cannot be read"):
+            pixels, _ = self.predictor.plans_manager.image_reader_writer_class().read_images(list(map(str, images)))
+        return len(pixels)
+
+    def prepare(self, images: list[Path], labels: Path | None) -> PreparedCase:
+        """Preprocess a case with nnU-Net's own preprocessor.
+
+        Args:
+            images: of all channels, in one or in several files.
+            labels: a label map of the same grid.
+
+        Raises:
+            AttenScribbleError: files that nnU-Net cannot read, or that do not fit each other.
+        """
+        import torch
+        from acvl_utils.cropping_and_padding.padding import pad_nd_image
+
+        own = self.predictor
+        configured = own.configuration_manager
+        with _calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
+            image, found, _ = configured.preprocessor_class(verbose=False).run_case(
+                list(map(str, images)),
+                None if labels is None else str(labels),
+                own.plans_manager,
+                configured,
+                own.dataset_json,
+            )
+        padded = pad_nd_image(image, self.patch_size, "constant", {"constant_values": 0})
+        known = None
+        if labels is not None:
+            # Outside of the non-zero part of an image nnU-Net writes -1, which is background; so is no padding.
+            inside = found[0].clip(min=0).astype("int64")
+            known = torch.from_numpy(pad_nd_image(inside, self.patch_size, "constant", {"constant_values": -1}))
+        down, across = configured.spacing[-2:]
+        return PreparedCase(torch.from_numpy(padded).float(), known, (float(down), float(across)))
+
+    def list_windows(self, shape: tuple[int, ...]) -> Iterator[Window]:
+        """The windows over a prepared case (three axes), as few as cover it; of a 2D model, plane by plane."""
+        from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+        planes = [slice(plane, plane + 1) for plane in range(shape[0])] if len(self.patch_size) == 2 else [None]
+        steps = compute_steps_for_sliding_window(shape[-len(self.patch_size) :], self.patch_size, 1.0)
+        for plane, *starts in product(planes, *steps):
+            inside = [slice(start, start + size) for start, size in zip(starts, self.patch_size, strict=True)]
+            yield tuple(inside) if plane is None else (plane, *inside)
+
+    def describe(self) -> dict[str, str | None]:
+        """What it is, for provenance."""
+        import hashlib
+
+        from nnunet_attenscribble.common.provenance import find_commit
+
+        plans = self.folder / "plans.json"
+        return {
+            "model": str(self.folder),
+            "dataset": self.predictor.plans_manager.dataset_name,
+            "trainer": self.predictor.trainer_name,
+            "configuration": self.folder.resolve().name.rpartition("__")[2],
+            "fold": self.fold,
+            "checkpoint": self.checkpoint,
+            "plans_sha256": hashlib.sha256(plans.read_bytes()).hexdigest(),
+            "commit": find_commit(),
+        }
+
+
+def read_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        AttenScribbleError: for one that nnU-Net does not know, or that is not there.
+    """
+    import torch
+
+    if name not in ("cpu", "cuda", "mps"):
+        raise AttenScribbleError(f"--device {name}: nnU-Net knows cpu, cuda and mps")
+    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
+        raise AttenScribbleError(f"--device {name}: torch finds none here; leave it out for the processor")
+    return torch.device(name)
+
+
+def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnUNetPredictor:
+    problems = [
+        f"{folder / name} is not there: give a folder TRAINER__PLANS__CONFIGURATION of nnUNet_results"
+        for name in ("dataset.json", "plans.json")
+        if not (folder / name).is_file()
+    ]
+    if not problems and not (folder / f"fold_{fold}" / checkpoint).is_file():
+        problems.append(
+            f"{folder / f'fold_{fold}' / checkpoint} is not there: train this fold, or name another with --fold"
+        )
+    if problems:
+        raise AttenScribbleError(problems)
+    with _trainers_known(), redirect_stdout(io.StringIO()):
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)
+        try:
+            predictor.initialize_from_trained_model_folder(str(folder), (fold,), checkpoint)
+        except Exception as error:  # a damaged checkpoint, a trainer that is nowhere: torch and nnU-Net raise anything
+            reason = " ".join(str(error).split())[:300]
+            raise AttenScribbleError(f"{folder / f'fold_{fold}'} cannot be loaded ({reason})") from error
+    _refuse_what_has_no_picture(folder, predictor)
+    return predictor
+
+
+def _refuse_what_has_no_picture(folder: Path, predictor: Any) -> None:
+    if predictor.configuration_manager.previous_stage_name is not None:
+        raise AttenScribbleError(
+            f"{folder} is the second stage of a cascade, which also sees a prediction: give the model of another "
+            "configuration"
+        )
+
+
+@contextmanager
+def _calls_of_nnunet(problem: str) -> Iterator[None]:
+    """nnU-Net prints nothing, and what it cannot do with a file is told."""
+    with redirect_stdout(io.StringIO()):
+        try:
+            yield
+        except (RuntimeError, OSError, AssertionError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise AttenScribbleError(f"{problem} ({reason})") from error
+
+
+class _trainers_known:  # noqa: N801 - used as a function is
+    """For a while, nnU-Net finds the trainers of this package too."""
+
+    def __enter__(self) -> None:
+        self.before = os.environ.get(_TRAINERS)
+        own = [path for path in (self.before or "").split(os.pathsep) if path]
+        if str(trainers_folder()) not in own:
+            os.environ[_TRAINERS] = os.pathsep.join([str(trainers_folder()), *own])
+
+    def __exit__(self, *_: object) -> None:
+        os.environ.pop(_TRAINERS) if self.before is None else os.environ.update({_TRAINERS: self.before})

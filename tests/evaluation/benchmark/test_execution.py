@@ -1,0 +1,463 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark import step_progress
+from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
+from nnunet_attenscribble.evaluation.benchmark.processes import find_command
+from nnunet_attenscribble.evaluation.benchmark.steps import (
+    Model,
+    Step,
+    command_step,
+    nnunet_environment,
+    predict_step,
+    train_step,
+)
+
+MODEL = Model("Dataset007_Heart", "2d", "nnUNetTrainerX", "1")
+posix = pytest.mark.skipif(os.name != "posix", reason="process groups are those of POSIX")
+
+
+def script(code: str) -> tuple[str, ...]:
+    return sys.executable, "-c", code
+
+
+def make_step(folder: Path, code: str, name: str = "a step", **kwargs) -> Step:
+    """A step that is done when its file `<name>.out` is there."""
+    return Step(name, script(code), folder / "logs" / f"{name}.log", (folder / f"{name}.out").exists, **kwargs)
+
+
+def run(*steps: Step, **kwargs) -> str:
+    """Run steps; what was printed, as to a file."""
+    console = Console(file=io.StringIO(), width=200)
+    run_steps(steps, dict(os.environ), console, **kwargs)
+    return console.file.getvalue()
+
+
+def touch(folder: Path, name: str = "a step") -> str:
+    return f"import pathlib; pathlib.Path({str(folder / (name + '.out'))!r}).touch();"
+
+
+# --- one command after the other ---
+
+
+def test_output_goes_to_the_log_below_the_command(tmp_path):
+    step = make_step(tmp_path, touch(tmp_path) + "import sys; print('to stdout'); print('to stderr', file=sys.stderr)")
+    told = run(step)
+    lines = step.log.read_text().splitlines()
+    assert lines[0].startswith("$ ")
+    assert sys.executable in lines[0]
+    assert sorted(lines[1:]) == ["to stderr", "to stdout"]
+    assert "running  a step" in told
+    assert "done     a step (0 s)" in told or "done     a step (1 s)" in told
+
+
+def test_a_finished_step_is_not_run_again(tmp_path):
+    step = make_step(tmp_path, "raise SystemExit(1)")
+    (tmp_path / "a step.out").touch()
+    assert run(step) == "is done  a step\n"
+    assert not step.log.exists()
+
+
+def test_whether_a_step_is_done_is_asked_when_its_turn_comes(tmp_path):
+    first = make_step(tmp_path, touch(tmp_path, "first") + touch(tmp_path, "second"), "first")
+    second = make_step(tmp_path, "raise SystemExit(1)", "second")
+    assert "is done  second" in run(first, second)
+
+
+def test_the_environment_is_the_given_one_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOT_FOR_CHILDREN", "1")
+    code = touch(tmp_path) + "import os; print(os.environ['GIVEN'], 'NOT_FOR_CHILDREN' in os.environ)"
+    step = make_step(tmp_path, code)
+    environment = {name: value for name, value in os.environ.items() if name != "NOT_FOR_CHILDREN"}
+    run_steps([step], environment | {"GIVEN": "x"}, Console(file=io.StringIO()))
+    assert "x False" in step.log.read_text()
+
+
+def test_epochs_are_told_as_they_come(tmp_path):
+    code = touch(tmp_path) + (
+        "stamp = '2026-01-01 00:00:00.123: '\n"
+        "for i in range(3): print(stamp + f'Epoch {i}'); print(stamp + f'Epoch time: {i} s')\n"
+        "print(stamp + 'predicting a'); print(stamp + 'predicting b')"
+    )
+    told = run(make_step(tmp_path, code, epochs=3)).splitlines()
+    assert [line.strip() for line in told[1:-1]] == [
+        "a step: epoch 1 of 3",
+        "a step: epoch 2 of 3",
+        "a step: epoch 3 of 3",
+        "a step: validation",
+    ]
+
+
+def test_the_time_left_is_that_of_the_epochs_seen(tmp_path):
+    told, times = [], iter([100.0, 130.0, 160.0])
+    step = make_step(tmp_path, "", epochs=6)
+    read = step_progress._Epochs(step, lambda done, text: told.append((done, text)), clock=lambda: next(times))
+    for line in (": Epoch 2", "noise", ": Epoch 3", ": Epoch 4"):  # a training that continues from its third epoch
+        read(line)
+    assert told == [
+        (2, "epoch 3 of 6"),
+        (3, "epoch 4 of 6, about 1 min 30 s left"),
+        (4, "epoch 5 of 6, about 1 min 00 s left"),
+    ]
+
+
+def test_progress_on_a_terminal_leaves_one_line_behind(tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, highlight=False)
+    run_steps([make_step(tmp_path, touch(tmp_path) + "print(': Epoch 0')", epochs=2)], dict(os.environ), console)
+    assert "epoch 1 of 2" in console.file.getvalue()
+    assert console.file.getvalue().rstrip().splitlines()[-1].endswith("s)")
+
+
+# --- failure ---
+
+
+def test_a_failure_tells_the_end_of_the_log_and_where_it_is(tmp_path):
+    step = make_step(tmp_path, "for i in range(40): print('line', i)\nraise SystemExit(3)")
+    step.log.parent.mkdir()
+    step.log.write_text("of an earlier run\n")
+    with pytest.raises(AttenScribbleError) as error:
+        run(step)
+    (problem,) = error.value.problems
+    lines = problem.splitlines()
+    assert lines[0].startswith(f"a step failed with exit code 3; the end of {step.log}")
+    assert [line.strip() for line in lines[1:]] == [f"line {i}" for i in range(25, 40)]
+
+
+def test_a_failure_does_not_show_what_an_earlier_run_said(tmp_path):
+    step = make_step(tmp_path, "print('the reason'); raise SystemExit(1)")
+    step.log.parent.mkdir()
+    step.log.write_text("$ before\nof an earlier run\n")
+    with pytest.raises(AttenScribbleError, match="the reason") as error:
+        run(step)
+    assert "earlier" not in str(error.value)
+
+
+def test_success_without_results_is_a_failure(tmp_path):
+    with pytest.raises(AttenScribbleError, match="not all of its results are there"):
+        run(make_step(tmp_path, "print('all is well')"))
+
+
+@posix
+def test_a_kill_from_outside_is_called_by_its_name(tmp_path):
+    with pytest.raises(AttenScribbleError, match=r"ended by signal 9 .*memory"):
+        run(make_step(tmp_path, "import os; os.kill(os.getpid(), 9)"))
+
+
+def test_the_first_failure_stops_the_others(tmp_path):
+    after = make_step(tmp_path, touch(tmp_path, "after"), "after")
+    with pytest.raises(AttenScribbleError):
+        run(make_step(tmp_path, "raise SystemExit(1)"), after)
+    assert not after.is_done()
+
+
+def test_keep_going_runs_the_others_and_tells_all_failures_at_the_end(tmp_path):
+    after = make_step(tmp_path, touch(tmp_path, "after"), "after")
+    failing = [make_step(tmp_path, "raise SystemExit(1)", name) for name in ("one", "two")]
+    with pytest.raises(AttenScribbleError) as error:
+        run(failing[0], after, failing[1], keep_going=True)
+    assert after.is_done()
+    assert [problem.split()[0] for problem in error.value.problems] == ["one", "two"]
+
+
+def test_a_program_that_is_nowhere_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(AttenScribbleError, match=r"nnUNetv2_nothing is neither beside .* nor on the PATH"):
+        find_command("nnUNetv2_nothing")
+
+
+@posix
+def test_programs_of_this_python_come_before_those_of_the_path(tmp_path, monkeypatch):
+    for folder in ("own", "path"):
+        (tmp_path / folder).mkdir()
+        program = tmp_path / folder / "nnUNetv2_x"
+        program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert find_command("nnUNetv2_x") == str(tmp_path / "path" / "nnUNetv2_x")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "own" / "python"))
+    assert find_command("nnUNetv2_x") == str(tmp_path / "own" / "nnUNetv2_x")
+
+
+# --- stopping and going on ---
+
+# Starts a worker as nnU-Net does, tells both process IDs, and waits; on its second run it ends well.
+WAITING = """
+import os, pathlib, subprocess, sys, time
+folder = pathlib.Path({folder!r})
+if (folder / 'ids').exists():
+    (folder / 'a step.out').touch(); raise SystemExit
+child = subprocess.Popen([sys.executable, '-c', {worker!r}])
+(folder / 'part').write_text(f'{{os.getpid()}} {{child.pid}}'); (folder / 'part').rename(folder / 'ids')
+time.sleep(600)
+"""
+# What a user's process does: `run_steps` in the main thread.
+DRIVER = """
+import os, sys
+from pathlib import Path
+from nnunet_attenscribble.evaluation.benchmark import processes
+from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
+from nnunet_attenscribble.evaluation.benchmark.steps import Step
+processes._GRACE = float(sys.argv[3])
+folder = Path(sys.argv[1])
+step = Step('a step', (sys.executable, '-c', sys.argv[2]), folder / 'a.log', (folder / 'a step.out').exists)
+run_steps([step], dict(os.environ))
+"""
+SLEEPING = "import time; time.sleep(600)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+class Driver:
+    """`run_steps` in a process of its own, with a command that waits."""
+
+    def __init__(self, folder: Path, worker: str = SLEEPING, grace: float = 10.0):
+        self.folder = folder
+        code = WAITING.format(folder=str(folder), worker=worker)
+        command = [sys.executable, "-c", DRIVER, str(folder), code, str(grace)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def wait_for_ids(self) -> list[int]:
+        wait_until((self.folder / "ids").exists)
+        return [int(number) for number in (self.folder / "ids").read_text().split()]
+
+    def end(self) -> str:
+        return self.process.communicate(timeout=60)[1]
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def is_alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{number}/stat")  # an orphan that nobody collects is a zombie
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_interrupted_it_ends_the_command_and_its_workers_and_can_go_on(tmp_path, number):
+    driver = Driver(tmp_path)
+    ids = driver.wait_for_ids()
+    driver.process.send_signal(number)
+    driver.end()
+    assert driver.process.returncode != 0
+    wait_until(lambda: not any(is_alive(number) for number in ids))
+
+    again = Driver(tmp_path)
+    again.end()
+    assert again.process.returncode == 0
+    assert (tmp_path / "a.log").read_text().count("\n$ ") + 1 == 2  # the log of the first attempt is kept
+
+
+@posix
+def test_workers_that_do_not_listen_are_killed(tmp_path):
+    driver = Driver(tmp_path, STUBBORN, grace=0.5)
+    ids = driver.wait_for_ids()
+    time.sleep(1.0)  # until the worker ignores the signal; if it is slower, the test is easier, not flaky
+    driver.process.send_signal(signal.SIGINT)
+    driver.end()
+    wait_until(lambda: not any(is_alive(number) for number in ids))
+
+
+@posix
+def test_a_second_interrupt_does_not_stop_the_first_from_ending_workers(tmp_path):
+    driver = Driver(tmp_path, STUBBORN, grace=1.5)
+    ids = driver.wait_for_ids()
+    time.sleep(1.0)
+    driver.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    driver.process.send_signal(signal.SIGINT)
+    driver.end()
+    wait_until(lambda: not any(is_alive(number) for number in ids))
+
+
+@posix
+def test_signals_that_are_ignored_stay_so(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        code = touch(tmp_path) + f"import os, time; os.kill({os.getpid()}, 1); time.sleep(0.5)"
+        run(make_step(tmp_path, code))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@posix
+def test_workers_of_a_failed_command_are_ended(tmp_path):
+    code = (
+        f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {SLEEPING!r}]);"
+        f"open({str(tmp_path / 'id')!r}, 'w').write(str(child.pid)); raise SystemExit(1)"
+    )
+    with pytest.raises(AttenScribbleError):
+        run(make_step(tmp_path, code))
+    wait_until(lambda: not is_alive(int((tmp_path / "id").read_text())))
+
+
+@posix
+def test_a_step_is_not_run_twice_at_a_time(tmp_path):
+    driver = Driver(tmp_path)
+    driver.wait_for_ids()
+    try:
+        step = Step("a step", script(""), tmp_path / "a.log", lambda: False)
+        with pytest.raises(AttenScribbleError, match=r"being run by another process, which writes .*a\.log"):
+            run(step)
+    finally:
+        driver.process.send_signal(signal.SIGINT)
+        driver.end()
+
+
+def test_what_an_interrupted_run_left_is_prepared_only_if_the_step_runs(tmp_path):
+    calls = []
+    step = make_step(tmp_path, touch(tmp_path), prepare=lambda: calls.append(1))
+    run(step)
+    run(step)
+    assert calls == [1]
+
+
+# --- marks ---
+
+
+def test_a_mark_tells_that_a_command_ended(tmp_path):
+    output = tmp_path / "plans.json"
+    code = f"open({str(output)!r}, 'w').close()"
+    step = command_step("plan", script(code), tmp_path / "plan.log", [output])
+    output.touch()
+    assert not step.is_done()  # the file alone could be one that was cut off
+    run(step)
+    assert step.is_done()
+    assert not command_step("plan", script(code + "#"), tmp_path / "plan.log", [output]).is_done()
+    output.unlink()
+    assert not step.is_done()
+
+
+def test_a_mark_is_of_the_command_on_any_device_with_any_number_of_processes(tmp_path):
+    def make(*words: str):
+        return command_step("score", ["score", *words], tmp_path / "score.log")
+
+    make("a", "--workers", "1", "-device", "cpu", "-npp", "0", "-nps", "0", "--hd95", "monai").write_mark()
+    assert make("a", "--hd95", "monai").is_done()
+    assert make("a", "--workers", "8", "--hd95", "monai", "--device", "cuda").is_done()
+    assert not make("a", "--workers", "1", "--hd95", "nnunet").is_done()
+    assert not make("b", "--workers", "1", "-device", "cpu", "-npp", "0", "-nps", "0", "--hd95", "monai").is_done()
+
+
+def test_a_mark_goes_with_its_folder(tmp_path):
+    def make(root: Path, other: str = "/elsewhere/labels"):
+        root.mkdir(exist_ok=True)
+        return command_step("score", ["score", f"{root}/a", other], root / "score.log", root=root)
+
+    make(tmp_path / "here").write_mark()
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert make(tmp_path / "there").is_done()
+    assert not make(tmp_path / "there", "/another/labels").is_done()
+    assert not make(tmp_path / "here").is_done()
+
+
+def test_a_command_that_is_interrupted_leaves_no_mark_of_the_time_before(tmp_path):
+    output = tmp_path / "output"
+    run(command_step("plan", script(f"open({str(output)!r}, 'w').close()"), tmp_path / "plan.log", [output]))
+    failing = command_step("plan", script("raise SystemExit(1)"), tmp_path / "plan.log", [output])
+    with pytest.raises(AttenScribbleError):
+        run(failing)
+    assert not failing.mark.exists()  # or what it left half-made would count as made by the first
+
+
+def test_a_failed_command_leaves_no_mark(tmp_path):
+    step = command_step("plan", script("raise SystemExit(1)"), tmp_path / "plan.log")
+    with pytest.raises(AttenScribbleError):
+        run(step)
+    assert not step.is_done()
+
+
+# --- nnU-Net's commands ---
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """nnU-Net's results folder after a training."""
+    folder = MODEL.folder(tmp_path / "results")
+    (folder / "validation").mkdir(parents=True)
+    with zipfile.ZipFile(folder / "checkpoint_final.pth", "w") as checkpoint:
+        checkpoint.writestr("archive/data.pkl", b"0" * 1000)
+    (folder / "validation" / "summary.json").write_text(json.dumps({"mean": {}}))
+    return tmp_path / "results"
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-30])
+
+
+def test_a_training_is_done_with_its_final_checkpoint_and_validation(trained, tmp_path):
+    step = train_step("x", MODEL, trained, tmp_path / "x.log")
+    assert MODEL.folder(trained) == trained / "Dataset007_Heart" / "nnUNetTrainerX__nnUNetPlans__2d" / "fold_1"
+    assert step.is_done()
+    told = "nnUNetv2_train Dataset007_Heart 2d 1 -tr nnUNetTrainerX -p nnUNetPlans -device cpu --c"
+    assert " ".join(step.command) == told
+
+
+@pytest.mark.parametrize("name", ["checkpoint_final.pth", "validation/summary.json"])
+@pytest.mark.parametrize("damage", [cut_off, Path.unlink], ids=["cut off", "absent"])
+def test_a_training_is_not_done_with_a_part_missing(trained, tmp_path, name, damage):
+    damage(MODEL.folder(trained) / name)
+    assert not train_step("x", MODEL, trained, tmp_path / "x.log").is_done()
+
+
+def test_checkpoints_that_were_cut_off_make_way_for_whole_ones(trained, tmp_path):
+    folder = MODEL.folder(trained)
+    whole = folder / "checkpoint_best.pth"
+    whole.write_bytes((folder / "checkpoint_final.pth").read_bytes())
+    cut_off(folder / "checkpoint_final.pth")
+    train_step("x", MODEL, trained, tmp_path / "x.log").prepare()
+    assert [file.name for file in folder.glob("*.pth")] == ["checkpoint_best.pth"]
+
+
+def test_a_prediction_is_done_with_every_image_predicted_after_the_model(trained, tmp_path):
+    images, output = tmp_path / "imagesTs", tmp_path / "predictions"
+    images.mkdir()
+    output.mkdir()
+    for name in ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "readme.txt"):
+        (images / name).touch()
+    step = predict_step("x", MODEL, trained, images, output, tmp_path / "x.log")
+    assert step.command[:5] == ("nnUNetv2_predict", "-i", str(images), "-o", str(output))
+    step.mark.write_text(" ".join(step.command))
+    (output / "a.nii.gz").touch()
+    assert not step.is_done()
+    (output / "b.nii.gz").touch()
+    assert step.is_done()
+
+
+def test_the_environment_names_the_folders_and_leaves_this_process_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", "/the/user's/own")
+    monkeypatch.setenv("SOMETHING_ELSE", "kept")
+    monkeypatch.chdir(tmp_path)
+    environment = nnunet_environment(
+        raw=Path("raw"), preprocessed=Path("pre"), results=Path("res"), trainers=Path("tr"), augmentation_workers=3
+    )
+    assert environment["nnUNet_raw"] == str(tmp_path / "raw")
+    assert environment["nnUNet_extTrainer"] == str(tmp_path / "tr")
+    assert environment["nnUNet_n_proc_DA"] == "3"
+    assert environment["SOMETHING_ELSE"] == "kept"
+    assert os.environ["nnUNet_raw"] == "/the/user's/own"
+
+
+def test_durations_are_told_in_minutes_and_seconds():
+    assert step_progress.format_duration(59.4) == "59 s"
+    assert step_progress.format_duration(119.7) == "2 min 00 s"

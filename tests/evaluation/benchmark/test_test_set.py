@@ -1,0 +1,98 @@
+"""Test patients are kept apart from those that are trained with, also where a patient has several cases."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
+from nnunet_attenscribble.evaluation.benchmark.provenance import describe_selection
+from tests.evaluation.benchmark import fake_nnunet
+from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, Toy
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
+BY_FRAME = ["p1_1", "p2_1"], ["p1_2", "p2_2"]
+BY_PATIENT = ["p1_1", "p1_2"], ["p2_1", "p2_2"]
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch, request) -> Toy:
+    """With the cases of the parameter: those to train with, those of the validation."""
+    training, validation = request.param
+    monkeypatch.setattr(fake_nnunet, "TRAINING", training)
+    monkeypatch.setattr(fake_nnunet, "VALIDATION", validation)
+    return Toy(tmp_path, monkeypatch)
+
+
+def make_test_folder(toy, case: str) -> None:
+    for kind, name in (("images", f"{case}_0000"), ("labels", case)):
+        (toy.folder / "test" / kind).mkdir(parents=True)
+        (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
+    toy.write(test={kind: str(toy.folder / "test" / kind) for kind in ("images", "labels")})
+
+
+@pytest.mark.parametrize("toy", [BY_FRAME], indirect=True)
+def test_other_cases_of_validation_patients_are_not_trained_with(toy):
+    toy.write(subject="p[0-9]", folds=[0, 1])
+    assert toy.problems("--prepare") == [
+        f"fold {fold} of {name} trains with other cases of test patients (p1, p2, by 'subject' 'p[0-9]'): split by "
+        "patient in splits_final.json, as the converters do (`--subject`)"
+        for fold in (0, 1)
+        for name in (SCRIBBLE, DENSE)
+    ]
+    toy.write(subject=None)
+    assert "Everything is prepared" in toy.call("--prepare")
+
+
+@pytest.mark.parametrize("toy", [BY_PATIENT], indirect=True)
+@pytest.mark.parametrize("subject", ["p[0-9]", "(p[0-9])_"])
+def test_splits_by_patient_are_in_order(toy, subject):
+    toy.write(subject=subject, folds=[0, 1])
+    assert "Everything is prepared" in toy.call("--prepare")
+
+
+@pytest.mark.parametrize("toy", [BY_PATIENT], indirect=True)
+def test_a_case_that_is_trained_and_tested_with_is_told_once(toy):
+    for name in (SCRIBBLE, DENSE):
+        splits = [{"train": ["p1_1", "p2_1"], "val": ["p2_1"]}]
+        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+    toy.write(subject="p[0-9]")
+    assert [problem.partition(":")[0] for problem in toy.problems("--prepare")] == [
+        f"fold 0 of {name} trains with test cases (p2_1)" for name in (SCRIBBLE, DENSE)
+    ]
+
+
+@pytest.mark.parametrize("toy", [BY_PATIENT], indirect=True)
+@pytest.mark.parametrize("fold", [0, "all"])
+def test_a_folder_with_other_cases_of_training_patients_is_refused(toy, fold):
+    make_test_folder(toy, "p1_3")
+    toy.write(subject="p[0-9]", folds=[fold])
+    assert toy.problems("--prepare") == [
+        f"fold {fold} of {name} trains or validates with other cases of test patients (p1, by 'subject' 'p[0-9]'): "
+        "take these patients out of one of the two"
+        for name in (SCRIBBLE, DENSE)
+    ]
+    toy.write(subject="p[0-9]_[0-9]")
+    assert "Everything is prepared" in toy.call("--prepare")
+
+
+@pytest.mark.parametrize("toy", [BY_PATIENT], indirect=True)
+def test_a_pattern_that_finds_no_subject_is_refused_before_the_training(toy):
+    toy.write(subject="p1")
+    assert toy.problems("--prepare") == ["'subject' 'p1' finds no subject in the cases p2_1, p2_2: mend the pattern"]
+
+
+@pytest.mark.parametrize("toy", [BY_PATIENT], indirect=True)
+@pytest.mark.parametrize("folder", [False, True])
+def test_patients_are_only_told_where_they_are_known(toy, folder):
+    if folder:
+        make_test_folder(toy, "p3_1")
+    alone = describe_selection(read_benchmark(toy.file))[0]
+    assert "patients" not in alone
+    assert alone.endswith("Every case counts as a patient of its own: the benchmark file has no 'subject'.")
+    toy.write(subject="p[0-9]")
+    told = describe_selection(read_benchmark(toy.file))[0]
+    assert ("none of its patients is in the data" if folder else "the validation patients of each fold") in told
+    assert "'subject'" not in told

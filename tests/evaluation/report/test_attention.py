@@ -1,0 +1,151 @@
+"""The attention block in a report, from toy views."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from nnunet_attenscribble.common.figures import encode_png
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.attention_folder import (
+    PairMean,
+    SimilarityMean,
+    average_pairs,
+    read_record,
+)
+from nnunet_attenscribble.evaluation.report.attention_views import draw_view, list_panels, read_view, write_view
+from nnunet_attenscribble.evaluation.report.build import write_report
+from tests.evaluation.collected_folder import BLOCK, make_view, write_attention, write_collected
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    return write_collected(tmp_path_factory.mktemp("benchmark") / "collected", seeds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def report(collected, tmp_path_factory):
+    output = tmp_path_factory.mktemp("report") / "out"
+    write_report(collected, output)
+    return output
+
+
+def read_csv(file) -> list[dict]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_view_is_read_as_it_was_written(tmp_path):
+    view = make_view("p1")
+    write_view(view, tmp_path / "p1.npz")
+    again = read_view(tmp_path / "p1.npz")
+    assert (again.case, again.structure, again.position, again.cells, again.plane) == ("p1", "RV", (0, 1), 18, 1)
+    assert again.spacing == (2.0, 1.0)
+    for name in ("image", "attention", "similarity"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(view, name))
+
+
+@pytest.mark.parametrize("damage", ["text", "shape", "missing", "cut"])
+def test_what_is_no_view_is_told(tmp_path, damage):
+    file = tmp_path / "p1.npz"
+    write_view(make_view("p1"), file)
+    if damage == "text":
+        file.write_text("nothing")
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        with np.load(file) as content:
+            arrays = dict(content)
+        if damage == "shape":
+            arrays["attention"] = np.zeros((2, 2), np.float32)
+        else:
+            del arrays["position"]
+        np.savez(file, **arrays)
+    with pytest.raises(AttenScribbleError, match=r"p1\.npz cannot be read as a view"):
+        read_view(file)
+
+
+def test_panels_are_those_that_there_are():
+    view = make_view("p1")
+    assert list_panels(view) == ["scan", "attention", "similarity"]
+    assert list_panels(make_view("p1", similarity=False)) == ["scan", "attention"]
+    assert encode_png(draw_view(view)) == encode_png(draw_view(make_view("p1")))
+    assert encode_png(draw_view(view)) != encode_png(draw_view(make_view("p2")))
+
+
+def test_means_over_cases_by_hand(tmp_path):
+    write_attention(tmp_path / "attention")
+    record = read_record(tmp_path / "attention")
+    same, structure, different, adjacent = record.similarity
+    # Case p1: (30 * 0.6 + 10 * 0.8) / 40 = 0.65; case p2: 0.45.
+    assert (same.neighbours, same.pairs, same.cases) == ("window", "same class", 2)
+    assert same.mean == pytest.approx(0.55)
+    assert same.sd == pytest.approx(0.2 / math.sqrt(2))
+    assert (structure.pairs, structure.cases, structure.mean) == ("same structure", 1, pytest.approx(0.8))
+    assert math.isnan(structure.sd)
+    assert (different.pairs, different.mean) == ("different classes", pytest.approx(0.3))
+    assert (adjacent.neighbours, adjacent.pairs, adjacent.mean) == ("adjacent", "different classes", 0.35)
+    assert average_pairs([]) == []
+    # Two trainings on one case are averaged before cases are.
+    twice = [PairMean("a", "window", "RV", "RV", 1, value) for value in (0.2, 0.4)]
+    (mean,) = average_pairs([*twice, PairMean("b", "window", "LV", "LV", 9, 0.9)])[:1]
+    assert mean == SimilarityMean("window", "same class", 2, pytest.approx(0.6), pytest.approx(0.6 / math.sqrt(2)))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "x", "schema_version": 1}'])
+def test_a_damaged_record_is_told(tmp_path, content):
+    write_attention(tmp_path / "attention")
+    (tmp_path / "attention" / "attention.json").write_text(content)
+    with pytest.raises(AttenScribbleError, match="run `attenscribble attention` again"):
+        read_record(tmp_path / "attention")
+
+
+def test_numbers_of_the_pictures(report):
+    cells = read_csv(report / "data" / "attention.csv")
+    # The median case is p3, of which there is no view: the first one is shown.
+    assert {(entry["row"], entry["case"], entry["plane"], entry["structure"]) for entry in cells} == {
+        (BLOCK, "p1", "2", "RV")
+    }
+    view = make_view("p1")
+    assert [float(entry["attention"]) for entry in cells] == pytest.approx(view.attention.ravel().tolist())
+    assert [entry["similarity"] for entry in cells] == ["0.8999999761581421", "", "0.25", "", "0.5", ""]
+    assert {(entry["position_row"], entry["position_column"]) for entry in cells} == {("0", "1")}
+
+
+def test_similarities_are_tabulated_over_repetitions(report):
+    means = {
+        (entry["neighbours"], entry["pairs"]): entry for entry in read_csv(report / "data" / "similarity_means.csv")
+    }
+    assert float(means["window", "same class"]["mean"]) == pytest.approx(0.6)  # half-way between the two repetitions
+    assert float(means["window", "different classes"]["mean"]) == pytest.approx(0.35)
+    assert len(read_csv(report / "data" / "similarity_pairs.csv")) == 2 * 5
+    text = (report / "report.md").read_text(encoding="utf-8")
+    assert f"| {BLOCK} | in the window | 0.600 ± 0.141 | 0.850 | 0.350 |" in text
+    assert f"| {BLOCK} | that touch | n/a | n/a | 0.400 |" in text
+
+
+def test_the_scan_is_left_out_where_scans_are(collected, tmp_path):
+    write_report(collected, tmp_path / "out", scans=False)
+    shown = {file.stem for file in (tmp_path / "out" / "figures").iterdir() if file.stem.startswith("attention")}
+    assert shown == {"attention_method_new_attention", "attention_method_new_similarity"}
+
+
+def test_what_was_not_drawn_is_told(tmp_path):
+    folder = write_collected(tmp_path / "collected")
+    place = folder / "cells" / "seed_0" / "fold_0" / "method_new" / "attention"
+    for file in place.iterdir():
+        file.unlink()
+    place.rmdir()
+    write_report(folder, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert f"Not drawn yet: {BLOCK}." in text
+    content = json.loads((folder / "collected.json").read_text())
+    for row in content["rows"]:
+        del row["budget"]["attention"]  # as an older version collected it
+    (folder / "collected.json").write_text(json.dumps(content))
+    write_report(folder, tmp_path / "older")
+    assert "Not drawn yet" not in (tmp_path / "older" / "report.md").read_text(encoding="utf-8")

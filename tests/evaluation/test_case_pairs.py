@@ -1,0 +1,67 @@
+import pytest
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.case_pairs import CasePair, pair_cases
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """touch(folder, names...) makes empty files and gives the folder."""
+
+    def make(folder, *names):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / folder / name).touch()
+        return tmp_path / folder
+
+    return make
+
+
+def test_pairs_in_order_and_cases_without_prediction(touch):
+    predictions = touch("predictions", "b.nii.gz", "a.nii.gz", "a.npz", "._a.nii.gz", "dataset.json", "summary.json")
+    dense = touch("dense", "a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz", "._b.nii.gz", "notes.txt")
+    pairs, not_predicted = pair_cases(predictions, dense, ".nii.gz")
+    assert pairs == [CasePair(case, predictions / f"{case}.nii.gz", dense / f"{case}.nii.gz") for case in "ab"]
+    assert not_predicted == ["c", "d"]
+
+
+def test_dense_labels_may_have_another_format(touch):
+    pairs, _ = pair_cases(touch("predictions", "a.nii.gz"), touch("dense", "a.nrrd"), ".nii.gz")
+    assert pairs[0].dense.name == "a.nrrd"
+
+
+def test_every_problem_is_told_at_once(touch):
+    predictions = touch("predictions", "a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz")
+    dense = touch("dense", "a.nii.gz", "c.nii.gz", "c.mha")
+    (dense / "d.nii.gz").symlink_to(predictions / "d.nii.gz")
+    with pytest.raises(AttenScribbleError) as caught:
+        pair_cases(predictions, dense, ".nii.gz")
+    without, several, same = caught.value.problems
+    assert f"prediction {predictions / 'b.nii.gz'} has no dense label: {dense} has no b.nii.gz" in without
+    assert "case c has several dense labels" in several
+    assert "c.nii.gz, c.mha" in several or "c.mha, c.nii.gz" in several
+    assert f"{predictions / 'd.nii.gz'} is the same file as its dense label" in same
+
+
+def test_missing_and_empty_folders(touch, tmp_path):
+    with pytest.raises(AttenScribbleError) as caught:
+        pair_cases(tmp_path / "nowhere", tmp_path / "neither", ".nii.gz")
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "no predictions to score",
+        "no dense labels to compare with",
+    ]
+    with pytest.raises(AttenScribbleError) as caught:
+        pair_cases(touch("predictions", "a.mha"), touch("dense", "readme.txt"), ".nii.gz")
+    none, no_labels = caught.value.problems
+    assert f"no predictions found: {tmp_path / 'predictions'} has no file that ends in .nii.gz" in none
+    assert f"no dense labels to compare with: {tmp_path / 'dense'}" in no_labels
+
+
+def test_a_folder_is_not_compared_with_itself(touch, tmp_path):
+    folder = touch("labels", "a.nii.gz")
+    (tmp_path / "link").symlink_to(folder)
+    for other in (folder, tmp_path / "link", folder / ".." / "labels"):
+        with pytest.raises(AttenScribbleError) as caught:
+            pair_cases(folder, other, ".nii.gz")
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"{folder} was given as predictions and as dense labels: the truth would be compared")

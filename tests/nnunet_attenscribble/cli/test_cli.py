@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from nnunet_attenscribble import __version__, cli
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def list_commands(group, *names: str) -> list[str]:
+    """Every command that does something, by its full name."""
+    found = []
+    for name, command in group.commands.items():
+        found += list_commands(command, *names, name) if hasattr(command, "commands") else [" ".join((*names, name))]
+    return found
+
+
+COMMANDS = list_commands(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_with_an_example(command):
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Example:" in result.output
+
+
+def test_the_commands_are_those_that_the_documentation_names():
+    assert {"configure", "convert acdc", "demo", "doctor", "evaluate", "compare", "trainers"} <= set(COMMANDS)
+
+
+def test_trainers_folder_and_names():
+    folder = CliRunner().invoke(app, ["trainers"]).output.strip()
+    assert (Path(folder) / "nnUNetTrainerAttenScribble.py").is_file()
+    names = CliRunner().invoke(app, ["trainers", "--names"]).output.split()
+    assert names == [
+        "nnUNetTrainerAttenScribble",
+        "nnUNetTrainerAttention",
+        "nnUNetTrainerMaskedCRF",
+        "nnUNetTrainerPartialCE",
+        "nnUNetTrainerPartialDiceCE",
+    ]
+
+
+def test_trainers_as_json():
+    content = json.loads(CliRunner().invoke(app, ["trainers", "--json"]).output)
+    assert (Path(content["folder"]) / f"{content['trainers'][0]}.py").is_file()
+
+
+def test_version():
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == __version__
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    def fail(*_, **__):
+        raise AttenScribbleError(["a.nii.gz is torn: get it again", "b.nii.gz is empty: get it again"])
+
+    monkeypatch.setattr(cli, "app", fail)
+
+
+def test_an_input_error_is_a_line_per_problem_and_no_traceback(failing, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["attenscribble", "convert"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == ("error: a.nii.gz is torn: get it again\nerror: b.nii.gz is empty: get it again\n")
+
+
+def test_debug_shows_the_traceback(failing, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["attenscribble", "convert", "--debug"])
+    with pytest.raises(AttenScribbleError):
+        cli.main()
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from nnunet_attenscribble.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def test_debug_is_taken_behind_a_subcommand_too():
+    done = run("trainers", "--debug")
+    assert done.returncode == 0
+    assert "trainers" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluat"], "No such command 'evaluat'. Did you mean 'evaluate'? See attenscribble --help"),
+        (["evaluate", "a"], "Missing argument"),
+        (["trainers", "--nmaes"], "No such option: --nmaes"),
+        (["compare", "a=b", "--reference"], "requires an argument"),
+        (["configure", "1", "--batch-size", "0"], "Invalid value for '--batch-size'"),
+    ],
+)
+def test_a_call_that_cannot_be_read_is_one_line_on_stderr(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["attenscribble", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["convert"], ["benchmark"]])
+def test_a_group_alone_shows_its_help(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["attenscribble", *arguments])
+    with pytest.raises(SystemExit):
+        cli.main()
+    captured = capsys.readouterr()
+    assert "Usage:" in captured.out + captured.err
+    assert "error:" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out.csv"), 2, "error: No space left on device: out.csv\n"),
+        (KeyboardInterrupt(), 130, "error: stopped\n"),
+    ],
+)
+def test_what_is_no_error_of_the_program_shows_no_traceback(monkeypatch, capsys, raised, code, told):
+    def fail():
+        raise raised
+
+    monkeypatch.setattr(cli.trainers, "trainers_folder", fail)
+    monkeypatch.setattr(sys, "argv", ["attenscribble", "trainers"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == code
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("arguments", [["--quiet", "trainers"], ["trainers", "--quiet"]])
+def test_quiet_leaves_progress_out_and_results_in(monkeypatch, capsys, arguments):
+    monkeypatch.setenv(cli.QUIET, "")  # so that it is put back
+    monkeypatch.setattr(sys, "argv", ["attenscribble", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    assert "trainers" in capsys.readouterr().out
+    assert list(show_progress([1, 2], total=2, description="Counting")) == [1, 2]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("attenscribble eva", "evaluate"),
+        ("attenscribble convert ", "acdc"),
+        ("attenscribble evaluate --protoc", "--protocol"),
+        ("attenscribble scribble --style s", "skeleton"),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(words, expected):
+    done = run(_ATTENSCRIBBLE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1))
+    assert expected in done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("shell", "file"), [("bash", ".bash_completions/attenscribble.sh"), ("zsh", ".zfunc/_attenscribble")]
+)
+def test_completion_can_be_installed(tmp_path, shell, file):
+    done = run("--install-completion", shell, HOME=str(tmp_path), _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert done.returncode == 0, done.stderr
+    assert "attenscribble" in (tmp_path / file).read_text()
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys; sys.argv[1:] = ['--help']\n"
+        "from nnunet_attenscribble.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

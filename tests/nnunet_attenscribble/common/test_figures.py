@@ -1,0 +1,60 @@
+"""Colours as those see them who see fewer."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from nnunet_attenscribble.common import figures
+from nnunet_attenscribble.evaluation.report import attention_views, cases
+
+# In linear RGB, for whoever lacks one kind of cone altogether: Machado, Oliveira, Fernandes, IEEE TVCG 2009, table 1.
+SIGHT = {
+    "all colours": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+APART = 10  # in CIEDE2000; from about 2 on, two colours side by side are told apart
+
+
+def see(colours, sight: str) -> np.ndarray:
+    """Colours (n, 3) in CIELAB."""
+    values = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.asarray(SIGHT[sight]).T, 0, 1)
+    return rgb2lab(np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)[None])[0]
+
+
+def find_closest(colours, sight: str) -> float:
+    return min(float(deltaE_ciede2000(one, other)) for one, other in combinations(see(colours, sight), 2))
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_colours_are_told_apart(sight):
+    rows = {figures.choose_look(position).colour for position in range(20)}
+    assert find_closest([*rows, figures.choose_look(0, reference=True).colour], sight) > APART
+    assert find_closest(cases._COLOURS, sight) > APART
+
+
+def test_a_palette_of_red_and_green_would_be_noticed():
+    palette = ["#d62728", "#7f7f00"]
+    assert find_closest(palette, "all colours") > 4 * APART
+    assert find_closest(palette, "deuteranopia") < APART
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_more_is_lighter_in_maps(sight):
+    lightness = see(matplotlib.colormaps[attention_views._MAP](np.linspace(0, 1, 20))[:, :3], sight)[:, 0]
+    assert (np.diff(lightness) > 1).all()
+
+
+def test_no_two_rows_look_the_same():
+    looks = [figures.choose_look(position) for position in range(60)]
+    assert len(set(looks)) == 60
+    assert figures.choose_look(0, reference=True) not in looks

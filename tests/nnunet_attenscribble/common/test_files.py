@@ -1,0 +1,65 @@
+"""Folders and archives as people have them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+
+import pytest
+
+from nnunet_attenscribble.common.files import find_files, unpacked
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def test_links_are_followed_once_and_shadows_left_out(tmp_path):
+    real, folder = tmp_path / "real", tmp_path / "folder"
+    for file in (real / "a", folder / "b", folder / "._b", folder / "__MACOSX" / "c", folder / ".hidden" / "d"):
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.touch()
+    (folder / "link").symlink_to(real)
+    (real / "back").symlink_to(folder)
+    assert find_files(folder) == [folder / "b", folder / "link" / "a"]
+
+
+def test_a_folder_that_is_none(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(AttenScribbleError, match="file: is not a folder"):
+        find_files(tmp_path / "file")
+    with pytest.raises(AttenScribbleError, match="nowhere: does not exist"):
+        find_files(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no file can have such a name")
+def test_names_that_are_not_utf8(tmp_path):
+    for name in (b"herz_\xe4.png", "herz_ä.png".encode()):
+        (tmp_path / os.fsdecode(name)).touch()
+    with pytest.raises(AttenScribbleError) as caught:
+        find_files(tmp_path)
+    assert caught.value.problems == [f"{tmp_path}/herz_\\xe4.png: its name is not UTF-8: rename it"]
+
+
+def test_an_archive_is_unpacked_under_its_own_name_and_goes_again(tmp_path):
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        for name in ("in/a.nii.gz", "__MACOSX/in/._a.nii.gz", "in/._b", "../../out"):
+            archive.writestr(name, name)
+    with unpacked(tmp_path / "s.zip") as folder:
+        assert folder.name == "s.zip"
+        assert find_files(folder) == [folder / "in" / "a.nii.gz"]
+    assert not folder.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.zip"]
+    with unpacked(tmp_path) as folder:
+        assert folder == tmp_path
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    archive = tmp_path / "s.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a", b"0123456789" * 100)
+    whole = archive.read_bytes()
+    for content in (whole[:500], b"text", b"", whole.replace(b"0123456789", b"x123456789", 1)):
+        archive.write_bytes(content)
+        with pytest.raises(AttenScribbleError, match=r"s\.zip: is neither a folder nor a whole zip"), unpacked(archive):
+            pass
+    with pytest.raises(AttenScribbleError, match=r"t\.zip: does not exist"), unpacked(tmp_path / "t.zip"):
+        pass

@@ -1,0 +1,123 @@
+"""TIFF read as nnU-Net reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+from typer.testing import CliRunner
+
+from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.common.volumes import read_image, read_volume
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def voxels(*shape: int, dtype: object = np.uint8) -> np.ndarray:
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+def write_spacing(file: Path, *spacing: object) -> None:
+    file.write_text(json.dumps({"spacing": spacing}))
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 4, 5])  # tifffile writes three and four as colours of one image
+def test_a_label_is_read_as_nnunet_wrote_it(tmp_path, slices):
+    from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+
+    file = tmp_path / "case.tif"
+    Tiff3DIO().write_seg(voxels(slices, 6, 7), str(file), {"spacing": [10, 2, 1.5]})
+    image = read_volume(file, "")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), voxels(slices, 6, 7))
+    assert image.GetSpacing() == (1.5, 2, 10)
+    seen, properties = Tiff3DIO().read_seg(str(file))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), seen[0])
+    assert image.GetSpacing() == tuple(properties["spacing"])[::-1]
+
+
+@pytest.mark.parametrize("ending", [".tif", ".tiff", ".TIF"])
+def test_every_channel_has_the_spacing_of_its_case(tmp_path, ending):
+    write_spacing(tmp_path / "case_0007.json", 4, 2, 1)
+    for channel in (0, 1):
+        tifffile.imwrite(tmp_path / f"case_0007_000{channel}{ending}", voxels(5, 6, 7, dtype=np.float32))
+        assert read_image(tmp_path / f"case_0007_000{channel}{ending}").GetSpacing() == (1, 2, 4)
+
+
+def test_a_resolution_for_printing_is_no_spacing(tmp_path):
+    for shape in ((6, 7), (5, 6, 7)):
+        file = tmp_path / f"{len(shape)}.tif"
+        tifffile.imwrite(file, voxels(*shape), resolution=(300, 300), resolutionunit="INCH")
+        assert read_image(file).GetSpacing() == (1,) * len(shape)
+
+
+def test_colours_are_no_slices_and_truths_are_numbers(tmp_path):
+    tifffile.imwrite(tmp_path / "colours.tif", voxels(6, 7, 3), photometric="rgb")
+    image = read_image(tmp_path / "colours.tif")
+    assert (image.GetSize(), image.GetNumberOfComponentsPerPixel()) == ((7, 6), 3)
+    tifffile.imwrite(tmp_path / "mask.tif", voxels(5, 6, 7) > 9)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(tmp_path / "mask.tif")), voxels(5, 6, 7) > 9)
+    tifffile.imwrite(tmp_path / "big.tif", voxels(5, 6, 7, dtype=">u2"), byteorder=">")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(tmp_path / "big.tif")), voxels(5, 6, 7))
+    tifffile.imwrite(tmp_path / "frames.tif", voxels(2, 5, 6, 7))
+    with pytest.raises(AttenScribbleError, match="4 dimensions"):
+        read_volume(tmp_path / "frames.tif", "it")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", *(f'{{"spacing": {s}}}' for s in ("1", "[1, 1]", "[1, 0, 1]", "[1, 1, NaN]"))]
+)
+def test_a_spacing_that_is_none_is_refused(tmp_path, text):
+    tifffile.imwrite(tmp_path / "case.tif", voxels(5, 6, 7))
+    (tmp_path / "case.json").write_text(text)
+    with pytest.raises(AttenScribbleError, match=r"case\.json lies beside a TIFF and does not tell its spacing"):
+        read_volume(tmp_path / "case.tif", "it")
+
+
+def write_pages(file: Path, pages: np.ndarray) -> None:
+    with tifffile.TiffWriter(file) as writer:
+        for page in pages:
+            writer.write(page)
+
+
+def test_pages_that_are_no_stack_are_refused(tmp_path):
+    write_pages(tmp_path / "case.tif", voxels(5, 6, 7))
+    with pytest.raises(AttenScribbleError) as caught:
+        read_volume(tmp_path / "case.tif", "it")
+    assert caught.value.problems == [f"{tmp_path / 'case.tif'}: holds 5 separate images: save it as one stack"]
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as writer:
+        for page in voxels(5, 6, 7):
+            writer.write(page, contiguous=True)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(tmp_path / "stack.tif")), voxels(5, 6, 7))
+
+
+@pytest.mark.parametrize("command", ["convert", "scribble", "inspect"])
+def test_every_command_tells_pages_in_one_sentence(tmp_path, command):
+    folders = (tmp_path / "Dataset007_Pages" / "imagesTr", tmp_path / "Dataset007_Pages" / "labelsTr")
+    for folder, name, dtype in zip(folders, ("a_0000.tif", "a.tif"), (np.float32, np.uint8), strict=True):
+        folder.mkdir(parents=True)
+        tifffile.imwrite(folder / name, voxels(5, 6, 7, dtype=dtype) % 2)
+    write_pages(folders[1] / "a.tif", voxels(5, 6, 7) % 2)
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "file_ending": ".tif"}
+    (folders[0].parent / "dataset.json").write_text(json.dumps({**description, "numTraining": 1}))
+    arguments = {
+        "convert": ("folder", folders[0], "--dense", folders[1], "--name", "B", "--labels", "a", "-d", 8),
+        "scribble": (7, "-o", 8),
+        "inspect": (7,),
+    }[command]
+    result = CliRunner().invoke(
+        app, [command, *map(str, arguments), "--workers", "1"], env={"nnUNet_raw": str(tmp_path)}
+    )
+    assert isinstance(result.exception, AttenScribbleError)
+    assert result.exception.problems == [f"{folders[1] / 'a.tif'}: holds 5 separate images: save it as one stack"]
+
+
+@pytest.mark.parametrize("kept", [2, 7, 50, 300])
+def test_a_damaged_file_is_named(tmp_path, kept):
+    file = tmp_path / "case.tif"
+    tifffile.imwrite(file, voxels(5, 40, 40), compression="zlib")
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(AttenScribbleError, match=r"case\.tif: is truncated, or not an image"):
+        read_volume(file, str(file))

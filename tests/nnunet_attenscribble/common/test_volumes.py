@@ -1,0 +1,170 @@
+"""Reading what may be broken, and comparing grids."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import SimpleITK as sitk
+
+from nnunet_attenscribble.common.volumes import (
+    geometry_problems,
+    has_consistent_header,
+    label_values,
+    read_volume,
+    write_volume,
+)
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def _shorten(data: bytes) -> bytes:
+    return data[: len(data) * 2 // 3]
+
+
+def _flip_a_byte(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage", "told"),
+    [
+        pytest.param(".nii.gz", _shorten, "truncated or corrupt", id="truncated gzip"),
+        pytest.param(".nii.gz", _flip_a_byte, "truncated or corrupt", id="flipped byte"),
+        pytest.param(".nii.gz", lambda data: data[:-9], "truncated or corrupt", id="end of checksum missing"),
+        pytest.param(".nii.gz", gzip.decompress, "is not gzip data", id="not gzip"),
+        pytest.param(".nii.gz", lambda data: b"", "is empty", id="empty"),
+        pytest.param(".nii.gz", lambda data: gzip.compress(b"x" * 500), "not an image", id="no image inside"),
+        pytest.param(
+            ".nii.gz",
+            lambda data: gzip.compress(_shorten(gzip.decompress(data))),
+            "ends before its last voxel",
+            id="truncated, then compressed",
+        ),
+        pytest.param(".nii", _shorten, "ends before its last voxel", id="truncated plain file"),
+        pytest.param(".NII.GZ", _shorten, "truncated or corrupt", id="truncated gzip in capitals"),
+        pytest.param(".NII", _shorten, "ends before its last voxel", id="truncated plain file in capitals"),
+        pytest.param(".nii", lambda data: b"hello", "not an image", id="text"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, scan, capfd, ending, damage, told):
+    file = tmp_path / f"scan ä{ending}"
+    sitk.WriteImage(scan(0), tmp_path / f"whole{ending.lower()}")  # ITK writes no capitals
+    (tmp_path / f"whole{ending.lower()}").rename(file)
+    read_volume(file, str(file))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(AttenScribbleError) as caught:
+        read_volume(file, str(file))
+    assert str(file) in str(caught.value)
+    assert told in str(caught.value)
+    assert capfd.readouterr().err == ""  # nothing from C++ between the lines
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    for file, told in [(tmp_path / "no.nii.gz", "does not exist"), (tmp_path, "cannot be read")]:
+        with pytest.raises(AttenScribbleError, match=told):
+            read_volume(file, str(file))
+
+
+def test_several_gzip_streams_and_padding_are_fine(tmp_path, scan):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(scan(0), file)
+    plain = gzip.decompress(file.read_bytes())
+    file.write_bytes(gzip.compress(plain[:400]) + gzip.compress(plain[400:]) + b"\0" * 512)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+
+
+def test_what_the_library_says_is_told(tmp_path):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(sitk.Image([4, 4, 4], sitk.sitkUInt8), file)
+    header = bytearray(gzip.decompress(file.read_bytes()))
+    header[252:256] = np.array([0, 1], np.int16).tobytes()  # qform_code, sform_code
+    header[280:328] = np.array([[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32).tobytes()  # srow_x, _y, _z
+    file.write_bytes(gzip.compress(bytes(header)))
+    with pytest.raises(AttenScribbleError, match=r"not at right angles.*\(ITK only supports ortho.*: set the qform"):
+        read_volume(file, str(file))
+    grey_and_opacity = tmp_path / "a.png"
+    PIL.Image.new("LA", (4, 4)).save(grey_and_opacity)
+    with pytest.raises(AttenScribbleError, match=r"a\.png: has grey values and an opacity.*: save it without"):
+        read_volume(grey_and_opacity, str(grey_and_opacity))
+
+
+def test_frames_colours_and_complex_numbers_are_refused(tmp_path):
+    for image, told in [
+        (sitk.Image([3, 3, 3, 2], sitk.sitkUInt8), "4 dimensions"),
+        (sitk.Image([3, 3], sitk.sitkVectorUInt8, 3), "several components"),
+        (sitk.Image([3, 3, 3], sitk.sitkComplexFloat32), "complex voxels"),
+    ]:
+        with pytest.raises(AttenScribbleError, match=f"it: has {told}"):
+            read_volume(image, "it")
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+def test_a_label_in_colours_is_told_what_a_label_needs(tmp_path, mode):
+    file = tmp_path / "label.png"
+    picture = PIL.Image.new("P", (4, 4), 1)
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.convert(mode).save(file)
+    with pytest.raises(AttenScribbleError, match=r"\(colour or vectors\): save the label with one value per voxel"):
+        read_volume(file, str(file), label=True)
+    with pytest.raises(AttenScribbleError, match=r"\(colour or vectors\): give one file each"):
+        read_volume(file, str(file))
+
+
+def test_label_values_must_be_integers(volume):
+    whole = label_values(volume(2.0, np.float32), "it")
+    assert np.issubdtype(whole.dtype, np.integer)
+    assert (whole == 2).all()
+    for value in (0.5, np.nan, np.inf):
+        with pytest.raises(AttenScribbleError, match=f"it: label values that are not integers \\({value}\\)"):
+            label_values(volume(value, np.float32), "it")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, None),
+        ({"spacing": (1.5 * 1.0005, 1.25, 8.0)}, None),
+        ({"spacing": (1.5 * 1.002, 1.25, 8.0)}, "spacing"),
+        ({"origin": (-103.6, 20.25, 7.0)}, None),
+        ({"origin": (-103.3, 20.25, 7.0)}, "origin"),
+        ({"direction": (1, 0, 0, 0, 1, 0, 0, 0, 1)}, "direction"),
+        ({"size": (5, 6, 4)}, "size"),
+        ({"size": (6, 5, 4), "spacing": (1.25, 1.5, 8.0)}, "spacing"),
+    ],
+)
+def test_grids_are_compared(volume, change, told):
+    problems = geometry_problems(volume(), volume(**change), "scribble.nii", "image.nii")
+    assert len(problems) == (told is not None)
+    for problem in problems:
+        assert problem.startswith(f"scribble.nii: {told} (")
+        assert "of image.nii" in problem
+
+
+def test_an_sform_of_unit_scale_is_noticed(tmp_path, volume):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(volume(), file)
+    assert has_consistent_header(read_volume(file, ""))
+    header = bytearray(gzip.decompress(file.read_bytes()))
+    header[280:328] = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32).tobytes()  # srow_x, _y, _z
+    file.write_bytes(gzip.compress(bytes(header)))
+    image = read_volume(file, "")
+    assert image.GetSpacing() == (1.5, 1.25, 8.0)
+    assert not has_consistent_header(image)
+
+
+@pytest.mark.parametrize(
+    "arrived",
+    [gzip.compress(b"x" * 1000)[:-10], gzip.compress(b"x" * 100), b"\x1f\x8b", b""],
+    ids=["end missing", "too short", "two bytes", "empty"],
+)
+def test_a_file_that_did_not_arrive_whole_is_an_error(tmp_path, scan, monkeypatch, arrived):
+    def write_half(image, path, **options):  # what ITK leaves on a full disk, in silence
+        Path(path).write_bytes(arrived)
+
+    monkeypatch.setattr(sitk, "WriteImage", write_half)
+    with pytest.raises(OSError, match=r"a\.nii\.gz was not written completely: is the disk full\?"):
+        write_volume(scan(0), tmp_path / "a.nii.gz")

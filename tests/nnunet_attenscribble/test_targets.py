@@ -1,0 +1,110 @@
+"""What is left of scribbles and padding behind nnU-Net's augmentation."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_attenscribble.targets import (
+    PADDING,
+    DownsampleScribblesTransform,
+    keep_labels,
+    keep_padding,
+    keep_scribbles,
+)
+
+IGNORE = 3
+SCALES = [[1.0, 1.0], [0.5, 0.5], [0.25, 0.25]]
+
+
+def pipeline(**kwargs):
+    options = {"deep_supervision_scales": SCALES, "mirror_axes": (0, 1), "do_dummy_2d_data_aug": False}
+    return nnUNetTrainer.get_training_transforms((32, 32), (-3.14, 3.14), **options, ignore_label=IGNORE, **kwargs)
+
+
+def test_coarse_targets_by_hand():
+    target = torch.tensor([[[3, 3, 3, 1], [3, 0, 3, 3], [2, 1, -1, -1], [3, 3, 3, -1]]])
+    full, half, quarter = DownsampleScribblesTransform([[1, 1], [0.5, 0.5], [0.25, 0.25]], IGNORE)(
+        image=target, segmentation=target
+    )["segmentation"]
+    assert torch.equal(full, target)
+    # One stroke each above; below two labels tie, and the higher wins; beside it padding fills three of four pixels.
+    assert half.tolist() == [[[0, 1], [2, -1]]]
+    # 0 and 2 have a pixel each, 1 has two.
+    assert quarter.tolist() == [[[1]]]
+    assert half.dtype == target.dtype
+
+
+def test_coarse_targets_without_scribbles_are_unlabelled():
+    target = torch.full((1, 4, 4, 4), IGNORE)
+    (half,) = DownsampleScribblesTransform([[0.5, 0.5, 0.5]], IGNORE)(image=target, segmentation=target)["segmentation"]
+    assert half.shape == (1, 2, 2, 2)
+    assert (half == IGNORE).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.sampled_from([(8, 8), (12, 20), (4, 8, 12)]))
+def test_no_scribble_is_lost_and_none_invented(seed, shape):
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.full((1, *shape), IGNORE)
+    drawn = torch.rand(target.shape, generator=generator) < 0.03
+    target[drawn] = torch.randint(PADDING, IGNORE, target.shape, generator=generator)[drawn]
+    scale = [0.5] * len(shape)
+    (half,) = DownsampleScribblesTransform([scale], IGNORE)(image=target, segmentation=target)["segmentation"]
+    for cell in torch.cartesian_prod(*(torch.arange(size) for size in half.shape[1:])).tolist():
+        pixels = target[(0, *(slice(2 * c, 2 * c + 2) for c in cell))]
+        annotated = set(pixels[(pixels >= 0) & (pixels < IGNORE)].tolist())
+        label = half[(0, *cell)].item()
+        assert label in annotated if annotated else label in (PADDING, IGNORE)
+
+
+def test_points_keep_their_area_when_rotated():
+    """Where (1 - |x|) (1 - |y|) > 1/2, which is what nnU-Net's interpolation leaves of a pixel, is 0.61 of its area."""
+    target = torch.full((1, 64, 64), IGNORE, dtype=torch.int16)
+    target[0, 2::5, 2::5] = 1
+    area = {}
+    for name, kept in (("theirs", False), ("ours", True)):
+        steps = pipeline()
+        spatial = (keep_scribbles(steps, IGNORE) if kept else steps).transforms[0]
+        spatial.p_rotation, spatial.p_scaling = 1, 0
+        area[name] = 0
+        for seed in range(200):
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002 - what nnU-Net draws from
+            parameters = spatial.get_parameters(image=target.float())
+            out = spatial._apply_to_segmentation(target, **parameters)
+            area[name] += (out == 1).sum().item()
+    assert area["ours"] / 200 == pytest.approx(32 * 32 / 25, rel=0.05)
+    assert area["theirs"] < 0.8 * area["ours"]
+
+
+@pytest.mark.parametrize("regions", [None, [(1, 2), 2]])
+def test_the_pipeline_gives_labels_and_padding_at_every_scale(regions):
+    steps = keep_scribbles(keep_labels(keep_padding(pipeline(regions=regions))), IGNORE)
+    steps = pickle.loads(pickle.dumps(steps))  # as worker processes get it
+    torch.manual_seed(0)
+    target = torch.full((1, 40, 40), IGNORE, dtype=torch.int16)
+    target[:, :, :15] = PADDING
+    target[:, 18:22, 16:30] = 1
+    target[:, 25, 16:30] = 2
+    seen = [set() for _ in SCALES]
+    for _ in range(10):
+        out = steps(image=torch.randn(1, 40, 40), segmentation=target)["segmentation"]
+        assert [tuple(o.shape) for o in out] == [(1, 32, 32), (1, 16, 16), (1, 8, 8)]
+        for scale, labels in zip(out, seen, strict=True):
+            labels |= set(scale.unique().tolist())
+    assert all(labels == {PADDING, 1, 2, IGNORE} or labels == {PADDING, 0, 1, 2, IGNORE} for labels in seen)
+
+
+def test_keep_padding_refuses_a_pipeline_it_does_not_know():
+    steps = pipeline()
+    steps.transforms = [step for step in steps.transforms if not isinstance(step, RemoveLabelTansform)]
+    with pytest.raises(RuntimeError, match="not supported"):
+        keep_padding(steps)
