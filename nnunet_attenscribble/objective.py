@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss
+from nnunet_attenscribble.losses.rivals import RivalLoss
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import treat_padding
+from nnunet_attenscribble.two_decoders import SecondPrediction
 
 
 class ScribbleObjective(nn.Module):
@@ -32,7 +34,7 @@ class ScribbleObjective(nn.Module):
         self,
         segmentation: nn.Module,
         scale_weights: Sequence[float] | None,
-        regularised: AttenScribbleLoss,
+        regularised: AttenScribbleLoss | RivalLoss,
         padding: str,
     ):
         super().__init__()
@@ -42,47 +44,61 @@ class ScribbleObjective(nn.Module):
         self.padding = padding
         self.terms: list[dict[str, Tensor]] = []
         self._image: Tensor | None = None
+        self._companion: Any = None
 
     @contextmanager
-    def given(self, image: Tensor) -> Iterator[None]:
-        """Within this context the loss is that of this batch's images, (N, M, *S), and its terms are recorded."""
-        self._image = image
+    def given(self, image: Tensor, companion: Any = None) -> Iterator[None]:
+        """Within this context the loss is that of this batch's images, (N, M, *S), and its terms are recorded.
+
+        Args:
+            image: of the batch.
+            companion: what a teacher predicted, for the trainings that have one.
+        """
+        self._image, self._companion = image, companion
         try:
             yield
         finally:
-            self._image = None
+            self._image = self._companion = None
 
     def forward(self, output: Tensor | list[Tensor] | tuple, target: Tensor | list[Tensor]) -> Tensor:
         """Compute the loss.
 
         Args:
-            output: logits (N, C, *S), or a list or tuple of them per scale, or the pair of either with the similarity.
+            output: logits (N, C, *S), or a list or tuple of them per scale, or the pair of either with the similarity
+                or with a second decoder's prediction, and then the segmentation loss is the mean of both decoders'.
             target: (N, 1, *S), or a list of them per scale; labels, the ignore label, or `PADDING`. In validation also
                 a channel per region and the unlabelled pixels in the last.
         """
         logits: Any = output
-        similarity = None
-        if isinstance(output[-1], WindowSimilarity):
-            logits, similarity = output
-        if self.scale_weights is None:
-            assert isinstance(target, Tensor)
-            logits, target = [logits], [target]
-        weights = self.scale_weights or [1.0]
-        segmentation = sum(
-            weight * self.segmentation(z, *self._treat(t))
-            for weight, z, t in zip(weights, logits, target, strict=True)
-            if weight != 0
-        )
+        companion: Any = self._companion
+        if isinstance(output[-1], (WindowSimilarity, SecondPrediction)):
+            logits, companion = output
+        targets = [target] if isinstance(target, Tensor) else target
+        logits = self._list_scales(logits)
+        segmentation = self._segment(logits, targets)
+        if isinstance(companion, SecondPrediction):
+            second = self._list_scales(companion.logits)
+            segmentation, companion = 0.5 * (segmentation + self._segment(second, targets)), second[0]
         if self._image is None:
             return segmentation
         image = self._image.to(logits[0].device, non_blocking=True)
-        total, terms = self.regularised(segmentation, logits[0], target[0], image, similarity)
+        total, terms = self.regularised(segmentation, logits[0], targets[0], image, companion)
         labels = range(self.regularised.ignore_label)
-        shares = {f"annotated_{label}": (target[0] == label).float().mean() for label in labels}
+        shares = {f"annotated_{label}": (targets[0] == label).float().mean() for label in labels}
         self.terms.append(
             {"total": total.detach(), **terms, "annotated": torch.stack([*shares.values()]).sum(), **shares}
         )
         return total
+
+    def _list_scales(self, logits: Any) -> Any:
+        return [logits] if self.scale_weights is None else logits
+
+    def _segment(self, logits: Any, targets: list[Tensor]) -> Any:
+        return sum(
+            weight * self.segmentation(z, *self._treat(t))
+            for weight, z, t in zip(self.scale_weights or [1.0], logits, targets, strict=True)
+            if weight != 0
+        )
 
     def _treat(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
         if target.shape[1] > 1:  # nnU-Net's validation of regions, which knows no padding any more

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from nnunet_attenscribble.common.nnunet import BASES
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.losses import (
     AttenScribbleLoss,
@@ -16,6 +18,7 @@ from nnunet_attenscribble.losses import (
     PartialCrossEntropyLoss,
     SimilarityPairLoss,
 )
+from nnunet_attenscribble.losses.rivals import RivalLoss
 from nnunet_attenscribble.losses.segmentation import PartialBinaryCrossEntropyLoss, PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.network import (
     add_spatial_attention,
@@ -65,8 +68,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
                 f"{self.plans_manager.dataset_name} has no `ignore` label in dataset.json, so its labels are dense and "
                 f"{name} has nothing to do: use nnUNetTrainer, or make scribbles"
             )
-        if type(self) is nnUNetTrainerScribble:
-            problems.append(f"{name} is the common base of the scribble trainers: use nnUNetTrainerAttenScribble")
+        if name in BASES:
+            problems.append(f"{name} is a common base of scribble trainers: use nnUNetTrainerAttenScribble")
         if problems:
             raise AttenScribbleError(problems)
 
@@ -110,10 +113,13 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             segmentation = PartialCrossEntropyLoss(ignore_label)
         if self.with_dice and self.settings.dice_weight > 0:
             segmentation = PartialDiceCrossEntropyLoss(segmentation, dice, self.settings.dice_weight)
+        return ScribbleObjective(segmentation, scale_weights, self._build_regularised(), self.settings.padding)
+
+    def _build_regularised(self) -> AttenScribbleLoss | RivalLoss:
         crf, crf_weight = self._build_crf() if self.with_crf else (None, 0.0)
         similarity, similarity_weight = self._build_similarity() if self.with_similarity else (None, 0.0)
-        regularised = AttenScribbleLoss(
-            ignore_label,
+        return AttenScribbleLoss(
+            self.label_manager.ignore_label,
             crf=crf,
             similarity=similarity,
             pairs=self._build_pairs() if self.with_similarity else None,
@@ -122,7 +128,6 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             pair_weight=self.settings.pair_weight,
             regions=self.label_manager.has_regions,
         )
-        return ScribbleObjective(segmentation, scale_weights, regularised, self.settings.padding)
 
     # The energies are sums over the window, those of a cube ten times those of a square: with weights that are right in
     # 2D, all that was predicted in the end was background. So both are weighed as their in-plane part.
@@ -203,8 +208,12 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         self._steps += 1
         # As nnU-Net reads it, which still knows the key of its first version.
         image_channels = len(self.dataset_json.get("modality") or self.dataset_json["channel_names"])
-        with self.loss.given(batch["data"][:, :image_channels]):
+        with self.loss.given(batch["data"][:, :image_channels], self._ask_companion(batch)):
             return super().train_step(batch)
+
+    def _ask_companion(self, batch: dict) -> Any:
+        """What a teacher predicts for a batch; only some rivals have one."""
+        return None
 
     def on_train_epoch_start(self) -> None:
         """Count the steps of the epoch anew."""

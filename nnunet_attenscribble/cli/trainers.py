@@ -30,8 +30,9 @@ def trainers(
     Example:  export nnUNet_extTrainer="$(attenscribble trainers)"
     """
     if as_json:
-        typer.echo(json.dumps({"folder": str(trainers_folder()), "trainers": list_trainers()}, indent=2))
+        content = {"folder": str(trainers_folder()), "trainers": list_trainers(), "rivals": list_trainers(rivals=True)}
+        typer.echo(json.dumps(content, indent=2))
     elif names:
-        typer.echo("\n".join(list_trainers()))
+        typer.echo("\n".join([*list_trainers(), *list_trainers(rivals=True)]))
     else:
         typer.echo(trainers_folder())

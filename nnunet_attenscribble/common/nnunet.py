@@ -11,7 +11,8 @@ from nnunet_attenscribble.errors import AttenScribbleError
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 VARIABLE = "nnUNet_extTrainer"
 PLANS = "nnUNetPlans"  # nnU-Net's own, which its commands take unless told otherwise
-_BASE = "nnUNetTrainerScribble"  # what the others share; it does not train itself
+#: What several trainers share; these do not train themselves.
+BASES = ("nnUNetTrainerScribble", "nnUNetTrainerRival", "nnUNetTrainerTeacher", "nnUNetTrainerTwoDecoders")
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -55,10 +56,11 @@ def trainers_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def list_trainers() -> list[str]:
-    """Names for `nnUNetv2_train -tr`."""
-    files = sorted(trainers_folder().glob("nnUNetTrainer*.py"))
-    return [file.stem for file in files if file.stem != _BASE]
+def list_trainers(*, rivals: bool = False) -> list[str]:
+    """Names for `nnUNetv2_train -tr`: those of the method, or those of its published rivals."""
+    folder = trainers_folder() / "rivals" if rivals else trainers_folder()
+    names = (file.stem for file in sorted(folder.glob("nnUNetTrainer*.py")))
+    return [name for name in names if name not in BASES]
 
 
 def exported_folders() -> list[Path]:

@@ -22,19 +22,19 @@ TRAINER, CONVERTER = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extending.
 def test_the_new_loss_term_is_trained_and_logged(nnunet, tmp_path, monkeypatch):
     folder = tmp_path / "my_trainers"
     folder.mkdir()
-    (folder / "nnUNetTrainerEntropy.py").write_text(TRAINER)
+    (folder / "nnUNetTrainerSure.py").write_text(TRAINER)
     monkeypatch.setenv("nnUNet_extTrainer", f"{os.environ['nnUNet_extTrainer']}{os.pathsep}{folder}")
-    trainer = nnunet.make("nnUNetTrainerEntropy")
+    trainer = nnunet.make("nnUNetTrainerSure")
     trainer.initialize()
     trainer.run_training()
     with (Path(trainer.output_folder) / "loss_terms.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2
     for row in rows:
-        assert 0 < float(row["entropy"]) <= np.log(3) + 1e-6  # three classes
-    # In the second epoch the warm-up of two has come to a half and more: strength * 0.05 * entropy is in the total.
+        assert 0 < float(row["doubt"]) <= 2 / 3 + 1e-6  # three classes
+    # In the second epoch the warm-up of two has come to a half and more: strength * 0.05 * doubt is in the total.
     strength = float(rows[1]["total"]) - float(rows[1]["segmentation"])
-    assert 0.5 * 0.05 * float(rows[1]["entropy"]) <= strength <= 0.05 * float(rows[1]["entropy"])
+    assert 0.5 * 0.05 * float(rows[1]["doubt"]) <= strength <= 0.05 * float(rows[1]["doubt"])
 
 
 def write(file: Path, voxels: np.ndarray) -> None:

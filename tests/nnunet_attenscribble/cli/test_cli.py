@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble import __version__, cli
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -49,12 +50,14 @@ def test_trainers_folder_and_names():
         "nnUNetTrainerMaskedCRF",
         "nnUNetTrainerPartialCE",
         "nnUNetTrainerPartialDiceCE",
+        *list_trainers(rivals=True),
     ]
 
 
 def test_trainers_as_json():
     content = json.loads(CliRunner().invoke(app, ["trainers", "--json"]).output)
     assert (Path(content["folder"]) / f"{content['trainers'][0]}.py").is_file()
+    assert (Path(content["folder"]) / "rivals" / f"{content['rivals'][0]}.py").is_file()
 
 
 def test_version():

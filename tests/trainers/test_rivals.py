@@ -1,0 +1,131 @@
+"""The trainers of the rivals, in real nnU-Net trainings of a few iterations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunet_attenscribble.common.nnunet import list_trainers
+from nnunet_attenscribble.errors import AttenScribbleError
+from tests.trainers.conftest import NAME
+
+pytestmark = pytest.mark.xdist_group("trainers")
+
+TERMS = {
+    "nnUNetTrainerDMPLS": "mixed_labels",
+    "nnUNetTrainerDMSPS": "mixed_soft_labels",
+    "nnUNetTrainerEntropy": "entropy",
+    "nnUNetTrainerGatedCRF": "gated_crf",
+    "nnUNetTrainerMumfordShah": "mumford_shah",
+    "nnUNetTrainerScribbleVS": "competition",
+    "nnUNetTrainerTotalVariation": "total_variation",
+    "nnUNetTrainerUSTM": "consistency",
+}
+
+
+def test_these_are_all():
+    assert list_trainers(rivals=True) == list(TERMS)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_trains_and_tells_its_term(nnunet, name):
+    trainer = nnunet.make(name)
+    trainer.on_train_start()
+    trainer.current_epoch = 1  # in the midst of the warm-up
+    trainer.on_train_epoch_start()
+    losses = [trainer.train_step(next(trainer.dataloader_train)) for _ in range(2)]
+    assert all(np.isfinite(step["loss"]) for step in losses)
+    terms = trainer.loss.take_terms()
+    assert np.isfinite(terms[TERMS[name]])
+    expected = terms["segmentation"] + trainer.loss.regularised.term.weight * terms[TERMS[name]]
+    assert min(terms["segmentation"], expected) <= terms["total"] <= max(terms["segmentation"], expected)
+    without = [name for name, parameter in trainer.network.named_parameters() if parameter.grad is None]
+    assert all("seg_layers.0" in name for name in without)  # of no weight in nnU-Net
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerUSTM", "nnUNetTrainerScribbleVS"])
+def test_the_teacher_follows_and_is_there_again(nnunet, name):
+    trainer = nnunet.make(name)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    before = [parameter.clone() for parameter in trainer.teacher.parameters()]
+    trainer.train_step(next(trainer.dataloader_train))
+    after = list(trainer.teacher.parameters())
+    for old, new, own in zip(before, after, trainer.network.parameters(), strict=True):
+        assert torch.allclose(new, 0.99 * old + 0.01 * own, atol=1e-7)
+    file = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    trainer.on_train_epoch_end([{"loss": np.array(1.0)}])
+    trainer.save_checkpoint(str(file))
+
+    again = nnunet.make(name)
+    again.initialize()
+    again.load_checkpoint(str(file))
+    again.on_train_start()
+    assert all(torch.equal(a, b) for a, b in zip(after, again.teacher.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(after, again.network.parameters(), strict=True))
+
+    file.with_name("teacher_latest.pth").unlink()
+    alone = nnunet.make(name)
+    alone.initialize()
+    alone.load_checkpoint(str(file))
+    alone.on_train_start()
+    assert all(torch.equal(a, b) for a, b in zip(alone.network.parameters(), alone.teacher.parameters(), strict=True))
+
+
+def test_the_second_decoder_trains_and_is_not_asked_in_inference(nnunet):
+    trainer = nnunet.make("nnUNetTrainerDMPLS")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    network = trainer.network
+    names = {name.split(".")[0] for name, _ in network.named_parameters()}
+    assert names == {"encoder", "decoder", "second_decoder"}
+    first, second = (getattr(network, f"{which}decoder").seg_layers[-1].weight for which in ("", "second_"))
+    assert not torch.equal(first, second)  # each begins by itself
+    before = second.clone()
+    trainer.train_step(next(trainer.dataloader_train))
+    assert not torch.equal(before, network.second_decoder.seg_layers[-1].weight)
+
+    file = Path(trainer.output_folder) / "checkpoint_final.pth"
+    trainer.on_train_epoch_end([{"loss": np.array(1.0)}])
+    trainer.save_checkpoint(str(file))
+    predictor = nnUNetPredictor(device=torch.device("cpu"), verbose=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(file.parents[1]), (0,), "checkpoint_final.pth")
+    images = torch.randn(2, 1, 32, 32)
+    network.eval()
+    with torch.no_grad():
+        predictor.network.load_state_dict(predictor.list_of_parameters[0])
+        predictor.network.eval()
+        own = network(images)
+        own = own[0] if isinstance(own, (list, tuple)) else own
+        assert torch.equal(predictor.network(images), own)
+        network.second_decoder.seg_layers[-1].weight.zero_()
+        again = network(images)
+        assert torch.equal(again[0] if isinstance(again, (list, tuple)) else again, own)
+
+
+def test_refuses_regions_and_the_bases(nnunet):
+    content = json.loads((nnunet.preprocessed / "dataset.json").read_text())
+    content |= {"labels": {"background": 0, "all": [1, 2], "core": 2, "ignore": 3}, "regions_class_order": [1, 2]}
+    with pytest.raises(AttenScribbleError, match="regions"):
+        nnunet.make("nnUNetTrainerEntropy", dataset_json=content)
+    for name in ("nnUNetTrainerRival", "nnUNetTrainerTeacher", "nnUNetTrainerTwoDecoders"):
+        with pytest.raises(AttenScribbleError, match="common base"):
+            nnunet.make(name)
+
+
+def test_rotation_by_quarters_only_where_the_plane_is_square(nnunet):
+    plans = json.loads((nnunet.folder / "nnUNet_preprocessed" / NAME / "nnUNetPlans.json").read_text())
+    plans["configurations"]["tiny"]["patch_size"] = [32, 16]
+    assert nnunet.make("nnUNetTrainerUSTM")._is_square()
+    assert not nnunet.make("nnUNetTrainerUSTM", plans=plans)._is_square()
+
+
+def test_nnunet_finds_them_among_the_others(nnunet):
+    for name in TERMS:
+        assert recursive_find_trainer_class_by_name(name).__name__ == name
