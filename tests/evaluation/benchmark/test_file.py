@@ -231,6 +231,8 @@ def test_there_are_examples():
         "acdc_cpu",
         "acdc_far_background_cpu",
         "acdc_generated_cpu",
+        "acdc_rivals",
+        "acdc_rivals_cpu",
         "chaos",
         "hippocampus_cpu",
         "hippocampus_earlier_windows_cpu",
