@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from nnunet_attenscribble.common.locks import try_lock
+from nnunet_attenscribble.common.text import format_duration
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.processes import find_command, run_command
-from nnunet_attenscribble.evaluation.benchmark.step_progress import format_duration, show_epochs
+from nnunet_attenscribble.evaluation.benchmark.step_progress import show_epochs
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
 
 __all__ = ["Execution", "StepBusyError", "run_steps"]

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from nnunet_attenscribble.common.text import format_duration
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
 
-__all__ = ["format_duration", "show_epochs"]
+__all__ = ["show_epochs"]
 
 # As nnU-Net prints them, behind a time stamp. Epochs count from 0.
 _EPOCH = re.compile(r": Epoch (\d+)\s*$")
@@ -73,9 +74,3 @@ class _Epochs:
             return ""
         seconds = (self.clock() - self.first[1]) / passed * (self.step.epochs - done)
         return f", about {format_duration(seconds)} left" if seconds >= 1 else ""
-
-
-def format_duration(seconds: float) -> str:
-    """In minutes and seconds, or in seconds below a minute."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -21,6 +21,7 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     pretrained,
     report,
     scribble,
+    status,
     trainers,
 )
 from nnunet_attenscribble.cli.app import QUIET, app

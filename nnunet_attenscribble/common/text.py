@@ -9,6 +9,7 @@ from collections.abc import Sequence
 __all__ = [
     "count_rows",
     "find_subject",
+    "format_duration",
     "format_markdown",
     "format_mean_sd",
     "format_number",
@@ -56,6 +57,12 @@ def count_rows(number: int, unit: str) -> str:
     """So many cases, or slices where a protocol scores those."""
     noun = "slice" if unit == "slice" else "case"
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def format_duration(seconds: float) -> str:
+    """In minutes and seconds, or in seconds below a minute."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def format_percent(part: int, whole: int) -> str:

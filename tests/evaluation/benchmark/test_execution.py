@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from nnunet_attenscribble.common.text import format_duration
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import step_progress
 from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
@@ -459,5 +460,5 @@ def test_the_environment_names_the_folders_and_leaves_this_process_alone(tmp_pat
 
 
 def test_durations_are_told_in_minutes_and_seconds():
-    assert step_progress.format_duration(59.4) == "59 s"
-    assert step_progress.format_duration(119.7) == "2 min 00 s"
+    assert format_duration(59.4) == "59 s"
+    assert format_duration(119.7) == "2 min 00 s"
