@@ -143,7 +143,7 @@ def _describe_training(folder: Path, now: float) -> TrainingState:
     done = [epoch for epoch, values in log.items() if "seconds" in values]
     epoch = max(done) + 1 if done else 0
     told = _read_json(folder / "debug.json").get("num_epochs")  # nnU-Net writes it as text
-    epochs = int(told) if str(told).isdecimal() else None
+    epochs = int(told) if isinstance(told, str | int) and str(told).isdecimal() else None
     recent = [log[number]["seconds"] for number in done[-_RECENT:]]
     each = sum(recent) / len(recent) if recent else None
     files = sorted(folder.glob("training_log_*.txt"))
