@@ -63,4 +63,4 @@ docs-serve: $(INSTALLED) $(PACKAGE)  ## the documentation on this machine, rebui
 	$(BIN)/mkdocs serve $(ARGS)
 
 bench: $(INSTALLED)  ## time and memory of the losses against dense references
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m tools.timing $(ARGS)

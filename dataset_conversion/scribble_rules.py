@@ -19,7 +19,7 @@ STYLES = ("interior", "interior+border", "skeleton", "points")
 class ScribbleRules:
     """What is drawn into each slice.
 
-    The defaults follow the expert scribbles of ACDC (`python -m benchmarks.scribbles`).
+    The defaults follow the expert scribbles of ACDC (`python -m tools.timing.scribbles`).
 
     Attributes:
         style: `interior`, one smooth stroke inside each component; `interior+border`, with one more along a stretch of

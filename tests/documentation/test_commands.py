@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from documentation.command_line import list_commands
 from tests.conftest import ROOT
 from tests.documentation.blocks import PAGES, Block, read_blocks, read_commands, read_inline
+from tools.site.command_line import list_commands
 
 BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 EVERYWHERE = {"--help", "--debug", "--quiet", "--version", "--install-completion", "--show-completion"}
@@ -61,7 +61,7 @@ def check(words: list[str]) -> None:
     elif words[:1] == ["make"]:
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
         assert {word for word in words[1:] if "=" not in word} <= targets, words
-    elif words[:2] == ["python", "-m"] and words[2].split(".")[0] in ("benchmarks", "documentation"):
+    elif words[:2] == ["python", "-m"] and words[2].split(".")[0] == "tools":
         module = ROOT / words[2].replace(".", "/")
         assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), words
 
@@ -94,7 +94,7 @@ def test_a_block_is_executed_or_says_why_not(block: Block):
         ["nnUNetv2_trian", "501"],
         ["nnUNetv2_train", "501", "2d", "0", "--trainer", "X"],
         ["make", "everything"],
-        ["python", "-m", "benchmarks.nothing"],
+        ["python", "-m", "tools.timing.nothing"],
     ],
 )
 def test_what_does_not_exist_is_found_out(words):

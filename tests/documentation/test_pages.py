@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from documentation import api, command_line, formulas, settings_table
-from documentation.picture import draw
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from tests.conftest import CODE, ROOT
+from tools.site import api, command_line, formulas, settings_table
+from tools.site.picture import draw
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -36,7 +36,7 @@ def test_the_table_of_settings_has_every_field_with_default_range_and_meaning():
     assert by_name["similarity_mode"][2] == "one of anchored, paper"
     page = read("docs/settings.md")
     assert settings_table.make_table() in page
-    assert settings_table.fill_in(page) == page, "run python -m documentation.settings_table"
+    assert settings_table.fill_in(page) == page, "run python -m tools.site.settings_table"
 
 
 def test_the_page_of_commands_has_every_command():
@@ -82,7 +82,9 @@ def test_settings_and_files_that_pages_name_are_there():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert set(re.findall(r"(?:--set |`)(\w+)=[\w.]+`?", text)) - {"OMP_NUM_THREADS"} <= known, page
-        for file in re.findall(r"`((?:tests|nnunet_attenscribble|trainers|documentation)/[\w/.]+)`", text):
+        for file in re.findall(
+            r"`((?:tests|nnunet_attenscribble|trainers|dataset_conversion|evaluation|tools|examples)/[\w/.]+)`", text
+        ):
             assert (ROOT / file).exists(), f"{page.name}: {file}"
 
 

@@ -1,4 +1,4 @@
-"""The picture in the README: `python -m documentation.picture [DEMO]`, with the predictions of a demo, if given."""
+"""The picture in the README: `python -m tools.site.picture [DEMO]`, with the predictions of a demo, if given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.dataset_conversion.phantom import LABELS, UNLABELLED, make_phantom, phantom_index
 from nnunet_attenscribble.evaluation.report.pictures import Panel, draw_case, find_largest_slice
 
-FILE = Path(__file__).resolve().parents[1] / "docs" / "images" / "phantom.png"
+FILE = Path(__file__).resolve().parents[2] / "docs" / "images" / "phantom.png"
 CASE = "phantom_015"  # one of those that the demo tests with
 # Folders that the demo predicts into, and what is written above them.
 _PREDICTIONS = {

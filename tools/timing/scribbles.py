@@ -1,4 +1,4 @@
-"""Generated scribbles beside real ones: `python -m benchmarks.scribbles SCRIBBLES DENSE`.
+"""Generated scribbles beside real ones: `python -m tools.timing.scribbles SCRIBBLES DENSE`.
 
 Per class and slice, over the slices in which both have strokes of the class: strokes, their pixels, their length
 (pixels of the skeleton), their width (pixels by length), the share of the class that they cover, and how far they are

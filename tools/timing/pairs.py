@@ -1,4 +1,4 @@
-"""Which pairs of classes the scribbles show to the pair loss: `python -m benchmarks.pairs DATASET CONFIGURATION`.
+"""Which pairs of classes the scribbles show to the pair loss: `python -m tools.timing.pairs DATASET CONFIGURATION`.
 
 Counted in the preprocessed labels of a fold's training cases (of a 2D configuration slice by slice), without
 augmentation, on the grid and in the window of the configuration's settings.

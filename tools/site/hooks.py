@@ -8,10 +8,10 @@ from pathlib import Path
 
 from mkdocs.structure.files import File, Files
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from documentation import api, command_line, formulas  # noqa: E402
+from tools.site import api, command_line, formulas  # noqa: E402
 
 _OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")  # a link out of docs/, as GitHub shows it
 

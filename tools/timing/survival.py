@@ -1,4 +1,4 @@
-"""How much of the scribbles reaches the loss: `python -m benchmarks.survival DATASET CONFIGURATION`.
+"""How much of the scribbles reaches the loss: `python -m tools.timing.survival DATASET CONFIGURATION`.
 
 Per class, the share of the scribbled volume that is left behind nnU-Net's preprocessing, behind its spatial
 augmentation (against nearest-neighbour sampling with the same parameters, which keeps volume in the mean), and in its

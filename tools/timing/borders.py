@@ -1,4 +1,4 @@
-"""What borders within the grid's positions cost: `python -m benchmarks.borders DENSE_DATASET DATASET CONFIGURATION`.
+"""What borders within the grid's positions cost: `python -m tools.timing.borders DENSE_DATASET DATASET CONFIGURATION`.
 
 The attentive similarity sees the prediction on the coarse grid of the attention block. Here it is given the best
 similarity that a grid can have, 1 between positions of the same class (that of most of a position) and 0 between
@@ -24,12 +24,12 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import binary_erosion
 
-from benchmarks.pairs import read_grid
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss
 from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS, resize_to_grid
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_indices
+from tools.timing.pairs import read_grid
 
 
 def erode(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m benchmarks.measure NAME JSON`."""
+"""One measurement in a process of its own: `python -m tools.timing.measure NAME JSON`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases import CASES, TINY
+from tools.timing.cases import CASES, TINY
 
 
 def memory(key: str) -> int:

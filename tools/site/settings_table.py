@@ -1,6 +1,6 @@
 """The table of settings in docs/settings.md, read off `AttenScribbleSettings`.
 
-`python -m documentation.settings_table` writes it anew; a test tells when it has drifted.
+`python -m tools.site.settings_table` writes it anew; a test tells when it has drifted.
 """
 
 from __future__ import annotations
@@ -58,5 +58,5 @@ def _allowed(name: str) -> str:
 
 
 if __name__ == "__main__":
-    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
     page.write_text(fill_in(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -58,7 +58,7 @@ VOLUMES = [
 
 def measure(name: str, options: dict, threads: int) -> dict:
     """One measurement in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.measure", name, json.dumps({**options, "threads": threads})]
+    command = [sys.executable, "-m", "tools.timing.measure", name, json.dumps({**options, "threads": threads})]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -88,7 +88,7 @@ def main() -> None:
     """Run the suite."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
+    parser.add_argument("--output", type=Path, default=Path("build/timing.json"))
     parser.add_argument("--only", default="", help="measure what contains this text")
     arguments = parser.parse_args()
     results: dict[str, dict] = {}
@@ -115,6 +115,7 @@ def main() -> None:
             results[title] = {"points": points, "exponents": exponents}
             told = ", ".join(f"{k} {value:.2f}" for k, value in exponents.items())
             print(f"{title:66} exponents: {told}", flush=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=2))
 
 

@@ -1,4 +1,4 @@
-"""Converting ACDC beside reading and writing its files: `python -m benchmarks.conversion ACDC SCRIBBLES`.
+"""Converting ACDC beside reading and writing its files: `python -m tools.timing.conversion ACDC SCRIBBLES`.
 
 One side is `attenscribble convert acdc` with everything that it does: checks, SHA-256, codings, two datasets. The other
 reads every image, scribble and dense label with SimpleITK and writes it again, compressed. Both use the same processes,
