@@ -10,7 +10,7 @@ labels before the prediction has.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -35,10 +35,9 @@ from nnunet_attenscribble.evaluation.benchmark.test_set import (
     name_test_folders,
 )
 from nnunet_attenscribble.evaluation.benchmark.twins import list_twin_problems
-from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+from nnunet_attenscribble.evaluation.benchmark.workspace import Prepared, Workspace
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
-from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
-from nnunet_attenscribble.plans import read_plans, resolve_configuration
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
 from nnunet_attenscribble.settings import KEY
 
 __all__ = [
@@ -135,8 +134,13 @@ class Plan:
         """The postprocessed predictions of a cell, and their scores."""
         return self.folder(cell) / "postprocessed"
 
-    def steps(self, cell: Cell) -> CellSteps:
-        """The commands of a cell. The training knows nothing of the test set, the prediction nothing of its labels."""
+    def steps(self, cell: Cell, read: Callable[[Path], Summary] = read_summary) -> CellSteps:
+        """The commands of a cell. The training knows nothing of the test set, the prediction nothing of its labels.
+
+        Args:
+            cell: to train, predict and score.
+            read: what reads the summaries that tell whether its evaluations are done.
+        """
         folder, model = self.folder(cell), self.model(cell)
         results = self.workspace.results(cell.seed)
         root = self.workspace.work
@@ -165,6 +169,10 @@ class Plan:
             root=root,
         )
 
+        def has_test_cases(scored: Path) -> bool:
+            test = self.tests.get(cell.fold)
+            return test is None or read(scored).volumes == set(test.cases)
+
         def score(name: str, predicted: Path, output: Path, log: str) -> Step:
             command = ["attenscribble", "evaluate", str(predicted), str(labels), "-o", str(output), "--all-cases"]
             command += ["--workers", str(self.benchmark.workers), *self.benchmark.evaluate]
@@ -172,9 +180,7 @@ class Plan:
             step = command_step(f"{cell.name}: {name}", command, folder / "logs" / log, outputs, root=root)
             # Its command names folders, not what lies in them: scores of other predictions, or of other cases, are not
             # those of this cell. Model and predictions need not be there any more.
-            return replace(
-                step, is_done=lambda: step.is_done() and predict.is_marked() and self._has_test_cases(output, cell.fold)
-            )
+            return replace(step, is_done=lambda: step.is_done() and predict.is_marked() and has_test_cases(output))
 
         evaluate = score("evaluation", predictions, folder, "evaluate.log")
         processed = self.postprocessed(cell)
@@ -242,31 +248,6 @@ class Plan:
     def open_labels(self, fold: str) -> None:
         """Make the folder of dense test labels; called when a cell has predicted."""
         link_labels(self.tests[fold])
-
-    def check_model(self, cell: Cell) -> None:
-        """Refuse a model that was begun with another configuration than the one of that name now, and one beside it:
-        all folds share a plans.json, which the next training would replace.
-
-        Raises:
-            AttenScribbleError: naming both.
-        """
-        model, results = self.model(cell), self.workspace.results(cell.seed)
-        before = model.folder(results).parent / "plans.json"
-        if not any(before.parent.glob("fold_*/checkpoint_*.pth")) or not before.is_file():
-            return
-        now = read_plans(self.workspace.preprocessed / model.dataset / f"{model.plans}.json")
-        then = read_plans(before)
-        if model.configuration not in then["configurations"] or resolve_configuration(
-            then, model.configuration
-        ) != resolve_configuration(now, model.configuration):
-            raise AttenScribbleError(
-                f"{before.parent} was trained with another configuration '{model.configuration}' than "
-                f"{model.plans}.json of {model.dataset} holds now: give the new one another name, or remove the model"
-            )
-
-    def _has_test_cases(self, place: Path, fold: str) -> bool:
-        test = self.tests.get(fold)
-        return test is None or read_summary(place).volumes == set(test.cases)
 
 
 def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[str, str]) -> Plan:
@@ -360,10 +341,10 @@ def _compare_budgets(benchmark: Benchmark, budgets: Mapping[str, Budget]) -> lis
 def _compare_configurations(benchmark: Benchmark, workspace: Workspace) -> list[str]:
     """Rows whose network or patches are not those of the reference; settings of the method are what rows are for."""
 
+    prepared = Prepared(workspace)
+
     def resolve(row: Row) -> dict:
-        dataset = workspace.find_dataset(benchmark.dataset_of(row))
-        plans = read_plans(workspace.preprocessed / dataset / f"{benchmark.plans}.json")
-        resolved = resolve_configuration(plans, row.configuration)
+        resolved = prepared.resolve(_model(benchmark, workspace, row, benchmark.folds[0]))
         return {key: value for key, value in resolved.items() if key not in (KEY, "inherits_from", "data_identifier")}
 
     reference = resolve(next(row for row in benchmark.rows if row.name == benchmark.reference))

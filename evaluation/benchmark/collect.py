@@ -46,14 +46,13 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import (
     complete_postprocessed,
     complete_provenance,
     describe_selection,
-    find_lacking,
 )
+from nnunet_attenscribble.evaluation.benchmark.state import CellState, read_states
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.structures import read_label_coding
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
-from nnunet_attenscribble.plans import read_plans, resolve_configuration
 from nnunet_attenscribble.settings import KEY
 
 __all__ = ["COLLECTED_FILE", "Collected", "collect", "list_compared"]
@@ -70,7 +69,7 @@ class Collected:
     Attributes:
         folder: that holds it.
         complete: number of complete cells.
-        missing: by cell, what it lacks, see `find_lacking`.
+        missing: by cell, what it lacks, see `CellState`.
         comparison: the table as Markdown, or None.
         postprocessed: that of the postprocessed predictions, or None.
         notes: what a reader should know.
@@ -84,13 +83,16 @@ class Collected:
     notes: tuple[str, ...]
 
 
-def collect(plan: Plan, folder: Path, kept: Sequence[Path] = ()) -> Collected:
+def collect(
+    plan: Plan, folder: Path, kept: Sequence[Path] = (), states: Mapping[Cell, CellState] | None = None
+) -> Collected:
     """Gather what is there; the folder is replaced as a whole.
 
     Args:
         plan: of the benchmark.
         folder: to write; one that was not collected before must be empty.
         kept: folders with results of cells that are not complete here, see `find_kept`.
+        states: of all cells, if they were asked for already.
 
     Raises:
         AttenScribbleError: something else is in the folder, or results that cannot be compared.
@@ -99,7 +101,7 @@ def collect(plan: Plan, folder: Path, kept: Sequence[Path] = ()) -> Collected:
     if folder.exists() and not (folder / COLLECTED_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise AttenScribbleError(f"{folder} holds something else than collected results: give another place with -o")
     with replaced_folder(folder) as part:
-        return _Collection(plan, part, kept).write(folder)
+        return _Collection(plan, part, kept, states or read_states(plan)).write(folder)
 
 
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:
@@ -118,14 +120,15 @@ def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]
 class _Collection:
     """One call of `collect`, writing into a hidden folder."""
 
-    def __init__(self, plan: Plan, part: Path, kept: Sequence[Path]):
-        self.plan, self.part = plan, part
+    def __init__(self, plan: Plan, part: Path, kept: Sequence[Path], states: Mapping[Cell, CellState]):
+        self.plan, self.part, self.states = plan, part, states
         self.benchmark: Benchmark = plan.benchmark
         self.commands = read_commands(plan.workspace.commands)
-        lacking = {cell: find_lacking(plan, cell) for cell in plan.cells}
-        incomplete = {cell: lack for cell, lack in lacking.items() if lack is not None}
-        self.kept = find_kept(plan, list(incomplete), kept)
-        self.missing = {cell: lack for cell, lack in incomplete.items() if cell not in self.kept.summaries}
+        incomplete = {cell: state for cell, state in states.items() if state.lacks is not None}
+        self.kept = find_kept(plan, incomplete, kept)
+        self.missing = {
+            cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept.summaries
+        }
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
         self.summaries: dict[Cell, Summary] = {}
         self.postprocessed: dict[Cell, Summary] = {}
@@ -152,7 +155,8 @@ class _Collection:
         source, target = self.plan.folder(cell), self.part / "cells" / cell.name
         if cell in self.kept.summaries:
             return self._write_kept(cell, target)
-        summary = complete_provenance(self.plan, cell, self.commands)
+        state = self.states[cell]
+        summary = complete_provenance(self.plan, state, self.commands)
         write_summary(summary, target)
         model = self.plan.model(cell).folder(self.plan.workspace.results(cell.seed))
         if (model / "loss_terms.csv").is_file():
@@ -162,9 +166,9 @@ class _Collection:
         (target / "model").symlink_to(model)
         if (source / "attention" / ATTENTION_FILE).is_file():
             (target / "attention").symlink_to(source / "attention")
-        rescore = self.plan.steps(cell).rescore
+        rescore = state.steps.rescore
         if rescore is not None and rescore.is_done():
-            self.postprocessed[cell] = complete_postprocessed(self.plan, cell, self.commands)
+            self.postprocessed[cell] = complete_postprocessed(self.plan, state, self.commands)
             write_summary(self.postprocessed[cell], target / "postprocessed")
             (target / "postprocessed" / "predictions").symlink_to(self.plan.postprocessed(cell))
         return summary
@@ -282,8 +286,7 @@ class _Collection:
         }
 
     def _describe_row(self, row: Row, summaries: Mapping[str, list[Cell]]) -> dict:
-        dataset = self.plan.workspace.find_dataset(self.benchmark.dataset_of(row))
-        plans = read_plans(self.plan.workspace.preprocessed / dataset / f"{self.benchmark.plans}.json")
+        state = next(state for cell, state in self.states.items() if cell.row == row)
         compared = list_compared(self.plan, self.complete).get(row.name, [])
         known = not any(cell.row == row for cell in self.kept.other_settings)
         return {
@@ -293,7 +296,7 @@ class _Collection:
             "trainer": row.trainer,
             "configuration": row.configuration,
             "plans": self.benchmark.plans,
-            "settings": resolve_configuration(plans, row.configuration).get(KEY, {}) if known else None,
+            "settings": state.configuration.get(KEY, {}) if known else None,
             "budget": asdict(self.plan.budgets[row.name]) if row.name in self.plan.budgets else None,
             "summaries": list(summaries),
             "compared": [file for file, cells in summaries.items() if set(cells) <= set(compared)],

@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
-from nnunet_attenscribble.evaluation.benchmark.provenance import describe_training
+from nnunet_attenscribble.evaluation.benchmark.state import CellState
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
 
 __all__ = ["Kept", "find_kept"]
@@ -41,12 +41,12 @@ class Kept:
     notes: tuple[str, ...]
 
 
-def find_kept(plan: Plan, missing: Sequence[Cell], folders: Sequence[Path]) -> Kept:
+def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[Path]) -> Kept:
     """Find results of cells that are not complete here.
 
     Args:
         plan: of the benchmark.
-        missing: those cells.
+        missing: those cells, with their states.
         folders: in which to look: what `collect` wrote, or its folder `cells` under any name.
 
     Raises:
@@ -89,7 +89,7 @@ def find_kept(plan: Plan, missing: Sequence[Cell], folders: Sequence[Path]) -> K
             )
     if problems:
         raise AttenScribbleError(problems)
-    changes = {cell: _list_changes(plan, cell, summary) for cell, summary in summaries.items()}
+    changes = {cell: _list_changes(missing[cell], summary) for cell, summary in summaries.items()}
     other_settings = frozenset(cell for cell, found in changes.items() if _SETTINGS in found)
     renamed = _list_renamed(summaries)
     notes += [*_tell_renamed(summaries, renamed), *_tell_changed(changes, renamed)]
@@ -120,11 +120,11 @@ def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
     return problems
 
 
-def _list_changes(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
+def _list_changes(state: CellState, summary: Summary) -> list[str]:
     """What a result was trained with that is not what the dataset has now, as far as both are known."""
-    now = describe_training(plan, cell)
+    now = state.asked
     kinds = {"configuration_sha256": _SETTINGS}
-    if cell.fold != "all":  # which is trained with all cases, whatever the splits
+    if state.cell.fold != "all":  # which is trained with all cases, whatever the splits
         kinds["splits_sha256"] = _SPLITS
     then = {key: summary.provenance.get(key) for key in kinds}
     return [kind for key, kind in kinds.items() if None not in (then[key], now[key]) and then[key] != now[key]]

@@ -17,7 +17,8 @@ from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.command_log import append_command, read_commands
 from nnunet_attenscribble.evaluation.benchmark.execution import StepBusyError, run_steps
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Preparation, name_folder
-from nnunet_attenscribble.evaluation.benchmark.provenance import check_training, complete_provenance
+from nnunet_attenscribble.evaluation.benchmark.provenance import complete_provenance
+from nnunet_attenscribble.evaluation.benchmark.state import CellState
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
 from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
 from nnunet_attenscribble.plans import read_plans
@@ -114,20 +115,22 @@ def run_cells(
 
 
 def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: Console, prefix: Sequence[str]) -> None:
-    check_training(plan, cell)
+    state = CellState(plan, cell)
+    if state.problems:
+        raise AttenScribbleError(state.problems)
     steps = plan.steps(cell)
-    if steps.evaluate.is_done() and all(step.is_done() for step in steps.extras):
+    if state.lacks is None and all(step.is_done() for step in steps.extras):
         console.print("[green]is done[/green]", soft_wrap=True)
         return
     record = partial(append_command, plan.workspace.commands, cell.name)
     run = partial(run_steps, environment=environment, console=console, prefix=prefix, record=record)
-    if not steps.evaluate.is_done():
+    if state.lacks is not None:
         run([steps.train])
         plan.open_images(cell.fold)
         run([plan.steps(cell).predict])  # asked for again, now that it is known which images there are
         plan.open_labels(cell.fold)
         run([steps.evaluate])
-        complete_provenance(plan, cell, read_commands(plan.workspace.commands))
+        complete_provenance(plan, CellState(plan, cell), read_commands(plan.workspace.commands))
     run(steps.extras)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from nnunet_attenscribble.common.writing import write_text
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.steps import Model
+from nnunet_attenscribble.plans import read_plans, resolve_configuration
 
-__all__ = ["Workspace", "open_workspace"]
+__all__ = ["Prepared", "Workspace", "open_workspace"]
 
 _FILE = "benchmark.json"
 
@@ -74,6 +79,31 @@ class Workspace:
                 f"the dataset ID {dataset} is taken twice ({', '.join(found)}): rename all but one"
             )
         return found[0] if found else dataset
+
+
+class Prepared:
+    """Plans and splits of the prepared datasets as they are now, each file read once: for a question about many cells,
+    and not for longer, since a dataset may be planned again while others train.
+    """
+
+    def __init__(self, workspace: Workspace):
+        self._folder = workspace.preprocessed
+        self.read_plans = cache(read_plans)
+        self.hash_splits = cache(self._hash_splits)
+
+    def resolve(self, model: Model) -> dict[str, Any]:
+        """The configuration of a training with all that it inherits.
+
+        Raises:
+            AttenScribbleError: there is no such plans file, or no such configuration in it.
+        """
+        plans = self.read_plans(self._folder / model.dataset / f"{model.plans}.json")
+        return resolve_configuration(plans, model.configuration)
+
+    def _hash_splits(self, dataset: str) -> str | None:
+        """SHA-256 of a dataset's splits_final.json, None where there is none."""
+        file = self._folder / dataset / "splits_final.json"
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | None = None, write: bool) -> Workspace:

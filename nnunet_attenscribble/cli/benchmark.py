@@ -278,17 +278,12 @@ def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspac
 
 
 def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, console: Console) -> None:
-    from nnunet_attenscribble.evaluation.benchmark.provenance import check_training
     from nnunet_attenscribble.evaluation.benchmark.slurm import submit, write_array
+    from nnunet_attenscribble.evaluation.benchmark.state import read_states
 
-    missing: list[Cell] = []
-    refused: dict[str, list[str]] = {}
-    for cell in cells:
-        try:
-            check_training(plan, cell)
-            missing += [cell] if plan.steps(cell).find_lacking() is not None else []
-        except AttenScribbleError as error:
-            refused[cell.name] = error.problems
+    states = read_states(plan)
+    refused = {cell.name: states[cell].problems for cell in cells if states[cell].problems}
+    missing = [cell for cell in cells if cell.name not in refused and states[cell].lacks is not None]
     if missing:
         script = write_array(plan, missing, file, prefix)
         console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
@@ -312,12 +307,13 @@ def _tell_failed(failed: Mapping[str, Sequence[str]]) -> None:
 def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) -> None:
     """Collect where it makes sense, and tell what failed; exit code 1 if anything did."""
     from nnunet_attenscribble.evaluation.benchmark.collect import collect
-    from nnunet_attenscribble.evaluation.benchmark.provenance import find_lacking
+    from nnunet_attenscribble.evaluation.benchmark.state import read_states
 
-    complete = all(find_lacking(plan, cell) is None for cell in plan.cells)
+    states = read_states(plan)
+    complete = all(state.lacks is None for state in states.values())
     # Of several processes that run parts, the one that ends last collects.
     if complete or (whole and not outcome.busy):
-        _print_collected(collect(plan, plan.workspace.work / "collected"), console)
+        _print_collected(collect(plan, plan.workspace.work / "collected", states=states), console)
     told = [f"{len(outcome.done)} cells are complete"]
     told += [f"{len(outcome.busy)} are being run by another process"] if outcome.busy else []
     told += [f"{len(outcome.failed)} failed"] if outcome.failed else []

@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -502,3 +504,41 @@ def test_the_course_of_a_training_is_read_from_nnunets_log(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["train_loss"] for row in rows] == ["0.779", "0.5"]
     assert rows[1]["seconds"] == ""
+
+
+def count_reads(monkeypatch, name: str) -> Counter[Path]:
+    """How often each file of this name is read from now on."""
+    counted: Counter[Path] = Counter()
+    read_text = Path.read_text
+
+    def read(file: Path, *args, **kwargs) -> str:
+        if file.name == name:
+            counted[file.resolve()] += 1
+        return read_text(file, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    return counted
+
+
+def test_every_file_is_read_once(toy, monkeypatch, tmp_path):
+    toy.write(folds=[0, 1], postprocess=True)
+    toy.call()
+    summaries = count_reads(monkeypatch, "attenscribble_summary.json")
+    plans = count_reads(monkeypatch, "nnUNetPlans.json")
+    of_models = count_reads(monkeypatch, "plans.json")
+    toy.call("collect")
+    assert len(summaries) == 2 * 6  # six cells, and their postprocessed predictions
+    assert len(of_models) == 3  # one per row, for both folds
+    assert set(summaries.values()) == set(of_models.values()) == {1}
+    # The datasets' plans once to check the benchmark before anything else, and once for all cells.
+    assert len(plans) == 2
+    assert set(plans.values()) == {2}
+
+    kept = toy.work / "collected"
+    shutil.move(toy.work / "cells", tmp_path / "gone")
+    for counted in (summaries, plans):
+        counted.clear()
+    toy.call("collect", "--kept", str(kept), "-o", str(tmp_path / "again"))
+    assert len(summaries) == 2 * 6
+    assert set(summaries.values()) == {1}
+    assert set(plans.values()) == {2}
