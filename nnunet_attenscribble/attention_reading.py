@@ -3,16 +3,129 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nnunet_attenscribble.network import SpatialAttentionUNet
 from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.trained_model import PreparedCase, TrainedModel, Window
 from nnunet_attenscribble.windows import pair_indices, sum_dtype
+
+_AT_ONCE = 8  # windows
+
+
+@dataclass(frozen=True)
+class CaseReading:
+    """What a model finds in a case.
+
+    Attributes:
+        predicted: (*S) int64, labels, each window by itself.
+        similarities: by neighbourhood, `window` (all of the block's window) or `adjacent` (those that touch): see
+            `sum_by_classes`, over all windows; empty without dense labels or without a similarity.
+    """
+
+    predicted: Tensor
+    similarities: dict[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class PositionReading:
+    """What the block sees from one position.
+
+    Attributes:
+        image: (H, W) float32, the plane of the network's input that the position lies in.
+        attention: (h, w) float32, that it pays to every cell of the plane; over the whole grid it adds up to 1.
+        similarity: (h, w) float32, to its neighbours; NaN where there is none.
+        position: row and column of its cell in the plane.
+        cells: number of cells of the whole grid.
+        plane: index of the plane along the first axis of the case.
+    """
+
+    image: np.ndarray
+    attention: np.ndarray
+    similarity: np.ndarray
+    position: tuple[int, int]
+    cells: int
+    plane: int
+
+
+def read_case(model: TrainedModel, case: PreparedCase) -> CaseReading:
+    """Run a model with the block over all windows of a case."""
+    block, classes = model.network.attention, len(model.label_names)
+    windows = list(model.list_windows(tuple(case.image.shape[1:])))
+    flat = len(model.patch_size) == 2
+    predicted = torch.zeros(case.image.shape[1:], dtype=torch.long)
+    compared = case.labels is not None and block.similarity is not None
+    totals = {
+        kind: torch.zeros(2, classes, classes, dtype=torch.float64) for kind in ("window", "adjacent") if compared
+    }
+    for start in range(0, len(windows), _AT_ONCE):
+        chosen = windows[start : start + _AT_ONCE]
+        logits, features = read_features(model.network, _cut(model, case, chosen))
+        for window, own in zip(chosen, logits, strict=True):
+            labelled = model.predictor.label_manager.convert_logits_to_segmentation(own.cpu())
+            predicted[window] = labelled[None].long() if flat else labelled.long()
+        if case.labels is None or not compared:
+            continue
+        with torch.inference_mode():
+            similarity = block.compute_similarity(features)
+        known = torch.stack([case.labels[window] for window in chosen])
+        cells = majority_labels((known[:, 0] if flat else known).to(features.device), similarity.grid, classes)
+        for kind, total in totals.items():
+            total += torch.stack(sum_by_classes(similarity, cells, classes, adjacent=kind == "adjacent")).cpu()
+    return CaseReading(predicted, {kind: (total[0], total[1]) for kind, total in totals.items()})
+
+
+def read_position(model: TrainedModel, case: PreparedCase, voxel: tuple[int, int, int]) -> PositionReading:
+    """The attention of the position that a voxel of the case lies in, and its similarity to its neighbours."""
+    window = _find_window(list(model.list_windows(tuple(case.image.shape[1:]))), voxel)
+    features = read_features(model.network, _cut(model, case, [window]))[1]
+    block, grid = model.network.attention, tuple(features.shape[2:])
+    offset = [at - part.start for at, part in zip(voxel, window, strict=True)][-len(grid) :]
+    position = tuple(at * cells // size for at, cells, size in zip(offset, grid, model.patch_size, strict=True))
+    plane = position[:-2]  # of the grid; none in 2D
+    with torch.inference_mode():
+        attended = block.attention_map(features, position)[0][plane].cpu().numpy()
+        near = np.full(attended.shape, np.nan, dtype=np.float32)
+        if block.similarity is not None:
+            around = block.compute_similarity(features).around(position)[0][plane].cpu().numpy()
+            near = np.where(around > 0, around, np.nan).astype(np.float32)  # a sigmoid is never 0
+    index: tuple[Any, ...] = (voxel[0], *window[1:])
+    return PositionReading(
+        image=case.image[0][index].numpy(),
+        attention=attended.astype(np.float32),
+        similarity=near,
+        position=position[-2:],
+        cells=prod(grid),
+        plane=int(voxel[0]),
+    )
+
+
+def choose_voxel(labels: np.ndarray, structures: Sequence[tuple[int, ...]]) -> tuple[tuple[int, int, int], int | None]:
+    """A voxel to look at: in the plane with most of a structure, its pixel nearest to its centre.
+
+    Args:
+        labels: (*S), S of three axes.
+        structures: the values of each; the first that is there counts.
+
+    Returns:
+        the voxel and the number of its structure; the middle and None where there is none of them.
+    """
+    for number, values in enumerate(structures):
+        mask = np.isin(labels, values)
+        if mask.any():
+            plane = int(mask.sum(axis=(1, 2)).argmax())
+            pixels = np.argwhere(mask[plane])
+            row, column = pixels[((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+            return (plane, int(row), int(column)), number
+    plane, row, column = (size // 2 for size in labels.shape)
+    return (plane, row, column), None
 
 
 @torch.inference_mode()
@@ -92,3 +205,20 @@ def _touch(first: Tensor, second: Tensor, grid: Sequence[int]) -> Tensor:
         step = prod(grid[axis + 1 :])
         touching &= ((first // step) % size - (second // step) % size).abs() <= 1
     return touching
+
+
+def _find_window(windows: Sequence[Window], voxel: tuple[int, int, int]) -> Window:
+    """Of the windows that hold a voxel the one with it closest to its centre."""
+
+    def distance(window: Window) -> float:
+        return sum(((part.start + part.stop - 1) / 2 - at) ** 2 for part, at in zip(window, voxel, strict=True))
+
+    holding = [w for w in windows if all(part.start <= at < part.stop for part, at in zip(w, voxel, strict=True))]
+    return min(holding, key=distance)
+
+
+def _cut(model: TrainedModel, case: PreparedCase, windows: Sequence[Window]) -> Tensor:
+    """(N, M, *patch), on the model's device."""
+    indices: list[tuple[Any, ...]] = [(slice(None), *window) for window in windows]
+    batch = torch.stack([case.image[index] for index in indices])
+    return (batch[:, :, 0] if len(model.patch_size) == 2 else batch).to(model.device)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_attenscribble.common.nnunet import trainers_folder
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -22,6 +24,19 @@ if TYPE_CHECKING:
 _TRAINERS = "nnUNet_extTrainer"
 
 Window = tuple[slice, ...]  # over the axes of a prepared case; of a 2D model, one plane
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of a case.
+
+    Attributes:
+        images: of all channels, in one or in several files.
+        labels: a label map of the same grid, or None.
+    """
+
+    images: list[Path]
+    labels: Path | None
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,64 @@ class TrainedModel:
         highest = max(self.predictor.label_manager.all_labels)
         return [single.get(value, f"label {value}") for value in range(highest + 1)]
 
-    def count_channels(self, images: list[Path]) -> int:
-        """How many channels nnU-Net reads from the files of a case.
+    def find_cases(
+        self, images: Path, labels: Path | None = None, chosen: Sequence[str] | None = None
+    ) -> dict[str, CaseFiles]:
+        """The cases of a folder by their identifiers.
+
+        Args:
+            images: folder of images, named as nnU-Net wants them: CASE_0000.nii.gz and so on.
+            labels: folder of a label map for each of them.
+            chosen: identifiers of some of them; by default all.
 
         Raises:
-            AttenScribbleError: files that nnU-Net cannot read, or that do not fit each other.
+            AttenScribbleError: no images, files of no channel, other channels than the model has, or none for a label;
+                every problem.
         """
+        problems = [
+            f"{kind} {folder} is not a folder"
+            for kind, folder in (("--images", images), ("--labels", labels))
+            if folder is not None and not folder.is_dir()
+        ]
+        if problems:
+            raise AttenScribbleError(problems)
+        ending = self.predictor.dataset_json["file_ending"]
+        found, strays = _group_channels(images, ending)
+        if not found:
+            problems.append(f"{images} has no file that ends like CASE_0000{ending}: give the folder of images")
+        elif strays and not chosen:
+            problems.append(
+                f"{images} has files of no channel ({list_some(strays)}): name them like CASE_0000{ending}, or move "
+                "them"
+            )
+        for name in chosen or ():
+            if name not in found and found:
+                problems.append(f"--case {name} has no image in {images}; there are {list_some(list(found))}")
+        found = {name: own for name, own in found.items() if not chosen or name in chosen}
+        for name, own in found.items():
+            problems += self._list_channel_problems(name, own)
+            if labels is not None and not (labels / f"{name}{ending}").is_file():
+                problems.append(f"{name} has no dense label in {labels}: add {name}{ending}, or leave out --labels")
+        if problems:
+            raise AttenScribbleError(problems)
+        return {
+            name: CaseFiles(list(own.values()), labels and labels / f"{name}{ending}") for name, own in found.items()
+        }
+
+    def _list_channel_problems(self, name: str, files: Mapping[int, Path]) -> list[str]:
+        channels, folder = len(self.predictor.dataset_json["channel_names"]), next(iter(files.values())).parent
+        if list(files) != list(range(len(files))):
+            told = ", ".join(f"{channel:04d}" for channel in files)
+            return [f"{name} has the channels {told} in {folder}: they count from 0000 without a gap"]
+        try:
+            # A file may hold several channels, as a picture in colours does; only then need it be read to know.
+            found = len(files) if len(files) == channels else self._count_channels(list(files.values()))
+        except AttenScribbleError as error:
+            return error.problems
+        return [] if found == channels else [f"{name} has {found} channels in {folder}, the model has {channels}"]
+
+    def _count_channels(self, images: list[Path]) -> int:
+        """How many channels nnU-Net reads from the files of a case."""
         with _calls_of_nnunet(f"{images[0]} cannot be read"):
             pixels, _ = self.predictor.plans_manager.image_reader_writer_class().read_images(list(map(str, images)))
         return len(pixels)
@@ -135,6 +202,21 @@ class TrainedModel:
             "plans_sha256": hashlib.sha256(plans.read_bytes()).hexdigest(),
             "commit": find_commit(),
         }
+
+
+def _group_channels(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[str]]:
+    """Files by case and channel, and the names of those with this ending that are of no channel."""
+    channel = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(ending) and file.name[0] != ".")
+    found: dict[str, dict[int, Path]] = {}
+    strays = []
+    for name in names:
+        match = channel.fullmatch(name)
+        if match is None:
+            strays.append(name)
+        else:
+            found.setdefault(match[1], {})[int(match[2])] = folder / name
+    return found, strays
 
 
 def read_device(name: str) -> torch.device:

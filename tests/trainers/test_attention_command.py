@@ -203,6 +203,42 @@ def test_pictures_in_colours(nnunet, tmp_path):
     assert gray == f"gray has 1 channels in {images}, the model has 3"
 
 
+def test_images_that_are_not_named_by_their_channels(nnunet, tmp_path):
+    made = nnunet.make("nnUNetTrainerAttention", "tiny")
+    made.initialize()
+    made.save_checkpoint(f"{made.output_folder}/checkpoint_final.pth")
+    model, images, out = Path(made.output_folder_base), tmp_path / "images", tmp_path / "out"
+    for name, source in (("dataset.json", "dataset.json"), ("plans.json", "nnUNetPlans.json")):
+        (model / name).write_bytes((nnunet.preprocessed / source).read_bytes())
+    scan = nnunet.folder / "nnUNet_raw" / NAME / "imagesTr" / "case0_0000.nii.gz"
+    images.mkdir()
+
+    def problems(*names: str) -> list[str]:
+        for file in images.iterdir():
+            file.unlink()
+        for name in names:
+            (images / name).write_bytes(scan.read_bytes())
+        with pytest.raises(AttenScribbleError) as caught:
+            call(model, "-i", images, "-o", out)
+        return caught.value.problems
+
+    nothing = f"{images} has no file that ends like CASE_0000.nii.gz: give the folder of images"
+    assert problems("a.nii.gz") == problems("a_000.nii.gz") == problems("_0000.nii.gz") == [nothing]
+    assert problems("a_0000.nii.gz", "b.nii.gz", "c_1.nii.gz") == [
+        f"{images} has files of no channel (b.nii.gz, c_1.nii.gz): name them like CASE_0000.nii.gz, or move them"
+    ]
+    assert problems("a_0001.nii.gz", "b_0000.nii.gz", "b_0002.nii.gz") == [
+        f"a has the channels 0001 in {images}: they count from 0000 without a gap",
+        f"b has the channels 0000, 0002 in {images}: they count from 0000 without a gap",
+    ]
+    assert problems("a_0000.nii.gz", "a_0001.nii.gz") == [f"a has 2 channels in {images}, the model has 1"]
+    # A chosen case is looked at whatever lies beside it; brackets in its name are letters as any other.
+    for name in ("stray.nii.gz", "a(1)_0000.nii.gz"):
+        (images / name).write_bytes(scan.read_bytes())
+    call(model, "-i", images, "-o", out, "--case", "a(1)")
+    assert sorted(file.name for file in out.iterdir()) == ["a(1).npz", "a(1).png", "attention.json"]
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("volumes")
 def test_a_3d_model_of_two_channels(volumes, tmp_path):
