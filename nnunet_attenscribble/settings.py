@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -19,19 +19,55 @@ PAPER: Mapping[str, Any] = {
     "warmup_epochs": 0.0,
 }
 
-_CHOICES = {
-    "padding": ("balanced", "background", "ignore"),
-    "similarity_mode": ("anchored", "paper"),
-    "similarity_disagreement": ("potts", "distance"),
-    "pair_loss": ("cross_entropy", "affinity"),
-}
-_NOT_NEGATIVE = ("dice_weight", "crf_weight", "similarity_weight", "pair_weight", "warmup_epochs")
-_POSITIVE = ("crf_sigma_position", "crf_sigma_intensity", "similarity_sigma_position")
-_SHARES = ("similarity_floor",)
-_COUNTS = ("attention_stride", "attention_max_tokens")
-_OPTIONAL_COUNTS = ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
-_SWITCHES = ("attention_gated",)
-_RADII = ("crf_radius", "similarity_radius")
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a field may hold: its metadata `allowed`.
+
+    Attributes:
+        text: in words, behind "must be".
+        holds: whether it holds for one value.
+        per_axis: a tuple of several such values is allowed too, one per axis.
+    """
+
+    text: str
+    holds: Callable[[Any], bool]
+    per_axis: bool = False
+
+    def admits(self, value: Any) -> bool:
+        """Whether a field may have this value."""
+        values = value if self.per_axis and isinstance(value, tuple) else (value,)
+        return bool(values) and all(map(self.holds, values))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_NOT_NEGATIVE = Allowed("a number of at least 0", lambda value: _is_number(value) and value >= 0)
+_POSITIVE = Allowed("a number above 0", lambda value: _is_number(value) and value > 0)
+_SHARE = Allowed("a number of at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1)
+_COUNT = Allowed("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
+_OWN_COUNT = Allowed(
+    f"{_COUNT.text}, or null for nnU-Net's own", lambda value: value is None or (_is_whole(value) and value >= 1)
+)
+_SWITCH = Allowed("true or false", lambda value: isinstance(value, bool))
+_RADIUS = Allowed(
+    "a whole number of at least 0, or one per axis", lambda value: _is_whole(value) and value >= 0, per_axis=True
+)
+
+
+def _field(default: Any, allowed: Allowed) -> Any:
+    return field(default=default, metadata={"allowed": allowed})
+
+
+def _choice(*names: str) -> Any:
+    """The first is the default."""
+    return _field(names[0], Allowed(f"one of {', '.join(names)}", lambda value: value in names))
 
 
 @dataclass(frozen=True)
@@ -79,35 +115,38 @@ class AttenScribbleSettings:
         num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch: None leaves nnU-Net's own.
     """
 
-    padding: str = "balanced"
-    dice_weight: float = 1.0
-    crf_weight: float = 0.1
-    crf_radius: int | tuple[int, ...] = 5
-    crf_sigma_position: float = 6.0
-    crf_sigma_intensity: float = 0.1
-    similarity_mode: str = "anchored"
-    similarity_weight: float = 0.1
-    similarity_disagreement: str = "potts"
-    pair_weight: float = 1.0
-    pair_loss: str = "cross_entropy"
-    similarity_floor: float = 0.5
-    similarity_radius: int | tuple[int, ...] = 5
-    similarity_sigma_position: float = 6.0
-    attention_stride: int = 4
-    attention_max_tokens: int = 2048
-    attention_gated: bool = True
-    warmup_epochs: float = 2.0
-    num_epochs: int | None = None
-    num_iterations_per_epoch: int | None = None
-    num_val_iterations_per_epoch: int | None = None
+    padding: str = _choice("balanced", "background", "ignore")
+    dice_weight: float = _field(1.0, _NOT_NEGATIVE)
+    crf_weight: float = _field(0.1, _NOT_NEGATIVE)
+    crf_radius: int | tuple[int, ...] = _field(5, _RADIUS)
+    crf_sigma_position: float = _field(6.0, _POSITIVE)
+    crf_sigma_intensity: float = _field(0.1, _POSITIVE)
+    similarity_mode: str = _choice("anchored", "paper")
+    similarity_weight: float = _field(0.1, _NOT_NEGATIVE)
+    similarity_disagreement: str = _choice("potts", "distance")
+    pair_weight: float = _field(1.0, _NOT_NEGATIVE)
+    pair_loss: str = _choice("cross_entropy", "affinity")
+    similarity_floor: float = _field(0.5, _SHARE)
+    similarity_radius: int | tuple[int, ...] = _field(5, _RADIUS)
+    similarity_sigma_position: float = _field(6.0, _POSITIVE)
+    attention_stride: int = _field(4, _COUNT)
+    attention_max_tokens: int = _field(2048, _COUNT)
+    attention_gated: bool = _field(True, _SWITCH)
+    warmup_epochs: float = _field(2.0, _NOT_NEGATIVE)
+    num_epochs: int | None = _field(None, _OWN_COUNT)
+    num_iterations_per_epoch: int | None = _field(None, _OWN_COUNT)
+    num_val_iterations_per_epoch: int | None = _field(None, _OWN_COUNT)
 
     def __post_init__(self) -> None:
         """Refuse values out of range, all of them at once."""
-        for name in _RADII:  # JSON knows lists only
-            value = getattr(self, name)
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
-        problems = [problem for field in fields(self) if (problem := _problem(field.name, getattr(self, field.name)))]
+        problems = []
+        for own in fields(self):
+            value, allowed = getattr(self, own.name), own.metadata["allowed"]
+            if allowed.per_axis and isinstance(value, list):  # JSON knows lists only
+                value = tuple(value)
+                object.__setattr__(self, own.name, value)
+            if not allowed.admits(value):
+                problems.append(f"settings: {own.name} is {value!r}, must be {allowed.text}")
         if problems:
             raise AttenScribbleError(problems)
 
@@ -118,7 +157,7 @@ class AttenScribbleSettings:
         Raises:
             AttenScribbleError: for every unknown field and every value out of range.
         """
-        known = [field.name for field in fields(cls)]
+        known = [own.name for own in fields(cls)]
         problems = [
             f"settings: unknown field '{name}' (value {value!r}); fields are {', '.join(known)}"
             for name, value in values.items()
@@ -144,9 +183,9 @@ class AttenScribbleSettings:
             raise AttenScribbleError(f"settings: the key '{KEY}' must hold an object of fields, not {values!r}")
         settings, axes = cls.from_mapping(values), len(configuration.get("patch_size", ()))
         problems = [
-            f"settings: {name} {list(radius)} has {len(radius)} entries, the configuration has {axes} axes"
-            for name in _RADII
-            if axes and not isinstance(radius := getattr(settings, name), int) and len(radius) != axes
+            f"settings: {own.name} {list(value)} has {len(value)} entries, the configuration has {axes} axes"
+            for own in fields(cls)
+            if axes and isinstance(value := getattr(settings, own.name), tuple) and len(value) != axes
         ]
         if problems:
             raise AttenScribbleError(problems)
@@ -192,35 +231,3 @@ def similarity_window(
     if isinstance(radius, int) and radius > 0:
         radius = max(1.0, radius * shrink)
     return window_radius(radius, grid_spacing), settings.similarity_sigma_position * shrink, grid_spacing
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _problem(name: str, value: Any) -> str | None:
-    """What is wrong with a value, or None."""
-    expected = None
-    if name in _CHOICES and value not in _CHOICES[name]:
-        expected = f"one of {', '.join(_CHOICES[name])}"
-    elif name in _SWITCHES and not isinstance(value, bool):
-        expected = "true or false"
-    elif name in _NOT_NEGATIVE and not (_is_number(value) and 0 <= value < float("inf")):
-        expected = "a number of at least 0"
-    elif name in _SHARES and not (_is_number(value) and 0 <= value < 1):
-        expected = "a number of at least 0 and below 1"
-    elif name in _POSITIVE and not (_is_number(value) and 0 < value < float("inf")):
-        expected = "a number above 0"
-    elif name in _COUNTS and not (_is_whole(value) and value >= 1):
-        expected = "a whole number of at least 1"
-    elif name in _OPTIONAL_COUNTS and value is not None and not (_is_whole(value) and value >= 1):
-        expected = "a whole number of at least 1, or null for nnU-Net's own"
-    elif name in _RADII:
-        values = value if isinstance(value, tuple) else (value,)
-        if not values or not all(_is_whole(v) and v >= 0 for v in values):
-            expected = "a whole number of at least 0, or one per axis"
-    return None if expected is None else f"settings: {name} is {value!r}, must be {expected}"

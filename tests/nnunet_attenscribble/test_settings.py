@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
@@ -72,6 +72,18 @@ def test_refuses_with_the_fields_name_and_value(field, value):
         AttenScribbleSettings.from_mapping({field: value})
     assert field in str(error.value)
     assert "must be" in str(error.value)
+
+
+def test_every_field_tells_what_it_may_hold_and_its_default_is_among_it():
+    for field in fields(AttenScribbleSettings):
+        allowed = field.metadata["allowed"]
+        assert allowed.admits(field.default), field.name
+        assert not allowed.admits(object()), field.name
+    allowed = AttenScribbleSettings.__dataclass_fields__["crf_radius"].metadata["allowed"]
+    assert [value for value in (0, (1, 5), (), (1, -1), (1.0,), True, [1, 5], None) if allowed.admits(value)] == [
+        0,
+        (1, 5),
+    ]
 
 
 def test_tells_all_problems_at_once():
