@@ -1,1 +1,43 @@
 """Predictions scored against dense labels, and models compared with a fully supervised one."""
+
+from nnunet_attenscribble.evaluation.compare import Comparison, ComparisonRow, compare_summaries
+from nnunet_attenscribble.evaluation.comparison_files import read_comparison, to_csv, to_json, to_markdown
+from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
+from nnunet_attenscribble.evaluation.metrics import (
+    StructureScores,
+    compute_assd,
+    compute_dice,
+    compute_hd95,
+    compute_iou,
+    compute_scores,
+)
+from nnunet_attenscribble.evaluation.pooling import pool_runs
+from nnunet_attenscribble.evaluation.postprocess_folder import postprocess_folder
+from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, get_protocol
+from nnunet_attenscribble.evaluation.structures import Structure
+from nnunet_attenscribble.evaluation.summary import Summary, read_summary, write_summary
+
+__all__ = [
+    "PROTOCOLS",
+    "Comparison",
+    "ComparisonRow",
+    "Structure",
+    "StructureScores",
+    "Summary",
+    "compare_summaries",
+    "compute_assd",
+    "compute_dice",
+    "compute_hd95",
+    "compute_iou",
+    "compute_scores",
+    "evaluate_folder",
+    "get_protocol",
+    "pool_runs",
+    "postprocess_folder",
+    "read_comparison",
+    "read_summary",
+    "to_csv",
+    "to_json",
+    "to_markdown",
+    "write_summary",
+]

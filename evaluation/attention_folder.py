@@ -2,7 +2,7 @@
 
     attention.json      whose block it is, how it was read, and `similarity`: means over the cases
     similarity.csv      a row per case, neighbourhood and pair of classes; not there without dense labels or similarity
-    CASE.npz, CASE.png  one position of a case, see `attention_views`
+    CASE.npz, CASE.png  one position of a case, see `report.attention`
 
 JSON, version 1: schema, schema_version, provenance (model, dataset, trainer, configuration, fold, checkpoint,
 plans_sha256, commit), versions, labels (of which kind the classes are: `dense` or `predicted`), block (mode, radius,

@@ -1,4 +1,4 @@
-"""A comparison as Markdown to read, as CSV and JSON to compute with."""
+"""A comparison as Markdown, CSV and JSON, and read back from the last."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.text import count_rows, format_markdown, format_mean_sd, format_number
 from nnunet_attenscribble.common.writing import encode_numbers
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
-from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
+from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, METRICS
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import PROVENANCE, describe_versions
 
@@ -20,6 +23,7 @@ __all__ = [
     "WRITERS",
     "describe_cases",
     "list_titles",
+    "read_comparison",
     "tabulate_differences",
     "tabulate_means",
     "tabulate_origins",
@@ -29,6 +33,9 @@ __all__ = [
     "to_markdown",
     "write_rules",
 ]
+
+_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/comparison", 1
+_LISTS = ("models", "structures", "cases", "notes")
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -233,3 +240,35 @@ def _format_share(share: float) -> str:
 
 def _format_p(p: float) -> str:
     return "n/a" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def read_comparison(file: Path) -> Comparison:
+    """Read a comparison; null becomes NaN and "inf" infinity again.
+
+    Raises:
+        AttenScribbleError: unreadable, damaged, or something else than a comparison.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AttenScribbleError(f"{file} cannot be read ({error}): compare the models again") from error
+    found = (content.get("schema"), content.get("schema_version")) if isinstance(content, dict) else None
+    if found != (_SCHEMA, _SCHEMA_VERSION):
+        raise AttenScribbleError(f"{file} is not a comparison that this version reads: compare the models again")
+    try:
+        names = {name_metric(metric, content["protocol"]): metric for metric in METRICS}
+        values = {column.name: content[column.name] for column in fields(Comparison)}
+        values |= {name: tuple(values[name]) for name in _LISTS}
+        values["rows"] = tuple(_read_row(row, names) for row in content["rows"])
+        return Comparison(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AttenScribbleError(f"{file} is damaged ({error!r}): compare the models again") from error
+
+
+def _read_row(row: Mapping[str, Any], metrics: Mapping[str, str]) -> ComparisonRow:
+    values = {column.name: row[column.name] for column in fields(ComparisonRow)}
+    for column in fields(ComparisonRow):
+        if column.type == "float":
+            value = values[column.name]
+            values[column.name] = float("nan") if value is None else float(value)
+    return ComparisonRow(**{**values, "metric": metrics[row["metric"]]})

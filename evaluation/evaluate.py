@@ -15,10 +15,9 @@ from pathlib import Path
 from nnunet_attenscribble.common.provenance import find_commit
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.case_pairs import CasePair, pair_cases
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
-from nnunet_attenscribble.evaluation.scoring import CaseScores, score_case
+from nnunet_attenscribble.evaluation.scoring import CasePair, CaseScores, pair_cases, score_case
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
     find_dataset_json,

@@ -17,7 +17,6 @@ from nnunet_attenscribble.common.tiff import find_sidecar
 from nnunet_attenscribble.common.volumes import read_image, slice_axis
 from nnunet_attenscribble.common.writing import encode_numbers
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.case_pairs import list_cases
 from nnunet_attenscribble.evaluation.metrics import select_structure
 from nnunet_attenscribble.evaluation.postprocessing import (
     AGREEMENT,
@@ -28,7 +27,7 @@ from nnunet_attenscribble.evaluation.postprocessing import (
     decide,
     join_strokes,
 )
-from nnunet_attenscribble.evaluation.scoring import read_label_image
+from nnunet_attenscribble.evaluation.scoring import list_cases, read_label_image
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
     find_dataset_json,

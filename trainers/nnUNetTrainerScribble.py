@@ -15,11 +15,12 @@ from nnunet_attenscribble.losses import (
     AttenScribbleLoss,
     AttentiveSimilarityLoss,
     MaskedCRFLoss,
+    PartialBinaryCrossEntropyLoss,
     PartialCrossEntropyLoss,
+    PartialDiceCrossEntropyLoss,
     SimilarityPairLoss,
 )
 from nnunet_attenscribble.losses.rivals import RivalLoss
-from nnunet_attenscribble.losses.segmentation import PartialBinaryCrossEntropyLoss, PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.network import (
     add_spatial_attention,
     attention_stage,

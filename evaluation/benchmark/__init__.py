@@ -1,0 +1,60 @@
+"""Experiments of several rows, folds and repetitions: read from a file, planned, run and collected."""
+
+from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan, list_cells, make_plan, select_cells
+from nnunet_attenscribble.evaluation.benchmark.collect import Collected, collect, list_compared
+from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
+from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, read_benchmark
+from nnunet_attenscribble.evaluation.benchmark.run import (
+    Outcome,
+    list_preparations,
+    list_thread_problems,
+    make_environment,
+    run_cells,
+    run_preparations,
+)
+from nnunet_attenscribble.evaluation.benchmark.slurm import submit, write_array
+from nnunet_attenscribble.evaluation.benchmark.state import CellState, read_states
+from nnunet_attenscribble.evaluation.benchmark.steps import (
+    Model,
+    Step,
+    command_step,
+    nnunet_environment,
+    predict_step,
+    train_step,
+)
+from nnunet_attenscribble.evaluation.benchmark.test_set import BenchmarkTestSet, find_test_set
+from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace, open_workspace
+
+__all__ = [
+    "Benchmark",
+    "BenchmarkTestSet",
+    "Cell",
+    "CellState",
+    "Collected",
+    "Model",
+    "Outcome",
+    "Plan",
+    "Step",
+    "Workspace",
+    "collect",
+    "command_step",
+    "find_test_set",
+    "list_cells",
+    "list_compared",
+    "list_preparations",
+    "list_thread_problems",
+    "make_environment",
+    "make_plan",
+    "nnunet_environment",
+    "open_workspace",
+    "predict_step",
+    "read_benchmark",
+    "read_states",
+    "run_cells",
+    "run_preparations",
+    "run_steps",
+    "select_cells",
+    "submit",
+    "train_step",
+    "write_array",
+]

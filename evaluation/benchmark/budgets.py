@@ -1,7 +1,5 @@
-"""How long every row trains, and with which network, asked from nnU-Net's trainer classes before anything is trained.
-
-Run as a module in a process of its own, since nnU-Net's folders are variables of the environment: it reads JSON, the
-folder of plans and a list of trainings, from standard input and writes a list of answers.
+"""How long every row trains, and with which network, asked from nnU-Net's trainer classes before anything is trained;
+and whether the rows are on a par.
 """
 
 from __future__ import annotations
@@ -16,9 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
 from nnunet_attenscribble.evaluation.benchmark.steps import Model
+from nnunet_attenscribble.evaluation.benchmark.workspace import Prepared
+from nnunet_attenscribble.settings import KEY
 
-__all__ = ["Budget", "resolve_budgets"]
+__all__ = ["Budget", "compare_budgets", "compare_configurations", "print_answer", "resolve_budgets"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def resolve_budgets(
     question = {"preprocessed": str(preprocessed), "models": [asdict(model) for model in models.values()]}
     with tempfile.TemporaryDirectory() as folder:  # a trainer makes its output folder when it is made
         answer = subprocess.run(
-            [sys.executable, "-m", "nnunet_attenscribble.evaluation.benchmark.budgets"],
+            [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()"],
             input=json.dumps(question),
             capture_output=True,
             text=True,
@@ -77,6 +78,54 @@ def resolve_budgets(
     if problems:
         raise AttenScribbleError(problems)
     return {name: Budget(**entry) for name, entry in zip(models, answers, strict=True)}
+
+
+def compare_budgets(benchmark: Benchmark, budgets: Mapping[str, Budget]) -> list[str]:
+    """What the results should tell of rows that train longer or shorter than the reference.
+
+    Raises:
+        AttenScribbleError: there are some, and the file does not allow them.
+    """
+    reference = budgets[benchmark.reference]
+    unequal = [
+        f"the row '{name}' trains {budget.epochs} epochs of {budget.iterations} iterations, the reference "
+        f"'{benchmark.reference}' {reference.epochs} of {reference.iterations}"
+        for name, budget in budgets.items()
+        if budget.steps != reference.steps
+    ]
+    if unequal and not benchmark.unequal_budgets:
+        raise AttenScribbleError(
+            f"{text}: give them the same (num_epochs among the settings of a scribble trainer's configuration, a stock "
+            "trainer such as nnUNetTrainer_5epochs), or set 'unequal_budgets: true', which is told in the results"
+            for text in unequal
+        )
+    return [f"Unequal budgets: {text}." for text in unequal]
+
+
+def compare_configurations(reference: str, models: Mapping[str, Model], prepared: Prepared) -> list[str]:
+    """What the results should tell of rows whose network or patches are not those of the reference; settings of the
+    method are what rows are for.
+
+    Args:
+        reference: the row's name.
+        models: by the row's name.
+        prepared: the plans.
+    """
+    aside = (KEY, "inherits_from", "data_identifier")
+    resolved = {
+        name: {key: value for key, value in prepared.resolve(model).items() if key not in aside}
+        for name, model in models.items()
+    }
+    notes = []
+    for name, own in resolved.items():
+        keys = {*own, *resolved[reference]}
+        differing = sorted(key for key in keys if own.get(key) != resolved[reference].get(key))
+        if differing:
+            notes.append(
+                f"The row '{name}' ({models[name].configuration}) differs from the reference in more than supervision "
+                f"and method: {', '.join(differing)}."
+            )
+    return notes
 
 
 def _answer(preprocessed: Path, models: Sequence[Model]) -> list[dict]:
@@ -111,7 +160,10 @@ def _answer(preprocessed: Path, models: Sequence[Model]) -> list[dict]:
     return answers
 
 
-if __name__ == "__main__":
+def print_answer() -> None:
+    """Print as JSON what nnU-Net says to the JSON of standard input, in a process of its own: nnU-Net's folders are
+    variables of the environment.
+    """
     with redirect_stdout(sys.stderr):  # nnU-Net prints
         given = json.load(sys.stdin)
         found = _answer(Path(given["preprocessed"]), [Model(**model) for model in given["models"]])

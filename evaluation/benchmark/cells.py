@@ -12,12 +12,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
-from nnunet_attenscribble.evaluation.benchmark.budgets import Budget, resolve_budgets
+from nnunet_attenscribble.evaluation.benchmark.budgets import (
+    Budget,
+    compare_budgets,
+    compare_configurations,
+    resolve_budgets,
+)
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT, Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark.steps import (
     Model,
@@ -32,13 +38,12 @@ from nnunet_attenscribble.evaluation.benchmark.test_set import (
     find_test_set,
     link_images,
     link_labels,
+    list_twin_problems,
     name_test_folders,
 )
-from nnunet_attenscribble.evaluation.benchmark.twins import list_twin_problems
 from nnunet_attenscribble.evaluation.benchmark.workspace import Prepared, Workspace
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
-from nnunet_attenscribble.settings import KEY
 
 __all__ = [
     "Cell",
@@ -141,96 +146,103 @@ class Plan:
             cell: to train, predict and score.
             read: what reads the summaries that tell whether its evaluations are done.
         """
-        folder, model = self.folder(cell), self.model(cell)
-        results = self.workspace.results(cell.seed)
-        root = self.workspace.work
-        images, labels = name_test_folders(self.benchmark, self.workspace, cell.fold)
-        budget = self.budgets.get(cell.row.name)
-        predictions, device = folder / "predictions", self.benchmark.device
-        checkpoint = self.benchmark.checkpoint
-
-        train = train_step(
-            f"{cell.name}: training",
-            model,
-            results,
-            folder / "logs" / "train.log",
-            epochs=None if budget is None else budget.epochs,
-            device=device,
-        )
-        predict = predict_step(
-            f"{cell.name}: prediction",
-            model,
-            results,
-            images,
-            predictions,
-            folder / "logs" / "predict.log",
-            device=device,
-            options=self.benchmark.predict,
-            root=root,
-        )
-
-        def has_test_cases(scored: Path) -> bool:
-            test = self.tests.get(cell.fold)
-            return test is None or read(scored).volumes == set(test.cases)
-
-        def score(name: str, predicted: Path, output: Path, log: str) -> Step:
-            command = ["attenscribble", "evaluate", str(predicted), str(labels), "-o", str(output), "--all-cases"]
-            command += ["--workers", str(self.benchmark.workers), *self.benchmark.evaluate]
-            outputs = [output / SUMMARY_FILE]
-            step = command_step(f"{cell.name}: {name}", command, folder / "logs" / log, outputs, root=root)
-            # Its command names folders, not what lies in them: scores of other predictions, or of other cases, are not
-            # those of this cell. Model and predictions need not be there any more.
-            return replace(step, is_done=lambda: step.is_done() and predict.is_marked() and has_test_cases(output))
-
-        evaluate = score("evaluation", predictions, folder, "evaluate.log")
+        place, budget = self.folder(cell), self.budgets.get(cell.row.name)
         processed = self.postprocessed(cell)
+        train, predict = self._train_step(cell), self._predict_step(cell)
+        score = partial(self._score_step, cell, predict=predict, read=read)
+        evaluate = score("evaluation", place / "predictions", place, "evaluate.log")
         rescore = score("evaluation behind postprocessing", processed, processed, "evaluate_postprocessed.log")
-        scribbles = self.workspace.raw / self.workspace.find_dataset(self.benchmark.scribble) / "labelsTr"
-        postprocess = command_step(
-            f"{cell.name}: postprocessing",
-            ["attenscribble", "postprocess", str(predictions), str(scribbles), "-o", str(processed)],
-            folder / "logs" / "postprocess.log",
-            [processed / POSTPROCESSING_FILE],
-            root=root,
-        )
-        attend = command_step(
-            f"{cell.name}: attention",
-            [
-                *("attenscribble", "attention", str(model.folder(results).parent), "-f", model.fold),
-                *("-i", str(images), "-l", str(labels), "-o", str(folder / "attention"), "--device", device),
-                *(() if checkpoint == FINAL_CHECKPOINT else ("--checkpoint", checkpoint)),
-            ],
-            folder / "logs" / "attention.log",
-            [folder / "attention" / ATTENTION_FILE],
-            root=root,
-        )
+        postprocess, attend = self._postprocess_step(cell), self._attend_step(cell)
+        # What follows a step that runs anew is of what was there before.
+        train = _clear_before(train, predict, evaluate, postprocess, rescore, attend)
+        predict = _clear_before(predict, evaluate, postprocess, rescore, folder=place / "predictions")
+        postprocess = _clear_before(postprocess, rescore, folder=processed)
+        asked = self.benchmark.postprocess
         # Before nnU-Net was asked, every row on scribbles may have a block; the command passes over those without.
         with_block = cell.row.labels == "scribble" if budget is None else budget.attention
-        final = model.folder(results) / FINAL_CHECKPOINT
-
-        def begin_training() -> None:
-            if train.prepare is not None:
-                train.prepare()
-            _forget(predict.mark, evaluate.mark, postprocess.mark, rescore.mark, attend.mark)
-
-        def begin_prediction() -> None:
-            _forget(evaluate.mark, postprocess.mark, rescore.mark)
-            shutil.rmtree(predictions, ignore_errors=True)
-
-        def begin_postprocessing() -> None:
-            _forget(rescore.mark)
-            shutil.rmtree(processed, ignore_errors=True)
-
-        asked = self.benchmark.postprocess
         return CellSteps(
-            # nnU-Net's own validation, which comes behind the final checkpoint, is on scribbles: nothing needs it.
-            replace(train, is_done=lambda: is_whole(final), prepare=begin_training),
-            replace(predict, prepare=begin_prediction),
+            train,
+            predict,
             evaluate,
-            replace(postprocess, prepare=begin_postprocessing) if asked else None,
+            postprocess if asked else None,
             rescore if asked else None,
             attend if with_block else None,
         )
+
+    def _train_step(self, cell: Cell) -> Step:
+        model, results, budget = self.model(cell), self.workspace.results(cell.seed), self.budgets.get(cell.row.name)
+        step = train_step(
+            f"{cell.name}: training",
+            model,
+            results,
+            self._log(cell, "train.log"),
+            epochs=None if budget is None else budget.epochs,
+            device=self.benchmark.device,
+        )
+        # nnU-Net's own validation, which comes behind the final checkpoint, is on scribbles: nothing needs it.
+        return replace(step, is_done=lambda: is_whole(model.folder(results) / FINAL_CHECKPOINT))
+
+    def _predict_step(self, cell: Cell) -> Step:
+        images, _ = name_test_folders(self.benchmark, self.workspace, cell.fold)
+        return predict_step(
+            f"{cell.name}: prediction",
+            self.model(cell),
+            self.workspace.results(cell.seed),
+            images,
+            self.folder(cell) / "predictions",
+            self._log(cell, "predict.log"),
+            device=self.benchmark.device,
+            options=self.benchmark.predict,
+            root=self.workspace.work,
+        )
+
+    def _score_step(
+        self,
+        cell: Cell,
+        name: str,
+        predicted: Path,
+        output: Path,
+        log: str,
+        *,
+        predict: Step,
+        read: Callable[[Path], Summary],
+    ) -> Step:
+        _, labels = name_test_folders(self.benchmark, self.workspace, cell.fold)
+        command = ["attenscribble", "evaluate", str(predicted), str(labels), "-o", str(output), "--all-cases"]
+        command += ["--workers", str(self.benchmark.workers), *self.benchmark.evaluate]
+        step = self._own_step(cell, name, command, log, output / SUMMARY_FILE)
+        test = self.tests.get(cell.fold)
+
+        def has_test_cases() -> bool:
+            return test is None or read(output).volumes == set(test.cases)
+
+        # Its command names folders, not what lies in them: scores of other predictions, or of other cases, are not
+        # those of this cell. Model and predictions need not be there any more.
+        return replace(step, is_done=lambda: step.is_done() and predict.is_marked() and has_test_cases())
+
+    def _postprocess_step(self, cell: Cell) -> Step:
+        scribbles = self.workspace.raw / self.workspace.find_dataset(self.benchmark.scribble) / "labelsTr"
+        predictions, output = self.folder(cell) / "predictions", self.postprocessed(cell)
+        command = ["attenscribble", "postprocess", str(predictions), str(scribbles), "-o", str(output)]
+        return self._own_step(cell, "postprocessing", command, "postprocess.log", output / POSTPROCESSING_FILE)
+
+    def _attend_step(self, cell: Cell) -> Step:
+        images, labels = name_test_folders(self.benchmark, self.workspace, cell.fold)
+        model, output = self.model(cell), self.folder(cell) / "attention"
+        checkpoint = self.benchmark.checkpoint
+        command = [
+            *("attenscribble", "attention", str(model.folder(self.workspace.results(cell.seed)).parent)),
+            *("-f", model.fold, "-i", str(images), "-l", str(labels), "-o", str(output)),
+            *("--device", self.benchmark.device),
+            *(() if checkpoint == FINAL_CHECKPOINT else ("--checkpoint", checkpoint)),
+        ]
+        return self._own_step(cell, "attention", command, "attention.log", output / ATTENTION_FILE)
+
+    def _own_step(self, cell: Cell, name: str, command: Sequence[str], log: str, output: Path) -> Step:
+        return command_step(f"{cell.name}: {name}", command, self._log(cell, log), [output], root=self.workspace.work)
+
+    def _log(self, cell: Cell, name: str) -> Path:
+        return self.folder(cell) / "logs" / name
 
     def open_images(self, fold: str) -> None:
         """Make the folder of test images; called when a cell has been trained.
@@ -285,7 +297,8 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
     try:
         models = {row.name: _model(benchmark, workspace, row, benchmark.folds[0]) for row in benchmark.rows}
         budgets = resolve_budgets(models, workspace.preprocessed, environment)
-        notes = _compare_budgets(benchmark, budgets) + _compare_configurations(benchmark, workspace)
+        notes = compare_budgets(benchmark, budgets)
+        notes += compare_configurations(benchmark.reference, models, Prepared(workspace))
     except AttenScribbleError as error:
         problems += error.problems
     if problems:
@@ -321,46 +334,16 @@ def _model(benchmark: Benchmark, workspace: Workspace, row: Row, fold: str) -> M
     return Model(dataset, row.configuration, row.trainer, fold, benchmark.plans)
 
 
-def _compare_budgets(benchmark: Benchmark, budgets: Mapping[str, Budget]) -> list[str]:
-    reference = budgets[benchmark.reference]
-    unequal = [
-        f"the row '{name}' trains {budget.epochs} epochs of {budget.iterations} iterations, the reference "
-        f"'{benchmark.reference}' {reference.epochs} of {reference.iterations}"
-        for name, budget in budgets.items()
-        if budget.steps != reference.steps
-    ]
-    if unequal and not benchmark.unequal_budgets:
-        raise AttenScribbleError(
-            f"{text}: give them the same (num_epochs among the settings of a scribble trainer's configuration, a stock "
-            "trainer such as nnUNetTrainer_5epochs), or set 'unequal_budgets: true', which is told in the results"
-            for text in unequal
-        )
-    return [f"Unequal budgets: {text}." for text in unequal]
+def _clear_before(step: Step, *later: Step, folder: Path | None = None) -> Step:
+    """The step, which before it runs takes away what it makes and the marks of the steps that follow from it."""
 
+    def prepare() -> None:
+        if step.prepare is not None:
+            step.prepare()
+        for other in later:
+            if other.mark is not None:
+                other.mark.unlink(missing_ok=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
-def _compare_configurations(benchmark: Benchmark, workspace: Workspace) -> list[str]:
-    """Rows whose network or patches are not those of the reference; settings of the method are what rows are for."""
-
-    prepared = Prepared(workspace)
-
-    def resolve(row: Row) -> dict:
-        resolved = prepared.resolve(_model(benchmark, workspace, row, benchmark.folds[0]))
-        return {key: value for key, value in resolved.items() if key not in (KEY, "inherits_from", "data_identifier")}
-
-    reference = resolve(next(row for row in benchmark.rows if row.name == benchmark.reference))
-    notes = []
-    for row in benchmark.rows:
-        own = resolve(row)
-        differing = sorted(key for key in {*own, *reference} if own.get(key) != reference.get(key))
-        if differing:
-            notes.append(
-                f"The row '{row.name}' ({row.configuration}) differs from the reference in more than supervision and "
-                f"method: {', '.join(differing)}."
-            )
-    return notes
-
-
-def _forget(*marks: Path | None) -> None:
-    for mark in marks:
-        if mark is not None:
-            mark.unlink(missing_ok=True)
+    return replace(step, prepare=prepare)

@@ -37,10 +37,9 @@ from nnunet_attenscribble.common.writing import replaced_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
-from nnunet_attenscribble.evaluation.benchmark.command_log import read_commands
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark.kept import find_kept
-from nnunet_attenscribble.evaluation.benchmark.nnunet_log import read_training_log, write_training_log
+from nnunet_attenscribble.evaluation.benchmark.logs import read_commands, read_training_log, write_training_log
 from nnunet_attenscribble.evaluation.benchmark.provenance import (
     POSTPROCESSING,
     complete_postprocessed,

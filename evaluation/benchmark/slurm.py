@@ -12,8 +12,8 @@ from pathlib import Path
 from nnunet_attenscribble.common.writing import write_text
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
+from nnunet_attenscribble.evaluation.benchmark.execution import find_command
 from nnunet_attenscribble.evaluation.benchmark.file import name_folder
-from nnunet_attenscribble.evaluation.benchmark.processes import find_command
 
 __all__ = ["format_ranges", "submit", "write_array"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark.nnunet_log import read_training_log
+from nnunet_attenscribble.evaluation.benchmark.logs import read_training_log
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
 
 __all__ = [

@@ -1,4 +1,6 @@
-"""The cases that a benchmark predicts in the end, and what keeps them apart from those it trains with."""
+"""A benchmark's two datasets: whether they are what the file calls them, the cases that it predicts in the end, and
+what keeps these apart from those it trains with.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,19 @@ from tempfile import TemporaryDirectory
 from nnunet_attenscribble.common.text import find_subject, list_some
 from nnunet_attenscribble.common.tiff import find_sidecar
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
+from nnunet_attenscribble.evaluation.benchmark.file import SAME_DATASET, Benchmark
 from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+from nnunet_attenscribble.evaluation.structures import LabelCoding, read_label_coding
 
-__all__ = ["BenchmarkTestSet", "find_test_set", "link_images", "link_labels", "name_test_folders", "read_fold"]
+__all__ = [
+    "BenchmarkTestSet",
+    "find_test_set",
+    "link_images",
+    "link_labels",
+    "list_twin_problems",
+    "name_test_folders",
+    "read_fold",
+]
 
 _CHANNEL = re.compile(r"_(\d{4})(\.[^/]+)$")
 
@@ -271,3 +282,47 @@ def _link(folder: Path, links: Mapping[str, Path]) -> None:
             if not link.is_symlink() or os.readlink(link) != str(target):
                 part.symlink_to(target)
                 part.replace(link)
+
+
+def list_twin_problems(workspace: Workspace, scribble: str, dense: str) -> list[str]:
+    """What the dataset.json that nnU-Net trains by say against a pair of twins.
+
+    Args:
+        workspace: with both datasets planned.
+        scribble, dense: `DatasetNNN_Name`.
+    """
+    if scribble == dense:
+        return [SAME_DATASET.format(dense)]
+    files = {name: workspace.preprocessed / name / "dataset.json" for name in (scribble, dense)}
+    problems: list[str] = []
+    codings: dict[str, LabelCoding] = {}
+    for name, file in files.items():
+        try:
+            codings[name] = read_label_coding(file)
+        except AttenScribbleError as error:
+            problems += error.problems
+    if problems:
+        return problems
+    if codings[scribble].ignore is None:
+        problems.append(
+            f"{files[scribble]} has no label 'ignore', so its labels are no scribbles: name the dataset of the "
+            "scribbles as 'datasets.scribble'"
+        )
+    if codings[dense].ignore is not None:
+        problems.append(
+            f"{files[dense]} has the label 'ignore', so its labels are not dense: name the dataset of the dense "
+            "labels as 'datasets.dense'"
+        )
+    told = [_describe_structures(codings[name]) for name in (dense, scribble)]
+    if told[0] != told[1]:
+        problems.append(
+            f"{files[dense]} names the structures {told[0]}, {files[scribble]} {told[1]}: give both the same names and "
+            "values, or other datasets"
+        )
+    return problems
+
+
+def _describe_structures(coding: LabelCoding) -> str:
+    """`RV 1, LV 3`; a region's values are joined by `+`. The file's order decides nothing."""
+    ordered = sorted(coding.structures, key=lambda structure: (structure.values, structure.name))
+    return ", ".join(f"{structure.name} {'+'.join(map(str, structure.values))}" for structure in ordered)

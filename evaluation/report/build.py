@@ -19,15 +19,13 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.report.attention import describe_attention_section
 from nnunet_attenscribble.evaluation.report.cases import choose_cases, choose_row, describe_pictures_section
 from nnunet_attenscribble.evaluation.report.data import ReportData, ReportRow, read_collected
-from nnunet_attenscribble.evaluation.report.page import render_html, render_markdown
-from nnunet_attenscribble.evaluation.report.parts import Picture, Section
-from nnunet_attenscribble.evaluation.report.provenance import describe_provenance_section
+from nnunet_attenscribble.evaluation.report.page import Picture, Section, render_html, render_markdown
 from nnunet_attenscribble.evaluation.report.scores import (
     describe_cases_section,
     describe_scatter_section,
     describe_table_section,
 )
-from nnunet_attenscribble.evaluation.report.training import describe_training_section
+from nnunet_attenscribble.evaluation.report.training import describe_provenance_section, describe_training_section
 
 __all__ = ["PAGE_FILE", "write_report"]
 

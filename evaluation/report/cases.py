@@ -18,8 +18,8 @@ from nnunet_attenscribble.common.text import format_number
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import compute_dice, select_structure
 from nnunet_attenscribble.evaluation.report.data import ReportData, ReportRow
-from nnunet_attenscribble.evaluation.report.parts import Part, Picture, Section, format_csv
-from nnunet_attenscribble.evaluation.report.slices import CaseSlice, read_slice
+from nnunet_attenscribble.evaluation.report.page import Part, Picture, Section, format_csv
+from nnunet_attenscribble.evaluation.report.pictures import CaseSlice, read_slice
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary
 

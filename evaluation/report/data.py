@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import Comparison
-from nnunet_attenscribble.evaluation.comparison_reader import read_comparison
+from nnunet_attenscribble.evaluation.comparison_files import read_comparison
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.summary import Summary, read_summary
 

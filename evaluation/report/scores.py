@@ -24,7 +24,7 @@ from nnunet_attenscribble.evaluation.comparison_files import (
 from nnunet_attenscribble.evaluation.metrics import DISTANCES
 from nnunet_attenscribble.evaluation.protocols import name_metric
 from nnunet_attenscribble.evaluation.report.data import ReportData, ReportRow
-from nnunet_attenscribble.evaluation.report.parts import Part, Picture, Section, Table, format_csv
+from nnunet_attenscribble.evaluation.report.page import Part, Picture, Section, Table, format_csv
 
 __all__ = ["describe_cases_section", "describe_scatter_section", "describe_table_section"]
 

@@ -1,8 +1,11 @@
-"""The trainings of a report: nnU-Net's losses and pseudo Dice, and every loss term, epoch by epoch."""
+"""What stands behind a report's numbers: the course of every training, which training each cell is, with which
+versions, and what is missing.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,17 +19,23 @@ from matplotlib.ticker import MaxNLocator
 from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new_figure
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.report.data import ReportCell, ReportData, ReportRow
-from nnunet_attenscribble.evaluation.report.parts import Part, Picture, Section, format_csv
+from nnunet_attenscribble.evaluation.report.page import Part, Picture, Section, Table, format_csv
+from nnunet_attenscribble.evaluation.summary import Summary
 
-__all__ = ["describe_training_section"]
+__all__ = ["describe_provenance_section", "describe_training_section"]
 
 _LOG, _TERMS = "training_log.csv", "loss_terms.csv"
 _LOSSES = ("train_loss", "val_loss")
 _DICE = "pseudo_dice_"
 _MEASURED = {"similarity": re.compile(r".*_similarity"), "annotated share": re.compile(r"annotated(_.*)?")}
 _MARKED = 30  # epochs up to which every one of them gets a marker
-
 Curves = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]  # by quantity, a curve (epochs, values) per training
+_KEYS = (
+    *("trainer", "configuration", "plans", "dataset", "epochs", "iterations_per_epoch", "checkpoint"),
+    *("plans_sha256", "splits_sha256", "commit_training", "commit"),
+)
+_VERSIONS = ("nnunet-attenscribble", "nnunetv2", "torch", "monai", "python")
+_SHORT = 12  # digits of a hash on the page; the CSV has them all
 
 
 def describe_training_section(data: ReportData) -> Section:
@@ -166,3 +175,66 @@ def _draw_curves(axes: Axes, curves: Curves) -> None:
         borderaxespad=0.1,
         columnspacing=1.2,
     )
+
+
+def describe_provenance_section(data: ReportData) -> Section:
+    """Rows with their settings, complete cells with their provenance, and the cells that are missing."""
+    rows = [
+        [
+            row.name,
+            row.labels,
+            row.trainer,
+            row.configuration,
+            f"{row.budget['epochs']} x {row.budget['iterations']} x {row.budget['batch_size']}"
+            if row.budget
+            else "n/a",
+            _describe_settings(row.settings),
+        ]
+        for row in data.rows
+    ]
+    header = [
+        "row",
+        "labels",
+        "trainer",
+        "configuration",
+        "epochs x iterations x batch",
+        "settings in the configuration",
+    ]
+    done = [(cell, cell.summary) for cell in data.cells if cell.summary is not None]
+    shown = ["cell", "plans_sha256", "commit_training", "commit", *_VERSIONS]
+    cells = [
+        [
+            cell.name,
+            *(_shorten(summary.provenance.get(key)) for key in shown[1:4]),
+            *(summary.versions.get(name, "unknown") for name in _VERSIONS),
+        ]
+        for cell, summary in done
+    ]
+    entries = [[cell.name, cell.row, cell.seed, cell.fold, *_list_provenance(summary)] for cell, summary in done]
+    files = {"trainings.csv": format_csv(["cell", "row", "seed", "fold", *_KEYS, *_VERSIONS], entries)}
+    parts = [
+        Part("Rows", tables=[Table("", header, rows, numeric=False)]),
+        Part("Trainings", tables=[Table("", shown, cells, numeric=False)], files=files),
+    ]
+    missing = [[cell.name, str(cell.lacks)] for cell in data.cells if cell.lacks is not None]
+    if missing:
+        parts.append(
+            Part("Missing", tables=[Table("", ["cell", "lacks"], missing, numeric=False)], folded=len(missing) > 5)
+        )
+    return Section("provenance", "Where the numbers come from", parts)
+
+
+def _describe_settings(settings: Mapping[str, object] | None) -> str:
+    if settings is None:
+        return "unknown"
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in settings.items()) or "default"
+
+
+def _list_provenance(summary: Summary) -> list[str | None]:
+    return [*(summary.provenance.get(key) for key in _KEYS), *(summary.versions.get(name) for name in _VERSIONS)]
+
+
+def _shorten(value: str | None) -> str:
+    if not value:
+        return "unknown"
+    return value[:_SHORT] + ("-dirty" if value.endswith("-dirty") else "")

@@ -1,4 +1,4 @@
-"""The command line. One module per subcommand; heavy imports happen inside the commands, so that `--help` is quick."""
+"""The command line. A module per subject; heavy imports happen inside the commands, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ import typer
 from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     attention,
     benchmark,
-    configure,
     convert,
     demo,
     doctor,
     evaluate,
-    fingerprint,
     inspect,
-    postprocess,
-    pretrained,
-    report,
     scribble,
     status,
-    trainers,
+    training,
 )
 from nnunet_attenscribble.cli.app import QUIET, app
 from nnunet_attenscribble.errors import AttenScribbleError

@@ -1,4 +1,6 @@
-"""`attenscribble benchmark`: every row, fold and repetition of an experiment, here or on a cluster."""
+"""`attenscribble benchmark`: every row, fold and repetition of an experiment, here or on a cluster; and
+`attenscribble report`: the page about it.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,16 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
-    from nnunet_attenscribble.evaluation.benchmark.collect import Collected
-    from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
-    from nnunet_attenscribble.evaluation.benchmark.run import Outcome
-    from nnunet_attenscribble.evaluation.benchmark.steps import Step
-    from nnunet_attenscribble.evaluation.benchmark.test_set import BenchmarkTestSet
-    from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+    from nnunet_attenscribble.evaluation.benchmark import (
+        Benchmark,
+        BenchmarkTestSet,
+        Cell,
+        Collected,
+        Outcome,
+        Plan,
+        Step,
+        Workspace,
+    )
 
 
 class _RunByDefault(TyperGroup):
@@ -94,10 +99,15 @@ def run(
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark.cells import list_cells, select_cells
-    from nnunet_attenscribble.evaluation.benchmark.environment import list_thread_problems
-    from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
-    from nnunet_attenscribble.evaluation.benchmark.run import list_preparations, run_cells, run_preparations
+    from nnunet_attenscribble.evaluation.benchmark import (
+        list_cells,
+        list_preparations,
+        list_thread_problems,
+        read_benchmark,
+        run_cells,
+        run_preparations,
+        select_cells,
+    )
 
     select_cells(list_cells(read_benchmark(file)), only)  # a name that is none is told before anything is made
     options, workspace = _open(file, work, raw, preprocessed, write=not dry_run)
@@ -154,7 +164,7 @@ def collect_command(
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark.collect import collect
+    from nnunet_attenscribble.evaluation.benchmark import collect
 
     options, workspace = _open(file, work, raw, preprocessed, write=False)
     collected = collect(_check(options, workspace), output or workspace.work / "collected", kept or ())
@@ -164,8 +174,7 @@ def collect_command(
 def _open(
     file: Path, work: Path | None, raw: Path | None, preprocessed: Path | None, *, write: bool
 ) -> tuple[Benchmark, Workspace]:
-    from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
-    from nnunet_attenscribble.evaluation.benchmark.workspace import open_workspace
+    from nnunet_attenscribble.evaluation.benchmark import open_workspace, read_benchmark
 
     options = read_benchmark(file)
     return options, open_workspace(work or Path(file.stem), raw=raw, preprocessed=preprocessed, write=write)
@@ -173,21 +182,20 @@ def _open(
 
 def _environments(options: Benchmark, workspace: Workspace) -> dict[int, dict[str, str]]:
     from nnunet_attenscribble.common.nnunet import trainers_folder
-    from nnunet_attenscribble.evaluation.benchmark.environment import make_environment
+    from nnunet_attenscribble.evaluation.benchmark import make_environment
 
     return {seed: make_environment(options, workspace, trainers_folder(), seed) for seed in options.seeds}
 
 
 def _check(options: Benchmark, workspace: Workspace) -> Plan:
-    from nnunet_attenscribble.evaluation.benchmark.cells import make_plan
+    from nnunet_attenscribble.evaluation.benchmark import make_plan
 
     return make_plan(options, workspace, _environments(options, workspace)[options.seeds[0]])
 
 
 def _print_commands(options: Benchmark, workspace: Workspace, only: str | None, prefix: tuple[str, ...]) -> None:
     """All commands as a script of the shell, those that are done as comments."""
-    from nnunet_attenscribble.evaluation.benchmark.cells import Plan, select_cells
-    from nnunet_attenscribble.evaluation.benchmark.run import list_preparations
+    from nnunet_attenscribble.evaluation.benchmark import Plan, list_preparations, select_cells
 
     tests, unknown = _find_tests(options, workspace)
     plan = Plan(options, workspace, tests, {})
@@ -229,7 +237,7 @@ def _print_exports(environment: dict[str, str], before: dict[str, str]) -> dict[
 
 def _find_tests(options: Benchmark, workspace: Workspace) -> tuple[dict[str, BenchmarkTestSet], list[str]]:
     """The test set of every fold that has one by now, and why the others have none."""
-    from nnunet_attenscribble.evaluation.benchmark.test_set import find_test_set
+    from nnunet_attenscribble.evaluation.benchmark import find_test_set
 
     tests, problems = {}, []
     for fold in options.folds:
@@ -254,7 +262,7 @@ def _print_step(step: Step, prefix: tuple[str, ...]) -> None:
 
 
 def _compare_command(plan: Plan) -> list[str]:
-    from nnunet_attenscribble.evaluation.benchmark.collect import list_compared
+    from nnunet_attenscribble.evaluation.benchmark import list_compared
 
     reference, models = [], []
     for name, cells in list_compared(plan, plan.cells).items():
@@ -278,8 +286,7 @@ def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspac
 
 
 def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, console: Console) -> None:
-    from nnunet_attenscribble.evaluation.benchmark.slurm import submit, write_array
-    from nnunet_attenscribble.evaluation.benchmark.state import read_states
+    from nnunet_attenscribble.evaluation.benchmark import read_states, submit, write_array
 
     states = read_states(plan)
     refused = {cell.name: states[cell].problems for cell in cells if states[cell].problems}
@@ -306,8 +313,7 @@ def _tell_failed(failed: Mapping[str, Sequence[str]]) -> None:
 
 def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) -> None:
     """Collect where it makes sense, and tell what failed; exit code 1 if anything did."""
-    from nnunet_attenscribble.evaluation.benchmark.collect import collect
-    from nnunet_attenscribble.evaluation.benchmark.state import read_states
+    from nnunet_attenscribble.evaluation.benchmark import collect, read_states
 
     states = read_states(plan)
     complete = all(state.lacks is None for state in states.values())
@@ -334,3 +340,44 @@ def _print_collected(collected: Collected, console: Console) -> None:
     for cell, lack in collected.missing.items():
         typer.echo(f"missing: {cell} ({lack})")
     typer.echo(f"Collected in {collected.folder}")
+
+
+@app.command()
+def report(
+    collected: Annotated[
+        Path, typer.Argument(help="Folder that `attenscribble benchmark collect` wrote: collected in --work.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the report; a report that is there is replaced.")
+    ],
+    cases_of: Annotated[
+        str | None,
+        typer.Option(
+            "--cases-of",
+            metavar="ROW",
+            help="Row whose best, median and worst case are shown; by default the last one trained on scribbles.",
+        ),
+    ] = None,
+    scans: Annotated[
+        bool,
+        typer.Option("--scans/--no-scans", help="Show slices of the scans, which their terms may not let you pass on."),
+    ] = True,
+) -> None:
+    """Write one HTML page about a benchmark, with its figures as PNG, its numbers as CSV, and as Markdown.
+
+    The page needs no network: tables with intervals, every case of every row, each row against full supervision case by
+    case, best, median and worst case, training curves, and where the numbers come from.
+
+    Example:  attenscribble report acdc_cpu/collected -o acdc_cpu/report
+    """
+    from nnunet_attenscribble.common.progress import show_progress
+    from nnunet_attenscribble.evaluation.report import write_report
+
+    page = write_report(
+        collected,
+        output,
+        cases_of=cases_of,
+        scans=scans,
+        progress=lambda items, word: show_progress(items, total=len(items), description=word),
+    )
+    typer.echo(f"wrote {page}")

@@ -146,7 +146,7 @@ class _Demo:
     def run(self) -> None:
         """Do what is not done yet."""
         from nnunet_attenscribble.cli.demo_parts import Comparison
-        from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
+        from nnunet_attenscribble.evaluation.benchmark import run_steps
 
         self._introduce()
         self.places.folder.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,9 @@ import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM
 from nnunet_attenscribble.cli.doctor.datasets import check_dataset
-from nnunet_attenscribble.cli.doctor.findings import NOTE, PROBLEM
-from nnunet_attenscribble.cli.fingerprint import planning_commands
+from nnunet_attenscribble.cli.inspect import planning_commands
 from nnunet_attenscribble.normalisation import MARK, normalisation_problems, read_fingerprint
 
 NAME = "Dataset711_Tiny"

@@ -1,7 +1,7 @@
 import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.case_pairs import CasePair, pair_cases
+from nnunet_attenscribble.evaluation.scoring import CasePair, pair_cases
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ import pytest
 
 from nnunet_attenscribble.evaluation import aggregate, metrics, scoring
 from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
-from nnunet_attenscribble.evaluation.case_pairs import CasePair
 from nnunet_attenscribble.evaluation.metrics import compute_scores
 from nnunet_attenscribble.evaluation.protocols import get_protocol
-from nnunet_attenscribble.evaluation.scoring import score_case
+from nnunet_attenscribble.evaluation.scoring import CasePair, score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
 
 RV = Structure("RV", (1,))

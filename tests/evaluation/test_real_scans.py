@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.evaluation.case_pairs import CasePair
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.protocols import get_protocol
-from nnunet_attenscribble.evaluation.scoring import score_case
+from nnunet_attenscribble.evaluation.scoring import CasePair, score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
 
 # The validation patients of MAAG (Valvano et al. 2021), two frames each.

@@ -5,9 +5,8 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 
-from nnunet_attenscribble.evaluation.case_pairs import CasePair
 from nnunet_attenscribble.evaluation.protocols import get_protocol
-from nnunet_attenscribble.evaluation.scoring import read_label_image, score_case
+from nnunet_attenscribble.evaluation.scoring import CasePair, read_label_image, score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
 
 CODING = LabelCoding((Structure("RV", (1,)), Structure("MYO", (2,))), frozenset({0, 1, 2}), 3, ".nii.gz")

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.network import add_spatial_attention
-from nnunet_attenscribble.pretrained import add_block, initial_block
+from nnunet_attenscribble.network import add_block, add_spatial_attention, initial_block
 
 CONFIGURATION = {
     "patch_size": [32, 32],

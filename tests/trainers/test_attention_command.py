@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import read_record
-from nnunet_attenscribble.evaluation.report.attention_views import list_cells, read_view
+from nnunet_attenscribble.evaluation.report.attention import list_cells, read_view
 from nnunet_attenscribble.network import SpatialAttentionUNet
 from tests.trainers.conftest import NAME, VOLUMES
 

@@ -18,9 +18,9 @@ from nnunet_attenscribble.losses import (
     AttentiveSimilarityLoss,
     MaskedCRFLoss,
     PartialCrossEntropyLoss,
+    PartialDiceCrossEntropyLoss,
     SimilarityPairLoss,
 )
-from nnunet_attenscribble.losses.segmentation import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.network import add_spatial_attention, attention_stage
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius

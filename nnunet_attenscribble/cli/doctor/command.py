@@ -1,15 +1,33 @@
-"""`attenscribble doctor`: whether everything is in order, and what to do where it is not."""
+"""`attenscribble doctor`: what it finds, whether everything is in order, and what to do where it is not."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.doctor.findings import NOTE, OK, PROBLEM, Finding
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's.
+
+    Attributes:
+        subject: what was looked at.
+        found: what was seen.
+        status: `ok`, `note` (good to know) or `problem`.
+        advice: what to do; None where there is nothing.
+    """
+
+    subject: str
+    found: str
+    status: str = OK
+    advice: str | None = None
 
 
 @app.command()

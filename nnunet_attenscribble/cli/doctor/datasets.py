@@ -9,8 +9,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.cli.doctor.findings import NOTE, PROBLEM, Finding
-from nnunet_attenscribble.cli.fingerprint import planning_commands
+from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM, Finding
+from nnunet_attenscribble.cli.inspect import planning_commands
 from nnunet_attenscribble.common.nnunet import dataset_folder, nnunet_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 

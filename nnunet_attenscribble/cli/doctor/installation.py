@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
-from nnunet_attenscribble.cli.doctor.findings import NOTE, PROBLEM, Finding
+from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM, Finding
 from nnunet_attenscribble.common.nnunet import FOLDERS, VARIABLE, exported_folders, list_trainers, trainers_folder
 from nnunet_attenscribble.common.progress import show_waiting
 
@@ -34,8 +37,10 @@ def check_installation() -> list[Finding]:
 
 
 def ask_nnunet() -> dict[str, Any]:
-    """What `doctor_question` answers."""
-    command = [sys.executable, "-m", "nnunet_attenscribble.cli.doctor.question", *list_trainers()]
+    """What `print_answer` answers in a process of its own: an installation that is broken must not break the doctor,
+    and nnU-Net's search for trainers leaves traces in the process that it ran in.
+    """
+    command = [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()", *list_trainers()]
     with show_waiting("Asking nnU-Net for the trainers"):
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -166,3 +171,41 @@ def check_disk() -> list[Finding]:
             advice = "start the container with --ipc=host or --shm-size=8g, or nnU-Net's workers may die"
             findings.append(Finding("disk", f"only {size * 1024:.0f} MB of shared memory", NOTE, advice))
     return findings
+
+
+def _answer(names: Sequence[str]) -> dict[str, Any]:
+    """What is asked.
+
+    Returns:
+        `error` where torch or nnU-Net cannot be imported; else `gpus`, name and bytes of each, `cuda`, the version that
+        torch is built for or None, `mps`, and `trainers`: by name the folder that nnU-Net found it in, or `error`.
+    """
+    try:
+        import torch
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    properties = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    found: dict[str, Any] = {}
+    for name in names:
+        printed = io.StringIO()
+        try:
+            with redirect_stdout(printed):
+                recursive_find_trainer_class_by_name(name)
+            folder = re.search(rf"Using trainer '{name}' from: (.*)", printed.getvalue())
+            found[name] = {"folder": folder and folder[1]}
+        except Exception as error:
+            found[name] = {"error": f"{type(error).__name__}: {error}"}
+    return {
+        "gpus": [[device.name, device.total_memory] for device in properties],
+        "cuda": torch.version.cuda,
+        "mps": torch.backends.mps.is_available(),
+        "trainers": found,
+    }
+
+
+def print_answer() -> None:
+    """Print as JSON what torch and nnU-Net say, for the trainers that the command line names."""
+    with redirect_stdout(sys.stderr):
+        content = _answer(sys.argv[1:])
+    print(json.dumps(content))

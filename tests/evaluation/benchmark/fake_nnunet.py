@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark import cells, execution, processes, slurm
+from nnunet_attenscribble.evaluation.benchmark import cells, execution, slurm
 from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
@@ -115,7 +115,7 @@ def patch(set_attribute, programs: Path) -> None:
     """Let the benchmark find the scripts, and spare it the import of nnU-Net for the length of its trainings."""
 
     def find(name: str) -> str:
-        return str(programs / name) if (programs / name).exists() else processes.shutil.which(name) or name
+        return str(programs / name) if (programs / name).exists() else execution.shutil.which(name) or name
 
     set_attribute(execution, "find_command", find)
     set_attribute(slurm, "find_command", find)
@@ -187,7 +187,7 @@ class Toy:
         monkeypatch.setenv("nnUNet_preprocessed", str(self.preprocessed))
         monkeypatch.setenv("FAKE_EVENTS", str(folder / "events"))
         monkeypatch.setenv("FAKE_ROOT", str(Path(__file__).resolve().parents[3]))
-        monkeypatch.setattr(processes, "_POLL", 0.02)
+        monkeypatch.setattr(execution, "_POLL", 0.02)
         monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
         patch(monkeypatch.setattr, self.programs)
         self.content = {

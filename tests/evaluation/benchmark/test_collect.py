@@ -16,9 +16,13 @@ from nnunet_attenscribble.common.provenance import find_commit
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import cells
 from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
-from nnunet_attenscribble.evaluation.benchmark.command_log import append_command, read_commands
 from nnunet_attenscribble.evaluation.benchmark.execution import Execution
-from nnunet_attenscribble.evaluation.benchmark.nnunet_log import read_training_log, write_training_log
+from nnunet_attenscribble.evaluation.benchmark.logs import (
+    append_command,
+    read_commands,
+    read_training_log,
+    write_training_log,
+)
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
 from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
 from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, Toy

@@ -15,9 +15,8 @@ from rich.console import Console
 
 from nnunet_attenscribble.common.text import format_duration
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark import step_progress
-from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
-from nnunet_attenscribble.evaluation.benchmark.processes import find_command
+from nnunet_attenscribble.evaluation.benchmark import execution
+from nnunet_attenscribble.evaluation.benchmark.execution import find_command, run_steps
 from nnunet_attenscribble.evaluation.benchmark.steps import (
     Model,
     Step,
@@ -105,7 +104,7 @@ def test_epochs_are_told_as_they_come(tmp_path):
 def test_the_time_left_is_that_of_the_epochs_seen(tmp_path):
     told, times = [], iter([100.0, 130.0, 160.0])
     step = make_step(tmp_path, "", epochs=6)
-    read = step_progress._Epochs(step, lambda done, text: told.append((done, text)), clock=lambda: next(times))
+    read = execution._Epochs(step, lambda done, text: told.append((done, text)), clock=lambda: next(times))
     for line in (": Epoch 2", "noise", ": Epoch 3", ": Epoch 4"):  # a training that continues from its third epoch
         read(line)
     assert told == [
@@ -207,10 +206,10 @@ time.sleep(600)
 DRIVER = """
 import os, sys
 from pathlib import Path
-from nnunet_attenscribble.evaluation.benchmark import processes
+from nnunet_attenscribble.evaluation.benchmark import execution
 from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
-processes._GRACE = float(sys.argv[3])
+execution._GRACE = float(sys.argv[3])
 folder = Path(sys.argv[1])
 step = Step('a step', (sys.executable, '-c', sys.argv[2]), folder / 'a.log', (folder / 'a step.out').exists)
 run_steps([step], dict(os.environ))

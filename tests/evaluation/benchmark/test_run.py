@@ -13,7 +13,8 @@ from dataclasses import replace
 import pytest
 
 from nnunet_attenscribble.common.provenance import find_commit
-from nnunet_attenscribble.evaluation.benchmark import cells, environment
+from nnunet_attenscribble.evaluation.benchmark import cells
+from nnunet_attenscribble.evaluation.benchmark import run as running
 from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
 from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
 from nnunet_attenscribble.evaluation.benchmark.provenance import describe_selection
@@ -523,10 +524,10 @@ def test_a_name_that_is_none_ends_the_program_before_anything_is_made(toy):
     ],
 )
 def test_threads_that_nnunet_does_not_obey_are_told(toy, monkeypatch, version, processors, prefix, changes, told):
-    monkeypatch.setattr(environment.sys, "version_info", version)
-    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: processors, raising=False)
+    monkeypatch.setattr(running.sys, "version_info", version)
+    monkeypatch.setattr(running.os, "sched_getaffinity", lambda _: processors, raising=False)
     toy.write(**{"threads": 1, **changes})
-    problems = environment.list_thread_problems(read_benchmark(toy.file), prefix)
+    problems = running.list_thread_problems(read_benchmark(toy.file), prefix)
     assert len(problems) == told
     if told:
         assert "--prefix 'taskset -c 0'" in problems[0]

@@ -17,7 +17,7 @@ from nnunet_attenscribble.evaluation.attention_folder import (
     average_pairs,
     read_record,
 )
-from nnunet_attenscribble.evaluation.report.attention_views import draw_view, list_panels, read_view, write_view
+from nnunet_attenscribble.evaluation.report.attention import draw_view, list_panels, read_view, write_view
 from nnunet_attenscribble.evaluation.report.build import write_report
 from tests.evaluation.collected_folder import BLOCK, make_view, write_attention, write_collected
 

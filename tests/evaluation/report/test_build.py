@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.comparison_reader import read_comparison
+from nnunet_attenscribble.evaluation.comparison_files import read_comparison
 from nnunet_attenscribble.evaluation.report.build import write_report
 from nnunet_attenscribble.evaluation.report.data import read_collected
-from nnunet_attenscribble.evaluation.report.slices import read_slice
+from nnunet_attenscribble.evaluation.report.pictures import read_slice
 from nnunet_attenscribble.evaluation.summary import read_summary
 from tests.evaluation.collected_folder import CASES, ROWS, SHIFTS, SLUGS, STRUCTURES, write_collected
 

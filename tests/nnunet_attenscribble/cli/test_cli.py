@@ -142,7 +142,7 @@ def test_what_is_no_error_of_the_program_shows_no_traceback(monkeypatch, capsys,
     def fail():
         raise raised
 
-    monkeypatch.setattr(cli.trainers, "trainers_folder", fail)
+    monkeypatch.setattr(cli.training, "trainers_folder", fail)
     monkeypatch.setattr(sys, "argv", ["attenscribble", "trainers"])
     with pytest.raises(SystemExit) as stop:
         cli.main()

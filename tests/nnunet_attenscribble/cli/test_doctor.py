@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.doctor import installation
+from nnunet_attenscribble.cli.doctor.command import NOTE, OK, PROBLEM
 from nnunet_attenscribble.cli.doctor.datasets import check_dataset, list_datasets
-from nnunet_attenscribble.cli.doctor.findings import NOTE, OK, PROBLEM
 from nnunet_attenscribble.common.nnunet import FOLDERS, list_trainers, trainers_folder
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from nnunet_attenscribble.common import figures
-from nnunet_attenscribble.evaluation.report import attention_views, cases
+from nnunet_attenscribble.evaluation.report import attention, cases
 
 # In linear RGB, for whoever lacks one kind of cone altogether: Machado, Oliveira, Fernandes, IEEE TVCG 2009, table 1.
 SIGHT = {
@@ -50,7 +50,7 @@ def test_a_palette_of_red_and_green_would_be_noticed():
 
 @pytest.mark.parametrize("sight", SIGHT)
 def test_more_is_lighter_in_maps(sight):
-    lightness = see(matplotlib.colormaps[attention_views._MAP](np.linspace(0, 1, 20))[:, :3], sight)[:, 0]
+    lightness = see(matplotlib.colormaps[attention._MAP](np.linspace(0, 1, 20))[:, :3], sight)[:, 0]
     assert (np.diff(lightness) > 1).all()
 
 

@@ -9,9 +9,13 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-from nnunet_attenscribble.losses import AttenScribbleLoss, MaskedCRFLoss
-from nnunet_attenscribble.losses.attenscribble import to_probabilities
-from nnunet_attenscribble.losses.segmentation import PartialBinaryCrossEntropyLoss, PartialDiceCrossEntropyLoss
+from nnunet_attenscribble.losses import (
+    AttenScribbleLoss,
+    MaskedCRFLoss,
+    PartialBinaryCrossEntropyLoss,
+    PartialDiceCrossEntropyLoss,
+    to_probabilities,
+)
 from nnunet_attenscribble.targets import PADDING
 
 IGNORE = 3

@@ -15,11 +15,11 @@ from nnunet_attenscribble.losses import (
     AttentiveSimilarityLoss,
     MaskedCRFLoss,
     PartialCrossEntropyLoss,
+    PartialDiceCrossEntropyLoss,
     SimilarityPairLoss,
+    rescale_intensities,
 )
 from nnunet_attenscribble.losses.attenscribble import visible_classes
-from nnunet_attenscribble.losses.intensities import rescale_intensities
-from nnunet_attenscribble.losses.segmentation import PartialDiceCrossEntropyLoss
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import PADDING
 

@@ -1,13 +1,19 @@
-"""The course of a training, from the log that nnU-Net writes beside its checkpoints."""
+"""What a benchmark's commands leave behind them: its log of commands, one line of JSON each, and nnU-Net's own."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shlex
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 
-__all__ = ["read_training_log", "write_training_log"]
+from nnunet_attenscribble.common.provenance import find_commit, list_versions
+from nnunet_attenscribble.evaluation.benchmark.execution import Execution
+
+__all__ = ["append_command", "read_commands", "read_training_log", "write_training_log"]
 
 _LINE = re.compile(r"^\S+ \S+: (.*?)\s*$")
 _EPOCH = re.compile(r"Epoch (\d+)")
@@ -19,6 +25,34 @@ _VALUES = {
 }
 _DICE = re.compile(r"Pseudo dice \[(.*)\]")
 _NUMBER = re.compile(r"nan|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
+
+
+def append_command(file: Path, cell: str, execution: Execution) -> None:
+    """Add a command that was run to the log. One line in one write: several processes may share the file."""
+    entry = {
+        "cell": cell,
+        "step": execution.step.name,
+        "command": shlex.join(execution.step.command),
+        "started": datetime.fromtimestamp(execution.started, timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(execution.seconds, 1),
+        "exit_code": execution.code,
+        "log": str(execution.step.log),
+        "commit": find_commit(),
+        "versions": list_versions(),
+    }
+    with file.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(entry) + "\n")
+
+
+def read_commands(file: Path) -> list[dict]:
+    """The entries of the log; a line that was cut off is left out."""
+    entries = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries
 
 
 def read_training_log(folder: Path) -> dict[int, dict[str, float]]:

@@ -1,16 +1,44 @@
-"""`attenscribble configure`: a configuration with settings of the method, or for the CPU, in a plans file."""
+"""What a training needs of this package: `attenscribble trainers`, `configure` and `pretrained`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.trainers import tell_training
-from nnunet_attenscribble.common.nnunet import PLANS
+from nnunet_attenscribble.common.nnunet import PLANS, VARIABLE, exported_folders, list_trainers, trainers_folder
+from nnunet_attenscribble.common.progress import show_waiting
 from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def tell_training(dataset: str, configuration: str, plans_name: str, *options: str) -> None:
+    """Print the training command that comes next, and before it the export that nnU-Net finds its trainer by."""
+    if trainers_folder() not in exported_folders():
+        typer.echo(f'Next: export {VARIABLE}="$(attenscribble trainers)"')
+    plans = () if plans_name == PLANS else ("-p", plans_name)
+    arguments = (dataset, configuration, "0", "-tr", "nnUNetTrainerAttenScribble", *plans, *options)
+    typer.echo(f"Next: nnUNetv2_train {' '.join(arguments)}")
+
+
+@app.command()
+def trainers(
+    names: Annotated[bool, typer.Option("--names", help="Print the names for `nnUNetv2_train -tr` instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print folder and names as JSON.")] = False,
+) -> None:
+    """Print the folder of the trainers, for nnU-Net's environment variable.
+
+    Example:  export nnUNet_extTrainer="$(attenscribble trainers)"
+    """
+    if as_json:
+        content = {"folder": str(trainers_folder()), "trainers": list_trainers(), "rivals": list_trainers(rivals=True)}
+        typer.echo(json.dumps(content, indent=2))
+    elif names:
+        typer.echo("\n".join([*list_trainers(), *list_trainers(rivals=True)]))
+    else:
+        typer.echo(trainers_folder())
 
 
 def read_assignments(assignments: list[str]) -> dict[str, Any]:
@@ -105,3 +133,49 @@ def configure(
         typer.echo(f"Next: nnUNetv2_preprocess -d {int(file.parent.name[7:10])} {plans_option}-c {name}")
     else:
         tell_training(dataset, name, plans_name)
+
+
+@app.command()
+def pretrained(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint_final.pth of a training with nnUNetTrainer.")],
+    dataset: Annotated[str, typer.Option("-d", "--dataset", help="ID or name of the dataset to train on.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    configuration: Annotated[str, typer.Option("-c", "--configuration", help="Configuration to train.")] = "2d",
+    plans_name: Annotated[str, typer.Option("-p", "--plans", help="Plans identifier.")] = PLANS,
+) -> None:
+    """Add the attention block's initial weights to a checkpoint, so that nnU-Net accepts it as pretrained weights.
+
+    nnU-Net asks a pretrained checkpoint for every weight of the network but the last layers. The block's gate starts
+    at 0, so that the network begins with the pretrained features (not with attention_gated false).
+
+    Example:  attenscribble pretrained checkpoint_final.pth -d 501 -c 2d -o with_block.pth
+    """
+    from nnunet_attenscribble.common.nnunet import dataset_folder
+    from nnunet_attenscribble.plans import read_plans, resolve_configuration
+
+    problems = []
+    if not checkpoint.is_file():
+        problems.append(f"{checkpoint}: there is no such file")
+    if output.exists():
+        problems.append(f"{output} exists already: give another name with -o")
+    if not output.parent.is_dir():
+        problems.append(f"{output.parent}, where {output.name} shall go, does not exist")
+    file = dataset_folder("nnUNet_preprocessed", dataset) / f"{plans_name}.json"
+    resolved = resolve_configuration(read_plans(file), configuration)
+    if problems:
+        raise AttenScribbleError(problems)
+
+    with show_waiting("Making the block"):
+        import torch
+
+        from nnunet_attenscribble.network import add_block, initial_block
+
+        content = add_block(checkpoint, initial_block(resolved))
+        partial = output.with_name(f".{output.name}.partial")
+        try:
+            torch.save(content, partial)
+            partial.replace(output)
+        finally:
+            partial.unlink(missing_ok=True)
+    typer.echo(f"{output} holds the network of {checkpoint.name} with an attention block for '{configuration}'.")
+    tell_training(dataset, configuration, plans_name, "-pretrained_weights", str(output))
