@@ -1,13 +1,14 @@
-"""A network as nnU-Net plans it, with the attention block in its encoder."""
+"""A network as nnU-Net plans it, with the attention block in its encoder, or with a second decoder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_attenscribble.attention import SIMILARITIES, SpatialSelfAttention
@@ -16,6 +17,8 @@ from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import WindowSimilarity
 
 _BLOCK, _GATE = "attention.", "attention_gate"
+
+_DROPOUT = 0.5  # of the features that the second decoder sees, as published
 
 
 class SpatialAttentionUNet(nn.Module):
@@ -73,6 +76,49 @@ class SpatialAttentionUNet(nn.Module):
         size += self.decoder.compute_conv_feature_map_size(input_size)
         grid = grid_shape(self.encoder.strides, input_size, self.attention_stage)
         return size + self.attention.mlp_fc1.out_features * prod(grid)
+
+
+class SecondPrediction(NamedTuple):
+    """What the second decoder predicts.
+
+    Attributes:
+        logits: (N, C, *S), or with deep supervision the list of them from fine to coarse.
+    """
+
+    logits: Tensor | list[Tensor]
+
+
+class TwoDecoderUNet(nn.Module):
+    """A U-Net with a second decoder, which sees the encoder's features through dropout, in training alone.
+
+    The parameters of the planned network keep their names; those of the second decoder are new, under
+    `second_decoder`.
+
+    Args:
+        network: with an encoder and a decoder that takes the list of its features.
+        second: as planned too, of which the decoder is taken.
+    """
+
+    def __init__(self, network: nn.Module, second: nn.Module):
+        super().__init__()
+        self.encoder: Any = network.encoder  # what nnU-Net's architectures have in common has no type
+        self.decoder: Any = network.decoder
+        self.second_decoder: Any = second.decoder
+        if hasattr(self.second_decoder, "encoder"):  # a decoder keeps its encoder, to ask it for sizes
+            self.second_decoder.encoder = self.encoder
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], SecondPrediction]:
+        """Predict: logits (N, C, *S), or with deep supervision the list of them; in training with the second's."""
+        skips = self.encoder(x)
+        logits = self.decoder(skips)
+        if not self.training:
+            return logits
+        return logits, SecondPrediction(self.second_decoder([F.dropout(skip, _DROPOUT) for skip in skips]))
+
+    def compute_conv_feature_map_size(self, input_size) -> int:
+        """Size of all convolutions' feature maps, as nnU-Net's planner counts it."""
+        decoders = 2 * self.decoder.compute_conv_feature_map_size(input_size)
+        return self.encoder.compute_conv_feature_map_size(input_size) + decoders
 
 
 def add_spatial_attention(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss
-from nnunet_attenscribble.losses.rivals import RivalLoss
+from nnunet_attenscribble.losses.rival import RivalLoss
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import treat_padding
-from nnunet_attenscribble.two_decoders import SecondPrediction
+from nnunet_attenscribble.network import SecondPrediction
 
 
 class ScribbleObjective(nn.Module):

@@ -20,7 +20,7 @@ from nnunet_attenscribble.losses import (
     PartialDiceCrossEntropyLoss,
     SimilarityPairLoss,
 )
-from nnunet_attenscribble.losses.rivals import RivalLoss
+from nnunet_attenscribble.losses.rival import RivalLoss
 from nnunet_attenscribble.network import (
     add_spatial_attention,
     attention_stage,

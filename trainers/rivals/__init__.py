@@ -1,1 +1,1 @@
-"""Trainers of published scribble losses, for comparison; nnU-Net finds them here too."""
+"""Published scribble losses, for comparison in the same nnU-Net: each beside its trainer, which nnU-Net finds here."""

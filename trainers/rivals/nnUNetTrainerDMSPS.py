@@ -1,7 +1,7 @@
 """PartialDiceCE plus dynamically mixed pseudo labels, soft."""
 
-from nnunet_attenscribble.losses.rivals import MixedLabelsLoss
-from nnunet_attenscribble.trainers.rivals.nnUNetTrainerTwoDecoders import nnUNetTrainerTwoDecoders
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerDMPLS import MixedLabelsLoss
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerTwoDecoders
 
 
 class nnUNetTrainerDMSPS(nnUNetTrainerTwoDecoders):

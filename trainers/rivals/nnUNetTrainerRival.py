@@ -1,8 +1,20 @@
-"""What the trainers of rival losses share."""
+"""What the trainers of published rivals share: a term, a teacher, a second decoder."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.losses.rivals import RivalLoss, RivalTerm
+from nnunet_attenscribble.losses.rival import RivalLoss, RivalTerm
+from nnunet_attenscribble.network import TwoDecoderUNet, check_encoder
 from nnunet_attenscribble.trainers.nnUNetTrainerPartialDiceCE import nnUNetTrainerPartialDiceCE
+
+_DECAY = 0.99  # of the teacher's weights
 
 
 class nnUNetTrainerRival(nnUNetTrainerPartialDiceCE):
@@ -22,3 +34,99 @@ class nnUNetTrainerRival(nnUNetTrainerPartialDiceCE):
     def build_term(self) -> RivalTerm:
         """The rival's term."""
         raise TypeError(f"{type(self).__name__} has no term")
+
+
+class nnUNetTrainerTeacher(nnUNetTrainerRival):
+    """Base of the rivals whose network learns from a teacher: the mean of its own weights, exponential in the steps.
+
+    After every step the teacher's weights become 0.99 of themselves and 0.01 of the network's. Predictions are the
+    network's. Beside nnU-Net's checkpoint_*.pth lies a teacher_*.pth, with which a training goes on.
+    """
+
+    teacher: nn.Module
+    _saved_teacher: dict[str, Tensor] | None = None
+
+    def on_train_start(self) -> None:
+        """nnU-Net's preparations; the teacher begins as the network, or where it was when the training stopped."""
+        super().on_train_start()
+        self.teacher = deepcopy(self._bare_network()).requires_grad_(False)
+        if self._saved_teacher is not None:
+            self.teacher.load_state_dict(self._saved_teacher)
+            self._saved_teacher = None
+
+    def train_step(self, batch: dict) -> dict:
+        """The network's step, then the teacher's."""
+        batch["data"] = batch["data"].to(self.device, non_blocking=True)  # for both
+        told = super().train_step(batch)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                [p.data for p in self.teacher.parameters()],
+                [p.data for p in self._bare_network().parameters()],
+                1 - _DECAY,
+            )
+        return told
+
+    def _ask_companion(self, batch: dict) -> Any:
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            return self.ask_teacher(batch["data"])
+
+    def ask_teacher(self, images: Tensor) -> Any:
+        """What the rival's term wants to know of the teacher; images (N, M, *S) on the device."""
+        raise TypeError(f"{type(self).__name__} asks its teacher nothing")
+
+    def predict_with_teacher(self, images: Tensor) -> Tensor:
+        """The teacher's logits at full resolution, (N, C, *S)."""
+        logits = self.teacher(images)
+        return logits[0] if self.enable_deep_supervision else logits
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint, and the teacher beside it."""
+        super().save_checkpoint(filename)
+        if self.local_rank == 0 and not self.disable_checkpointing and Path(filename).is_file():
+            torch.save(self.teacher.state_dict(), name_teacher(filename))
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """nnU-Net's checkpoint, and the teacher beside it where there is one."""
+        super().load_checkpoint(filename_or_checkpoint)
+        if not isinstance(filename_or_checkpoint, str):
+            return
+        file = name_teacher(filename_or_checkpoint)
+        if file.is_file():
+            self._saved_teacher = torch.load(file, map_location=self.device, weights_only=True)
+        else:
+            self.print_to_log_file(f"WARNING: {file.name} is not there: the teacher begins anew as the network is now")
+
+    def _bare_network(self) -> nn.Module:
+        network: Any = self.network.module if self.is_ddp else self.network
+        return getattr(network, "_orig_mod", network)
+
+
+def name_teacher(checkpoint: str) -> Path:
+    """The teacher's file beside a checkpoint."""
+    file = Path(checkpoint)
+    return file.with_name(file.name.replace("checkpoint", "teacher", 1))
+
+
+class nnUNetTrainerTwoDecoders(nnUNetTrainerRival):
+    """Base of the rivals with a second decoder, which sees the features through dropout; inference leaves it out."""
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager,
+        configuration_manager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The planned network with a second decoder; called in inference too."""
+        planned = (
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+        network, second = (nnUNetTrainerRival.build_network_architecture(*planned) for _ in range(2))
+        check_encoder(network)
+        return TwoDecoderUNet(network, second)

@@ -3,14 +3,63 @@
 from __future__ import annotations
 
 import random
+from math import exp, log
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nnunet_attenscribble.losses.rivals import TeacherPrediction, UncertainTeacherLoss
-from nnunet_attenscribble.trainers.rivals.nnUNetTrainerTeacher import nnUNetTrainerTeacher
+from nnunet_attenscribble.losses.rival import RivalTerm, is_inside
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerTeacher
+
 
 _NOISES = 8  # by which the teacher's uncertainty is estimated
+
+
+class TeacherPrediction(NamedTuple):
+    """What a teacher makes of a batch.
+
+    Attributes:
+        probabilities: (N, C, *S), of the turned and noisy images.
+        mean: (N, C, *S), mean over further noises of the same turned images.
+        turns: by how many quarters the last two axes were turned.
+    """
+
+    probabilities: Tensor
+    mean: Tensor
+    turns: int
+
+
+class UncertainTeacherLoss(RivalTerm):
+    """L = sum_i m_i |p_i - t_i|^2 / (2 sum_i m_i), with m_i = 1 where the teacher's entropy is below a threshold.
+
+    The teacher t sees the image turned by quarters and with noise; the student's prediction p is turned likewise. The
+    entropy is that of the mean over further noises. The threshold rises with the training from 0.75 to 1 times log C:
+    (0.75 + 0.25 exp(-5 (1 - progress)^2)) log C.
+
+    Reference: Liu et al., "Weakly supervised segmentation of COVID19 infection with scribble annotation on CT images",
+    Pattern Recognition 2022 (USTM); weight of WSL4MIS.
+    """
+
+    name = "consistency"
+    weight = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Share of the training that is done.
+        self.progress = 0.0
+
+    def forward(self, logits: Tensor, target: Tensor, image: Tensor, ignore_label: int, companion: Any) -> Tensor:
+        """See `RivalTerm`; the companion is a `TeacherPrediction`."""
+        classes = logits.shape[1]
+        student = torch.rot90(logits.softmax(dim=1), companion.turns, (-2, -1))
+        inside = torch.rot90(is_inside(target), companion.turns, (-2, -1))
+        mean = companion.mean.to(student.dtype)
+        entropy = -torch.xlogy(mean, mean).sum(dim=1, keepdim=True)
+        threshold = (0.75 + 0.25 * exp(-5 * (1 - self.progress) ** 2)) * log(classes)
+        sure = (entropy < threshold) & inside
+        squares = (student - companion.probabilities.to(student.dtype)).square().sum(dim=1, keepdim=True)
+        return (squares * sure).sum() / (2 * sure.sum().clamp(min=1))
 
 
 class nnUNetTrainerUSTM(nnUNetTrainerTeacher):

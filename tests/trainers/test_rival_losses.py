@@ -10,19 +10,15 @@ import torch
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
 from nnunet_attenscribble.losses.intensities import rescale_intensities
-from nnunet_attenscribble.losses.rivals import (
-    CompetingLabelsLoss,
-    EntropyLoss,
-    GatedCRFLoss,
-    MixedLabelsLoss,
-    MumfordShahLoss,
-    RivalLoss,
-    TeacherPrediction,
-    TotalVariationLoss,
-    UncertainTeacherLoss,
-    mixed_labels,
-)
+from nnunet_attenscribble.losses.rival import RivalLoss
 from nnunet_attenscribble.targets import PADDING
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerDMPLS import MixedLabelsLoss
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerEntropy import EntropyLoss
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerGatedCRF import GatedCRFLoss
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerMumfordShah import MumfordShahLoss
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerScribbleVS import CompetingLabelsLoss
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerTotalVariation import TotalVariationLoss
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerUSTM import TeacherPrediction, UncertainTeacherLoss
 from tests.nnunet_attenscribble import brute_force
 
 IGNORE = 3
@@ -168,7 +164,7 @@ def test_mixed_labels(soft, monkeypatch):
     shape = (4, 5)
     logits, image, target, other = make(shape)
     other.requires_grad_()
-    monkeypatch.setattr(mixed_labels.random, "random", lambda: 0.3)
+    monkeypatch.setattr("random.random", lambda: 0.3)
     first, second = logits.softmax(dim=1), other.softmax(dim=1)
     mixed = 0.3 * first + 0.7 * second
     where = [i for i in positions(shape) if at(target, i)[0] != PADDING]
