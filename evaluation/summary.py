@@ -51,7 +51,10 @@ __all__ = [
     "Summary",
     "describe_versions",
     "encode_numbers",
+    "from_content",
+    "list_score_columns",
     "read_summary",
+    "to_content",
     "write_summary",
     "write_text",
 ]
@@ -119,7 +122,7 @@ def write_summary(summary: Summary, folder: Path) -> tuple[Path, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / METRICS_FILE, _to_csv(summary))
-    write_text(folder / SUMMARY_FILE, json.dumps(_to_json(summary), indent=2, allow_nan=False) + "\n")
+    write_text(folder / SUMMARY_FILE, json.dumps(to_content(summary), indent=2, allow_nan=False) + "\n")
     return folder / SUMMARY_FILE, folder / METRICS_FILE
 
 
@@ -158,7 +161,7 @@ def read_summary(path: Path) -> Summary:
             "run `attenscribble evaluate` again"
         )
     try:
-        return _from_json(content)
+        return from_content(content)
     except (KeyError, TypeError, ValueError) as error:
         raise AttenScribbleError(f"{file} is damaged ({error!r}): run `attenscribble evaluate` again") from error
 
@@ -168,7 +171,8 @@ def describe_versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
-def _to_json(summary: Summary) -> dict[str, object]:
+def to_content(summary: Summary) -> dict[str, Any]:
+    """What stands in the JSON file."""
     protocol = PROTOCOLS[summary.protocol]
     aggregate = summary.aggregate()
     return encode_numbers(
@@ -211,12 +215,8 @@ def _to_json(summary: Summary) -> dict[str, object]:
     )
 
 
-def _rename(entry: Mapping[str, object], protocol: str) -> dict[str, object]:
-    """Distances under names that tell their unit."""
-    return {name_metric(key, protocol) if key in METRICS else key: value for key, value in entry.items()}
-
-
-def _from_json(content: dict) -> Summary:
+def from_content(content: Mapping[str, Any]) -> Summary:
+    """The summary of a JSON file's content; KeyError, TypeError or ValueError where it is damaged."""
     return Summary(
         structures=tuple(Structure(entry["name"], tuple(entry["values"])) for entry in content["structures"]),
         cases={
@@ -237,7 +237,17 @@ def _from_json(content: dict) -> Summary:
     )
 
 
-def _read_scores(entry: dict, protocol: str) -> StructureScores:
+def list_score_columns(protocol: str) -> list[str]:
+    """Names of a structure's scores in files, in order."""
+    return list(_rename({column.name: None for column in fields(StructureScores)}, protocol))
+
+
+def _rename(entry: Mapping[str, object], protocol: str) -> dict[str, object]:
+    """Distances under names that tell their unit."""
+    return {name_metric(key, protocol) if key in METRICS else key: value for key, value in entry.items()}
+
+
+def _read_scores(entry: Mapping[str, Any], protocol: str) -> StructureScores:
     values = {}
     for column in fields(StructureScores):
         if column.name not in METRICS:
@@ -251,12 +261,10 @@ def _read_scores(entry: dict, protocol: str) -> StructureScores:
 def _to_csv(summary: Summary) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = {column.name: None for column in fields(StructureScores)}
-    writer.writerow(["case", "label", "values", *_rename(columns, summary.protocol), *PROVENANCE, "versions"])
+    writer.writerow(["case", "label", "values", *list_score_columns(summary.protocol), *PROVENANCE, "versions"])
     origin = [*(summary.provenance.get(key) for key in PROVENANCE), describe_versions(summary.versions)]
     for case, scores in summary.cases.items():
         for structure in summary.structures:
-            entry = asdict(scores[structure.name])
             values = "+".join(map(str, structure.values))
-            writer.writerow([case, structure.name, values, *(entry[column] for column in columns), *origin])
+            writer.writerow([case, structure.name, values, *asdict(scores[structure.name]).values(), *origin])
     return text.getvalue()

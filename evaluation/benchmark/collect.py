@@ -49,6 +49,7 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import (
 from nnunet_attenscribble.evaluation.benchmark.state import CellState, read_states
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
+from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, write_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.structures import read_label_coding
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
@@ -58,7 +59,7 @@ __all__ = ["COLLECTED_FILE", "Collected", "collect", "list_compared"]
 
 COLLECTED_FILE = "collected.json"
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
-_POSTPROCESSED = "comparison_postprocessed"
+_COMPARISON_POSTPROCESSED = f"comparison_{POSTPROCESSED}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,11 @@ class Collected:
 
 
 def collect(
-    plan: Plan, folder: Path, kept: Sequence[Path] = (), states: Mapping[Cell, CellState] | None = None
+    plan: Plan,
+    folder: Path,
+    kept: Sequence[Path] = (),
+    keep: Path | None = None,
+    states: Mapping[Cell, CellState] | None = None,
 ) -> Collected:
     """Gather what is there; the folder is replaced as a whole.
 
@@ -91,16 +96,21 @@ def collect(
         plan: of the benchmark.
         folder: to write; one that was not collected before must be empty.
         kept: folders with results of cells that are not complete here, see `find_kept`.
+        keep: where to write the scores of all cells once more, without the rest, see `write_kept`.
         states: of all cells, if they were asked for already.
 
     Raises:
-        AttenScribbleError: something else is in the folder, or results that cannot be compared.
+        AttenScribbleError: something else is in a folder, nothing is there to keep, or results cannot be compared.
     """
     folder = folder.absolute()
     if folder.exists() and not (folder / COLLECTED_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise AttenScribbleError(f"{folder} holds something else than collected results: give another place with -o")
     with replaced_folder(folder) as part:
-        return _Collection(plan, part, kept, states or read_states(plan)).write(folder)
+        collection = _Collection(plan, part, kept, states or read_states(plan))
+        collected = collection.write(folder)
+        if keep is not None:
+            collection.keep(keep)
+        return collected
 
 
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:
@@ -139,16 +149,30 @@ class _Collection:
         of_postprocessed = [*notes, *self._describe_postprocessing()]
         rows = self._write_rows()
         table = self._write_comparison("comparison", self.summaries, notes)
-        processed = self._write_comparison(_POSTPROCESSED, self.postprocessed, of_postprocessed)
+        processed = self._write_comparison(_COMPARISON_POSTPROCESSED, self.postprocessed, of_postprocessed)
         self._link_tests()
         lines = [f"{cell.name}\t{lack}\n" for cell, lack in self.missing.items()]
         (self.part / "missing.txt").write_text("".join(lines), encoding="utf-8")
-        tables = [name for name, written in (("comparison", table), (_POSTPROCESSED, processed)) if written is not None]
+        tables = [
+            name
+            for name, written in (("comparison", table), (_COMPARISON_POSTPROCESSED, processed))
+            if written is not None
+        ]
         content = self._describe(notes, rows, tables)
         text = json.dumps(content, indent=2) + "\n"
         (self.part / COLLECTED_FILE).write_text(text, encoding="utf-8")
         missing = {cell.name: lack for cell, lack in self.missing.items()}
         return Collected(folder, len(self.complete), missing, table, processed, tuple(notes))
+
+    def keep(self, folder: Path) -> None:
+        if not self.summaries:
+            raise AttenScribbleError(f"no cell is complete: there are no scores to keep in {folder}")
+        summaries = {}
+        for cell, summary in self.summaries.items():
+            summaries[cell.name] = summary
+            if cell in self.postprocessed:
+                summaries[f"{cell.name}/{POSTPROCESSED}"] = self.postprocessed[cell]
+        write_kept(folder, summaries)
 
     def _write_cell(self, cell: Cell) -> Summary:
         source, target = self.plan.folder(cell), self.part / "cells" / cell.name
@@ -168,8 +192,8 @@ class _Collection:
         rescore = state.steps.rescore
         if rescore is not None and rescore.is_done():
             self.postprocessed[cell] = complete_postprocessed(self.plan, state, self.commands)
-            write_summary(self.postprocessed[cell], target / "postprocessed")
-            (target / "postprocessed" / "predictions").symlink_to(self.plan.postprocessed(cell))
+            write_summary(self.postprocessed[cell], target / POSTPROCESSED)
+            (target / POSTPROCESSED / "predictions").symlink_to(self.plan.postprocessed(cell))
         return summary
 
     def _write_kept(self, cell: Cell, target: Path) -> Summary:
@@ -177,7 +201,7 @@ class _Collection:
         write_summary(summary, target)
         if cell in self.kept.postprocessed:
             self.postprocessed[cell] = self.kept.postprocessed[cell]
-            write_summary(self.postprocessed[cell], target / "postprocessed")
+            write_summary(self.postprocessed[cell], target / POSTPROCESSED)
         for name in ("loss_terms.csv", "training_log.csv"):
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
@@ -280,7 +304,7 @@ class _Collection:
             "cells": [self._describe_cell(cell) for cell in self.plan.cells],
             **{
                 name: {ending[1:]: f"{name}{ending}" for ending in WRITERS} if name in tables else None
-                for name in ("comparison", _POSTPROCESSED)
+                for name in ("comparison", _COMPARISON_POSTPROCESSED)
             },
         }
 

@@ -1,6 +1,7 @@
 """Results of a benchmark's cells that are kept elsewhere: made on another machine, or published without the models.
 
-They lie as `attenscribble benchmark collect` leaves them, `seed_S/fold_F/ROW/attenscribble_summary.json`.
+They lie as `attenscribble benchmark collect` leaves them, `seed_S/fold_F/ROW/attenscribble_summary.json`, or in the two
+files of `evaluation.kept_scores`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.state import CellState
+from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, is_kept, read_kept
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
 
 __all__ = ["Kept", "find_kept"]
@@ -29,7 +31,7 @@ class Kept:
         summaries: by cell.
         postprocessed: by cell, those of the postprocessed predictions, where there are some and the benchmark asks for
             them.
-        folders: by cell, where its summary lies.
+        folders: by cell, where its summary lies, or would lie.
         other_settings: cells whose configuration is known to have had other contents than that of the row has now.
         notes: what a reader of the results should know.
     """
@@ -47,7 +49,7 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
     Args:
         plan: of the benchmark.
         missing: those cells, with their states.
-        folders: in which to look: what `collect` wrote, or its folder `cells` under any name.
+        folders: in which to look: what `collect` wrote, or its folder `cells` under any name, or kept scores.
 
     Raises:
         AttenScribbleError: results of another training than the benchmark asks for, of other cases, of a cell that
@@ -60,11 +62,16 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
     notes: list[str] = []
     for folder in folders:
         root = folder / "cells" if (folder / "cells").is_dir() else folder
-        held = [cell for cell in plan.cells if (root / cell.name / SUMMARY_FILE).is_file()]
+        try:
+            whole = read_kept(root) if is_kept(root) else None
+        except AttenScribbleError as error:
+            problems += error.problems
+            continue
+        held = [cell for cell in plan.cells if _holds(root, whole, cell.name)]
         if not held:
             problems.append(
                 f"{folder} has no result of a cell of this benchmark: give a folder that holds results as "
-                f"{plan.cells[0].name}/{SUMMARY_FILE}"
+                f"{plan.cells[0].name}/{SUMMARY_FILE}, or kept scores of them"
             )
         used = [cell for cell in held if cell in missing]
         for cell in used:
@@ -72,12 +79,13 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
                 problems.append(f"{cell.name} is both in {places[cell].parents[2]} and in {root}: give one of them")
                 continue
             places[cell] = root / cell.name
-            wanted = [(places[cell], summaries)]
-            if plan.benchmark.postprocess and (places[cell] / "postprocessed" / SUMMARY_FILE).is_file():
-                wanted.append((places[cell] / "postprocessed", postprocessed))
-            for place, found in wanted:
+            wanted = [(cell.name, summaries)]
+            processed = f"{cell.name}/{POSTPROCESSED}"
+            if plan.benchmark.postprocess and _holds(root, whole, processed):
+                wanted.append((processed, postprocessed))
+            for name, found in wanted:
                 try:
-                    found[cell] = read_summary(place)
+                    found[cell] = read_summary(root / name) if whole is None else whole[name]
                 except AttenScribbleError as error:
                     problems += error.problems
                 else:
@@ -94,6 +102,10 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
     renamed = _list_renamed(summaries)
     notes += [*_tell_renamed(summaries, renamed), *_tell_changed(changes, renamed)]
     return Kept(summaries, postprocessed, places, other_settings, tuple(notes))
+
+
+def _holds(root: Path, whole: Mapping[str, Summary] | None, name: str) -> bool:
+    return (root / name / SUMMARY_FILE).is_file() if whole is None else name in whole
 
 
 def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:

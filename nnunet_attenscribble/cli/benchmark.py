@@ -153,6 +153,12 @@ def collect_command(
             "may be given several times.",
         ),
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also write the scores alone, as two small files that --kept and compare read."
+        ),
+    ] = None,
     raw: _RAW = None,
     preprocessed: _PREPROCESSED = None,
 ) -> None:
@@ -160,15 +166,17 @@ def collect_command(
 
     Example:  attenscribble benchmark collect examples/acdc_cpu.yaml --work acdc_cpu
 
-    Example:  attenscribble benchmark collect examples/acdc_cpu.yaml --work acdc_cpu --kept benchmarks/results/acdc_cpu
+    Example:  attenscribble benchmark collect examples/acdc_cpu.yaml --work acdc_cpu --kept results/acdc_cpu
     """
     from rich.console import Console
 
     from nnunet_attenscribble.evaluation.benchmark import collect
 
     options, workspace = _open(file, work, raw, preprocessed, write=False)
-    collected = collect(_check(options, workspace), output or workspace.work / "collected", kept or ())
+    collected = collect(_check(options, workspace), output or workspace.work / "collected", kept or (), keep)
     _print_collected(collected, Console(highlight=False, soft_wrap=True))
+    if keep is not None:
+        typer.echo(f"Scores kept in {keep}")
 
 
 def _open(
@@ -333,7 +341,7 @@ def _print_collected(collected: Collected, console: Console) -> None:
         # The means and the Dice of every structure; distances and tests are in the file.
         typer.echo("\n#### ".join(collected.comparison.split("\n#### ")[:2]).rstrip())
     if collected.postprocessed is not None:
-        console.print("\nBehind `attenscribble postprocess`:")
+        console.print("\nAfter `attenscribble postprocess`:")
         typer.echo(collected.postprocessed.split("\n#### ")[0].rstrip())
     for note in collected.notes:
         typer.echo(f"note: {note}")

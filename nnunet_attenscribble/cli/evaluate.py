@@ -124,7 +124,7 @@ def compare(
         typer.Argument(
             metavar="NAME=SUMMARY",
             help="A model's name and its results: attenscribble_summary.json or the folder that holds it. The folds "
-            "and the random seeds of one model: the same name several times.",
+            "and the random seeds of one model: the same name several times, or a row of kept scores, KEPT/ROW.",
         ),
     ],
     reference: Annotated[
@@ -183,8 +183,8 @@ def compare(
 
 
 def _read_models(arguments: list[str]) -> dict[str, Summary]:
+    from nnunet_attenscribble.evaluation.kept_scores import find_summaries
     from nnunet_attenscribble.evaluation.pooling import pool_runs
-    from nnunet_attenscribble.evaluation.summary import read_summary
 
     folds: dict[str, list[Summary]] = {}
     problems = []
@@ -196,7 +196,7 @@ def _read_models(arguments: list[str]) -> dict[str, Summary]:
             )
             continue
         try:
-            folds.setdefault(name, []).append(read_summary(Path(path)))
+            folds.setdefault(name, []).extend(find_summaries(Path(path)))
         except AttenScribbleError as error:
             problems += error.problems
     if problems:

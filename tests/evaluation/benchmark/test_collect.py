@@ -230,7 +230,7 @@ def test_postprocessed_results_are_compared_by_themselves(toy):
     toy.call("--only", "seed_1/fold_0/crf")
     told = toy.call("collect")
     folder = toy.work / "collected"
-    assert "Behind `attenscribble postprocess`" in told
+    assert "After `attenscribble postprocess`" in told
     own = read_summary(folder / "cells" / "seed_0" / "fold_0" / "crf" / "postprocessed")
     assert own.provenance["postprocessing"] == "largest component of heart"
     assert own.provenance["trainer"] == "nnUNetTrainerMaskedCRF"
@@ -338,12 +338,47 @@ def test_kept_results_bring_those_behind_postprocessing(toy):
     shutil.rmtree(toy.work)
     toy.call("--prepare")
     told = toy.call("collect", "--kept", str(toy.folder / "theirs"))
-    assert "Behind `attenscribble postprocess`" in told
+    assert "After `attenscribble postprocess`" in told
     for name in ("comparison", "comparison_postprocessed"):
         before, now = (read_json(place / f"{name}.json") for place in (toy.folder / "theirs", toy.work / "collected"))
         assert now["rows"] == before["rows"]
     toy.write(postprocess=False)
-    assert "Behind" not in toy.call("collect", "--kept", str(toy.folder / "theirs"))
+    assert "After" not in toy.call("collect", "--kept", str(toy.folder / "theirs"))
+
+
+def test_scores_that_are_kept_in_two_files_are_collected_as_folders_are(toy):
+    toy.write(postprocess=True)
+    toy.call()
+    own = toy.folder / "own"
+    told = toy.call("collect", "-o", str(toy.folder / "theirs"), "--keep", str(own))
+    assert f"Scores kept in {own}" in told
+    assert sorted(file.name for file in own.iterdir()) == ["scores.csv", "trainings.json"]
+    shutil.rmtree(toy.work)
+    toy.call("--prepare")
+    tables = []
+    for source in (toy.folder / "theirs", own):
+        told = toy.call("collect", "--kept", str(source))
+        assert f"3 of 3 cells are results kept elsewhere ({source.name})" in told
+        collected = toy.work / "collected"
+        tables.append(
+            [(collected / f"{name}.csv").read_text() for name in ("comparison", "comparison_postprocessed")]
+            + [read_summary(place.parent) for place in sorted(collected.rglob("attenscribble_summary.json"))]
+        )
+    assert tables[0] == tables[1]
+    toy.call("collect", "--kept", str(own), "--keep", str(toy.folder / "again"))
+    assert (toy.folder / "again" / "scores.csv").read_text() == (own / "scores.csv").read_text()
+
+
+def test_scores_are_kept_once_there_are_some(toy):
+    toy.call("--prepare")
+    own = toy.folder / "own"
+    assert toy.problems("collect", "--keep", str(own)) == [f"no cell is complete: there are no scores to keep in {own}"]
+    assert not (toy.work / "collected").exists()
+    toy.call()
+    toy.call("collect", "--keep", str(own))
+    (own / "scores.csv").write_text("")
+    (problem,) = toy.problems("collect", "--kept", str(own), "-o", str(toy.folder / "x"))
+    assert problem.startswith(f"the kept scores in {own} are damaged")
 
 
 def test_what_was_run_here_goes_before_what_was_kept(toy, kept):

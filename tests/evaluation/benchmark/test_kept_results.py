@@ -1,9 +1,10 @@
-"""docs/results.md and docs/experiments.md tell what the scores in benchmarks/results give."""
+"""docs/results.md and docs/experiments.md tell what the scores in results give."""
 
 from __future__ import annotations
 
 import csv
 import shlex
+from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
@@ -14,26 +15,37 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.evaluation.benchmark.file import name_folder, read_benchmark
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
+from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
-from nnunet_attenscribble.evaluation.summary import read_summary
+from nnunet_attenscribble.evaluation.summary import Summary
 
 ROOT = Path(__file__).parents[3]
-KEPT = ROOT / "benchmarks" / "results"
+KEPT = ROOT / "results"
 REFERENCE = "nnU-Net, dense labels"
 DOCUMENT = "".join((ROOT / "docs" / page).read_text() for page in ("results.md", "experiments.md"))
 
 
-def kept_rows(benchmark: str, further: bool = False) -> dict[str, list[Path]]:
-    """By row, the folders of its cells, in the order of the example's rows; with further ones than the example's."""
-    example = read_benchmark(ROOT / "examples" / f"{benchmark}.yaml")
-    folders: dict[str, list[Path]] = {}
-    for folder in sorted((KEPT / benchmark).glob("seed_*/fold_*/*")):
-        origin = read_summary(folder).provenance
-        if further or int(origin["seed"]) in example.seeds:
-            folders.setdefault(str(origin["row"]), []).append(folder)
+@cache
+def load(benchmark: str) -> dict[str, Summary]:
+    """Kept scores by training."""
+    return read_kept(KEPT / benchmark)
+
+
+def find_example(benchmark: str) -> Path:
+    own = KEPT / benchmark / "benchmark.yaml"
+    return own if own.exists() else ROOT / "examples" / f"{benchmark}.yaml"
+
+
+def kept_rows(benchmark: str, further: bool = False) -> dict[str, list[str]]:
+    """By row, its trainings, in the order of the example's rows; with further ones than the example's."""
+    example = read_benchmark(find_example(benchmark))
+    trainings: dict[str, list[str]] = {}
+    for training, summary in load(benchmark).items():
+        if (further or int(summary.provenance["seed"]) in example.seeds) and not training.endswith(POSTPROCESSED):
+            trainings.setdefault(str(summary.provenance["row"]), []).append(training)
     rows = [row.name for row in example.rows]
-    assert set(folders) <= set(rows), "kept scores of rows that the example does not have"
-    return {name: folders[name] for name in rows if name in folders}
+    assert set(trainings) <= set(rows), "kept scores of rows that the example does not have"
+    return {name: sorted(trainings[name]) for name in rows if name in trainings}
 
 
 def marked(mark: str) -> list[str]:
@@ -47,8 +59,9 @@ def marked(mark: str) -> list[str]:
 
 def tables(benchmark: str) -> list[str]:
     """The rows of the first two tables: all metrics, and the Dice of every structure."""
-    pooled = {name: pool_runs(name, list(map(read_summary, folders))) for name, folders in kept_rows(benchmark).items()}
-    example = read_benchmark(ROOT / "examples" / f"{benchmark}.yaml")
+    kept = load(benchmark)
+    pooled = {name: pool_runs(name, [kept[one] for one in own]) for name, own in kept_rows(benchmark).items()}
+    example = read_benchmark(find_example(benchmark))
     comparison = compare_summaries(pooled, REFERENCE, subject=example.subject)
     text = "\n#### ".join(WRITERS[".md"](comparison).split("\n#### ")[:2])
     return [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
@@ -64,6 +77,7 @@ def halves(benchmark: str) -> tuple[list[list[str]], list[list[str]]]:
     return rows[: len(rows) // 2], rows[len(rows) // 2 :]
 
 
+CPU = sorted(folder.name for folder in KEPT.iterdir() if folder.name.endswith("_cpu"))
 GLANCE = ["acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"]
 
 
@@ -82,7 +96,7 @@ def test_the_overview_has_what_the_tables_say():
     assert "|---|---:|---:|---:|\n" + "\n".join(glance()) + "\n\n" in DOCUMENT
 
 
-@pytest.mark.parametrize("benchmark", sorted(folder.name for folder in KEPT.iterdir()))
+@pytest.mark.parametrize("benchmark", CPU)
 def test_the_document_has_the_tables_of_the_kept_scores(benchmark):
     rows = tables(benchmark)
     assert len(rows) > 4
@@ -92,11 +106,12 @@ def test_the_document_has_the_tables_of_the_kept_scores(benchmark):
 def postprocessed_rows(benchmark: str) -> list[str]:
     """Of the cells whose predictions were postprocessed as well: mean Dice and HD95 without and with it."""
     rows = []
-    for name, folders in kept_rows(benchmark, further=True).items():
-        both = [folder for folder in folders if (folder / "postprocessed").is_dir()]
+    kept = load(benchmark)
+    for name, trainings in kept_rows(benchmark, further=True).items():
+        both = [training for training in trainings if f"{training}/{POSTPROCESSED}" in kept]
         if both:
-            before = pool_runs(name, [read_summary(folder) for folder in both])
-            behind = pool_runs(name, [read_summary(folder / "postprocessed") for folder in both])
+            before = pool_runs(name, [kept[training] for training in both])
+            behind = pool_runs(name, [kept[f"{training}/{POSTPROCESSED}"] for training in both])
             means = [summary.aggregate()["foreground_mean"] for summary in (before, behind)]
             dice = " → ".join(f"{mean['dice']['mean']:.3f}" for mean in means)
             distance = " → ".join(f"{mean['hd95_mm']['mean']:.1f}" for mean in means)
@@ -115,10 +130,9 @@ def test_the_table_of_single_trainings_has_the_kept_postprocessed_scores():
     _, _, table = DOCUMENT.partition("HD95 of single trainings")
     lines = [line for line in table.partition("\n\n### ")[0].splitlines() if line.startswith("| ")]
     told = {name: (dice.split(", "), distance.split(", ")) for name, dice, distance in map(split_cells, lines)}
-    kept = sorted((KEPT / "acdc_cpu").glob("seed_*/fold_*/*/postprocessed"))
+    kept = [summary for training, summary in load("acdc_cpu").items() if training.endswith(POSTPROCESSED)]
     assert kept
-    for folder in kept:
-        summary = read_summary(folder)
+    for summary in kept:
         seed, means = int(summary.provenance["seed"]), summary.aggregate()["foreground_mean"]
         dice, distance = told[str(summary.provenance["row"])]
         assert f"{means['dice']['mean']:.3f}" == dice[seed]
@@ -159,12 +173,11 @@ CLASSES = {
 def kept_similarities(benchmark: str, row: str) -> dict[frozenset[str], float]:
     """By pair of classes: mean over volumes, each the mean over its trainings, of neighbours within the window."""
     values: dict[frozenset[str], dict[str, list[float]]] = {}
-    for file in sorted((KEPT / benchmark).glob(f"*/*/{row}/similarity.csv")):
-        with file.open(newline="") as lines:
-            for line in csv.DictReader(lines):
-                if line["neighbours"] == "window":
-                    cases = values.setdefault(frozenset((line["first"], line["second"])), {})
-                    cases.setdefault(line["case"], []).append(float(line["mean"]))
+    with (KEPT / benchmark / "similarity.csv").open(newline="") as lines:
+        for line in csv.DictReader(lines):
+            if line["training"].split("/")[2] == row:
+                cases = values.setdefault(frozenset((line["first"], line["second"])), {})
+                cases.setdefault(line["case"], []).append(float(line["mean"]))
     return {pair: fmean(fmean(runs) for runs in cases.values()) for pair, cases in values.items()}
 
 
@@ -186,8 +199,10 @@ def test_the_document_has_the_kept_similarities(benchmark):
 def kept_volumes(benchmark: str, row: str, structure: str) -> float:
     """A structure's predicted volume by its true one: median over volumes, each the mean over its trainings."""
     shares: dict[str, list[float]] = {}
-    for folder in sorted((KEPT / benchmark).glob(f"*/*/{row}")):
-        for case, structures in read_summary(folder).cases.items():
+    for training, summary in load(benchmark).items():
+        if training.split("/")[2:] != [row]:
+            continue
+        for case, structures in summary.cases.items():
             scores = structures[structure]
             shares.setdefault(case, []).append(scores.prediction_voxels / scores.dense_voxels)
     return median(fmean(runs) for runs in shares.values())
@@ -206,12 +221,33 @@ def test_the_document_has_the_volumes_with_the_background_far_and_near():
 
 
 def test_every_kept_score_tells_what_it_rests_on():
-    files = sorted(KEPT.rglob("attenscribble_summary.json"))
-    assert files
-    for file in files:
-        origin = read_summary(file.parent).provenance
-        assert {"row", "seed", "fold", "plans_sha256", "commit_training", "commit"} <= set(origin), file
-        assert ("postprocessing" in origin) == (file.parent.name == "postprocessed"), file
+    for folder in KEPT.iterdir():
+        for training, summary in load(folder.name).items():
+            origin = summary.provenance
+            assert {"row", "seed", "fold", "plans_sha256", "commit_training", "commit"} <= set(origin), training
+            assert ("postprocessing" in origin) == training.endswith(f"/{POSTPROCESSED}"), training
+            place = f"seed_{origin['seed']}/fold_{origin['fold']}/{name_folder(str(origin['row']))}"
+            assert training.removesuffix(f"/{POSTPROCESSED}") == place
+
+
+FULL_PLAN = {
+    "nnu_net_dense_labels": "0.894 [0.882, 0.905] | 100.0 % | 7.65 | 1.17",
+    "attenscribble": "0.861 [0.849, 0.872] | 96.3 % | 7.50 | 1.29",
+    "masked_crf": "0.862 [0.851, 0.872] | 96.4 % | 8.98 | 1.50",
+    "attenscribble_stride_4_similarity_weight_1": "0.846 [0.831, 0.859] | 94.6 % | 6.95 | 1.21",
+    "nnu_net_scribbles": "0.700 [0.678, 0.723] | 78.3 % | 140.71 | 37.78",
+}
+
+
+def test_compare_gives_the_table_that_the_full_plan_was_published_with():
+    dense, *others = [f"{row}={KEPT / 'acdc_full_plan' / row}" for row in FULL_PLAN]
+    result = CliRunner().invoke(app, ["compare", *others, "-r", dense, "--subject", "patient[0-9]+"])
+    assert result.exit_code == 0, result.output
+    for row, numbers in FULL_PLAN.items():
+        assert f"| {row} | {numbers} |" in result.output
+    assert "| attenscribble | foreground mean | -0.033 [-0.037, -0.028] | <0.001, <0.001 | -0.15 [" in result.output
+    assert "| attenscribble | RV | -0.008 [-0.017, 0.000] | 0.052, 0.052 |" in result.output
+    assert "- Tested on the 15 MAAG test patients" in result.output
 
 
 def test_the_commands_of_the_document_give_its_differences(monkeypatch):
