@@ -1,0 +1,271 @@
+"""The tables of scores in README.md, docs/results.md and docs/experiments.md, computed from the kept scores.
+
+`python -m documentation.results_tables` writes them anew; a test tells when they have drifted. A table stands between
+two marks, `<!-- generated: NAME -->` and `<!-- end -->`, with NAME of `TABLES`. A single effect is a cell of any table
+that ends in `<!-- RESULTS/ROW minus RESULTS/ROW -->`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from statistics import fmean, median
+
+from nnunet_attenscribble.common.text import find_subject
+from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST
+from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, compare_summaries
+from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
+from nnunet_attenscribble.evaluation.pooling import pool_runs
+from nnunet_attenscribble.evaluation.summary import Summary
+
+ROOT = Path(__file__).parents[1]
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/experiments.md"))
+RESULTS = ROOT / "results"
+DENSE = "nnu_net_dense_labels"
+#: Two trainings of a row are compared with two of another; the others are of dense labels alone, see docs/results.md.
+SEEDS = ("0", "1")
+FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
+_COLUMNS = {EXPERTS: "ACDC, experts' strokes", DRAWN: "ACDC, drawn strokes", HIPPOCAMPUS: "hippocampus, drawn strokes"}
+_BALANCED = "partial_dice_ce_padding_balanced"
+_WEIGHT_1, _FINER = "attenscribble_similarity_weight_1", "attenscribble_finer_block"
+#: Each row of the table of steps: what is compared with what.
+STEPS = (
+    ("attenscribble", "nnu_net_scribbles"),
+    ("attenscribble", DENSE),
+    (_BALANCED, "partial_ce"),
+    ("partial_dice_ce_padding_background", _BALANCED),
+    ("partial_dice_ce_padding_ignore", _BALANCED),
+    ("masked_crf", _BALANCED),
+    ("attention", "masked_crf"),
+    ("attenscribble", "attention"),
+    ("attenscribble", "masked_crf"),
+    (_WEIGHT_1, "attenscribble"),
+    (_WEIGHT_1, "masked_crf"),
+    (_FINER, "attenscribble"),
+    (_FINER, "masked_crf"),
+    ("attenscribble", "attenscribble_affinity"),
+    ("attenscribble", "attenscribble_paper"),
+)
+_MARKED = re.compile(r"(<!-- generated: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+_EFFECT = re.compile(r"[^|\n]*(<!-- (\S+) minus (\S+) -->)")
+
+
+def fill_in(markdown: str) -> str:
+    """The page with the tables and effects of today; KeyError for a table that there is none of."""
+
+    def put_table(found: re.Match[str]) -> str:
+        return found[1] + TABLES[found[2]]() + "\n" + found[3] if found[2] in TABLES else found[0]
+
+    def put_effect(found: re.Match[str]) -> str:
+        return f" {format_effect(found[2], found[3])} {found[1]}"
+
+    return _EFFECT.sub(put_effect, _MARKED.sub(put_table, markdown))
+
+
+def format_effect(own: str, other: str) -> str:
+    """Difference of Dice of two rows that may be of different experiments, with its interval and p."""
+    pooled = [load(*path.split("/")) for path in (own, other)]
+    comparison = compare_summaries({own: pooled[0], other: pooled[1]}, other, subject=_subject(own))
+    return _format_difference(comparison, own, FOREGROUND, "dice")
+
+
+@cache
+def load(results: str, row: str) -> Summary:
+    """The trainings of a row, named by its folder, as one; KeyError where it has none."""
+    own = [
+        kept
+        for training, kept in _read(results).items()
+        if training.split("/")[2:] == [row] and kept.provenance["seed"] in SEEDS
+    ]
+    if not own:
+        raise KeyError(f"{results} has no row {row}")
+    return pool_runs(row, own)
+
+
+@cache
+def compare(results: str, rows: tuple[str, ...], reference: str) -> Comparison:
+    """Rows of one experiment against one of them, named by their folders."""
+    return compare_summaries({row: load(results, row) for row in rows}, reference, subject=_subject(results))
+
+
+def list_rows(results: str) -> dict[str, str]:
+    """Names of the rows by their folders, in order."""
+    return {training.split("/")[2]: str(kept.provenance["row"]) for training, kept in _read(results).items()}
+
+
+def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False, test_part: bool = False) -> str:
+    """A row per model: Dice with its interval and share of dense labels, per class, distances.
+
+    Args:
+        results: name of the experiment.
+        volumes: whether to add `compute_volume` of every class.
+        chance: whether to add the standard deviation of Dice over trainings.
+        test_part: whether to add the Dice of MAAG's test patients alone.
+    """
+    rows = list_rows(results)
+    comparison = compare(results, tuple(rows), DENSE)
+    names = comparison.structures
+    header = ["model", "Dice [95 %]", "share", *names, "HD95 mm", "ASSD mm"]
+    header += [f"volume {', '.join(names)}"] if volumes else []
+    header += ["SD over trainings"] if chance else []
+    header += ["MAAG's test patients"] if test_part else []
+    lines = []
+    for row, name in rows.items():
+        dice = comparison.get(row, FOREGROUND, "dice")
+        cells = [name, f"{dice.mean:.3f} [{dice.low:.3f}, {dice.high:.3f}]", f"{dice.share:.1f} %"]
+        cells += [f"{comparison.get(row, structure, 'dice').mean:.3f}" for structure in names]
+        cells += [f"{comparison.get(row, FOREGROUND, metric).mean:.2f}" for metric in ("hd95_mm", "assd_mm")]
+        cells += [", ".join(f"{compute_volume(results, row, name):.2f}" for name in names)] if volumes else []
+        cells += [f"{dice.sd_runs:.3f}"] if chance else []
+        cells += [f"{_mean_of_patients(load(results, row), MAAG_TEST):.3f}"] if test_part else []
+        lines.append(cells)
+    return format_table(header, lines)
+
+
+def tabulate_differences(results: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """A row per pair: the difference of Dice over the foreground and in each class, and that of HD95; p after Holm's
+    correction for all rows that can be compared with the second one.
+    """
+    rows = list_rows(results)
+    structures = load(results, DENSE).names
+    lines = []
+    for own, other in pairs:
+        comparison = compare(results, tuple(rows), other)
+        cells = [_format_difference(comparison, own, structure, "dice") for structure in (FOREGROUND, *structures)]
+        cells.append(_format_difference(comparison, own, FOREGROUND, "hd95_mm"))
+        lines.append([f"{rows[own]} minus {rows[other]}", *cells])
+    return format_table(["difference", "Dice", *structures, "HD95 mm"], lines)
+
+
+def tabulate_steps(metric: str) -> str:
+    """A row per pair of `STEPS` and a column per experiment, empty where it lacks a row; p after Holm's correction for
+    the classes and their mean.
+    """
+    names = {row: name for results in _COLUMNS for row, name in list_rows(results).items()}
+    lines = []
+    for own, other in STEPS:
+        there = {results: {own, other} <= set(list_rows(results)) for results in _COLUMNS}
+        cells = [
+            _format_difference(compare(results, (own, other), other), own, FOREGROUND, metric) if found else ""
+            for results, found in there.items()
+        ]
+        lines.append([f"{names[own]} minus {names[other]}", *cells])
+    return format_table([{"dice": "Dice", "hd95_mm": "HD95 in mm"}[metric], *_COLUMNS.values()], lines)
+
+
+def tabulate_postprocessed() -> str:
+    """A row per model: Dice and HD95 before and after, of the trainings whose predictions were postprocessed."""
+    lines = []
+    names = {row: name for results in _COLUMNS for row, name in list_rows(results).items()}
+    for row, name in names.items():
+        cells = []
+        for results in _COLUMNS:
+            kept = _read(results)
+            both = [one for one in kept if one.split("/")[2:] == [row] and f"{one}/{POSTPROCESSED}" in kept]
+            if not both:
+                cells.append("")
+                continue
+            before = pool_runs(name, [kept[training] for training in both])
+            after = pool_runs(name, [kept[f"{training}/{POSTPROCESSED}"] for training in both])
+            means = [summary.aggregate()["foreground_mean"] for summary in (before, after)]
+            dice = " → ".join(f"{mean['dice']['mean']:.3f}" for mean in means)
+            distance = " → ".join(f"{mean['hd95_mm']['mean']:.1f}" for mean in means)
+            cells.append(f"{dice}; {distance} ({max(1, len(before.runs))})")
+        lines.append([name, *cells])
+    return format_table(["Dice; HD95 in mm (trainings)", *_COLUMNS.values()], lines)
+
+
+def tabulate_similarities(results: str, classes: Sequence[str]) -> str:
+    """Mean similarity of neighbours by their classes, with the affinity loss and with the cross-entropy of pairs."""
+    before, now = (
+        compute_similarities(results, "attenscribble_affinity"),
+        compute_similarities(results, "attenscribble"),
+    )
+    lines = []
+    for one in classes:
+        pairs = [frozenset((one, other)) for other in classes]
+        lines.append([one, *(f"{before[pair]:.2f} → {now[pair]:.2f}" for pair in pairs)])
+    return format_table(["", *classes], lines)
+
+
+def compute_similarities(results: str, row: str) -> dict[frozenset[str], float]:
+    """By pair of classes: the mean over cases, each the mean over its trainings."""
+    values: dict[frozenset[str], dict[str, list[float]]] = {}
+    with (RESULTS / results / "similarity.csv").open(encoding="utf-8", newline="") as lines:
+        for line in csv.DictReader(lines):
+            if line["training"].split("/")[2] == row:
+                cases = values.setdefault(frozenset((line["first"], line["second"])), {})
+                cases.setdefault(line["case"], []).append(float(line["mean"]))
+    return {pair: fmean(fmean(runs) for runs in cases.values()) for pair, cases in values.items()}
+
+
+def compute_volume(results: str, row: str, structure: str) -> float:
+    """A structure's predicted volume by its true one: median over cases, each the mean over its trainings."""
+    summary = load(results, row)
+    shares: dict[str, list[float]] = {}
+    for run in summary.runs or (summary,):
+        for case, scores in run.cases.items():
+            entry = scores[structure]
+            shares.setdefault(case, []).append(entry.prediction_voxels / entry.dense_voxels)
+    return median(fmean(runs) for runs in shares.values())
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first column to the left and the others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+
+
+@cache
+def _read(results: str) -> dict[str, Summary]:
+    return read_kept(RESULTS / results)
+
+
+def _subject(results: str) -> str | None:
+    return "patient[0-9]+" if results.startswith("acdc") else None
+
+
+def _mean_of_patients(summary: Summary, patients: Sequence[int]) -> float:
+    pattern = re.compile("patient([0-9]+)")
+    cases = {case: scores for case, scores in summary.cases.items() if int(find_subject(pattern, case)) in patients}
+    return float(summary.__class__(summary.structures, cases, {}, {}).aggregate()["foreground_mean"]["dice"]["mean"])
+
+
+def _format_difference(comparison: Comparison, model: str, structure: str, metric: str) -> str:
+    row = comparison.get(model, structure, metric)
+    decimals = 3 if metric == "dice" else 1
+    p = "p < 0.001" if row.p_holm < 0.001 else f"p = {row.p_holm:.3f}"
+    interval = f"[{row.difference_low:.{decimals}f}, {row.difference_high:.{decimals}f}]"
+    return f"{row.difference:+.{decimals}f} {interval}, {p}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "full plan": partial(tabulate_scores, FULL_PLAN, test_part=True),
+    "full plan, in short": partial(tabulate_scores, FULL_PLAN, volumes=False),
+    "full plan, differences": partial(
+        tabulate_differences,
+        FULL_PLAN,
+        (
+            ("attenscribble", "nnu_net_scribbles"),
+            ("attenscribble", DENSE),
+            ("attenscribble", "masked_crf"),
+            ("attenscribble_stride_4_similarity_weight_1", "attenscribble"),
+        ),
+    ),
+    **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
+    "steps, Dice": partial(tabulate_steps, "dice"),
+    "steps, HD95": partial(tabulate_steps, "hd95_mm"),
+    "postprocessed": tabulate_postprocessed,
+    "similarity, ACDC": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),
+    "similarity, hippocampus": partial(
+        tabulate_similarities, "hippocampus_earlier_windows_cpu", ("background", "anterior", "posterior")
+    ),
+}
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(fill_in(page.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
