@@ -76,12 +76,10 @@ class AttenScribbleSettings:
 
     Attributes:
         padding: what pixels outside the image count as in the segmentation loss: `background` (as in nnU-Net),
-            `ignore`, or `balanced`, background with at most the total weight of the scribbled background.
-            On ACDC `balanced` did better with a CRF; without one, `background` with the experts' strokes, `balanced`
-            with drawn ones, and on hippocampus `ignore` hardly ahead of `balanced` (docs/results.md).
-        dice_weight: of nnU-Net's soft Dice on the scribbles, which is added to the cross-entropy. A structure with few
-            scribbled pixels hardly counts in the cross-entropy, and a CRF then lets it disappear; in the Dice all
-            structures weigh the same. 0, cross-entropy alone, is as published.
+            `ignore`, or `balanced`, background with at most the total weight of the scribbled background; which did
+            better where: docs/results.md.
+        dice_weight: of nnU-Net's soft Dice on the scribbles, in which all structures weigh the same. Without it, as
+            published (0), a CRF lets those with few scribbled pixels disappear.
         crf_weight: of the masked CRF. Its energy is a sum over the window; in 3D it counts as much as its in-plane
             part would, so that the weight means the same in 2D and 3D.
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
@@ -111,7 +109,7 @@ class AttenScribbleSettings:
         attention_gated: whether the block's output is added to the features, times factors that start at 0, or
             replaces them, as published.
         warmup_epochs: epochs in which the regularisers' weights rise linearly from 0 to their values. Without a warm-up
-            nnU-Net's optimiser, fast at first, finds that predicting one class everywhere satisfies them.
+            nnU-Net finds that predicting one class everywhere satisfies them.
         num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch: None leaves nnU-Net's own.
     """
 

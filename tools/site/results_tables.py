@@ -31,7 +31,7 @@ FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_gen
 _COLUMNS = {EXPERTS: "ACDC, experts' strokes", DRAWN: "ACDC, drawn strokes", HIPPOCAMPUS: "hippocampus, drawn strokes"}
 _BALANCED = "partial_dice_ce_padding_balanced"
 _WEIGHT_1, _FINER = "attenscribble_similarity_weight_1", "attenscribble_finer_block"
-#: Each row of the table of steps: what is compared with what.
+#: The rows of the tables of steps, what is compared with what; in the table of HD95 those that change it.
 STEPS = (
     ("attenscribble", "nnu_net_scribbles"),
     ("attenscribble", DENSE),
@@ -49,6 +49,7 @@ STEPS = (
     ("attenscribble", "attenscribble_affinity"),
     ("attenscribble", "attenscribble_paper"),
 )
+STEPS_OF_DISTANCES = (STEPS[0], STEPS[1], STEPS[5], STEPS[6], STEPS[7], STEPS[8], STEPS[10])
 _MARKED = re.compile(r"(<!-- generated: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 _EFFECT = re.compile(r"[^|\n]*(<!-- (\S+) minus (\S+) -->)")
 
@@ -108,17 +109,17 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
     rows = list_rows(results)
     comparison = compare(results, tuple(rows), DENSE)
     names = comparison.structures
-    header = ["model", "Dice [95 %]", "share", *names, "HD95 mm", "ASSD mm"]
-    header += [f"volume {', '.join(names)}"] if volumes else []
+    header = ["model", "Dice [95 %]", "share %", *names, "HD95 mm", "ASSD mm"]
+    header += [f"volume {'/'.join(names)}"] if volumes else []
     header += ["SD over trainings"] if chance else []
     header += ["MAAG's test patients"] if test_part else []
     lines = []
     for row, name in rows.items():
         dice = comparison.get(row, FOREGROUND, "dice")
-        cells = [name, f"{dice.mean:.3f} [{dice.low:.3f}, {dice.high:.3f}]", f"{dice.share:.1f} %"]
+        cells = [name, f"{dice.mean:.3f} [{dice.low:.3f}, {dice.high:.3f}]", f"{dice.share:.1f}"]
         cells += [f"{comparison.get(row, structure, 'dice').mean:.3f}" for structure in names]
         cells += [f"{comparison.get(row, FOREGROUND, metric).mean:.2f}" for metric in ("hd95_mm", "assd_mm")]
-        cells += [", ".join(f"{compute_volume(results, row, name):.2f}" for name in names)] if volumes else []
+        cells += ["/".join(f"{compute_volume(results, row, name):.2f}" for name in names)] if volumes else []
         cells += [f"{dice.sd_runs:.3f}"] if chance else []
         cells += [f"{_mean_of_patients(load(results, row), MAAG_TEST):.3f}"] if test_part else []
         lines.append(cells)
@@ -140,13 +141,13 @@ def tabulate_differences(results: str, pairs: Sequence[tuple[str, str]]) -> str:
     return format_table(["difference", "Dice", *structures, "HD95 mm"], lines)
 
 
-def tabulate_steps(metric: str) -> str:
-    """A row per pair of `STEPS` and a column per experiment, empty where it lacks a row; p after Holm's correction for
+def tabulate_steps(metric: str, steps: Sequence[tuple[str, str]]) -> str:
+    """A row per pair and a column per experiment, empty where it lacks a row; p after Holm's correction for
     the classes and their mean.
     """
     names = {row: name for results in _COLUMNS for row, name in list_rows(results).items()}
     lines = []
-    for own, other in STEPS:
+    for own, other in steps:
         there = {results: {own, other} <= set(list_rows(results)) for results in _COLUMNS}
         cells = [
             _format_difference(compare(results, (own, other), other), own, FOREGROUND, metric) if found else ""
@@ -171,8 +172,8 @@ def tabulate_postprocessed() -> str:
             before = pool_runs(name, [kept[training] for training in both])
             after = pool_runs(name, [kept[f"{training}/{POSTPROCESSED}"] for training in both])
             means = [summary.aggregate()["foreground_mean"] for summary in (before, after)]
-            dice = " → ".join(f"{mean['dice']['mean']:.3f}" for mean in means)
-            distance = " → ".join(f"{mean['hd95_mm']['mean']:.1f}" for mean in means)
+            dice = "→".join(f"{mean['dice']['mean']:.3f}" for mean in means)
+            distance = "→".join(f"{mean['hd95_mm']['mean']:.1f}" for mean in means)
             cells.append(f"{dice}; {distance} ({max(1, len(before.runs))})")
         lines.append([name, *cells])
     return format_table(["Dice; HD95 in mm (trainings)", *_COLUMNS.values()], lines)
@@ -187,7 +188,7 @@ def tabulate_similarities(results: str, classes: Sequence[str]) -> str:
     lines = []
     for one in classes:
         pairs = [frozenset((one, other)) for other in classes]
-        lines.append([one, *(f"{before[pair]:.2f} → {now[pair]:.2f}" for pair in pairs)])
+        lines.append([one, *(f"{before[pair]:.2f}→{now[pair]:.2f}" for pair in pairs)])
     return format_table(["", *classes], lines)
 
 
@@ -237,7 +238,7 @@ def _mean_of_patients(summary: Summary, patients: Sequence[int]) -> float:
 def _format_difference(comparison: Comparison, model: str, structure: str, metric: str) -> str:
     row = comparison.get(model, structure, metric)
     decimals = 3 if metric == "dice" else 1
-    p = "p < 0.001" if row.p_holm < 0.001 else f"p = {row.p_holm:.3f}"
+    p = "p<0.001" if row.p_holm < 0.001 else f"p={row.p_holm:.3f}"
     interval = f"[{row.difference_low:.{decimals}f}, {row.difference_high:.{decimals}f}]"
     return f"{row.difference:+.{decimals}f} {interval}, {p}"
 
@@ -256,8 +257,8 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
-    "steps, Dice": partial(tabulate_steps, "dice"),
-    "steps, HD95": partial(tabulate_steps, "hd95_mm"),
+    "steps, Dice": partial(tabulate_steps, "dice", STEPS),
+    "steps, HD95": partial(tabulate_steps, "hd95_mm", STEPS_OF_DISTANCES),
     "postprocessed": tabulate_postprocessed,
     "similarity, ACDC": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),
     "similarity, hippocampus": partial(

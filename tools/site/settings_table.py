@@ -29,8 +29,8 @@ def make_table() -> str:
     rows = []
     for field in fields(AttenScribbleSettings):
         allowed = field.metadata["allowed"].text
-        rows.append(f"| `{field.name}` | `{json.dumps(field.default)}` | {allowed} | {_cell(meanings[field.name])} |")
-    return "\n".join(["| field | default | allowed | meaning |", "|---|---|---|---|", *rows])
+        rows.append(f"|`{field.name}`|`{json.dumps(field.default)}`|{allowed}|{_cell(meanings[field.name])}|")
+    return "\n".join(["|field|default|allowed|meaning|", "|---|---|---|---|", *rows])
 
 
 def read_meanings() -> dict[str, str]:

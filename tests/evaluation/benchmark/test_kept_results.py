@@ -44,7 +44,7 @@ def test_a_wrong_digit_is_mended():
     page = f"before\n<!-- generated: similarity, ACDC -->\n{table}\n<!-- end -->\nbehind\n"
     assert fill_in(page.replace("0.79", "0.80")) == page
     effect = "| what | {} <!-- acdc_full_plan/attenscribble minus acdc_full_plan/masked_crf --> | kept |\n"
-    assert fill_in(effect.format("+1.000")) == effect.format("-0.000 [-0.003, 0.003], p = 0.443")
+    assert fill_in(effect.format("+1.000")) == effect.format("-0.000 [-0.003, 0.003], p=0.443")
     with pytest.raises(KeyError, match="acdc_cpu has no row other"):
         fill_in("| <!-- acdc_cpu/other minus acdc_cpu/masked_crf --> |")
 
@@ -117,7 +117,7 @@ def test_compare_gives_what_the_table_of_steps_says(experiment, seeds, folds):
     output = run_compare(*own, *(word for model in other for word in ("-r", model)), *subject)
     dice, _, p = re.search(r"\| attenscribble \| foreground mean \| ((\S+ ){3})\| \S+, (\S+) \|", output).groups()
     line = next(line for line in TABLES["steps, Dice"]().splitlines() if "|AttenScribble minus Masked CRF|" in line)
-    assert f"|{dice.strip()}, p = {p}|" in line
+    assert f"|{dice.strip()}, p={p}|" in line
 
 
 def test_the_commands_of_the_pages_run(monkeypatch):
