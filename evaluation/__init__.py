@@ -3,6 +3,7 @@
 from nnunet_attenscribble.evaluation.compare import Comparison, ComparisonRow, compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison, to_csv, to_json, to_markdown
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
+from nnunet_attenscribble.evaluation.kept_scores import read_kept, write_kept
 from nnunet_attenscribble.evaluation.metrics import (
     StructureScores,
     compute_assd,
@@ -35,9 +36,11 @@ __all__ = [
     "pool_runs",
     "postprocess_folder",
     "read_comparison",
+    "read_kept",
     "read_summary",
     "to_csv",
     "to_json",
     "to_markdown",
+    "write_kept",
     "write_summary",
 ]

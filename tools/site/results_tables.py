@@ -1,6 +1,6 @@
 """The tables of scores in README.md, docs/results.md and docs/experiments.md, computed from the kept scores.
 
-`python -m documentation.results_tables` writes them anew; a test tells when they have drifted. A table stands between
+`python -m tools.site.results_tables` writes them anew; a test tells when they have drifted. A table stands between
 two marks, `<!-- generated: NAME -->` and `<!-- end -->`, with NAME of `TABLES`. A single effect is a cell of any table
 that ends in `<!-- RESULTS/ROW minus RESULTS/ROW -->`.
 """
@@ -21,7 +21,7 @@ from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.summary import Summary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/experiments.md"))
 RESULTS = ROOT / "results"
 DENSE = "nnu_net_dense_labels"

@@ -11,11 +11,11 @@ from statistics import fmean, median
 import pytest
 from typer.testing import CliRunner
 
-from documentation import results_tables
-from documentation.results_tables import PAGES, RESULTS, SEEDS, TABLES, fill_in, list_rows
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, name_folder, read_benchmark
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, SCORES_FILE, read_kept
+from tools.site import results_tables
+from tools.site.results_tables import PAGES, RESULTS, SEEDS, TABLES, fill_in, list_rows
 
 ROOT = Path(__file__).parents[3]
 EXPERIMENTS = sorted(folder.name for folder in RESULTS.iterdir())
@@ -32,7 +32,7 @@ def find_benchmark(experiment: str) -> Benchmark:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_tables_and_effects_are_those_of_the_kept_scores(page):
     text = page.read_text()
-    assert fill_in(text) == text, "run python -m documentation.results_tables"
+    assert fill_in(text) == text, "run python -m tools.site.results_tables"
 
 
 def test_every_table_stands_on_a_page():
