@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss
 from nnunet_attenscribble.losses.rival import RivalLoss
+from nnunet_attenscribble.network import SecondPrediction
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import treat_padding
-from nnunet_attenscribble.network import SecondPrediction
 
 
 class ScribbleObjective(nn.Module):

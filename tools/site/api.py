@@ -8,7 +8,11 @@ _PACKAGES = {
     "method": ("nnunet_attenscribble", "nnunet_attenscribble", "The method in plain PyTorch, and its settings."),
     "losses": ("nnunet_attenscribble/losses", "nnunet_attenscribble.losses", "The losses in plain PyTorch."),
     "trainers": ("trainers", "nnunet_attenscribble.trainers", "nnU-Net's trainers; nnU-Net finds them by their names."),
-    "rivals": ("trainers/rivals", "nnunet_attenscribble.trainers.rivals", "Published losses to compare with, and trainers."),
+    "rivals": (
+        "trainers/rivals",
+        "nnunet_attenscribble.trainers.rivals",
+        "Published losses, each beside its trainer.",
+    ),
     "dataset_conversion": ("dataset_conversion", "nnunet_attenscribble.dataset_conversion", "What writes datasets."),
     "evaluation": ("evaluation", "nnunet_attenscribble.evaluation", "What scores and compares."),
     "benchmark": ("evaluation/benchmark", "nnunet_attenscribble.evaluation.benchmark", "What runs and collects."),

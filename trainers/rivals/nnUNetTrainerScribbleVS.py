@@ -12,7 +12,6 @@ from nnunet_attenscribble.losses import PartialCrossEntropyLoss
 from nnunet_attenscribble.losses.rival import RivalTerm, is_inside, mean_over, pseudo_dice
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerTeacher
 
-
 _SURE = 0.5  # tau of the publication
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from nnunet_attenscribble.losses.rival import RivalTerm, is_inside
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerTeacher
 
-
 _NOISES = 8  # by which the teacher's uncertainty is estimated
 
 
