@@ -104,7 +104,7 @@ def evaluate_folder(
 def count_workers(cases: int) -> int:
     """One worker per processor that this process may use, and at most one per four cases.
 
-    A worker takes seconds to import what it needs, as long as it takes to score a dozen cardiac volumes.
+    A worker takes as long to start as to score a dozen cardiac volumes.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(processors, cases // 4))
@@ -192,7 +192,7 @@ def _hash_plans(predictions: Path) -> str | None:
 
 def _collect_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in ("nnunet-attenscribble", "monai", "numpy", "scipy", "SimpleITK"):
+    for package in ("nnunet-attenscribble", "numpy", "scipy", "SimpleITK"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:  # run from a source folder

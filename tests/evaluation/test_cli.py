@@ -122,6 +122,16 @@ def test_help_shows_an_example(command):
     assert f"Example:  attenscribble {command} " in result.stdout
 
 
+def test_scoring_starts_without_the_libraries_of_training(folders):
+    code = (
+        "import sys\nfrom nnunet_attenscribble.cli import app\n"
+        "app(['evaluate', *sys.argv[1:], '--workers', '1'], standalone_mode=False)\n"
+        "print({'torch', 'monai', 'nnunetv2', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_the_installed_command(folders):
     predictions, dense = folders
     program = [sys.executable, "-c", "from nnunet_attenscribble.cli import main; main()"]

@@ -232,6 +232,8 @@ def test_a_volume_of_one_slice_is_scored_as_an_image():
     # But a structure in one slice of several is a volume, as in MONAI and MedPy.
     wide = [np.pad(mask[None], ((1, 1), (0, 0), (0, 0))) for mask in (prediction, dense)]
     assert compute_scores(*wide, (8, 1.5, 2)).assd_mm < image.assd_mm
+    # A single voxel is all surface, whatever is dropped.
+    assert compute_scores(*np.ones((2, 1, 1, 1), bool), (8, 1.5, 2)).hd95_mm == 0
 
 
 def test_volume():
