@@ -37,7 +37,9 @@ def count_confusion(prediction: np.ndarray, dense: np.ndarray, structures: Seque
     classes = np.zeros(1 + max(int(prediction.max()), int(dense.max())), dtype=np.int64)
     for position, structure in enumerate(structures, start=1):
         classes[[value for value in structure.values if value < classes.size]] = position
-    pairs = np.bincount((classes[dense] * number + classes[prediction]).ravel(), minlength=number**2)
+    pairs = np.zeros(number**2, dtype=np.int64)
+    for own, true in zip(prediction, dense, strict=True):  # plane by plane, for the memory that codes of pairs take
+        pairs += np.bincount((classes[true] * number + classes[own]).ravel(), minlength=number**2)
     return tuple(map(tuple, pairs.reshape(number, number).tolist()))
 
 
