@@ -4,12 +4,14 @@ from nnunet_attenscribble.evaluation.compare import Comparison, ComparisonRow, c
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison, to_csv, to_json, to_markdown
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.kept_scores import read_kept, write_kept
+from nnunet_attenscribble.evaluation.lesions import count_lesions
 from nnunet_attenscribble.evaluation.metrics import (
     StructureScores,
     compute_assd,
     compute_dice,
     compute_hd95,
     compute_iou,
+    compute_nsd,
     compute_scores,
 )
 from nnunet_attenscribble.evaluation.pooling import pool_runs
@@ -30,7 +32,9 @@ __all__ = [
     "compute_dice",
     "compute_hd95",
     "compute_iou",
+    "compute_nsd",
     "compute_scores",
+    "count_lesions",
     "evaluate_folder",
     "get_protocol",
     "pool_runs",

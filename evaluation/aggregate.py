@@ -9,7 +9,15 @@ import numpy as np
 
 from nnunet_attenscribble.evaluation.metrics import METRICS, StructureScores
 
-__all__ = ["aggregate_scores", "collect_metric", "count_statuses", "mean_over_structures", "summarise_values"]
+__all__ = [
+    "aggregate_scores",
+    "collect_metric",
+    "count_statuses",
+    "mean_over_structures",
+    "mean_per_case",
+    "summarise_values",
+    "weigh_foreground",
+]
 
 
 def collect_metric(
@@ -48,34 +56,55 @@ def summarise_values(values: np.ndarray) -> dict[str, float | int]:
 
 def mean_over_structures(values: np.ndarray) -> float:
     """The mean of the structures' means over finite values of (cases, structures); NaN if there is none."""
-    means = [column[np.isfinite(column)].mean() for column in values.T if np.isfinite(column).any()]
-    return float(np.mean(means)) if means else float("nan")
+    means = mean_per_case(values.T)
+    return float(means[np.isfinite(means)].mean()) if np.isfinite(means).any() else float("nan")
+
+
+def mean_per_case(values: np.ndarray) -> np.ndarray:
+    """The mean of each row of (cases, structures) over its finite values; NaN where it has none."""
+    return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in values])
+
+
+def weigh_foreground(values: np.ndarray, foreground: str) -> np.ndarray:
+    """What the foreground's mean is taken of, for `mean_over_structures`.
+
+    Args:
+        values: of one metric, (cases, structures).
+        foreground: `structures` to weigh structures alike, or `cases` to weigh cases alike (`Protocol.foreground`).
+
+    Returns:
+        The values themselves, or (cases, 1), each case's mean over its structures.
+    """
+    return values if foreground == "structures" else mean_per_case(values)[:, None]
 
 
 def aggregate_scores(
-    cases: Mapping[str, Mapping[str, StructureScores]], structures: Sequence[str]
+    cases: Mapping[str, Mapping[str, StructureScores]],
+    structures: Sequence[str],
+    *,
+    metrics: Sequence[str] = METRICS,
+    foreground: str = "structures",
 ) -> dict[str, dict[str, Any]]:
-    """Summarise every metric per structure and over the foreground.
+    """Summarise metrics per structure and over the foreground, which is weighed as `weigh_foreground` tells.
 
     Returns:
         `structures`: by name, the counts of statuses and each metric as `summarise_values` gives it;
         `foreground_mean`: the counts over all structures and each metric's `mean`, `sd` and number of `structures`.
     """
     per_structure: dict[str, object] = {}
-    foreground: dict[str, object] = dict(count_statuses(cases, structures))
+    overall: dict[str, object] = dict(count_statuses(cases, structures))
     for name in structures:
         per_structure[name] = dict(count_statuses(cases, [name])) | {
-            metric: summarise_values(collect_metric(cases, [name], metric)[:, 0]) for metric in METRICS
+            metric: summarise_values(collect_metric(cases, [name], metric)[:, 0]) for metric in metrics
         }
-    for metric in METRICS:
+    for metric in metrics:
         values = collect_metric(cases, structures, metric)
-        of_cases = np.array([row[np.isfinite(row)].mean() for row in values if np.isfinite(row).any()])
-        foreground[metric] = {
+        overall[metric] = {
             "structures": int(np.isfinite(values).any(axis=0).sum()),
-            "mean": mean_over_structures(values),
-            "sd": float(of_cases.std(ddof=1)) if of_cases.size > 1 else float("nan"),
+            "mean": mean_over_structures(weigh_foreground(values, foreground)),
+            "sd": summarise_values(mean_per_case(values))["sd"],
         }
-    return {"structures": per_structure, "foreground_mean": foreground}
+    return {"structures": per_structure, "foreground_mean": overall}
 
 
 def _compute_median(known: np.ndarray) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -15,9 +15,11 @@ from nnunet_attenscribble.evaluation.aggregate import (
     collect_metric,
     count_statuses,
     mean_over_structures,
+    mean_per_case,
     summarise_values,
+    weigh_foreground,
 )
-from nnunet_attenscribble.evaluation.metrics import METRICS
+from nnunet_attenscribble.evaluation.confusion import compute_confusion_shares
 from nnunet_attenscribble.evaluation.pooling import count_runs, depends_on_runs, list_differences, write_run_notes
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume
 from nnunet_attenscribble.evaluation.significance import (
@@ -35,7 +37,10 @@ FOREGROUND = "foreground mean"
 
 # The difference that stands for "as bad as can be" in a test on ranks. Volume differences are signed, so that neither
 # a larger nor a smaller one is better: they are told, not tested. A protocol may test fewer.
-_WORST = {"dice": -1.0, "iou": -1.0, "hd95_mm": float("inf"), "assd_mm": float("inf")}
+_WORST = {
+    **dict.fromkeys(("dice", "iou", "nsd", "lesion_f1"), -1.0),
+    **dict.fromkeys(("hd95_mm", "assd_mm"), float("inf")),
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class ComparisonRow:
 
     Attributes:
         model: its name.
-        structure: its name, or `FOREGROUND`, the mean of the structures' means.
-        metric: one of `metrics.METRICS`.
+        structure: its name, or `FOREGROUND`, the mean over all of them as the protocol has it.
+        metric: one of `Summary.metrics`.
         n: finite values that the mean is over; `infinite` values are not in it. Both over all structures in FOREGROUND.
         infinite: distances of missed and spurious organs.
         mean: over the finite values.
@@ -104,6 +109,11 @@ class Comparison:
         rows: one per model, structure and metric.
         hd95: definition that was used, a key of `metrics.HD95_DEFINITIONS`; None where the protocol has none.
         protocol: a key of `protocols.PROTOCOLS`.
+        nsd_mm: tolerance of the normalised surface distance; None without.
+        lesions: by structure whose components were counted, the IoU from which they match.
+        confusion: by model, true class and predicted class, the share of the true volume
+            (`confusion.compute_confusion_shares`); without models that have none.
+        lesion_counts: by model and structure, components `found`, `missed` and `false` in all cases.
         notes: of the summaries and their numbers of runs, each once.
         confidence: of the intervals.
         resamples: of the bootstrap.
@@ -124,6 +134,15 @@ class Comparison:
     resamples: int
     seed: int
     provenance: Mapping[str, Mapping[str, object]]
+    nsd_mm: float | None = None
+    lesions: Mapping[str, float] = field(default_factory=dict)
+    confusion: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    lesion_counts: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+
+    def structures_of(self, metric: str) -> tuple[str, ...]:
+        """The structures that have a metric, without `FOREGROUND`; none where it was not computed."""
+        found = {row.structure for row in self.rows if row.metric == metric}
+        return tuple(name for name in self.structures if name in found)
 
     def get(self, model: str, structure: str, metric: str) -> ComparisonRow:
         """The row of a model's structure and metric."""
@@ -179,13 +198,14 @@ def compare_summaries(
     weights = draw_case_weights(subjects, resamples=resamples, seed=seed)
     tail = 100 * (1 - confidence) / 2
     rows = []
-    for metric in METRICS:
+    for metric in first.metrics:
+        names = first.names_of(metric)
         of_metric = [
             _compare_structure(name, summaries[name], first, metric, structure, subjects, weights, tail)
             for name in models
-            for structure in (*first.names, FOREGROUND)
+            for structure in (*names, FOREGROUND)
         ]
-        rows += _correct_family(of_metric, single=len(first.names) == 1)
+        rows += _correct_family(of_metric, single=len(names) == 1)
     return Comparison(
         reference=reference,
         models=models,
@@ -205,7 +225,28 @@ def compare_summaries(
         resamples=resamples,
         seed=seed,
         provenance={name: {**summaries[name].provenance, "versions": summaries[name].versions} for name in models},
+        nsd_mm=first.nsd_mm,
+        lesions=first.lesions,
+        confusion={name: _share_confusion(summaries[name]) for name in models if summaries[name].confusions},
+        lesion_counts={name: _add_lesions(summaries[name]) for name in models if first.lesions},
     )
+
+
+def _share_confusion(summary: Summary) -> dict[str, dict[str, float]]:
+    shares = compute_confusion_shares(summary.confusions, summary.spacings).tolist()
+    return {
+        true: dict(zip(summary.classes, row, strict=True)) for true, row in zip(summary.classes, shares, strict=True)
+    }
+
+
+def _add_lesions(summary: Summary) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            kind: sum(getattr(scores[name], f"lesions_{kind}") for scores in summary.cases.values())
+            for kind in ("found", "missed", "false")
+        }
+        for name in summary.names_of("lesion_f1")
+    }
 
 
 def _find_subjects(summary: Summary, pattern: str | None) -> tuple[list[str], list[str]]:
@@ -229,15 +270,17 @@ def _compare_structure(
     weights: np.ndarray,
     tail: float,
 ) -> ComparisonRow:
-    names = reference.names if structure == FOREGROUND else [structure]
+    names = reference.names_of(metric) if structure == FOREGROUND else [structure]
+    foreground = PROTOCOLS[reference.protocol].foreground
     scores = {
         case: summary.cases[case] for case in reference.cases
     }  # in the reference's order, so that pairs are pairs
     own, other = collect_metric(scores, names, metric), collect_metric(reference.cases, names, metric)
     counts = count_statuses(scores, names)
-    mean, reference_mean = mean_over_structures(own), mean_over_structures(other)
-    summarised = summarise_values(own[:, 0] if structure != FOREGROUND else _mean_per_case(own))
-    low, high = _find_interval(bootstrap_means(own, weights), tail, _count_subjects(own, subjects))
+    weighed, others = weigh_foreground(own, foreground), weigh_foreground(other, foreground)
+    mean, reference_mean = mean_over_structures(weighed), mean_over_structures(others)
+    summarised = summarise_values(own[:, 0] if structure != FOREGROUND else mean_per_case(own))
+    low, high = _find_interval(bootstrap_means(weighed, weights), tail, _count_subjects(own, subjects))
     row = ComparisonRow(
         model=name,
         structure=structure,
@@ -247,7 +290,7 @@ def _compare_structure(
         mean=mean,
         sd=summarised["sd"],
         runs=count_runs(summary),
-        sd_runs=_compute_sd_over_runs(summary, names, metric),
+        sd_runs=_compute_sd_over_runs(summary, names, metric, foreground),
         median=summarised["median"] if structure != FOREGROUND else summarise_values(_mean_with_lost(own))["median"],
         low=low,
         high=high,
@@ -266,7 +309,7 @@ def _compare_structure(
     differences = pair_differences(own, other, subjects, worst=_WORST[metric])
     # A model that loses an organ in the hard cases must not gain from their absence.
     lost = ~(np.isfinite(own) & np.isfinite(other))
-    own, other = np.where(lost, np.nan, own), np.where(lost, np.nan, other)
+    own, other = (weigh_foreground(np.where(lost, np.nan, values), foreground) for values in (own, other))
     means = bootstrap_means(own, weights) - bootstrap_means(other, weights)
     low, high = _find_interval(means, tail, _count_subjects(own, subjects))
     return replace(
@@ -279,13 +322,10 @@ def _compare_structure(
     )
 
 
-def _compute_sd_over_runs(summary: Summary, names: Sequence[str], metric: str) -> float:
-    means = [mean_over_structures(collect_metric(run.cases, names, metric)) for run in summary.runs]
+def _compute_sd_over_runs(summary: Summary, names: Sequence[str], metric: str, foreground: str) -> float:
+    values = [weigh_foreground(collect_metric(run.cases, names, metric), foreground) for run in summary.runs]
+    means = [mean_over_structures(own) for own in values]
     return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
-
-
-def _mean_per_case(values: np.ndarray) -> np.ndarray:
-    return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in values])
 
 
 def _mean_with_lost(values: np.ndarray) -> np.ndarray:

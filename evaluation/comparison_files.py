@@ -15,19 +15,30 @@ from nnunet_attenscribble.common.text import count_rows, format_markdown, format
 from nnunet_attenscribble.common.writing import encode_numbers
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
-from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, METRICS
+from nnunet_attenscribble.evaluation.metrics import (
+    DISTANCES,
+    HD95_DEFINITIONS,
+    LESION_DEFINITION,
+    METRICS,
+    NSD_DEFINITION,
+    OPTIONAL_METRICS,
+)
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import PROVENANCE, describe_versions
 
 __all__ = [
+    "CONFUSION_RULE",
+    "VOLUME_RULE",
     "WRITERS",
     "describe_cases",
     "list_titles",
     "read_comparison",
+    "tabulate_confusion",
     "tabulate_differences",
     "tabulate_means",
     "tabulate_origins",
     "tabulate_structures",
+    "tabulate_volumes",
     "to_csv",
     "to_json",
     "to_markdown",
@@ -36,6 +47,18 @@ __all__ = [
 
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/comparison", 1
 _LISTS = ("models", "structures", "cases", "notes")
+_ADDED = ("nsd_mm", "lesions", "confusion", "lesion_counts")  # by later versions, with defaults
+
+
+VOLUME_RULE = (
+    "Volume share: predicted over true volume; 1 is without bias, 0 is a missed organ, and one that the dense label "
+    "lacks is left out."
+)
+CONFUSION_RULE = (
+    "What a class was taken for, all cases together: a row tells where the true volume of its class went, and adds up "
+    "to 1. The row of the background tells what came to each class from outside, as a share of that class's volume."
+)
+_NO_CONFUSION = "There is no confusion of classes where structures overlap, nor in results of earlier versions."
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -50,12 +73,24 @@ def to_markdown(comparison: Comparison) -> str:
             + format_markdown(*tabulate_structures(comparison, metric, decimals))
             for metric, (title, decimals) in titles.items()
         ),
+        *_write_bias(comparison),
         f"#### Difference from {comparison.reference} [{level} interval], p of Wilcoxon's test, p after Holm\n\n"
         + format_markdown(*tabulate_differences(comparison)),
         "#### How to read this\n\n" + "\n".join(f"- {line}" for line in write_rules(comparison)),
         "#### Where the numbers come from\n\n" + format_markdown(*tabulate_origins(comparison)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _write_bias(comparison: Comparison) -> list[str]:
+    parts = []
+    if comparison.structures_of("volume_share"):
+        title = f"#### Volume as a share of the true one, median over {_unit(comparison)}s"
+        parts.append(f"{title}\n\n{format_markdown(*tabulate_volumes(comparison))}")
+    if comparison.confusion:
+        title = "#### What each class was taken for, as a share of its true volume"
+        parts.append(f"{title}\n\n{format_markdown(*tabulate_confusion(comparison))}")
+    return parts
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -101,6 +136,10 @@ def list_titles(comparison: Comparison) -> dict[str, tuple[str, int]]:
     if protocol.surface is not None:
         name = "ASSD" if protocol.surface == "symmetric" else "ASD"
         titles["assd_mm"] = (f"{name} ({protocol.distance_unit})", 2)
+    if comparison.nsd_mm is not None:
+        titles["nsd"] = (f"NSD ({comparison.nsd_mm:g} mm)", 3)
+    if comparison.lesions:
+        titles["lesion_f1"] = ("lesion F1", 3)
     return titles
 
 
@@ -143,8 +182,16 @@ def write_rules(comparison: Comparison) -> list[str]:
     lines = [f"Protocol {protocol.name}: {protocol.origin}."]
     if comparison.hd95 is not None:
         lines.append(f"HD95 is {HD95_DEFINITIONS[comparison.hd95]}.")
+    if comparison.nsd_mm is not None:
+        lines.append(f"NSD is {NSD_DEFINITION}, {comparison.nsd_mm:g} mm; 0 for a missed or spurious organ.")
+    if comparison.lesions:
+        thresholds = ", ".join(f"{name} {iou:g}" for name, iou in comparison.lesions.items())
+        lines.append(f"Lesion F1 is {LESION_DEFINITION} ({thresholds}); the counts are of all {_unit(comparison)}s.")
     lines += [*comparison.notes, *(rule for key, rule in protocol.rules.items() if key not in ("surface", "tests"))]
     lines.append(f"Share: the mean Dice in per cent of that of {comparison.reference}.")
+    if comparison.structures_of("volume_share"):
+        lines.append(VOLUME_RULE)
+        lines.append(CONFUSION_RULE if comparison.confusion else _NO_CONFUSION)
     runs = {model: comparison.get(model, FOREGROUND, "dice").runs for model in comparison.models}
     if max(runs.values()) > 1:
         lines.append(
@@ -161,7 +208,7 @@ def write_rules(comparison: Comparison) -> list[str]:
         f"the chance of these test cases, {chance}"
     )
     names = [
-        title.partition(" ")[0] for metric, (title, _) in list_titles(comparison).items() if metric in protocol.tested
+        title.partition(" (")[0] for metric, (title, _) in list_titles(comparison).items() if metric in protocol.tested
     ]
     lines.append(
         f"p: Wilcoxon's signed-rank test, two-sided, on one difference per {unit.split(',')[0][:-1]}; a missed or "
@@ -183,20 +230,38 @@ def tabulate_structures(comparison: Comparison, metric: str, decimals: int) -> t
     rows = []
     for model in comparison.models:
         cells = [model]
-        for structure in (*comparison.structures, FOREGROUND):
+        for structure in (*comparison.structures_of(metric), FOREGROUND):
             row = comparison.get(model, structure, metric)
             cell = format_mean_sd(row.mean, row.sd, decimals)
             if not math.isnan(row.median):
                 cell += f", {format_number(row.median, decimals)}"
             if metric == "dice" and model != comparison.reference:
                 cell += f" ({_format_share(row.share)})"
-            # The counts stand where they are needed to read the number: a mean distance is over the organs found.
-            counts = [
-                f"{count} {name}" for count, name in ((row.missed, "missed"), (row.spurious, "spurious")) if count
-            ]
-            cells.append(cell + (f" ({', '.join(counts)})" if counts and metric != "dice" else ""))
+            counts = _list_counts(comparison, row)
+            cells.append(cell + (f" ({', '.join(counts)})" if counts else ""))
         rows.append(cells)
-    return ["model", *comparison.structures, FOREGROUND], rows
+    return ["model", *comparison.structures_of(metric), FOREGROUND], rows
+
+
+def tabulate_volumes(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the predicted volume as a share of the true one, the median of every structure."""
+    names = comparison.structures_of("volume_share")
+    rows = [
+        [model, *(format_number(comparison.get(model, name, "volume_share").median, 2) for name in names)]
+        for model in comparison.models
+    ]
+    return ["model", *names], rows
+
+
+def tabulate_confusion(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what each class was taken for, a row per model and true class."""
+    rows = [
+        [model, true, *(format_number(share, 3) for share in shares.values())]
+        for model, table in comparison.confusion.items()
+        for true, shares in table.items()
+    ]
+    classes = next(iter(comparison.confusion.values()), {})
+    return ["model", "true class", *(f"as {name}" for name in classes)], rows
 
 
 def tabulate_differences(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -208,12 +273,25 @@ def tabulate_differences(comparison: Comparison) -> tuple[list[str], list[list[s
         for structure in (*comparison.structures, FOREGROUND):
             cells = [model, structure]
             for metric, (_, decimals) in titles.items():
+                if structure not in (*comparison.structures_of(metric), FOREGROUND):
+                    cells += ["n/a", "n/a"]
+                    continue
                 row = comparison.get(model, structure, metric)
                 interval = _format_interval(row.difference_low, row.difference_high, decimals)
                 difference = "n/a" if math.isnan(row.difference) else f"{row.difference:+.{decimals}f} {interval}"
                 cells += [difference, f"{_format_p(row.p)}, {_format_p(row.p_holm)}"]
             rows.append(cells)
     return ["model", "structure", *(cell for title, _ in titles.values() for cell in (title, "p, p Holm"))], rows
+
+
+def _list_counts(comparison: Comparison, row: ComparisonRow) -> list[str]:
+    """The counts that are needed to read a mean: of organs without a distance, of lesions."""
+    if row.metric in DISTANCES:
+        counts: dict[str, float] = {"missed": row.missed, "spurious": row.spurious}
+        return [f"{count} {name}" for name, count in counts.items() if count]
+    if row.metric == "lesion_f1" and row.structure != FOREGROUND:
+        return [f"{count:g} {kind}" for kind, count in comparison.lesion_counts[row.model][row.structure].items()]
+    return []
 
 
 def _find_origin(comparison: Comparison, model: str) -> dict[str, object]:
@@ -256,9 +334,14 @@ def read_comparison(file: Path) -> Comparison:
     if found != (_SCHEMA, _SCHEMA_VERSION):
         raise AttenScribbleError(f"{file} is not a comparison that this version reads: compare the models again")
     try:
-        names = {name_metric(metric, content["protocol"]): metric for metric in METRICS}
-        values = {column.name: content[column.name] for column in fields(Comparison)}
+        names = {name_metric(metric, content["protocol"]): metric for metric in (*METRICS, *OPTIONAL_METRICS)}
+        known = [column.name for column in fields(Comparison)]
+        values = {name: content[name] for name in known if name in content or name not in _ADDED}
         values |= {name: tuple(values[name]) for name in _LISTS}
+        values["confusion"] = {
+            model: {true: {name: _read_number(share) for name, share in row.items()} for true, row in table.items()}
+            for model, table in content.get("confusion", {}).items()
+        }
         values["rows"] = tuple(_read_row(row, names) for row in content["rows"])
         return Comparison(**values)
     except (KeyError, TypeError, ValueError) as error:
@@ -269,6 +352,9 @@ def _read_row(row: Mapping[str, Any], metrics: Mapping[str, str]) -> ComparisonR
     values = {column.name: row[column.name] for column in fields(ComparisonRow)}
     for column in fields(ComparisonRow):
         if column.type == "float":
-            value = values[column.name]
-            values[column.name] = float("nan") if value is None else float(value)
+            values[column.name] = _read_number(values[column.name])
     return ComparisonRow(**{**values, "metric": metrics[row["metric"]]})
+
+
+def _read_number(value: Any) -> float:
+    return float("nan") if value is None else float(value)

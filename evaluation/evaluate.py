@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +36,8 @@ def evaluate_folder(
     dataset_json: Path | str | None = None,
     protocol: str = "default",
     hd95: str | None = None,
+    nsd_mm: float | None = None,
+    lesions: Mapping[str, float] | None = None,
     workers: int | None = None,
     all_cases: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -47,23 +49,26 @@ def evaluate_folder(
         dense: folder of dense labels, named as the predictions; it may hold more cases.
         dataset_json: says which labels there are; searched for if None (`structures.find_dataset_json`).
         protocol: a key of `protocols.PROTOCOLS`.
-        hd95: a key of `metrics.HD95_DEFINITIONS`, for the default protocol; None for the protocol's own.
+        hd95: a key of `metrics.HD95_DEFINITIONS`, for a protocol that is `extensible`; None for the protocol's own.
+        nsd_mm: tolerance of `metrics.compute_nsd`, likewise; None to leave it out.
+        lesions: structures whose components are counted, with the IoU of `lesions.count_lesions`; likewise.
         workers: processes that score cases side by side; 1 for none but this one, None for `count_workers`.
         all_cases: refuse if a dense label has no prediction.
         on_progress: called with the number of cases done and of all.
 
     Raises:
         AttenScribbleError: something keeps the folders from being compared; all problems at once.
-        ValueError: an unknown `protocol` or `hd95`, or both together where they contradict; fewer than one worker.
+        ValueError: an unknown `protocol` or `hd95`, what the protocol does not take, fewer than one worker.
     """
     if hd95 is not None and hd95 not in HD95_DEFINITIONS:
         raise ValueError(f"hd95 is {hd95!r}; it must be one of {', '.join(HD95_DEFINITIONS)}")
-    rules = get_protocol(protocol, hd95)
+    rules = get_protocol(protocol, hd95, nsd_mm=nsd_mm, lesions=lesions)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")
     predictions, dense = Path(predictions), Path(dense)
     file = _choose_dataset_json(predictions, dense, dataset_json)
     coding = read_label_coding(file)
+    _check_lesions(rules, coding, file)
     _check_same_coding(file, coding, dense)
     pairs, not_predicted = pair_cases(predictions, dense, coding.file_ending)
     if all_cases and not_predicted:
@@ -88,6 +93,9 @@ def evaluate_folder(
         spacings={name: result.spacing for result in ordered for name in result.scores},
         hd95=rules.hd95,
         protocol=rules.name,
+        nsd_mm=rules.nsd_mm,
+        lesions=rules.lesions,
+        confusions={name: counts for result in ordered for name, counts in result.confusions.items()},
         not_predicted=tuple(not_predicted),
         notes=tuple(_write_notes(ordered, not_predicted)),
         provenance={
@@ -104,7 +112,7 @@ def evaluate_folder(
 def count_workers(cases: int) -> int:
     """One worker per processor that this process may use, and at most one per four cases.
 
-    A worker takes seconds to import what it needs, as long as it takes to score a dozen cardiac volumes.
+    A worker takes as long to start as to score a dozen cardiac volumes.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(processors, cases // 4))
@@ -120,6 +128,15 @@ def _choose_dataset_json(predictions: Path, dense: Path, given: Path | str | Non
     if not predictions.is_dir() or not dense.is_dir():
         pair_cases(predictions, dense, "")
     return find_dataset_json(predictions, dense)
+
+
+def _check_lesions(rules: Protocol, coding: LabelCoding, file: Path) -> None:
+    known = [structure.name for structure in coding.structures]
+    unknown = [name for name in rules.lesions if name not in known]
+    if unknown:
+        raise AttenScribbleError(
+            f"--lesions names {list_some(unknown)}, which {file} does not; it has {list_some(known)}: name one of those"
+        )
 
 
 def _check_same_coding(file: Path, coding: LabelCoding, dense: Path) -> None:
@@ -192,7 +209,7 @@ def _hash_plans(predictions: Path) -> str | None:
 
 def _collect_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in ("nnunet-attenscribble", "monai", "numpy", "scipy", "SimpleITK"):
+    for package in ("nnunet-attenscribble", "numpy", "scipy", "SimpleITK"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:  # run from a source folder

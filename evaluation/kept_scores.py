@@ -4,7 +4,8 @@
                     attenscribble_metrics.csv; every digit is there
     trainings.json  schema "nnunet-attenscribble/kept", version 1; `rows` of scores.csv; by training what its
                     attenscribble_summary.json tells beside the scores; `shared`: of that, what is the same for all;
-                    `cases`: voxels and millimetres per axis, z, y, x (empty where they are not known)
+                    `cases`: voxels and millimetres per axis, z, y, x (empty where they are not known).
+                   A training's `confusions` are by case the `confusion` of a summary
 
 A training is named by its place in a benchmark, `seed_S/fold_F/ROW`, and the scores of its postprocessed predictions by
 `seed_S/fold_F/ROW/postprocessed`. Such a name below the folder is read as if it were a folder with a summary, and ROW
@@ -17,15 +18,15 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.writing import replaced_folder
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.metrics import METRICS, OPTIONAL_METRICS
 from nnunet_attenscribble.evaluation.pooling import list_differences
-from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
+from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import (
     Summary,
     from_content,
@@ -49,6 +50,7 @@ SCORES_FILE, TRAININGS_FILE = "scores.csv", "trainings.json"
 POSTPROCESSED = "postprocessed"
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/kept", 1
 _LEVELS = 4  # of names below the folder: seed, fold, row, postprocessed
+_LESIONS = ("lesions_found", "lesions_missed", "lesions_false")
 _STATUSES = ("present", "missed", "spurious", "absent")
 
 
@@ -76,11 +78,16 @@ def write_kept(folder: Path, summaries: Mapping[str, Summary]) -> None:
         raise AttenScribbleError(problems)
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["training", "case", "label", *list_score_columns(first.protocol)])
+    columns = list_score_columns(first)
+    names = [name_metric(column, first.protocol) if column in METRICS else column for column in columns]
+    writer.writerow(["training", "case", "label", *names])
     rows = 0
     for training, summary in summaries.items():
         for case, scores in summary.cases.items():
-            writer.writerows([training, case, label, *asdict(entry).values()] for label, entry in scores.items())
+            writer.writerows(
+                [training, case, label, *(getattr(entry, column) for column in columns)]
+                for label, entry in scores.items()
+            )
             rows += len(scores)
     told = {training: _describe(summary) for training, summary in summaries.items()}
     shared = _find_shared(list(told.values()))
@@ -171,7 +178,8 @@ def _list_losses(folder: Path, summaries: Mapping[str, Summary]) -> list[str]:
 
 
 def _describe(summary: Summary) -> dict[str, Any]:
-    return {key: value for key, value in to_content(summary).items() if key not in ("aggregate", "cases")}
+    told = {key: value for key, value in to_content(summary).items() if key not in ("aggregate", "cases")}
+    return told | ({"confusions": dict(summary.confusions)} if summary.confusions else {})
 
 
 def _find_shared(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -227,13 +235,16 @@ def _put_together(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
         if row["status"] not in _STATUSES:
             raise ValueError(f"status {row['status']!r}")
         voxels = {key: int(row[key]) for key in ("prediction_voxels", "dense_voxels")}
-        entries[row["label"]] = {**row, **voxels}
+        asked = {key: float(row[key]) for key in (*OPTIONAL_METRICS, *_LESIONS) if row.get(key)}
+        entries[row["label"]] = {**row, **voxels, **asked}
     summaries = {}
     for training, own in told.items():
         if training.count("/") not in (2, 3) or own["protocol"] not in PROTOCOLS or not scores[training]:
             raise ValueError(training)
+        confusions = own.pop("confusions", {})
         cases = [
             {"case": case, **content["cases"][case], "structures": entries}
+            | ({"confusion": confusions[case]} if confusions else {})
             for case, entries in scores[training].items()
         ]
         summaries[training] = from_content({**own, "cases": cases})

@@ -1,35 +1,42 @@
-"""Overlap, surface distances and volume of one structure in one case.
+"""Overlap, surface distances, volume and lesions of one structure in one case.
 
 Masks are boolean arrays of any two or three axes; `spacing` is in millimetres, one number per axis in the order of the
-array's axes (SimpleITK gives it in the opposite order). Distances between two non-empty masks are MONAI's; what happens
-when a mask is empty is decided here, because libraries hide it: absent in both is NaN, absent in one is infinite.
+array's axes (SimpleITK gives it in the opposite order). Where a mask is empty: absent in both is NaN, absent in one is
+infinite.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from nnunet_attenscribble.evaluation.lesions import count_lesions
 
 __all__ = [
     "DISTANCES",
     "HD95_DEFINITIONS",
+    "LESION_DEFINITION",
     "METRICS",
+    "NSD_DEFINITION",
+    "OPTIONAL_METRICS",
     "SURFACE_DEFINITIONS",
     "StructureScores",
     "compute_assd",
     "compute_dice",
     "compute_hd95",
     "compute_iou",
+    "compute_nsd",
     "compute_scores",
     "compute_surface_distances",
     "compute_volume_ml",
     "select_structure",
 ]
 
-METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml")
+METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml", "volume_share")
 DISTANCES = ("hd95_mm", "assd_mm")
+OPTIONAL_METRICS = ("nsd", "lesion_f1")  # only where they are asked for
 
 HD95_DEFINITIONS = {
     "monai": "the larger of the two directed 95th percentiles (MONAI)",
@@ -40,6 +47,16 @@ SURFACE_DEFINITIONS = {
     "symmetric": "the mean of the distances of both directions pooled (ASSD of MONAI and MedPy)",
     "directed": "the mean distance from the predicted surface to the true one (ASD of MedPy)",
 }
+
+NSD_DEFINITION = (
+    "the share of the surface voxels of both masks that lie within the tolerance of the other mask's surface (MONAI's "
+    "surface Dice without subvoxels)"
+)
+
+LESION_DEFINITION = (
+    "F1 of connected components (voxels that share at least a corner), matched one to one where their IoU reaches the "
+    "threshold"
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +71,13 @@ class StructureScores:
             so asked (`compute_scores(in_voxels=True)`).
         assd_mm: average symmetric surface distance; likewise.
         volume_difference_ml: predicted minus true volume; NaN if absent, and for images of two axes.
-        prediction_voxels: size of the predicted structure.
+        prediction_voxels: size of the predicted structure; of several runs the mean.
         dense_voxels: size of the true structure.
+        nsd: normalised surface distance, 0 to 1; 0 if missed or spurious; NaN if absent; None if not asked for.
+        lesion_f1: F1 of the structure's connected components; likewise.
+        lesions_found: components found, of several runs the mean; None if not asked for.
+        lesions_missed: components in the truth only; likewise.
+        lesions_false: components in the prediction only; likewise.
     """
 
     status: str
@@ -64,8 +86,18 @@ class StructureScores:
     hd95_mm: float
     assd_mm: float
     volume_difference_ml: float
-    prediction_voxels: int
+    prediction_voxels: float
     dense_voxels: int
+    nsd: float | None = None
+    lesion_f1: float | None = None
+    lesions_found: float | None = None
+    lesions_missed: float | None = None
+    lesions_false: float | None = None
+
+    @property
+    def volume_share(self) -> float:
+        """Predicted over true volume: 0 if missed; NaN where the dense label lacks the structure."""
+        return self.prediction_voxels / self.dense_voxels if self.dense_voxels else float("nan")
 
 
 def compute_scores(
@@ -76,6 +108,8 @@ def compute_scores(
     hd95: str | None = "monai",
     surface: str | None = "symmetric",
     in_voxels: bool = False,
+    nsd_mm: float | None = None,
+    lesion_iou: float | None = None,
 ) -> StructureScores:
     """Score one structure by the rule for empty masks that `StructureScores` states.
 
@@ -86,6 +120,8 @@ def compute_scores(
         hd95: a key of `HD95_DEFINITIONS`; None for NaN.
         surface: a key of `SURFACE_DEFINITIONS`; None for NaN.
         in_voxels: distances take every axis to have steps of 1, whatever the spacing; volumes do not.
+        nsd_mm: tolerance of `compute_nsd`; None to leave it out.
+        lesion_iou: from which `lesions.count_lesions` matches components; None to leave them out.
 
     Raises:
         ValueError: masks that are not boolean or differ in shape, spacing that does not fit, an unknown definition.
@@ -93,12 +129,12 @@ def compute_scores(
     _check_masks(prediction, dense)
     _check_spacing(prediction, spacing)
     distances = np.empty(0), np.empty(0)
-    if hd95 is not None or surface is not None:
+    if hd95 is not None or surface is not None or nsd_mm is not None:
         distances = compute_surface_distances(prediction, dense, (1.0,) * prediction.ndim if in_voxels else spacing)
     is_predicted, is_true = bool(prediction.any()), bool(dense.any())
     status = {(True, True): "present", (False, True): "missed", (True, False): "spurious", (False, False): "absent"}
     difference = compute_volume_ml(prediction, spacing) - compute_volume_ml(dense, spacing)
-    return StructureScores(
+    scores = StructureScores(
         status=status[is_predicted, is_true],
         dice=compute_dice(prediction, dense),
         iou=compute_iou(prediction, dense),
@@ -107,6 +143,17 @@ def compute_scores(
         volume_difference_ml=difference if is_predicted or is_true else float("nan"),
         prediction_voxels=int(np.count_nonzero(prediction)),
         dense_voxels=int(np.count_nonzero(dense)),
+        nsd=None if nsd_mm is None else compute_nsd(distances, nsd_mm),
+    )
+    if lesion_iou is None:
+        return scores
+    counts = count_lesions(prediction, dense, lesion_iou)
+    return replace(
+        scores,
+        lesion_f1=counts.f1,
+        lesions_found=counts.found,
+        lesions_missed=counts.missed,
+        lesions_false=counts.false,
     )
 
 
@@ -148,25 +195,22 @@ def compute_surface_distances(
         From the prediction to the truth, and from the truth to the prediction. A direction is empty if the mask it
         starts from is, and infinite throughout if only the mask it leads to is empty.
     """
-    from monai.metrics.utils import get_mask_edges, get_surface_distance  # seconds to import
+    from scipy.spatial import KDTree
 
     _check_masks(prediction, dense)
     _check_spacing(prediction, spacing)
     box = _find_joint_box(prediction, dense)
     if box is None:
         return np.empty(0), np.empty(0)
-    kept = [axis for axis, length in enumerate(prediction.shape) if length > 1]
+    kept = [axis for axis, length in enumerate(prediction.shape) if length > 1] or [0]
     step = [float(spacing[axis]) for axis in kept]
     # One empty voxel around the box is all that the surface can depend on, so a small crop gives the same distances.
     cropped = [np.pad(mask[box].reshape([mask[box].shape[axis] for axis in kept]), 1) for mask in (prediction, dense)]
-    edges = [np.asarray(edge, dtype=bool) for edge in get_mask_edges(*cropped, crop=False)]
-    found = [edge.any() for edge in edges]
-    if not all(found):
-        return np.full(np.count_nonzero(edges[0]), np.inf), np.full(np.count_nonzero(edges[1]), np.inf)
-    return (
-        np.asarray(get_surface_distance(edges[0], edges[1], spacing=step), dtype=np.float64),
-        np.asarray(get_surface_distance(edges[1], edges[0], spacing=step), dtype=np.float64),
-    )
+    own, other = (np.argwhere(_find_surface(mask)) * step for mask in cropped)
+    if not (len(own) and len(other)):
+        return np.full(len(own), np.inf), np.full(len(other), np.inf)
+    # A tree rather than a distance transform, whose time and memory grow with the box: specks far off make it large.
+    return KDTree(other, leafsize=32).query(own)[0], KDTree(own, leafsize=32).query(other)[0]
 
 
 def compute_hd95(distances: tuple[np.ndarray, np.ndarray], *, definition: str = "monai") -> float:
@@ -205,6 +249,32 @@ def compute_assd(distances: tuple[np.ndarray, np.ndarray], *, definition: str = 
     if pooled.size == 0 or np.isinf(pooled).any():
         return float("inf") if pooled.size else float("nan")
     return float(pooled.mean() if definition == "symmetric" else distances[0].mean())
+
+
+def compute_nsd(distances: tuple[np.ndarray, np.ndarray], tolerance: float) -> float:
+    """The normalised surface distance: the share of both masks' surface voxels within a tolerance of the other surface.
+
+    Surface voxels count, as in MONAI's `compute_surface_dice(use_subvoxels=False)`. DeepMind's surface-distance, and
+    MONAI with `use_subvoxels=True`, weigh by the area of the surface in each voxel instead.
+
+    Args:
+        distances: what `compute_surface_distances` returns.
+        tolerance: millimetres, included.
+
+    Returns:
+        0 to 1; 0 if only one mask has a surface, NaN if none has.
+    """
+    pooled = np.concatenate(distances)
+    within = np.count_nonzero(pooled <= tolerance * (1 + 1e-6))  # 3 steps of 0.7 mm are 2.1 mm
+    return within / pooled.size if pooled.size else float("nan")
+
+
+def _find_surface(mask: np.ndarray) -> np.ndarray:
+    """The surface of a mask with an empty rim, around which the shifts wrap."""
+    inner = mask.copy()
+    for axis in range(mask.ndim):
+        inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
+    return mask & ~inner
 
 
 def _find_joint_box(prediction: np.ndarray, dense: np.ndarray) -> tuple[slice, ...] | None:

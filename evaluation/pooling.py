@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import count_statuses
-from nnunet_attenscribble.evaluation.metrics import DISTANCES, METRICS, StructureScores
+from nnunet_attenscribble.evaluation.confusion import average_counts
+from nnunet_attenscribble.evaluation.metrics import DISTANCES, StructureScores
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 from nnunet_attenscribble.evaluation.summary import Summary
 
@@ -66,9 +67,13 @@ def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
         case: {structure: _average([run.cases[case][structure] for run in runs]) for structure in first.names}
         for case in by_case
     }
+    confusions = {}
+    if all(run.confusions for run in runs):
+        confusions = {case: average_counts([run.confusions[case] for run in runs]) for case in by_case}
     return replace(
         runs[0],
         cases=averaged,
+        confusions=confusions,
         notes=tuple(dict.fromkeys(note for run in runs for note in run.notes)),
         provenance=_list_provenance(summaries),
         runs=runs,
@@ -89,9 +94,9 @@ def list_differences(name: str, own: Summary, other_name: str, other: Summary, *
         return []
     both, again = f"{name} and {other_name}", "evaluate both in the same way"
     problems = []
-    if own.hd95 != other.hd95 or own.protocol != other.protocol:
-        ways = " and ".join(f"--hd95 {summary.hd95}, protocol {summary.protocol}" for summary in (own, other))
-        problems.append(f"{both} were scored by different definitions ({ways}): {again}")
+    ways = [_describe_way(summary) for summary in (own, other)]
+    if ways[0] != ways[1]:
+        problems.append(f"{both} were scored by different definitions ({' and '.join(ways)}): {again}")
     if set(own.structures) != set(other.structures):
         labels = " and ".join(
             ", ".join(f"{structure.name}={'+'.join(map(str, structure.values))}" for structure in summary.structures)
@@ -114,6 +119,14 @@ def list_differences(name: str, own: Summary, other_name: str, other: Summary, *
             f"{both} were scored against different dense labels in {len(moved)} cases ({list_some(moved)}): {again}"
         )
     return problems
+
+
+def _describe_way(summary: Summary) -> str:
+    """The options that say how a summary was scored."""
+    options = [f"--hd95 {summary.hd95}", f"protocol {summary.protocol}"]
+    options += [] if summary.nsd_mm is None else [f"--nsd {summary.nsd_mm:g}"]
+    options += [f"--lesions {name}={iou:g}" for name, iou in sorted(summary.lesions.items())]
+    return ", ".join(options)
 
 
 def depends_on_runs(own: Summary, other: Summary, names: Sequence[str], metric: str) -> bool:
@@ -203,6 +216,9 @@ def _put_together(summaries: Sequence[Summary], holders: dict[str, Summary]) -> 
     return replace(
         used[0],
         cases={case: holder.cases[case] for case, holder in holders.items()},
+        confusions={case: holder.confusions[case] for case, holder in holders.items()}
+        if all(holder.confusions for holder in used)
+        else {},
         shapes={case: holder.shapes[case] for case, holder in holders.items()},
         spacings={case: holder.spacings[case] for case, holder in holders.items()},
         not_predicted=tuple(sorted(set().union(*(summary.not_predicted for summary in summaries)) - set(holders))),
@@ -219,12 +235,16 @@ def _list_provenance(summaries: Sequence[Summary]) -> dict[str, str | None]:
 
 def _average(scores: Sequence[StructureScores]) -> StructureScores:
     """One structure of one case, averaged over runs."""
-    found = [entry.status for entry in scores]
-    status = next((name for name in ("missed", "spurious", "present") if name in found), "absent")
+    statuses = [entry.status for entry in scores]
+    status = next((name for name in ("missed", "spurious", "present") if name in statuses), "absent")
     means = {}
-    for metric in METRICS:
-        values = np.array([getattr(entry, metric) for entry in scores])
+    for column in fields(StructureScores):
+        if column.name in ("status", "dense_voxels"):
+            continue
+        found = [getattr(entry, column.name) for entry in scores]
+        if None in found:
+            continue
+        values = np.array(found)
         known = values[~np.isnan(values)]
-        means[metric] = float(known.mean()) if known.size else float("nan")
-    voxels = round(float(np.mean([entry.prediction_voxels for entry in scores])))
-    return StructureScores(status, **means, prediction_voxels=voxels, dense_voxels=scores[0].dense_voxels)
+        means[column.name] = float(known.mean()) if known.size else float("nan")
+    return StructureScores(status=status, dense_voxels=scores[0].dense_voxels, **means)

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nnunet_attenscribble.evaluation.metrics import DISTANCES, METRICS, StructureScores, compute_scores
+from nnunet_attenscribble.evaluation.metrics import (
+    DISTANCES,
+    METRICS,
+    OPTIONAL_METRICS,
+    StructureScores,
+    compute_scores,
+)
 
 __all__ = [
     "PROTOCOLS",
@@ -45,6 +51,10 @@ class Protocol:
         absent: of one that is in neither.
         drops_full_masks: distances are NaN too where a mask fills the whole slice.
         tested: metrics that a missed organ cannot improve, so that a paired test on them is meaningful.
+        foreground: what weighs alike in the mean over the foreground, `structures` or `cases`.
+        extensible: its surface distances are this package's own, so HD95 may be chosen and metrics added.
+        nsd_mm: tolerance of the normalised surface distance; None: not asked for.
+        lesions: by structure, the IoU from which its components are matched; those not named are not counted.
         rules: the definitions in words, written into every result.
     """
 
@@ -58,7 +68,11 @@ class Protocol:
     spurious: tuple[float, float] = (0.0, _INF)
     absent: tuple[float, float] = (_NAN, _NAN)
     drops_full_masks: bool = False
-    tested: tuple[str, ...] = ("dice", "iou", "hd95_mm", "assd_mm")
+    tested: tuple[str, ...] = ("dice", "iou", "hd95_mm", "assd_mm", *OPTIONAL_METRICS)
+    foreground: str = "structures"
+    extensible: bool = False
+    nsd_mm: float | None = None
+    lesions: Mapping[str, float] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -66,7 +80,10 @@ _SURFACE_RULE = (
     "A surface voxel is in the mask and has a face neighbour outside it or lies at the image's border. "
     "ASSD is the mean distance over both directions pooled. An image axis of length one is dropped."
 )
-_VOLUME_RULE = "Predicted minus true volume; NaN for images of two axes."
+_VOLUME_RULE = (
+    "Predicted minus true volume; NaN for images of two axes. The volume share is predicted over true volume; NaN "
+    "where the dense label lacks the organ."
+)
 _FOREGROUND_RULE = (
     "The unweighted mean of the structures' means; its standard deviation is over cases, of each case's mean over its "
     "structures."
@@ -79,6 +96,7 @@ _NOT_TESTED = (
 _DEFAULT = Protocol(
     name="default",
     origin="nnunet-attenscribble",
+    extensible=True,
     rules={
         "absent": "An organ that is neither in the dense label nor in the prediction is NaN (null, 'absent') in "
         "every metric and enters no mean.",
@@ -113,6 +131,20 @@ _NNUNET = Protocol(
         "in no case at all; here it is the mean of the others.",
         "distances": "nnU-Net computes no surface distance: HD95 and ASSD are NaN.",
         "volume_difference": f"Not part of nnU-Net's evaluation, given in addition. {_VOLUME_RULE}",
+    },
+)
+
+_SCRIBBLEBENCH = replace(
+    _DEFAULT,
+    name="scribblebench",
+    origin="ScribbleBench (Gotkowski et al., MICCAI 2025), scribblebench/evaluation.py",
+    foreground="cases",
+    rules={
+        **_DEFAULT.rules,
+        "foreground_mean": "The mean over cases of each case's mean over the organs that it has in the dense label or "
+        "in the prediction: one that is made up counts as 0. A case without any makes the script's mean NaN; here it "
+        "enters no mean.",
+        "beyond": "The script computes Dice alone; all else is the default protocol's, given in addition.",
     },
 )
 
@@ -181,29 +213,44 @@ _PACINGPSEUDO = Protocol(
     },
 )
 
-PROTOCOLS = {entry.name: entry for entry in (_DEFAULT, _NNUNET, _WSL4MIS, _WSL4MIS_VOXELS, _PACINGPSEUDO)}
+PROTOCOLS = {
+    entry.name: entry for entry in (_DEFAULT, _NNUNET, _SCRIBBLEBENCH, _WSL4MIS, _WSL4MIS_VOXELS, _PACINGPSEUDO)
+}
 
 
-def get_protocol(name: str, hd95: str | None = None) -> Protocol:
-    """A protocol by its name; with `hd95`, the default one with another definition of HD95.
+def get_protocol(
+    name: str,
+    hd95: str | None = None,
+    *,
+    nsd_mm: float | None = None,
+    lesions: Mapping[str, float] | None = None,
+) -> Protocol:
+    """A protocol by its name, with another definition of HD95 or further metrics where it is `extensible`.
 
     Raises:
-        ValueError: an unknown name, or a definition of HD95 together with a protocol that has its own.
+        ValueError: an unknown name, something that the protocol does not take, or a number out of range.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"protocol is {name!r}; it must be one of {', '.join(PROTOCOLS)}")
     protocol = PROTOCOLS[name]
-    if hd95 is None or hd95 == protocol.hd95:
+    if not protocol.extensible:
+        if hd95 not in (None, protocol.hd95):
+            raise ValueError(f"protocol {name} says what HD95 is, and it is not {hd95!r}: leave out one of the two")
+        if nsd_mm is not None or lesions:
+            raise ValueError(f"protocol {name} has neither NSD nor lesions: leave them out")
         return protocol
-    if name != _DEFAULT.name:
-        raise ValueError(f"protocol {name} says what HD95 is, and it is not {hd95!r}: leave out one of the two")
-    return replace(protocol, hd95=hd95)
+    if nsd_mm is not None and not (np.isfinite(nsd_mm) and nsd_mm > 0):
+        raise ValueError(f"the tolerance of NSD is {nsd_mm} mm; it must be above 0")
+    for structure, iou in (lesions or {}).items():
+        if not 0 < iou <= 1:
+            raise ValueError(f"the IoU of lesions of {structure} is {iou}; it must be above 0 and at most 1")
+    return replace(protocol, hd95=hd95 or protocol.hd95, nsd_mm=nsd_mm, lesions=dict(lesions or {}))
 
 
 def score_structure(
-    prediction: np.ndarray, dense: np.ndarray, spacing: tuple[float, ...], protocol: Protocol
+    prediction: np.ndarray, dense: np.ndarray, spacing: tuple[float, ...], protocol: Protocol, structure: str = ""
 ) -> StructureScores:
-    """Score one structure by a protocol; arguments as `metrics.compute_scores`."""
+    """Score one structure, of this name, by a protocol; other arguments as `metrics.compute_scores`."""
     scores = compute_scores(
         prediction,
         dense,
@@ -211,6 +258,8 @@ def score_structure(
         hd95=protocol.hd95,
         surface=protocol.surface,
         in_voxels=protocol.distance_unit == "voxels",
+        nsd_mm=protocol.nsd_mm,
+        lesion_iou=protocol.lesions.get(structure),
     )
     if scores.status == "present":
         if protocol.drops_full_masks and (prediction.all() or dense.all()):
@@ -228,7 +277,7 @@ def score_structure(
 
 def name_metric(metric: str, protocol: str) -> str:
     """The name of a metric in result files: `hd95_mm` is `hd95_voxels` where a protocol ignores the spacing."""
-    assert metric in METRICS
+    assert metric in (*METRICS, *OPTIONAL_METRICS)
     if metric not in DISTANCES:
         return metric
     return metric.removesuffix("_mm") + "_" + PROTOCOLS[protocol].distance_unit

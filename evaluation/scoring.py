@@ -9,6 +9,7 @@ import numpy as np
 
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.confusion import Counts, count_confusion, list_classes
 from nnunet_attenscribble.evaluation.metrics import StructureScores, select_structure
 from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, score_structure
 from nnunet_attenscribble.evaluation.structures import LabelCoding
@@ -129,6 +130,7 @@ class CaseScores:
         shape: voxels per axis, (Y, X) or (Z, Y, X), of what one row is about.
         spacing: millimetres per axis of that, from the dense label.
         scores: by what one row is about, the case itself or its slices, then by the structure's name.
+        confusions: voxels by true and predicted class, by the same rows; empty where structures overlap.
         same_frame: origin and direction of the two files agree.
         identical: the two files hold the same labels in every voxel.
         problems: empty if the case was scored.
@@ -138,6 +140,7 @@ class CaseScores:
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     scores: dict[str, dict[str, StructureScores]] = field(default_factory=dict)
+    confusions: dict[str, Counts] = field(default_factory=dict)
     same_frame: bool = True
     identical: bool = False
     problems: tuple[str, ...] = ()
@@ -193,17 +196,25 @@ def score_case(pair: CasePair, coding: LabelCoding, protocol: Protocol) -> CaseS
     scores = {
         name: {
             structure.name: score_structure(
-                select_structure(own, structure.values), select_structure(true, structure.values), spacing, protocol
+                select_structure(own, structure.values),
+                select_structure(true, structure.values),
+                spacing,
+                protocol,
+                structure.name,
             )
             for structure in coding.structures
         }
         for name, (own, true) in rows.items()
     }
+    confusions = {}
+    if list_classes(coding.structures):
+        confusions = {name: count_confusion(own, true, coding.structures) for name, (own, true) in rows.items()}
     return CaseScores(
         case=pair.case,
         shape=shape,
         spacing=spacing,
         scores=scores,
+        confusions=confusions,
         same_frame=bool(np.allclose(prediction.frame, dense.frame, rtol=1e-3, atol=1e-2)),
         identical=bool(np.array_equal(prediction.labels, dense.labels)),
     )

@@ -18,13 +18,24 @@ JSON has neither:
     structures              [{"name": "RV", "values": [1]}, ...]; a region has several values
     aggregate               {"structures": {name: {counts, metric: {n, infinite, mean, sd, median}}}, "foreground_mean"}
     cases                   [{"case", "shape", "spacing_mm" (both in the order z, y, x), "structures": {name: {status,
-                            dice, iou, hd95_mm, assd_mm, volume_difference_ml, prediction_voxels, dense_voxels}}}]
+                            dice, iou, hd95_mm, assd_mm, volume_difference_ml, prediction_voxels, dense_voxels,
+                            volume_share}}}]
     not_predicted           cases that have a dense label and no prediction
+
+    Where they are known or were asked for:
+
+    classes                 names of the rows and columns of `confusion`, background first
+    nsd                     {"tolerance_mm", "definition"}; then cases and aggregates have `nsd`
+    lesions                 {"iou": {structure: threshold}, "definition"}; then these structures have lesion_f1,
+                            lesions_found, lesions_missed and lesions_false
+    cases[].confusion       voxels by true class (rows) and predicted class (columns)
 
     Where a protocol ignores the spacing, hd95_mm and assd_mm are called hd95_voxels and assd_voxels.
 
 CSV: one row per case and structure with the same columns; `nan` and `inf` as such, a region's values joined by "+".
-Behind them, in every row, what the numbers are of (`PROVENANCE`), as far as it is known.
+The confusion is there as `from_background`, voxels of background predicted as the structure, and a column `to_CLASS`
+per class, voxels of the structure predicted as that. Behind them, in every row, what the numbers are of (`PROVENANCE`),
+as far as it is known.
 """
 
 from __future__ import annotations
@@ -32,15 +43,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.writing import encode_numbers, write_text
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
-from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS, METRICS, SURFACE_DEFINITIONS, StructureScores
+from nnunet_attenscribble.evaluation.confusion import Counts, list_classes
+from nnunet_attenscribble.evaluation.metrics import (
+    HD95_DEFINITIONS,
+    LESION_DEFINITION,
+    METRICS,
+    NSD_DEFINITION,
+    SURFACE_DEFINITIONS,
+    StructureScores,
+)
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume, name_metric
 from nnunet_attenscribble.evaluation.structures import Structure
 
@@ -66,6 +85,7 @@ PROVENANCE = ("seed", "fold", "plans_sha256", "commit_training", "commit")
 _SCHEMA = "nnunet-attenscribble/evaluation"
 _SCHEMA_VERSION = 1
 _NOT_COMPUTED = "not part of this protocol"
+_ALWAYS = tuple(column.name for column in fields(StructureScores) if column.default is MISSING)
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,10 @@ class Summary:
         spacings: millimetres per axis of each case, in the same order.
         hd95: a key of `HD95_DEFINITIONS`; None where the protocol has no HD95.
         protocol: a key of `PROTOCOLS`.
+        nsd_mm: tolerance of the normalised surface distance; None where it was not asked for.
+        lesions: by structure whose components were counted, the IoU from which they match.
+        confusions: voxels by true and predicted class of each case, in the order of `classes`; empty where structures
+            overlap, and in results of earlier versions.
         not_predicted: cases with a dense label and without a prediction.
         notes: what a reader of the numbers should know.
         provenance: where the numbers come from.
@@ -93,6 +117,9 @@ class Summary:
     spacings: dict[str, tuple[float, ...]]
     hd95: str | None = "monai"
     protocol: str = "default"
+    nsd_mm: float | None = None
+    lesions: Mapping[str, float] = field(default_factory=dict)
+    confusions: Mapping[str, Counts] = field(default_factory=dict)
     not_predicted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str | None] = field(default_factory=dict)
@@ -109,9 +136,25 @@ class Summary:
         """The cases that were predicted: `cases` are slices of them where the protocol scores those."""
         return {find_volume(case, self.protocol) for case in self.cases}
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of `confusions`, background first; empty where there are none."""
+        return list_classes(self.structures) if self.confusions else ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """`METRICS`, and those of `OPTIONAL_METRICS` that were asked for."""
+        asked = (("nsd", self.nsd_mm is not None), ("lesion_f1", bool(self.lesions)))
+        return (*METRICS, *(metric for metric, is_asked in asked if is_asked))
+
+    def names_of(self, metric: str) -> list[str]:
+        """The structures that have a metric: all of them, but for lesions those that were asked for."""
+        return [name for name in self.names if metric != "lesion_f1" or name in self.lesions]
+
     def aggregate(self) -> dict[str, dict[str, Any]]:
         """Mean, standard deviation, median and counts: see `aggregate_scores`."""
-        return aggregate_scores(self.cases, self.names)
+        foreground = PROTOCOLS[self.protocol].foreground
+        return aggregate_scores(self.cases, self.names, metrics=self.metrics, foreground=foreground)
 
 
 def write_summary(summary: Summary, folder: Path) -> tuple[Path, Path]:
@@ -191,6 +234,7 @@ def to_content(summary: Summary) -> dict[str, Any]:
                 "name": protocol.surface,
                 "definition": SURFACE_DEFINITIONS.get(protocol.surface or "", _NOT_COMPUTED),
             },
+            **_describe_options(summary),
             "spacing": "that of each dense label: from its header, through SimpleITK, or the JSON file beside a TIFF",
             "provenance": dict(summary.provenance),
             "notes": list(summary.notes),
@@ -207,7 +251,14 @@ def to_content(summary: Summary) -> dict[str, Any]:
                     "case": case,
                     "shape": summary.shapes[case],
                     "spacing_mm": summary.spacings[case],
-                    "structures": {name: _rename(asdict(entry), summary.protocol) for name, entry in scores.items()},
+                    "structures": {
+                        name: _rename(
+                            {column: getattr(entry, column) for column in _list_columns(summary, name)},
+                            summary.protocol,
+                        )
+                        for name, entry in scores.items()
+                    },
+                    **({"confusion": summary.confusions[case]} if summary.confusions else {}),
                 }
                 for case, scores in summary.cases.items()
             ],
@@ -215,31 +266,27 @@ def to_content(summary: Summary) -> dict[str, Any]:
     )
 
 
-def from_content(content: Mapping[str, Any]) -> Summary:
-    """The summary of a JSON file's content; KeyError, TypeError or ValueError where it is damaged."""
-    return Summary(
-        structures=tuple(Structure(entry["name"], tuple(entry["values"])) for entry in content["structures"]),
-        cases={
-            entry["case"]: {
-                structure["name"]: _read_scores(entry["structures"][structure["name"]], content["protocol"])
-                for structure in content["structures"]
-            }
-            for entry in content["cases"]
-        },
-        shapes={entry["case"]: tuple(entry["shape"]) for entry in content["cases"]},
-        spacings={entry["case"]: tuple(entry["spacing_mm"]) for entry in content["cases"]},
-        hd95=content["hd95"]["name"],
-        protocol=content["protocol"],
-        not_predicted=tuple(content["not_predicted"]),
-        notes=tuple(content["notes"]),
-        provenance=content["provenance"],
-        versions=content["versions"],
-    )
+def _describe_options(summary: Summary) -> dict[str, object]:
+    """The definitions of what a summary has only if it was asked for or can be told."""
+    found: dict[str, object] = {"classes": list(summary.classes)} if summary.classes else {}
+    if summary.nsd_mm is not None:
+        found["nsd"] = {"tolerance_mm": summary.nsd_mm, "definition": NSD_DEFINITION}
+    if summary.lesions:
+        found["lesions"] = {"iou": dict(summary.lesions), "definition": LESION_DEFINITION}
+    return found
 
 
-def list_score_columns(protocol: str) -> list[str]:
-    """Names of a structure's scores in files, in order."""
-    return list(_rename({column.name: None for column in fields(StructureScores)}, protocol))
+def _list_columns(summary: Summary, structure: str | None = None) -> list[str]:
+    """What is written of a structure, or of all of them, in a case."""
+    return [*_ALWAYS, "volume_share", *_list_asked(summary.nsd_mm, summary.lesions, structure)]
+
+
+def _list_asked(nsd_mm: float | None, lesions: Mapping[str, float], structure: str | None) -> list[str]:
+    """The columns that a structure, or any of them, has because they were asked for."""
+    asked = ["nsd"] if nsd_mm is not None else []
+    if structure in lesions or (structure is None and lesions):
+        asked += ["lesion_f1", "lesions_found", "lesions_missed", "lesions_false"]
+    return asked
 
 
 def _rename(entry: Mapping[str, object], protocol: str) -> dict[str, object]:
@@ -247,24 +294,71 @@ def _rename(entry: Mapping[str, object], protocol: str) -> dict[str, object]:
     return {name_metric(key, protocol) if key in METRICS else key: value for key, value in entry.items()}
 
 
-def _read_scores(entry: Mapping[str, Any], protocol: str) -> StructureScores:
-    values = {}
-    for column in fields(StructureScores):
-        if column.name not in METRICS:
-            values[column.name] = entry[column.name]
-            continue
-        value = entry[name_metric(column.name, protocol)]
-        values[column.name] = float("nan") if value is None else float(value)
+def from_content(content: Mapping[str, Any]) -> Summary:
+    """The summary of a JSON file's content; KeyError, TypeError or ValueError where it is damaged."""
+    protocol = content["protocol"]
+    structures = tuple(Structure(entry["name"], tuple(entry["values"])) for entry in content["structures"])
+    nsd_mm = content["nsd"]["tolerance_mm"] if "nsd" in content else None
+    lesions = content["lesions"]["iou"] if "lesions" in content else {}
+    columns = {entry.name: [*_ALWAYS, *_list_asked(nsd_mm, lesions, entry.name)] for entry in structures}
+    return Summary(
+        structures=structures,
+        cases={
+            entry["case"]: {
+                name: _read_scores(entry["structures"][name], own, protocol) for name, own in columns.items()
+            }
+            for entry in content["cases"]
+        },
+        shapes={entry["case"]: tuple(entry["shape"]) for entry in content["cases"]},
+        spacings={entry["case"]: tuple(entry["spacing_mm"]) for entry in content["cases"]},
+        hd95=content["hd95"]["name"],
+        protocol=protocol,
+        nsd_mm=nsd_mm,
+        lesions=lesions,
+        confusions=_read_confusions(content) if "classes" in content else {},
+        not_predicted=tuple(content["not_predicted"]),
+        notes=tuple(content["notes"]),
+        provenance=content["provenance"],
+        versions=content["versions"],
+    )
+
+
+def list_score_columns(summary: Summary) -> list[str]:
+    """The fields of a structure's scores that a summary has, in order; `name_metric` tells their names in files."""
+    return [*_ALWAYS, *_list_asked(summary.nsd_mm, summary.lesions, None)]
+
+
+def _read_scores(entry: dict, columns: Sequence[str], protocol: str) -> StructureScores:
+    values: dict[str, Any] = {}
+    for column in columns:
+        value = entry[name_metric(column, protocol) if column in METRICS else column]
+        value = float("nan") if value is None else value
+        values[column] = float(value) if column in METRICS else value
     return StructureScores(**values)
+
+
+def _read_confusions(content: dict) -> dict[str, Counts]:
+    number = 1 + len(content["structures"])
+    found = {entry["case"]: tuple(map(tuple, entry["confusion"])) for entry in content["cases"]}
+    if any(len(table) != number or {*map(len, table)} != {number} for table in found.values()):
+        raise ValueError(f"a confusion that is not {number} x {number}")
+    return found
 
 
 def _to_csv(summary: Summary) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "label", "values", *list_score_columns(summary.protocol), *PROVENANCE, "versions"])
+    columns = _list_columns(summary)
+    confusion = ["from_background", *(f"to_{name}" for name in summary.classes)] if summary.classes else []
+    names = [*_rename(dict.fromkeys(columns), summary.protocol), *confusion]
+    writer.writerow(["case", "label", "values", *names, *PROVENANCE, "versions"])
     origin = [*(summary.provenance.get(key) for key in PROVENANCE), describe_versions(summary.versions)]
     for case, scores in summary.cases.items():
-        for structure in summary.structures:
+        for position, structure in enumerate(summary.structures, start=1):
+            entry = [getattr(scores[structure.name], column) for column in columns]
+            if confusion:
+                counts = summary.confusions[case]
+                entry += [counts[0][position], *counts[position]]
             values = "+".join(map(str, structure.values))
-            writer.writerow([case, structure.name, values, *asdict(scores[structure.name]).values(), *origin])
+            writer.writerow([case, structure.name, values, *entry, *origin])
     return text.getvalue()

@@ -14,11 +14,15 @@ from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new
 from nnunet_attenscribble.evaluation.aggregate import collect_metric
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison
 from nnunet_attenscribble.evaluation.comparison_files import (
+    CONFUSION_RULE,
+    VOLUME_RULE,
     describe_cases,
     list_titles,
+    tabulate_confusion,
     tabulate_differences,
     tabulate_means,
     tabulate_structures,
+    tabulate_volumes,
     write_rules,
 )
 from nnunet_attenscribble.evaluation.metrics import DISTANCES
@@ -66,10 +70,30 @@ def describe_table_section(data: ReportData) -> Section:
             ),
             *_describe_postprocessed(data),
             Part("Every structure", tables=structures),
+            *_describe_bias(comparison),
             Part("Differences and tests", tables=[differences]),
             Part("How to read this", points=write_rules(comparison), folded=True),
         ],
     )
+
+
+def _describe_bias(comparison: Comparison) -> list[Part]:
+    """What Dice does not tell: whether structures are too large or too small, and what they are taken for."""
+    tables, text, files = [], [], {}
+    if comparison.structures_of("volume_share"):
+        tables.append(Table("Volume as a share of the true one, median", *tabulate_volumes(comparison)))
+        text.append(VOLUME_RULE)
+    if comparison.confusion:
+        tables.append(Table("What each class was taken for", *tabulate_confusion(comparison)))
+        text.append(CONFUSION_RULE)
+        shares = [
+            (model, true, predicted, share)
+            for model, table in comparison.confusion.items()
+            for true, row in table.items()
+            for predicted, share in row.items()
+        ]
+        files["confusion.csv"] = format_csv(["row", "true_class", "predicted_class", "share"], shares)
+    return [Part("Volume and confusion of classes", text, tables=tables, files=files)] if tables else []
 
 
 def _describe_postprocessed(data: ReportData) -> list[Part]:
@@ -106,6 +130,7 @@ def describe_cases_section(data: ReportData) -> Section:
                 partial(_draw_strips, data, metric, structure, title),
             )
             for position, structure in enumerate(comparison.structures, start=1)
+            if structure in comparison.structures_of(metric)
         ]
         text = ["A point is a case, a box holds the quartiles, its line is the median."]
         if metric in DISTANCES and _has_infinite(data, metric):

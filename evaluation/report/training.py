@@ -34,7 +34,7 @@ _KEYS = (
     *("trainer", "configuration", "plans", "dataset", "epochs", "iterations_per_epoch", "checkpoint"),
     *("plans_sha256", "splits_sha256", "commit_training", "commit"),
 )
-_VERSIONS = ("nnunet-attenscribble", "nnunetv2", "torch", "monai", "python")
+_VERSIONS = ("nnunet-attenscribble", "nnunetv2", "torch", "scipy", "python")
 _SHORT = 12  # digits of a hash on the page; the CSV has them all
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +27,7 @@ class ProtocolName(str, Enum):
     ACDC_WSL4MIS = "acdc-wsl4mis"
     ACDC_WSL4MIS_VOXELS = "acdc-wsl4mis-voxels"
     CHAOS_PACINGPSEUDO = "chaos-pacingpseudo"
+    SCRIBBLEBENCH = "scribblebench"
 
 
 class Hd95(str, Enum):
@@ -65,6 +68,21 @@ def evaluate(
             "union: the percentile of both directions pooled (MedPy)."
         ),
     ] = None,
+    nsd: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MM",
+            help="Also the normalised surface distance: the share of surface voxels within this tolerance.",
+        ),
+    ] = None,
+    lesions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=IOU",
+            help="Also the F1 of this label's connected components, matched from this IoU on, as in tumour=0.1. May be "
+            "given several times.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Cases scored side by side; by default, one per processor and four cases.")
     ] = None,
@@ -75,7 +93,7 @@ def evaluate(
         bool, typer.Option("--json", help="Print attenscribble_summary.json in place of the table.")
     ] = False,
 ) -> None:
-    """Score predictions against dense labels: Dice, IoU, HD95, ASSD and volume per case and label or region.
+    """Score predictions against dense labels: Dice, IoU, HD95, ASSD, volume and confusion per case and label or region.
 
     Writes attenscribble_summary.json (means, rules and all cases) and attenscribble_metrics.csv (a row per case and
     label). nnU-Net's own summary.json is left alone: it is scored on the labels of training, which here are scribbles.
@@ -86,11 +104,7 @@ def evaluate(
     from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
     from nnunet_attenscribble.evaluation.summary import write_summary
 
-    if hd95 is not None and protocol is not ProtocolName.DEFAULT:
-        raise AttenScribbleError(
-            f"--hd95 {hd95.value} was given with --protocol {protocol.value}, which says itself what HD95 is: "
-            "leave out one of the two"
-        )
+    thresholds = _check_definitions(protocol, hd95, nsd, lesions or [])
     folder = output or predictions
     # A missing folder of predictions is reported as such by the evaluation itself.
     if output is not None or predictions.is_dir():
@@ -102,6 +116,8 @@ def evaluate(
             dataset_json=dataset_json,
             protocol=protocol.value,
             hd95=None if hd95 is None else hd95.value,
+            nsd_mm=nsd,
+            lesions=thresholds,
             workers=workers,
             all_cases=all_cases,
             on_progress=report,
@@ -182,6 +198,34 @@ def compare(
     typer.echo(WRITERS[".json" if as_json else ".md"](comparison))
 
 
+def _check_definitions(
+    protocol: ProtocolName, hd95: Hd95 | None, nsd: float | None, lesions: list[str]
+) -> dict[str, float]:
+    """Refuse options that do not go together; the IoU of each label in `--lesions`."""
+    problems = []
+    if protocol not in (ProtocolName.DEFAULT, ProtocolName.SCRIBBLEBENCH):
+        given = {"--hd95": hd95 and hd95.value, "--nsd": nsd, "--lesions": lesions and lesions[0]}
+        problems += [
+            f"{option} {value} was given with --protocol {protocol.value}, which says itself what is scored: leave out "
+            "one of the two"
+            for option, value in given.items()
+            if value
+        ]
+    if nsd is not None and not (math.isfinite(nsd) and nsd > 0):
+        problems.append(f"--nsd is {nsd:g}: give a tolerance above 0 mm")
+    thresholds: dict[str, float] = {}
+    for entry in lesions:
+        name, _, number = entry.rpartition("=")
+        iou = float(number) if re.fullmatch(r"\d*\.?\d+", number) else 0.0
+        if not name or not 0 < iou <= 1:
+            problems.append(f"--lesions is {entry!r}: give a label and an IoU above 0 up to 1, as in tumour=0.1")
+        elif thresholds.setdefault(name, iou) != iou:
+            problems.append(f"--lesions gives {name} two thresholds: give one")
+    if problems:
+        raise AttenScribbleError(problems)
+    return thresholds
+
+
 def _read_models(arguments: list[str]) -> dict[str, Summary]:
     from nnunet_attenscribble.evaluation.kept_scores import find_summaries
     from nnunet_attenscribble.evaluation.pooling import pool_runs
@@ -225,7 +269,7 @@ def _print_summary(summary: Summary) -> None:
         typer.echo(format_plain(header, rows))
         return
     rows_of = count_rows(len(summary.cases), PROTOCOLS[summary.protocol].unit)
-    table = Table(title=f"{rows_of}, mean ± SD")
+    table = Table(title=f"{rows_of}, mean ± SD; volume: median")
     for column in header:
         table.add_column(column, justify="left" if column == header[0] else "right")
     for row in rows:
@@ -234,19 +278,24 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    from nnunet_attenscribble.common.text import format_mean_sd
+    from nnunet_attenscribble.common.text import format_mean_sd, format_number
     from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 
     aggregate = summary.aggregate()
     rows = []
+    unit = PROTOCOLS[summary.protocol].distance_unit
+    columns = {"dice": ("Dice", 3), "hd95_mm": (f"HD95 ({unit})", 2), "assd_mm": (f"ASSD ({unit})", 2)}
+    columns |= {"nsd": (f"NSD ({summary.nsd_mm:g} mm)", 3)} if summary.nsd_mm is not None else {}
+    columns |= {"lesion_f1": ("lesion F1", 3)} if summary.lesions else {}
     for name, entry in [*aggregate["structures"].items(), ("foreground mean", aggregate["foreground_mean"])]:
         means = [
             format_mean_sd(entry[metric]["mean"], entry[metric]["sd"], decimals)
-            for metric, decimals in (("dice", 3), ("hd95_mm", 2), ("assd_mm", 2))
+            for metric, (_, decimals) in columns.items()
         ]
-        rows.append([name, *means, *(str(entry[status]) for status in ("missed", "spurious", "absent"))])
-    unit = PROTOCOLS[summary.protocol].distance_unit
-    return ["label", "Dice", f"HD95 ({unit})", f"ASSD ({unit})", "missed", "spurious", "absent"], rows
+        share = format_number(entry["volume_share"].get("median", math.nan), 2)
+        rows.append([name, *means, share, *(str(entry[status]) for status in ("missed", "spurious", "absent"))])
+    titles = [title for title, _ in columns.values()]
+    return ["label", *titles, "volume/true", "missed", "spurious", "absent"], rows
 
 
 @app.command()

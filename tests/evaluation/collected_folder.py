@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.evaluation.attention_folder import AttentionRecord, PairMean, write_record
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
+from nnunet_attenscribble.evaluation.confusion import count_confusion
 from nnunet_attenscribble.evaluation.metrics import compute_scores, select_structure
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.report.attention import AttentionView, write_view
@@ -121,11 +122,12 @@ def write_collected(folder: Path, *, seeds: tuple[int, ...] = (0,), missing: tup
 
 
 def _write_cell(place: Path, name: str, labels: str, seed: int) -> Summary:
-    cases = {}
+    cases, confusions = {}, {}
     for case, shift in zip(CASES, SHIFTS[name], strict=True):
         moved = None if shift is None else shift + seed
         prediction, dense = make_prediction(moved), make_dense()
         write_image(place / "predictions" / f"{case}.nii.gz", prediction)
+        confusions[case] = count_confusion(prediction, dense, STRUCTURES)
         cases[case] = {
             structure.name: compute_scores(
                 select_structure(prediction, structure.values), select_structure(dense, structure.values), SPACING
@@ -138,6 +140,7 @@ def _write_cell(place: Path, name: str, labels: str, seed: int) -> Summary:
         cases,
         dict.fromkeys(CASES, SHAPE),
         dict.fromkeys(CASES, SPACING),
+        confusions=confusions,
         provenance={**provenance, "seed": str(seed)},
         versions={"nnunetv2": "2.8.1", "torch": "2.9"},
     )

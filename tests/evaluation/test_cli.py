@@ -28,15 +28,9 @@ def test_evaluate_prints_a_table_and_writes_beside_the_predictions(folders):
     result = run("evaluate", predictions, dense, "--workers", 1)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["label", "Dice", "HD95", "(mm)", "ASSD", "(mm)", "missed", "spurious", "absent"]
-    assert lines[1].split() == [
-        *["RV", "0.750", "±", "0.000", "1.00", "±", "0.00"],
-        *lines[1].split()[7:10],
-        "0",
-        "0",
-        "0",
-    ]
-    assert lines[2].split() == ["MYO", "1.000", "±", "0.000", "0.00", "±", "0.00", "0.00", "±", "0.00", "0", "0", "0"]
+    assert " ".join(lines[0].split()) == "label Dice HD95 (mm) ASSD (mm) volume/true missed spurious absent"
+    assert " ".join(lines[1].split()) == "RV 0.750 ± 0.000 1.00 ± 0.00 0.25 ± 0.00 1.00 0 0 0"
+    assert " ".join(lines[2].split()) == "MYO 1.000 ± 0.000 0.00 ± 0.00 0.00 ± 0.00 1.00 0 0 0"
     assert lines[3].startswith("foreground mean")
     assert "note: Slices lie up to 10 mm apart: HD95 moves in steps of the slice distance" in result.stdout
     assert f"wrote {predictions / SUMMARY_FILE}" in result.stdout
@@ -53,8 +47,39 @@ def test_options_of_evaluate(folders, tmp_path, write_dataset_json):
     summary = read_summary(tmp_path / "a" / "b")
     assert (summary.names, summary.hd95) == (["heart"], "union")
     assert not (folders[0] / SUMMARY_FILE).exists()
+    options = ["--protocol", "scribblebench", "--nsd", "0.5", "--lesions", "RV=0.6", "--lesions", "MYO=.9"]
+    result = run("evaluate", *folders, *options, "--workers", 1)
+    assert result.stdout.splitlines()[0].split()[6:10] == ["NSD", "(0.5", "mm)", "lesion"]
+    summary = read_summary(folders[0])
+    assert (summary.protocol, summary.nsd_mm, summary.lesions) == ("scribblebench", 0.5, {"RV": 0.6, "MYO": 0.9})
+    # The RV, all surface, lies one column further along x: 3 of 5 columns are shared, one of each mask's 4 is off.
+    rv = summary.cases["a"]["RV"]
+    assert (rv.lesions_found, rv.lesions_missed, rv.lesions_false, rv.lesion_f1) == (1, 0, 0, 1)
+    assert (rv.nsd, summary.cases["a"]["MYO"].nsd) == (pytest.approx(1 - 16 / 64), 1)
     assert run("evaluate", *folders, "--hd95", "max").exit_code == 2
     assert run("evaluate", *folders, "--workers", 0).exit_code == 2
+
+
+def test_definitions_that_do_not_go_together(folders):
+    for arguments, messages in (
+        (["--protocol", "nnunet", "--hd95", "union"], ["--hd95 union was given with --protocol nnunet"]),
+        (
+            ["--protocol", "acdc-wsl4mis", "--nsd", "2", "--lesions", "RV=0.1"],
+            ["--nsd 2.0 was given with --protocol acdc-wsl4mis", "--lesions RV=0.1 was given with"],
+        ),
+        (
+            ["--nsd", "0", "--lesions", "RV", "--lesions", "=0.5", "--lesions", "RV=0", "--lesions", "RV=1.5"],
+            ["--nsd is 0: give", "--lesions is 'RV'", "--lesions is '=0.5'", "--lesions is 'RV=0'", "'RV=1.5': give a"],
+        ),
+        (["--nsd", "nan", "--lesions", "RV=nan"], ["--nsd is nan", "--lesions is 'RV=nan'"]),
+        (["--lesions", "RV=0.1", "--lesions", "RV=0.2"], ["--lesions gives RV two thresholds"]),
+        (["--lesions", "LV=0.1"], ["--lesions names LV, which "]),
+    ):
+        with pytest.raises(AttenScribbleError) as caught:
+            run("evaluate", *folders, *arguments)
+        assert len(caught.value.problems) == len(messages)
+        for problem, message in zip(caught.value.problems, messages, strict=True):
+            assert message in problem
 
 
 def test_nothing_is_written_if_a_case_cannot_be_scored(folders, tmp_path):
@@ -120,6 +145,16 @@ def test_help_shows_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"Example:  attenscribble {command} " in result.stdout
+
+
+def test_scoring_starts_without_the_libraries_of_training(folders):
+    code = (
+        "import sys\nfrom nnunet_attenscribble.cli import app\n"
+        "app(['evaluate', *sys.argv[1:], '--workers', '1'], standalone_mode=False)\n"
+        "print({'torch', 'monai', 'nnunetv2', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_the_installed_command(folders):

@@ -9,7 +9,7 @@ import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
-from nnunet_attenscribble.evaluation.comparison_files import to_csv, to_json, to_markdown
+from nnunet_attenscribble.evaluation.comparison_files import read_comparison, to_csv, to_json, to_markdown
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary
@@ -47,7 +47,7 @@ def test_rows_by_hand():
     comparison = compare_summaries({"scribble": SCRIBBLE, "dense": DENSE}, "dense", resamples=200)
     assert comparison.models == ("dense", "scribble")
     assert comparison.structures == ("RV", "MYO")
-    assert len(comparison.rows) == 5 * 2 * 3
+    assert len(comparison.rows) == 6 * 2 * 3
 
     rv = comparison.get("scribble", "RV", "dice")
     assert (rv.n, rv.missed, rv.spurious) == (4, 1, 0)
@@ -206,6 +206,97 @@ def test_other_definitions_labels_and_truths_are_refused():
     assert "spacing and dense were scored against different dense labels in 4 cases" in spacing
 
 
+def test_volume_as_a_share_of_the_truth():
+    def make(*voxels):
+        summary = make_summary([[0.9, 0.9]] * 4, [[2, 2]] * 4)
+        for scores, number in zip(summary.cases.values(), voxels, strict=True):
+            scores["RV"] = replace(scores["RV"], prediction_voxels=number)
+        return summary
+
+    comparison = compare_summaries({"small": make(0, 80, 90, 130), "dense": make(100, 100, 100, 98)}, "dense")
+    row = comparison.get("small", "RV", "volume_share")
+    assert (row.median, row.mean) == (pytest.approx(0.85), pytest.approx(0.75))
+    assert math.isnan(row.p)
+    assert "| small | 0.85 | 1.00 |\n" in to_markdown(comparison)
+    assert "1 is without bias" in to_markdown(comparison)
+    absent = make_summary([[0.9]], [[2]], (RV,), cases=["a"])
+    absent.cases["a"]["RV"] = SPURIOUS
+    assert math.isnan(compare_summaries({"a": absent}, "a").get("a", "RV", "volume_share").median)
+
+
+CONFUSION = dict.fromkeys(DENSE.cases, ((50, 10, 0), (20, 70, 10), (0, 25, 75)))
+
+
+def test_confusion_stands_where_it_is_known(tmp_path):
+    summaries = {"own": replace(SCRIBBLE, confusions=CONFUSION), "old": replace(SCRIBBLE), "dense": DENSE}
+    comparison = compare_summaries(summaries, "dense", resamples=50)
+    assert list(comparison.confusion) == ["own"]
+    assert comparison.confusion["own"]["RV"] == pytest.approx({"background": 0.2, "RV": 0.7, "MYO": 0.1})
+    text = to_markdown(comparison)
+    assert "| model | true class | as background | as RV | as MYO |" in text
+    assert "| own | background | n/a | 0.100 | 0.000 |\n" in text
+    assert "| own | MYO | 0.000 | 0.250 | 0.750 |\n" in text
+    assert "adds up to 1" in text
+    (tmp_path / "new.json").write_text(to_json(comparison))
+    assert repr(read_comparison(tmp_path / "new.json").confusion) == repr(comparison.confusion)
+    without = compare_summaries({"old": SCRIBBLE, "dense": DENSE}, "dense", resamples=50)
+    assert "There is no confusion of classes where structures overlap" in to_markdown(without)
+    assert "true class" not in to_markdown(without)
+
+
+def test_a_comparison_of_an_earlier_version_is_read(tmp_path):
+    content = json.loads(to_json(compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", resamples=50)))
+    for name in ("nsd_mm", "lesions", "confusion", "lesion_counts"):
+        del content[name]
+    content["rows"] = [row for row in content["rows"] if row["metric"] != "volume_share"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    found = read_comparison(tmp_path / "old.json")
+    assert (found.structures_of("dice"), found.structures_of("volume_share")) == (("RV", "MYO"), ())
+    assert "Volume" not in to_markdown(found).partition("#### How to read")[0]
+
+
+def test_surface_and_lesions_are_compared_where_they_were_asked_for(tmp_path):
+    def make(nsd, f1, found):
+        summary = make_summary([[0.9, 0.9]] * 6, [[2, 2]] * 6)
+        for scores in summary.cases.values():
+            scores["MYO"] = replace(scores["MYO"], nsd=0.9)
+            lesions = {"lesion_f1": f1, "lesions_found": found, "lesions_missed": 3 - found, "lesions_false": 0}
+            scores["RV"] = replace(scores["RV"], nsd=nsd, **lesions)
+        return replace(summary, nsd_mm=2.0, lesions={"RV": 0.1})
+
+    own, dense = make(0.5, 0.5, 1), make(0.7, 0.8, 2)
+    comparison = compare_summaries({"own": own, "dense": dense}, "dense", resamples=50)
+    assert comparison.get("own", FOREGROUND, "nsd").mean == pytest.approx(0.7)
+    assert comparison.get("own", "RV", "nsd").p == pytest.approx(2 / 64)
+    assert comparison.structures_of("lesion_f1") == ("RV",)
+    row = comparison.get("own", FOREGROUND, "lesion_f1")
+    assert (row.mean, row.difference, row.p_holm) == (0.5, pytest.approx(-0.3), pytest.approx(2 / 64))
+    text = to_markdown(comparison)
+    assert "| missed | spurious |" in text
+    assert "| HD95 (mm) | ASSD (mm) | NSD (2 mm) | lesion F1 | missed |" in text
+    assert "| own | 0.500 ± 0.000, 0.500 (6 found, 12 missed, 0 false) | 0.500 ± 0.000, 0.500 |" in text
+    assert "| own | MYO |" in text
+    for rule in (
+        "within the tolerance of the other mask's surface",
+        "one to one",
+        "(RV 0.1)",
+        "NSD, lesion F1 and IoU",
+    ):
+        assert rule in text
+    (tmp_path / "new.json").write_text(to_json(comparison))
+    assert to_markdown(read_comparison(tmp_path / "new.json")) == text
+    for other, message in (
+        (
+            replace(dense, nsd_mm=1.0),
+            "--nsd 2, --lesions RV=0.1 and --hd95 monai, protocol default, --nsd 1, --lesions",
+        ),
+        (DENSE, "--nsd 2, --lesions RV=0.1 and --hd95 monai, protocol default)"),
+    ):
+        with pytest.raises(AttenScribbleError) as caught:
+            compare_summaries({"own": own, "dense": other}, "dense")
+        assert message in caught.value.problems[0]
+
+
 @pytest.fixture
 def comparison():
     own = {"a|b": SCRIBBLE, "dense": DENSE}
@@ -244,7 +335,7 @@ def test_csv_and_json(comparison):
     rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
     content = json.loads(to_json(comparison), parse_constant=refuse)
     assert (content["schema"], content["schema_version"]) == ("nnunet-attenscribble/comparison", 1)
-    assert len(rows) == len(content["rows"]) == 30
+    assert len(rows) == len(content["rows"]) == 36
     assert content["cases"] == list(DENSE.cases)
     assert content["seed"] == 0
     assert content["rules"]["absent"]

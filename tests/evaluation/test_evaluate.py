@@ -28,7 +28,7 @@ def test_a_folder_by_hand(folders):
     )
     assert summary.not_predicted == ()
     assert summary.provenance["dataset_json"] == str(predictions / "dataset.json")
-    assert summary.versions["monai"]
+    assert summary.versions["scipy"]
 
 
 def test_worker_processes_change_nothing(folders):

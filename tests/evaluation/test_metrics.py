@@ -12,6 +12,7 @@ from nnunet_attenscribble.evaluation.metrics import (
     compute_dice,
     compute_hd95,
     compute_iou,
+    compute_nsd,
     compute_scores,
     compute_surface_distances,
     compute_volume_ml,
@@ -140,6 +141,43 @@ def test_agreement_with_monai(case):
     assert scores.assd_mm == pytest.approx(assd.item(), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "dense", "spacing", "tolerance", "nsd"),
+    [
+        # Of the 56 surface voxels of a cube 24 lie on the other surface, 4 are a step in the plane off, 12 a slice.
+        (*CUBES, (10, 1, 1), 0.5, 24 / 56),
+        (*CUBES, (10, 1, 1), 1, 28 / 56),
+        (*CUBES, (10, 1, 1), 10, 40 / 56),
+        (*CUBES, (10, 1, 1), 20, 1),
+        (ROW_AND_OUTLIER, ROW, (1, 1), 9.9, 20 / 21),
+        (box((1, 9), 0, 0), box((1, 9), 0, 3), (1, 0.7), 2.1, 1),  # 3 x 0.7 is more than 2.1 to a computer
+        # Of the image's 18 border pixels five are within 2 of the corner, one of which is the pixel itself.
+        (box((5, 6), 0, 0), box((5, 6)), (1, 1), 2, 6 / 19),
+        (box((5, 6), 0, 0), np.zeros((5, 6), bool), (1, 1), 100, 0),
+        (np.zeros((5, 6), bool), box((5, 6), 0, 0), (1, 1), 100, 0),
+        (np.zeros((5, 6), bool), np.zeros((5, 6), bool), (1, 1), 100, math.nan),
+    ],
+)
+def test_normalised_surface_distance_by_hand(prediction, dense, spacing, tolerance, nsd):
+    found = compute_scores(prediction, dense, spacing, hd95=None, surface=None, nsd_mm=tolerance)
+    assert found.nsd == pytest.approx(nsd, nan_ok=True)
+    assert compute_scores(prediction, dense, spacing).nsd is None
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+@settings(deadline=None, max_examples=30)
+@given(mask_pairs(), st.sampled_from([0.5, 1.0, 2.0, 3.5, 10.0]))
+def test_normalised_surface_distance_agrees_with_monai(case, tolerance):
+    import torch
+    from monai.metrics import compute_surface_dice
+
+    prediction, dense, spacing = case
+    pair = [torch.from_numpy(np.asarray(mask)[None, None].copy()) for mask in (prediction, dense)]
+    theirs = compute_surface_dice(*pair, [tolerance], include_background=True, spacing=spacing)
+    distances = compute_surface_distances(prediction, dense, spacing)
+    assert compute_nsd(distances, tolerance) == pytest.approx(theirs.item(), abs=1e-6)
+
+
 @settings(deadline=None, max_examples=30)
 @given(mask_pairs())
 def test_agreement_with_medpy(case):
@@ -232,6 +270,18 @@ def test_a_volume_of_one_slice_is_scored_as_an_image():
     # But a structure in one slice of several is a volume, as in MONAI and MedPy.
     wide = [np.pad(mask[None], ((1, 1), (0, 0), (0, 0))) for mask in (prediction, dense)]
     assert compute_scores(*wide, (8, 1.5, 2)).assd_mm < image.assd_mm
+    # A single voxel is all surface, whatever is dropped.
+    assert compute_scores(*np.ones((2, 1, 1, 1), bool), (8, 1.5, 2)).hd95_mm == 0
+
+
+def test_volume_share():
+    mask = box((2, 4, 5), 0, slice(0, 2))
+    scores = compute_scores(mask, mask | box((2, 4, 5), 1), (10, 1.5, 1.5))
+    assert scores.volume_share == pytest.approx(10 / 30)
+    empty = np.zeros_like(mask)
+    assert compute_scores(empty, mask, (1, 1, 1)).volume_share == 0
+    for prediction in (mask, empty):
+        assert math.isnan(compute_scores(prediction, empty, (1, 1, 1)).volume_share)
 
 
 def test_volume():

@@ -55,6 +55,26 @@ def test_seeds_are_averaged_case_by_case_before_anything_else():
     assert [run.cases["a"]["RV"].dice for run in pooled.runs] == [0.8, 0.6]
 
 
+def test_volumes_lesions_and_confusion_are_averaged():
+    tables = [((5, 1), (1, 3)), ((6, 0), (0, 4))]
+    runs = []
+    for voxels, f1, table in zip((90, 91), (0.5, NAN), tables, strict=True):
+        entry = replace(present(0.8), prediction_voxels=voxels, lesion_f1=f1, lesions_found=1 if f1 == 0.5 else 0)
+        runs.append(summary({"a": entry}, confusions={"a": table}))
+    pooled = pool_runs("model", runs)
+    scores = pooled.cases["a"]["RV"]
+    assert scores.volume_share == pytest.approx(0.905)
+    assert (scores.lesion_f1, scores.lesions_found, scores.nsd) == (0.5, 0.5, None)
+    assert pooled.confusions == {"a": ((5.5, 0.5), (0.5, 3.5))}
+    # Results of an earlier version have none.
+    runs[1] = replace(runs[1], confusions={})
+    assert pool_runs("model", runs).confusions == {}
+    folds = [summary({"a": present(0.8)}, confusions={"a": tables[0]}), summary({"b": present(0.7)})]
+    assert pool_runs("model", folds).confusions == {}
+    folds[1] = replace(folds[1], confusions={"b": tables[1]})
+    assert pool_runs("model", folds).confusions == {"a": tables[0], "b": tables[1]}
+
+
 def test_folds_and_seeds_in_any_order():
     runs = [summary({"a": present(0.8)}), summary({"a": present(0.6)}), summary({"b": present(0.5)}),
             summary({"b": present(0.9)})]  # fmt: skip

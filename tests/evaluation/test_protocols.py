@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnunet_attenscribble.evaluation.compare import compare_summaries
+from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import to_markdown
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume, get_protocol, name_slice, score_structure
@@ -34,6 +34,7 @@ ASIDE, ABOVE = box(1, slice(1, 3), slice(4, 6)), box(2, slice(1, 3), slice(1, 3)
 @pytest.mark.parametrize(
     ("protocol", "prediction", "hd95", "surface"),
     [
+        ("scribblebench", ABOVE, 10, 10),
         ("default", ASIDE, 3, 2.5),  # columns 1 and 2 to columns 4 and 5: 3 and 2 mm
         ("default", ABOVE, 10, 10),
         ("nnunet", ASIDE, NAN, NAN),
@@ -53,6 +54,7 @@ def test_distances(protocol, prediction, hd95, surface):
     ("protocol", "missed", "spurious", "absent"),
     [
         ("default", (0, INF, INF), (0, INF, INF), (NAN, NAN, NAN)),
+        ("scribblebench", (0, INF, INF), (0, INF, INF), (NAN, NAN, NAN)),
         ("nnunet", (0, NAN, NAN), (0, NAN, NAN), (NAN, NAN, NAN)),
         ("acdc-wsl4mis", (0, 0, 0), (0, NAN, NAN), (0, 0, 0)),
         ("acdc-wsl4mis-voxels", (0, 0, 0), (0, NAN, NAN), (0, 0, 0)),
@@ -82,8 +84,15 @@ def test_one_way_and_both_ways():
     assert default.assd_mm == pytest.approx(4 / 3)
     assert default.hd95_mm == pytest.approx(np.percentile([0, 4], 95))
     assert get_protocol("default", "union").hd95 == "union"
+    assert get_protocol("scribblebench", "union").hd95 == "union"
     with pytest.raises(ValueError, match="leave out one of the two"):
         get_protocol("nnunet", "union")
+    for options in ({"nsd_mm": 2.0}, {"lesions": {"RV": 0.1}}):
+        with pytest.raises(ValueError, match="neither NSD nor lesions"):
+            get_protocol("acdc-wsl4mis", **options)
+    for options, message in (({"nsd_mm": 0.0}, "0.0 mm"), ({"lesions": {"RV": 2.0}}, "lesions of RV is 2.0")):
+        with pytest.raises(ValueError, match=message):
+            get_protocol("default", **options)
     with pytest.raises(ValueError, match="must be one of default, nnunet"):
         get_protocol("monai")
 
@@ -152,6 +161,67 @@ def test_a_missed_organ_does_not_win_a_test(folders):
 
 
 # --- whole folders ---
+
+
+def test_scribblebench_is_its_published_rule(tmp_path, write_labels, write_dataset_json):
+    """Of every case the mean Dice of the labels that it has, in either file; then the mean over cases."""
+    draw = np.random.default_rng(0)
+    models: dict[str, list[float]] = {"own": [], "other": []}
+    for number in range(8):
+        case, dense = f"case{number}", draw.integers(0, 4, (2, 6, 5)) * (draw.random((2, 6, 5)) < 0.8)
+        dense[np.isin(dense, np.flatnonzero(draw.random(4) < 0.4))] = 0
+        dense[0, 0, 0] = 3  # no case is without any label
+        write_labels(tmp_path / "dense" / f"{case}.nii.gz", dense.astype(np.uint8))
+        for name, scores in models.items():
+            prediction = np.where(draw.random(dense.shape) < 0.4, draw.integers(0, 4, dense.shape), dense)
+            prediction[np.isin(prediction, np.flatnonzero(draw.random(4) < 0.4))] = 0
+            write_labels(tmp_path / name / f"{case}.nii.gz", prediction.astype(np.uint8))
+            own = []
+            for value in (1, 2, 3):
+                a, b = prediction == value, dense == value
+                if a.any() or b.any():
+                    own.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+            scores.append(float(np.mean(own)))
+    found = {}
+    for name, scores in models.items():
+        write_dataset_json(tmp_path / name, {"background": 0, "RV": 1, "MYO": 2, "LV": 3})
+        for protocol in ("scribblebench", "default"):
+            result = evaluate_folder(tmp_path / name, tmp_path / "dense", protocol=protocol, workers=1)
+            found[name, protocol] = result
+        mean = found[name, "scribblebench"].aggregate()["foreground_mean"]["dice"]["mean"]
+        assert mean == pytest.approx(np.mean(scores), abs=1e-12)
+        # The same numbers in each case and structure, but another mean.
+        assert repr(found[name, "default"].cases) == repr(found[name, "scribblebench"].cases)
+        assert abs(found[name, "default"].aggregate()["foreground_mean"]["dice"]["mean"] - mean) > 0.005
+    own, other = (found[name, "scribblebench"] for name in models)
+    comparison = compare_summaries({"own": own, "other": other}, "other", resamples=300)
+    row, reference = (comparison.get(name, FOREGROUND, "dice") for name in models)
+    assert (row.mean, reference.mean) == pytest.approx((np.mean(models["own"]), np.mean(models["other"])))
+    assert row.low < row.mean < row.high
+    # Cases are what is drawn, so the interval is that of the mean of the cases' means.
+    draws = np.random.default_rng(1).choice(models["own"], (4000, 8)).mean(axis=1)
+    assert (row.low, row.high) == pytest.approx(np.percentile(draws, (2.5, 97.5)), abs=0.03)
+    assert row.share == pytest.approx(100 * row.mean / reference.mean)
+
+
+def test_the_difference_by_scribblebench_is_of_the_same_organs(folders, write_labels, two_slabs):
+    """A made-up organ counts in its model's mean; the difference is over organs that have a value in both."""
+    predictions, dense = folders
+    for case in "abc":
+        write_labels(dense / f"{case}.nii.gz", np.where(two_slabs == 1, 1, 0).astype(np.uint8))
+        write_labels(dense.parent / "right" / f"{case}.nii.gz", np.where(two_slabs == 1, 1, 0).astype(np.uint8))
+    write_labels(dense / "c.nii.gz", np.zeros_like(two_slabs))
+    write_labels(dense.parent / "right" / "c.nii.gz", np.zeros_like(two_slabs))
+    (dense.parent / "right" / "dataset.json").write_bytes((predictions / "dataset.json").read_bytes())
+    own, right = (
+        evaluate_folder(folder, dense, protocol="scribblebench", workers=1)
+        for folder in (predictions, dense.parent / "right")
+    )
+    # Cases a and b: RV 0.75, a made-up MYO 0; case c: both made up. The right model has nothing to score in c.
+    assert own.aggregate()["foreground_mean"]["dice"]["mean"] == pytest.approx((0.375 + 0.375 + 0) / 3)
+    assert right.aggregate()["foreground_mean"]["dice"]["mean"] == 1
+    row = compare_summaries({"own": own, "right": right}, "right", resamples=50).get("own", FOREGROUND, "dice")
+    assert (row.pairs, row.difference) == (2, pytest.approx(-0.25))
 
 
 @pytest.fixture

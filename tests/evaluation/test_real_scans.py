@@ -56,8 +56,8 @@ def test_a_label_against_itself(tmp_path):
 
 
 @pytest.mark.slow
-def test_thirty_volumes_take_two_processors_less_than_half_a_minute(tmp_path):
-    """Told by processor time, which does not depend on what else the machine does: 2 processors, 30 s each."""
+def test_thirty_volumes_take_less_than_fifteen_seconds(tmp_path):
+    """Of processor time, which does not depend on what else the machine does."""
     (tmp_path / "predictions").mkdir()
     (tmp_path / "dense").mkdir()
     for patient in PATIENTS:
@@ -77,4 +77,4 @@ def test_thirty_volumes_take_two_processors_less_than_half_a_minute(tmp_path):
     found = evaluate_folder(tmp_path / "predictions", tmp_path / "dense", workers=2)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert len(found.cases) == 30
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 30
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15

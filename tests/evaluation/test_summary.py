@@ -1,11 +1,12 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.metrics import StructureScores
+from nnunet_attenscribble.evaluation.metrics import METRICS, StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import METRICS_FILE, SUMMARY_FILE, Summary, read_summary, write_summary
 
@@ -71,6 +72,7 @@ def test_json_is_standard_and_tells_its_rules(tmp_path, summary):
         "volume_difference_ml": -0.5,
         "prediction_voxels": 0,
         "dense_voxels": 25,
+        "volume_share": 0.0,
     }
     assert content["cases"][1]["structures"]["RV"]["dice"] is None
     rv = content["aggregate"]["structures"]["RV"]
@@ -84,7 +86,7 @@ def test_csv_has_a_row_per_case_and_structure(tmp_path, summary):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         *("case", "label", "values", "status", "dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml"),
-        *("prediction_voxels", "dense_voxels"),
+        *("prediction_voxels", "dense_voxels", "volume_share"),
         *("seed", "fold", "plans_sha256", "commit_training", "commit", "versions"),
     ]
     assert {(row["plans_sha256"], row["versions"]) for row in rows} == {("", "nnunet-attenscribble 0.0")}
@@ -97,6 +99,64 @@ def test_csv_has_a_row_per_case_and_structure(tmp_path, summary):
     assert rows[0]["hd95_mm"] == "inf"
     assert math.isnan(float(rows[2]["dice"]))
     assert float(rows[1]["assd_mm"]) == 1 / 3  # nothing is rounded
+
+
+@pytest.fixture
+def full():
+    """Everything that can be asked for; lesions of one of two structures."""
+    scores = {
+        "RV": StructureScores("present", 0.8, 2 / 3, 2.0, 1.0, 0.1, 50, 40, 0.75, 0.5, 1, 2, 0),
+        "LV": StructureScores("absent", NAN, NAN, NAN, NAN, NAN, 0, 0, NAN),
+    }
+    return Summary(
+        structures=(Structure("RV", (1,)), Structure("LV", (2, 3))),
+        cases={"a": scores},
+        shapes={"a": (3, 4, 5)},
+        spacings={"a": (10.0, 2.0, 1.0)},
+        nsd_mm=2.0,
+        lesions={"RV": 0.1},
+        confusions={"a": ((9, 11, 0), (1, 39, 0), (0, 0, 0))},
+    )
+
+
+def test_what_was_asked_for_is_written_and_read(tmp_path, full):
+    files = write_summary(full, tmp_path)
+    assert repr(read_summary(tmp_path)) == repr(full)
+    content = json.loads(files[0].read_text())
+    assert content["classes"] == ["background", "RV", "LV"]
+    assert (content["nsd"]["tolerance_mm"], content["lesions"]["iou"]) == (2.0, {"RV": 0.1})
+    assert content["aggregate"]["structures"]["RV"]["volume_share"]["median"] == 1.25
+    assert content["aggregate"]["foreground_mean"]["lesion_f1"]["mean"] == 0.5
+    rv, lv = csv.DictReader(files[1].read_text().splitlines())
+    assert [rv[name] for name in ("volume_share", "nsd", "lesion_f1", "lesions_missed")] == ["1.25", "0.75", "0.5", "2"]
+    assert [rv[name] for name in ("from_background", "to_background", "to_RV", "to_LV")] == ["11", "1", "39", "0"]
+    assert [lv[name] for name in ("volume_share", "nsd", "lesion_f1", "lesions_found")] == ["nan", "nan", "", ""]
+
+
+def test_a_summary_of_an_earlier_version_is_read(tmp_path, full):
+    file = write_summary(replace(full, nsd_mm=None, lesions={}), tmp_path)[0]
+    content = json.loads(file.read_text())
+    del content["classes"], content["cases"][0]["confusion"]
+    for scores in content["cases"][0]["structures"].values():
+        del scores["volume_share"]
+    file.write_text(json.dumps(content))
+    found = read_summary(file)
+    assert (found.classes, found.metrics) == ((), METRICS)
+    assert found.cases["a"]["RV"].volume_share == 1.25
+
+
+def test_a_damaged_confusion_or_score_is_refused(tmp_path, full):
+    file = write_summary(full, tmp_path)[0]
+    content = json.loads(file.read_text())
+    for damage in ("confusion", "nsd", "lesion_f1"):
+        damaged = json.loads(json.dumps(content))
+        if damage == "confusion":
+            damaged["cases"][0]["confusion"].pop()
+        else:
+            del damaged["cases"][0]["structures"]["RV"][damage]
+        file.write_text(json.dumps(damaged))
+        with pytest.raises(AttenScribbleError, match="is damaged"):
+            read_summary(file)
 
 
 def test_results_of_an_earlier_run_are_replaced_whole(tmp_path, summary):

@@ -109,12 +109,12 @@ def test_versions_are_held_against_the_requirements(monkeypatch):
     assert [finding.status for finding in installation.check_versions()] == [OK]
     real = installation._version
     monkeypatch.setattr(
-        installation, "_version", lambda name: {"nnunetv2": "2.5.1", "monai": None}.get(name, real(name))
+        installation, "_version", lambda name: {"nnunetv2": "2.5.1", "pydicom": None}.get(name, real(name))
     )
     problems = {finding.found: finding.advice for finding in installation.check_versions()}
     assert problems == {
         "nnunetv2 has version 2.5.1, <3,>=2.8 is needed": 'pip install "nnunetv2<3,>=2.8"',
-        "monai is not installed": 'pip install "monai>=1.5.1"',
+        "pydicom is not installed": 'pip install "pydicom>=3"',
     }
 
 
