@@ -268,7 +268,7 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
     Args:
         benchmark: what was asked for.
         workspace: with the datasets converted, planned and preprocessed.
-        environment: of the commands, see `benchmark_environment.make_environment`.
+        environment: of the commands, see `run.make_environment`.
 
     Raises:
         AttenScribbleError: no datasets or plans, datasets that are no twins, unequal budgets, test cases that are

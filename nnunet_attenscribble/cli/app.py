@@ -20,6 +20,10 @@ class _Root(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Abort from None
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """By name, wherever they are defined."""
+        return sorted(super().list_commands(ctx))
+
 
 app = typer.Typer(
     cls=_Root,

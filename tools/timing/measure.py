@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tools.timing.cases import CASES, TINY
+from tools.timing.workloads import TINY, WORKLOADS
 
 
 def memory(key: str) -> int:
@@ -30,8 +30,8 @@ def measure(name: str, options: dict) -> dict:
     torch.set_num_threads(options.pop("threads", 1))
     repeats = options.pop("repeats", 3)
     if name in TINY:
-        CASES[name](**options | TINY[name])()
-    run = CASES[name](**options)
+        WORKLOADS[name](**options | TINY[name])()
+    run = WORKLOADS[name](**options)
     baseline = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     result = run()

@@ -1,4 +1,4 @@
-"""What is measured: each case prepares its input and returns a function that runs forward and backward once."""
+"""What is measured: each workload prepares its input and returns a function that runs forward and backward once."""
 
 from __future__ import annotations
 
@@ -178,6 +178,6 @@ def _planned_network(plans: dict) -> PlainConvUNet:
     )
 
 
-CASES = {"crf": crf, "similarity": similarity, "iteration": iteration}
+WORKLOADS = {"crf": crf, "similarity": similarity, "iteration": iteration}
 #: Options of a run that only warms up.
 TINY = {"crf": {"shape": [1, CLASSES, 16, 16], "radius": 5}, "similarity": {"samples": 1, "grid": [8, 8]}}
