@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
@@ -20,6 +21,10 @@ CODE = ("nnunet_attenscribble", "trainers", "dataset_conversion", "evaluation")
 
 # Tests run several at a time; more threads than that only get in each other's way.
 torch.set_num_threads(1)
+
+# A loaded machine is slow, and no fault.
+settings.register_profile("attenscribble", deadline=None)
+settings.load_profile("attenscribble")
 
 # A suite begun with nohup, or in the background of a script, inherits that these are ignored; so would its commands.
 if sys.platform != "win32" and threading.current_thread() is threading.main_thread():

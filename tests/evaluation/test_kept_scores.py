@@ -194,3 +194,23 @@ def test_what_cannot_be_compared_is_not_kept_together(tmp_path, changes):
     with pytest.raises(AttenScribbleError, match="seed_0/fold_0/b and seed_0/fold_0/a were scored"):
         write_kept(tmp_path / "kept", summaries)
     assert not (tmp_path / "kept").exists()
+
+
+def test_what_was_asked_for_is_kept_too(tmp_path):
+    lesions = {"lesion_f1": 0.5, "lesions_found": 1.0, "lesions_missed": 2.0, "lesions_false": 0.0}
+    one = StructureScores("present", 0.9, 0.8, 3.5, 1.0, 0.5, 75, 50, nsd=0.75, **lesions)
+    other = StructureScores("absent", NAN, NAN, NAN, NAN, NAN, 0, 0, nsd=NAN)
+    summary = Summary(
+        structures=(Structure("tumour", (1,)), Structure("liver", (2,))),
+        cases={"a": {"tumour": one, "liver": other}},
+        shapes={"a": (3, 4, 5)},
+        spacings={"a": (10.0, 2.0, 1.5)},
+        provenance={"row": "masked, CRF", "seed": "0"},
+        nsd_mm=2.0,
+        lesions={"tumour": 0.1},
+        confusions={"a": ((1, 2, 3), (4, 5, 6), (7, 8, 9))},
+    )
+    write_kept(tmp_path / "kept", {"seed_0/fold_0/masked_crf": summary})
+    (again,) = read_kept(tmp_path / "kept").values()
+    assert repr(again.cases) == repr(summary.cases)
+    assert replace(again, cases={}) == replace(summary, cases={})
