@@ -1,0 +1,196 @@
+"""The Triton kernels against the formulas and against PyTorch's operations, which float64 always goes through.
+
+On a GPU they run there. Elsewhere one test runs this file again under Triton's interpreter, which has to be asked for
+before Triton is imported, so in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from nnunet_attenscribble import kernels
+from nnunet_attenscribble.losses import MaskedCRFLoss
+from tests.nnunet_attenscribble import brute_force
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
+needs_kernels = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="no GPU, and not interpreted")
+needs_cuda = pytest.mark.skipif(DEVICE == "cpu", reason="no GPU")
+
+
+@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the tests below run here")
+@pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
+def test_under_the_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.skipif(INTERPRETED, reason="asks for the kernels not to run")
+def test_without_a_gpu_the_kernels_are_not_asked_for():
+    code = "import sys, torch; from nnunet_attenscribble.losses import MaskedCRFLoss as L\n"
+    code += "x = torch.rand(1, 1, 4, 4); L()(x, x, x); print(any('_kernel' in m for m in sys.modules if 'attens' in m))"
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@needs_kernels
+def test_float32_alone_goes_through_the_kernels():
+    assert kernels.kernels_take(torch.zeros(1, device=DEVICE))
+    assert not kernels.kernels_take(torch.zeros(1, device=DEVICE, dtype=torch.float64))
+    assert not kernels.kernels_take(torch.zeros(1, device="meta"))
+
+
+@needs_kernels
+def test_where_triton_fails_a_warning_says_so_and_the_result_is_the_same(monkeypatch):
+    import nnunet_attenscribble.kernel_probe
+
+    def fail(device):
+        raise RuntimeError("Failed to find C compiler.\nMore of it")
+
+    crf_input = random_crf((4, 5))
+    expected = MaskedCRFLoss(2)(*crf_input)
+    monkeypatch.setattr(nnunet_attenscribble.kernel_probe, "probe", fail)
+    kernels._run_on.cache_clear()
+    try:
+        with pytest.warns(
+            UserWarning, match=r"Triton does not work here.*: RuntimeError: Failed to find C compiler\.$"
+        ):
+            value = MaskedCRFLoss(2)(*crf_input)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            MaskedCRFLoss(2)(*crf_input)  # it warns once
+    finally:
+        kernels._run_on.cache_clear()
+    torch.testing.assert_close(value, expected)
+
+
+def random_crf(shape, classes=3, channels=1, samples=2, dtype=torch.float32, seed=0):
+    """Probabilities, image, mask on DEVICE."""
+    generator = torch.Generator().manual_seed(seed)
+    p = 0.9 * torch.randn(samples, classes, *shape, generator=generator).softmax(
+        1
+    )  # one class disagrees with itself too
+    image = torch.rand(samples, channels, *shape, generator=generator)
+    mask = (torch.rand(samples, 1, *shape, generator=generator) > 0.4).float()
+    return [x.to(DEVICE, dtype) for x in (p, image, mask)]
+
+
+def value_and_gradient(loss, p, *others):
+    p = p.detach().clone().requires_grad_()
+    value = loss(p, *others)
+    value.backward()
+    return value.detach(), p.grad
+
+
+def in_float64(tensors):
+    return [None if x is None else x.double().cpu() if x.is_floating_point() else x.cpu() for x in tensors]
+
+
+def assert_as_precise_as_float32_is(ours, exact):
+    """To 1e-6 of the value, and of the largest entry of the gradient."""
+    for one, other in zip(ours, exact, strict=True):
+        torch.testing.assert_close(one.cpu().double(), other, rtol=1e-6, atol=1e-6 * other.abs().max().item())
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("shape", "radius", "spacing", "classes", "channels"),
+    [
+        ((3, 4), 4, None, 3, 1),  # the window is wider than the image
+        ((1, 1), 2, None, 2, 1),
+        ((1, 9), 2, None, 2, 1),
+        ((9, 1), 2, None, 2, 1),
+        ((3, 35), (1, 2), (1.0, 2.0), 4, 2),  # more than one tile across
+        ((11, 2), (4, 1), None, 1, 4),  # and down
+        ((4, 6), (2, 0), None, 2, 3),
+        ((4, 6), (0, 3), None, 2, 1),
+        ((4, 6), 0, None, 2, 1),
+        ((1, 20), (0, 9), None, 2, 1),  # further than one round of the innermost loop
+        ((3, 3), 1, None, 20, 1),
+        ((3, 4, 5), (1, 1, 2), (5.0, 1.5, 1.5), 4, 1),
+        ((3, 3, 2), (2, 0, 1), (1.0, 2.0, 2.0), 2, 2),
+        ((2, 2, 3), (0, 1, 1), None, 9, 1),
+    ],
+)
+def test_masked_crf_is_that_of_float64(shape, radius, spacing, classes, channels):
+    loss = MaskedCRFLoss(radius, 3.0, 0.3, spacing)
+    inputs = random_crf(shape, classes, channels)
+    assert_as_precise_as_float32_is(value_and_gradient(loss, *inputs), value_and_gradient(loss, *in_float64(inputs)))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("shape", "radius", "spacing"), [((4, 5), (2, 1), (1.0, 1.0)), ((2, 3, 3), (1, 1, 2), (4, 1, 1))]
+)
+def test_masked_crf_is_that_of_the_formula(shape, radius, spacing):
+    p, image, mask = random_crf(shape, channels=2)
+    inside = torch.ones_like(mask, dtype=torch.bool)
+    inside[0, ..., -1] = False
+    expected = value_and_gradient(
+        lambda p: brute_force.masked_crf(p, *in_float64([image, mask]), radius, 3.0, 0.3, spacing, inside.cpu()),
+        p.double().cpu(),
+    )
+    ours = value_and_gradient(MaskedCRFLoss(radius, 3.0, 0.3, spacing), p, image, mask, inside)
+    assert_as_precise_as_float32_is(ours, expected)
+
+
+@needs_kernels
+def test_masked_crf_of_nothing():
+    p, image, mask = random_crf((4, 5))
+    nowhere, everywhere = torch.zeros_like(mask), torch.ones_like(mask)
+    for arguments in ((nowhere,), (everywhere, nowhere)):  # all scribbled, all outside
+        value, gradient = value_and_gradient(MaskedCRFLoss(2), p, image, *arguments)
+        assert value.item() == 0
+        assert (gradient == 0).all()
+
+
+@needs_kernels
+def test_masked_crf_is_the_same_every_time_and_for_any_strides():
+    inputs = random_crf((4, 5), classes=4)
+    loss = MaskedCRFLoss(2)
+    value, gradient = value_and_gradient(loss, *inputs)
+    for others in (inputs, [x.transpose(2, 3).contiguous().transpose(2, 3) for x in inputs]):
+        again = value_and_gradient(loss, *others)
+        assert torch.equal(again[0], value)
+        assert torch.equal(again[1], gradient)
+
+
+@needs_kernels
+def test_masked_crf_gradient_by_differences():
+    """Of a float64 function that rounds its input: the kernels know float32 alone, whence the coarse steps."""
+    p, image, mask = random_crf((2, 2), classes=2, samples=1)
+    loss = MaskedCRFLoss(1, 2.0, 0.3)
+    function = lambda x: loss(x.float(), image, mask).double()  # noqa: E731
+    assert gradcheck(function, p.double().requires_grad_(), eps=1e-2, atol=1e-4, rtol=1e-3)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_masked_crf_of_other_types(dtype):
+    p, image, mask = random_crf((5, 4), dtype=dtype)
+    value, gradient = value_and_gradient(MaskedCRFLoss(2), p, image, mask.bool())
+    assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert gradient.dtype == dtype
+    exact = value_and_gradient(MaskedCRFLoss(2), *in_float64([p, image, mask]))
+    torch.testing.assert_close(value.cpu().double(), exact[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient.cpu().double(), exact[1], rtol=1e-2, atol=1e-3)
+
+
+@needs_kernels
+def test_masked_crf_under_torch_compile():
+    p, image, mask = random_crf((2, 3))
+    loss = MaskedCRFLoss(1)
+    compiled = torch.compile(lambda p: loss(p, image, mask), backend="aot_eager", fullgraph=True)
+    for one, other in zip(value_and_gradient(compiled, p), value_and_gradient(loss, p, image, mask), strict=True):
+        torch.testing.assert_close(one, other)
