@@ -17,7 +17,10 @@ import torch
 from torch.autograd import gradcheck
 
 from nnunet_attenscribble import kernels
-from nnunet_attenscribble.losses import MaskedCRFLoss
+from nnunet_attenscribble.losses import AttentiveSimilarityLoss, MaskedCRFLoss
+from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS
+from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.windows import pair_count
 from tests.nnunet_attenscribble import brute_force
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -194,3 +197,68 @@ def test_masked_crf_under_torch_compile():
     compiled = torch.compile(lambda p: loss(p, image, mask), backend="aot_eager", fullgraph=True)
     for one, other in zip(value_and_gradient(compiled, p), value_and_gradient(loss, p, image, mask), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def random_similarity(grid, radius, classes=3, samples=2, seed=0):
+    """A prediction on the grid, and similarities, on DEVICE."""
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.rand(samples, classes, *grid, generator=generator)
+    values = torch.rand(samples, pair_count(grid, radius), generator=generator)
+    return q.to(DEVICE), values.to(DEVICE)
+
+
+def similarity_terms(loss, q, values, grid, radius, *others):
+    """Value, and the gradients of the prediction and of the similarities."""
+    q, values = (x.detach().clone().requires_grad_() for x in (q, values))
+    value = loss(q, WindowSimilarity(values, grid, radius), *others)
+    return value.detach(), *torch.autograd.grad(value, [q, values], allow_unused=True, materialize_grads=True)
+
+
+@needs_kernels
+@pytest.mark.parametrize("disagreement", DISAGREEMENTS)
+@pytest.mark.parametrize(
+    ("grid", "radius", "classes", "spacing"),
+    [
+        ((4, 3), (2, 1), 3, (1.0, 1.0)),
+        ((3, 3), (5, 5), 20, (1.0, 1.0)),
+        ((1, 9), (2, 2), 1, (1.0, 2.0)),
+        ((9, 8), (0, 1), 4, (1.0, 1.0)),  # more than one block
+        ((2, 3, 3), (1, 1, 1), 2, (4.0, 1.5, 1.5)),
+        ((3, 2, 2), (2, 0, 1), 2, (1.0, 1.0, 1.0)),
+    ],
+)
+def test_similarity_loss_is_that_of_float64(grid, radius, classes, spacing, disagreement):
+    q, values = random_similarity(grid, radius, classes)
+    single = torch.tensor([False, True], device=DEVICE)
+    inside = torch.ones(2, 1, *grid, dtype=torch.bool, device=DEVICE)
+    inside[0, ..., -1:] = grid[-1] == 3
+    loss = AttentiveSimilarityLoss(radius, 2.0, spacing, disagreement=disagreement)
+    for others in ((), (single, inside)):
+        ours = similarity_terms(loss, q, values, grid, radius, *others)
+        theirs = similarity_terms(loss, *in_float64([q, values]), grid, radius, *in_float64(others))
+        assert_as_precise_as_float32_is(ours, theirs)
+
+
+@needs_kernels
+def test_similarity_loss_of_a_fixed_similarity_above_a_floor():
+    q, values = random_similarity((4, 3), (1, 1))
+    loss = AttentiveSimilarityLoss(1, 2.0, detach_similarity=True, floor=0.5)
+    ours = similarity_terms(loss, q, values, (4, 3), (1, 1))
+    assert_as_precise_as_float32_is(ours, similarity_terms(loss, *in_float64([q, values]), (4, 3), (1, 1)))
+    assert (ours[2] == 0).all()
+
+
+@needs_kernels
+def test_similarity_loss_without_pairs_or_positions():
+    for grid, inside in (((1, 1), torch.ones(2, 1, 1, 1)), ((3, 2), torch.zeros(2, 1, 3, 2))):
+        q, values = random_similarity(grid, (2, 2))
+        ours = similarity_terms(AttentiveSimilarityLoss(2), q, values, grid, (2, 2), None, inside.bool().to(DEVICE))
+        assert all((x == 0).all() for x in ours)
+
+
+@needs_kernels
+def test_similarity_loss_is_the_same_every_time():
+    q, values = random_similarity((3, 4), (1, 1))
+    loss = AttentiveSimilarityLoss(1)
+    once, again = (similarity_terms(loss, q, values, (3, 4), (1, 1)) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
