@@ -15,6 +15,11 @@ def kernels_take(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and _run_on(tensor.device)
 
 
+def tensor_cores_run_kernels(device: torch.device) -> bool:
+    """Whether the kernels run on tensor cores that know TF32: those of Ampere (2020) and later."""
+    return _run_on(device) and (device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0))
+
+
 @lru_cache
 def _run_on(device: torch.device) -> bool:
     """Whether the kernels run on this device: an NVIDIA GPU, or the CPU under Triton's interpreter.

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import warnings
 from importlib.util import find_spec
+from math import prod
 
 import pytest
 import torch
 from torch.autograd import gradcheck
 
-from nnunet_attenscribble import kernels
+from nnunet_attenscribble import kernels, log_attention
+from nnunet_attenscribble.log_attention import window_log_attention
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss, MaskedCRFLoss
 from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS
 from nnunet_attenscribble.similarity import WindowSimilarity
@@ -262,3 +264,58 @@ def test_similarity_loss_is_the_same_every_time():
     loss = AttentiveSimilarityLoss(1)
     once, again = (similarity_terms(loss, q, values, (3, 4), (1, 1)) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
+
+
+def log_attention_terms(query, key, grid, radius, weights):
+    """log A of the window in both directions, and the gradients of query and key of a weighted sum of it."""
+    query, key = (x.detach().clone().requires_grad_() for x in (query, key))
+    entries = torch.cat(window_log_attention(query, key, grid, radius, 0.7), dim=1)
+    return entries.detach(), *torch.autograd.grad((entries * weights.to(entries)).sum(), [query, key])
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=needs_cuda)])  # interpreted: wrong
+@pytest.mark.parametrize(
+    ("grid", "radius", "channels"),
+    [
+        ((4, 5), (2, 1), 3),
+        ((3, 3), (7, 7), 16),
+        ((9, 15), (1, 1), 20),  # 135 positions: more than one tile, and tiles that do not see each other
+        ((2, 3, 4), (1, 1, 2), 5),
+        ((3, 2, 2), (2, 0, 1), 130),  # the smaller tiles of many channels
+        ((1, 1), (5, 5), 4),
+        ((1, 70), (2, 2), 4),
+    ],
+)
+def test_log_attention_is_that_of_float64(grid, radius, channels, dtype):
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(2, prod(grid), channels, generator=generator).to(DEVICE, dtype) for _ in range(2))
+    assert log_attention._kernels_take(query, key)
+    weights = torch.randn(2, 2 * pair_count(grid, radius), generator=generator).to(DEVICE)
+    ours = log_attention_terms(query, key, grid, radius, weights)
+    theirs = log_attention_terms(*in_float64([query, key]), grid, radius, *in_float64([weights]))
+    assert [x.dtype for x in ours] == [torch.float32, dtype, dtype]
+    torch.testing.assert_close(ours[0].cpu().double(), theirs[0], rtol=1e-6, atol=1e-5)
+    rounding = torch.finfo(dtype).eps
+    for one, other in zip(ours[1:], theirs[1:], strict=True):
+        torch.testing.assert_close(one.cpu().double(), other, rtol=rounding, atol=rounding * other.abs().max().item())
+
+
+@needs_kernels
+def test_log_attention_of_large_logits():
+    query, key = (50 * torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    query, key = query.half().to(DEVICE), key.half().to(DEVICE)
+    ours = log_attention_terms(query, key, (4, 3), (1, 1), torch.ones(1, 1, device=DEVICE))
+    theirs = log_attention_terms(*in_float64([query, key]), (4, 3), (1, 1), torch.ones(1, 1))
+    torch.testing.assert_close(ours[0].cpu().double(), theirs[0], rtol=1e-5, atol=1e-2)
+    assert all(x.isfinite().all() for x in ours)
+
+
+@needs_kernels
+def test_what_the_kernels_of_log_attention_leave_to_pytorch():
+    half, single = torch.zeros(1, 4, 8, device=DEVICE).half(), torch.zeros(1, 4, 8, device=DEVICE)
+    assert not log_attention._kernels_take(single, single)
+    assert not log_attention._kernels_take(half, single)
+    wide = torch.zeros(1, 4, 320, device=DEVICE).half()
+    assert not log_attention._kernels_take(wide, wide)
+    assert all(x.dtype == torch.float32 for x in window_log_attention(wide, wide, (2, 2), (1, 1), 1.0))
