@@ -36,10 +36,8 @@ def window_log_attention(
         factor: on q k^T.
 
     Returns:
-        log A_ij and log A_ji, each (N, P), float32 or float64; pairs in the order of `pair_indices(grid, radius)`.
+        log A_ij and log A_ji, each (N, P), float32 (float64 for float64); pairs in the order of `pair_indices`.
     """
-    if not _kernels_take(query, key):
-        query, key = (_at_least_float32(x) for x in (query, key))
     entries, _ = _log_attention(query, key, list(grid), list(radius), factor)
     return entries.chunk(2, dim=1)
 
@@ -122,10 +120,11 @@ def _log_attention(
     query: Tensor, key: Tensor, grid: list[int], radius: list[int], factor: float
 ) -> tuple[Tensor, Tensor]:
     """The entries of log A (N, 2 P), and log sum_j exp(logit_ij) (N, T), which backward needs."""
-    if query.dtype.itemsize < 4:
+    if _kernels_take(query, key):
         from nnunet_attenscribble.log_attention_kernel import fused_log_attention
 
         return fused_log_attention(query, key, grid, radius, factor)
+    query, key = (_at_least_float32(x) for x in (query, key))
     entries = query.new_empty(len(query), 2 * pair_count(grid, radius))
     normaliser = query.new_empty(query.shape[:2])
     for n, rows, flat, slots, local in _chunks(query, grid, radius):
@@ -153,10 +152,12 @@ def _log_attention_backward(
     radius: list[int],
     factor: float,
 ) -> tuple[Tensor, Tensor]:
-    if query.dtype.itemsize < 4:
+    if _kernels_take(query, key):
         from nnunet_attenscribble.log_attention_kernel import fused_log_attention_backward
 
         return fused_log_attention_backward(gradient, query, key, normaliser, grid, radius, factor)
+    dtypes = query.dtype, key.dtype
+    query, key = (_at_least_float32(x) for x in (query, key))
     grad_query, grad_key = torch.zeros_like(query), torch.zeros_like(key)
     for n, rows, flat, slots, local in _chunks(query, grid, radius):
         attention = _logits(query[n, rows], key[n], factor).sub_(normaliser[n, rows].unsqueeze(2)).exp_()
@@ -166,7 +167,7 @@ def _log_attention_backward(
         attention.view(len(entries), -1).index_add_(1, flat, entries)
         grad_query[n, rows] = torch.matmul(attention, key[n]) * factor
         grad_key[n] += torch.matmul(attention.transpose(1, 2), query[n, rows] * factor)
-    return grad_query, grad_key
+    return grad_query.to(dtypes[0]), grad_key.to(dtypes[1])
 
 
 @_log_attention_backward.register_fake

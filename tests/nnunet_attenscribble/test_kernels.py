@@ -319,3 +319,20 @@ def test_what_the_kernels_of_log_attention_leave_to_pytorch():
     wide = torch.zeros(1, 4, 320, device=DEVICE).half()
     assert not log_attention._kernels_take(wide, wide)
     assert all(x.dtype == torch.float32 for x in window_log_attention(wide, wide, (2, 2), (1, 1), 1.0))
+
+
+@needs_kernels
+@pytest.mark.parametrize("kernels_run", [True, False])
+def test_log_attention_under_torch_compile(monkeypatch, kernels_run):
+    monkeypatch.setattr(log_attention, "tensor_cores_run_kernels", lambda device: kernels_run)
+    query, key = (torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    query, key = query.half().to(DEVICE), key.half().to(DEVICE)
+    weights = torch.ones(1, 1, device=DEVICE)
+
+    def run(query, key):
+        return torch.cat(window_log_attention(query, key, (2, 3), (1, 1), 0.7), dim=1).sum()
+
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    ours = torch.autograd.grad(compiled(query.requires_grad_(), key.requires_grad_()), [query, key])
+    for one, other in zip(ours, log_attention_terms(query, key, (2, 3), (1, 1), weights)[1:], strict=True):
+        torch.testing.assert_close(one, other)
