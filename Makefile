@@ -9,7 +9,7 @@ PACKAGE := build/package/nnunet_attenscribble
 FOLDERS := trainers dataset_conversion evaluation
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest test-newest lint typecheck format docs docs-serve bench $(PACKAGE)
+.PHONY: help demo test test-all test-oldest test-newest lint typecheck format docs docs-serve bench bench-gpu $(PACKAGE)
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,3 +64,6 @@ docs-serve: $(INSTALLED) $(PACKAGE)  ## the documentation on this machine, rebui
 
 bench: $(INSTALLED)  ## time and memory of the losses against dense references
 	$(BIN)/python -m tools.timing $(ARGS)
+
+bench-gpu: $(INSTALLED)  ## time and memory on a GPU, against stock nnU-Net
+	$(BIN)/python -m tools.timing.gpu $(ARGS)

@@ -13,10 +13,13 @@ from math import prod
 import torch
 from torch import Tensor
 
+from nnunet_attenscribble.kernels import tensor_cores_run_kernels
 from nnunet_attenscribble.windows import pair_count, pair_indices
 
 # Entries of one chunk of q k^T. On the CPU it should stay in the cache, on a GPU it should fill the device.
 _CHUNK_ENTRIES = {"cpu": 1 << 20, "other": 1 << 26}
+# More do not fit into a multiprocessor.
+_MOST_CHANNELS_OF_KERNELS = 256
 
 _Chunk = tuple[slice, slice, Tensor, Tensor, Tensor]
 
@@ -33,10 +36,9 @@ def window_log_attention(
         factor: on q k^T.
 
     Returns:
-        log A_ij and log A_ji, each (N, P); pairs in the order of `pair_indices(grid, radius)`.
+        log A_ij and log A_ji, each (N, P), float32 (float64 for float64); pairs in the order of `pair_indices`.
     """
-    query, key = (_at_least_float32(x) for x in (query, key))
-    entries = _log_attention(query, key, list(grid), list(radius), factor)
+    entries, _ = _log_attention(query, key, list(grid), list(radius), factor)
     return entries.chunk(2, dim=1)
 
 
@@ -58,6 +60,14 @@ def attend_with_window(
     query, key, value = (_at_least_float32(x) for x in (query, key, value))
     attended, entries, _ = _attend(query, key, value, list(grid), list(radius), factor)
     return attended, *entries.chunk(2, dim=1)
+
+
+def _kernels_take(query: Tensor, key: Tensor) -> bool:
+    """Half precision, which tensor cores multiply exactly, is what autocast leaves here; see the kernels."""
+    halves = query.dtype == key.dtype and query.dtype in (torch.float16, torch.bfloat16)
+    if not halves or query.shape[2] > _MOST_CHANNELS_OF_KERNELS:
+        return False
+    return tensor_cores_run_kernels(query.device)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -106,50 +116,73 @@ def _sum_by_row(entries: Tensor, local: Tensor, rows: int) -> Tensor:
 
 
 @torch.library.custom_op("attenscribble::window_log_attention", mutates_args=())
-def _log_attention(query: Tensor, key: Tensor, grid: list[int], radius: list[int], factor: float) -> Tensor:
-    out = query.new_empty(len(query), 2 * pair_count(grid, radius))
-    for n, rows, flat, slots, _ in _chunks(query, grid, radius):
+def _log_attention(
+    query: Tensor, key: Tensor, grid: list[int], radius: list[int], factor: float
+) -> tuple[Tensor, Tensor]:
+    """The entries of log A (N, 2 P), and log sum_j exp(logit_ij) (N, T), which backward needs."""
+    if _kernels_take(query, key):
+        from nnunet_attenscribble.log_attention_kernel import fused_log_attention
+
+        return fused_log_attention(query, key, grid, radius, factor)
+    query, key = (_at_least_float32(x) for x in (query, key))
+    entries = query.new_empty(len(query), 2 * pair_count(grid, radius))
+    normaliser = query.new_empty(query.shape[:2])
+    for n, rows, flat, slots, local in _chunks(query, grid, radius):
         logits = _logits(query[n, rows], key[n], factor)
-        logits.sub_(logits.logsumexp(dim=2, keepdim=True))
-        out[n] = out[n].index_copy_(1, slots, logits.flatten(1).index_select(1, flat))
-    return out
+        normaliser[n, rows] = logits.logsumexp(dim=2)
+        at_pairs = logits.flatten(1).index_select(1, flat)
+        at_pairs.sub_(normaliser[n, rows].index_select(1, local))
+        entries[n] = entries[n].index_copy_(1, slots, at_pairs)
+    return entries, normaliser
 
 
 @_log_attention.register_fake
 def _(query, key, grid, radius, factor):
-    return query.new_empty(len(query), 2 * pair_count(grid, radius))
+    query = _at_least_float32(query)
+    return query.new_empty(len(query), 2 * pair_count(grid, radius)), query.new_empty(query.shape[:2])
 
 
 @torch.library.custom_op("attenscribble::window_log_attention_backward", mutates_args=())
 def _log_attention_backward(
-    gradient: Tensor, query: Tensor, key: Tensor, grid: list[int], radius: list[int], factor: float
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    normaliser: Tensor,
+    grid: list[int],
+    radius: list[int],
+    factor: float,
 ) -> tuple[Tensor, Tensor]:
+    if _kernels_take(query, key):
+        from nnunet_attenscribble.log_attention_kernel import fused_log_attention_backward
+
+        return fused_log_attention_backward(gradient, query, key, normaliser, grid, radius, factor)
+    dtypes = query.dtype, key.dtype
+    query, key = (_at_least_float32(x) for x in (query, key))
     grad_query, grad_key = torch.zeros_like(query), torch.zeros_like(key)
     for n, rows, flat, slots, local in _chunks(query, grid, radius):
-        attention = _logits(query[n, rows], key[n], factor).softmax(dim=2)
+        attention = _logits(query[n, rows], key[n], factor).sub_(normaliser[n, rows].unsqueeze(2)).exp_()
         entries = gradient[n].index_select(1, slots)
         # d log A_ij / d logit_ik = [k = j] - A_ik, summed over the entries of row i.
         attention.mul_(-_sum_by_row(entries, local, attention.shape[1]).unsqueeze(2))
         attention.view(len(entries), -1).index_add_(1, flat, entries)
         grad_query[n, rows] = torch.matmul(attention, key[n]) * factor
         grad_key[n] += torch.matmul(attention.transpose(1, 2), query[n, rows] * factor)
-    return grad_query, grad_key
+    return grad_query.to(dtypes[0]), grad_key.to(dtypes[1])
 
 
 @_log_attention_backward.register_fake
-def _(gradient, query, key, grid, radius, factor):
+def _(gradient, query, key, normaliser, grid, radius, factor):
     return torch.empty_like(query), torch.empty_like(key)
 
 
 def _setup_log_attention(ctx, inputs, output):
     query, key, ctx.grid, ctx.radius, ctx.factor = inputs
-    ctx.save_for_backward(query, key)
+    ctx.save_for_backward(query, key, output[1])
 
 
-def _backward_of_log_attention(ctx, gradient):
-    query, key = ctx.saved_tensors
-    with torch.autocast(query.device.type, enabled=False):  # backward may be called under one
-        grads = _log_attention_backward(gradient.contiguous(), query, key, ctx.grid, ctx.radius, ctx.factor)
+def _backward_of_log_attention(ctx, gradient, _):
+    with torch.autocast(gradient.device.type, enabled=False):  # backward may be called under one
+        grads = _log_attention_backward(gradient.contiguous(), *ctx.saved_tensors, ctx.grid, ctx.radius, ctx.factor)
     return *grads, None, None, None
 
 

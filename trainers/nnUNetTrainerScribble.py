@@ -114,7 +114,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             segmentation = PartialCrossEntropyLoss(ignore_label)
         if self.with_dice and self.settings.dice_weight > 0:
             segmentation = PartialDiceCrossEntropyLoss(segmentation, dice, self.settings.dice_weight)
-        return ScribbleObjective(segmentation, scale_weights, self._build_regularised(), self.settings.padding)
+        objective = ScribbleObjective(segmentation, scale_weights, self._build_regularised(), self.settings.padding)
+        return objective.to(self.device)  # what it holds, so that no step has to bring it there
 
     def _build_regularised(self) -> AttenScribbleLoss | RivalLoss:
         crf, crf_weight = self._build_crf() if self.with_crf else (None, 0.0)
@@ -209,6 +210,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         self._steps += 1
         # As nnU-Net reads it, which still knows the key of its first version.
         image_channels = len(self.dataset_json.get("modality") or self.dataset_json["channel_names"])
+        # Here, so that nnU-Net and the loss share one copy.
+        batch = {**batch, "data": batch["data"].to(self.device, non_blocking=True)}
         with self.loss.given(batch["data"][:, :image_channels], self._ask_companion(batch)):
             return super().train_step(batch)
 

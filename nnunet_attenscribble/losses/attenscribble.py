@@ -93,7 +93,8 @@ class AttenScribbleLoss(nn.Module):
                 if similarity is None:
                     raise ValueError("no similarity given: the network needs an attention block with one")
                 labels = grid_labels(target, similarity.grid, self.ignore_label)
-                pairs = annotated_pairs(similarity, labels)
+                # Counting them beforehand is more work, but leaves a GPU unwaited for.
+                pairs = annotated_pairs(similarity, labels, self.ignore_label if target.is_cuda else None)
                 single = visible_classes(target, self.ignore_label) <= 1
                 terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
                 total = total + self.strength * self.similarity_weight * terms["similarity"]

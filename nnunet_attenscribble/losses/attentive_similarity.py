@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_attenscribble.kernels import kernels_take
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import (
     check_radius,
@@ -136,12 +137,14 @@ class AnnotatedPairs(NamedTuple):
         same: bool, annotated at both ends with the same class.
         different: bool, annotated at both ends with two classes.
         first, second: int16, the labels of the ends, negative where unknown.
+        counts: (K, K) float64, how many pairs are of two of K classes; None: counted where they are needed.
     """
 
     same: Tensor
     different: Tensor
     first: Tensor
     second: Tensor
+    counts: Tensor | None = None
 
 
 class SimilarityPairLoss(nn.Module):
@@ -188,6 +191,8 @@ class SimilarityPairLoss(nn.Module):
             alike = ((1 - values) * pairs.same).sum() / pairs.same.sum().clamp(min=1)
             unlike = (values * pairs.different).sum() / pairs.different.sum().clamp(min=1)
             return 0.5 * (alike + unlike)
+        if pairs.counts is not None:
+            return _cross_entropy_of_all(values, pairs, pairs.counts)
         known = pairs.same | pairs.different
         one, other, same, values = (entry[known] for entry in (pairs.first, pairs.second, pairs.same, values))
         weight = 0.5 / _count_alike(one, other, same).to(values.dtype)
@@ -206,13 +211,55 @@ def _count_alike(one: Tensor, other: Tensor, same: Tensor) -> Tensor:
     return (count * torch.where(alike, alike.sum(), alike.logical_not().sum()))[classes]
 
 
-def annotated_pairs(similarity: WindowSimilarity, labels: Tensor) -> AnnotatedPairs:
-    """Look up both ends of every in-window pair; labels as in `SimilarityPairLoss`."""
+def _cross_entropy_of_all(values: Tensor, pairs: AnnotatedPairs, counts: Tensor) -> Tensor:
+    """The cross-entropy over all pairs, those of unknown ends with weight 0: picking out the known ones, which is
+    less work, would have a GPU waited for."""
+    there = counts > 0
+    of_one = torch.eye(len(counts), dtype=torch.bool, device=counts.device)
+    combinations = torch.where(of_one, (there & of_one).sum(), (there & ~of_one).sum() / 2)
+    table = torch.where(there, 0.5 / (counts * combinations), 0).to(values.dtype)
+    known = pairs.same | pairs.different
+    first, second = (end.clamp(min=0).int() for end in (pairs.first, pairs.second))
+    weight = table.flatten()[first * len(counts) + second] * known
+    likelihood = torch.where(pairs.same, values, 1 - values).where(known, 1)
+    return -(weight * likelihood.log().clamp(min=-100)).sum()
+
+
+def count_pairs(labels: Tensor, classes: int, radius: Sequence[int]) -> Tensor:
+    """How many in-window pairs are of two classes.
+
+    Args:
+        labels: (N, *grid), 0..classes-1, or negative where unknown.
+        classes: K.
+        radius: of the window, per axis.
+
+    Returns:
+        (K, K) float64, symmetric: pairs of classes a and b at [a, b] and at [b, a].
+    """
+    exact = sum_dtype(labels.device)
+    numbers = torch.arange(classes, device=labels.device).view(-1, *(1,) * (labels.ndim - 1))
+    drawn = (labels[:, None] == numbers).float()
+    around = drawn
+    for axis, r in enumerate(radius, start=2):
+        positions = torch.arange(labels.shape[axis - 1], device=labels.device)
+        near = ((positions[:, None] - positions).abs() <= r).float()
+        around = (around.movedim(axis, -1) @ near).movedim(-1, axis)
+    # Every ordered pair, and every position with itself. Whole numbers below 2^24, so float32 is exact.
+    ordered = (drawn.flatten(2) @ around.flatten(2).transpose(1, 2)).sum(dim=0, dtype=exact)
+    ordered = ordered - drawn.flatten(2).sum(dim=2).sum(dim=0, dtype=exact).diag()
+    return torch.where(torch.eye(classes, dtype=torch.bool, device=labels.device), ordered / 2, ordered)
+
+
+def annotated_pairs(similarity: WindowSimilarity, labels: Tensor, classes: int | None = None) -> AnnotatedPairs:
+    """Look up both ends of every in-window pair; labels as in `SimilarityPairLoss`. With the number of their classes,
+    the pairs are counted as well."""
     first, second = pair_indices(similarity.grid, similarity.radius, labels.device)
+    counts = None if classes is None else count_pairs(labels, classes, similarity.radius)
     labels = labels.flatten(1).to(torch.int16)  # gathering is what takes the time
     one, other = labels.index_select(1, first), labels.index_select(1, second)
     known, equal = (one >= 0).logical_and_(other >= 0), one == other
-    return AnnotatedPairs(known & equal, known.logical_and_(equal.logical_not_()), one, other)
+    same, different = known & equal, known.logical_and_(equal.logical_not_())
+    return AnnotatedPairs(same, different, one, other, counts)
 
 
 def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> Tensor:
@@ -261,6 +308,10 @@ def _energy(
 
     A pair of positions weighs weight_i * weight_j; `count` is what the sum is divided by.
     """
+    if kernels_take(q):
+        from nnunet_attenscribble.losses.attentive_similarity_kernel import fused_energy
+
+        return fused_energy(q, values, weight, count, radius, exponents, distance, values_need_gradient)
     shape = q.shape[2:]
     q = q.contiguous()
     half_norm = q.square().sum(dim=1).div_(2) if distance else None

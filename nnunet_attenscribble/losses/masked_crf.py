@@ -6,6 +6,7 @@ from math import exp, prod
 import torch
 from torch import Tensor, nn
 
+from nnunet_attenscribble.kernels import kernels_take
 from nnunet_attenscribble.windows import (
     check_radius,
     half_window,
@@ -108,6 +109,10 @@ def _energy(
     Every unordered pair has the weight w_ij = (m_i + m_j) k_ij, and with g_i = sum_j w_ij p_j the energy is
     sum_pairs w_ij - 1/2 sum_i p_i g_i while its gradient is -g_i: the agreement p_i . p_j itself is never formed.
     """
+    if kernels_take(probabilities):
+        from nnunet_attenscribble.losses.masked_crf_kernel import fused_energy
+
+        return fused_energy(probabilities, features, mask, radius, exponents)
     gradient = torch.empty_like(probabilities, memory_format=torch.contiguous_format)
     step = _samples_per_pass(probabilities.shape, probabilities.device)
     weights = probabilities.new_empty(step * prod(probabilities.shape[2:]))

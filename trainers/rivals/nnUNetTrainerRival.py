@@ -56,7 +56,6 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
 
     def train_step(self, batch: dict) -> dict:
         """The network's step, then the teacher's."""
-        batch["data"] = batch["data"].to(self.device, non_blocking=True)  # for both
         told = super().train_step(batch)
         with torch.no_grad():
             torch._foreach_lerp_(

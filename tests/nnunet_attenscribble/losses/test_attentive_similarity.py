@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss, SimilarityPairLoss
-from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS, grid_labels, resize_to_grid
+from nnunet_attenscribble.losses.attentive_similarity import (
+    DISAGREEMENTS,
+    annotated_pairs,
+    count_pairs,
+    grid_labels,
+    resize_to_grid,
+)
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_count, pair_indices
 from tests.nnunet_attenscribble import brute_force
@@ -205,16 +211,36 @@ def test_cross_entropy_of_pairs_is_the_mean_of_the_classes_means(seed, classes, 
     for same in (True, False):
         means = [sum(v) / len(v) for (a, b), v in found.items() if (a == b) == same]
         expected += 0.5 * sum(means) / max(len(means), 1)
-    assert SimilarityPairLoss()(WindowSimilarity(values, grid, radius), labels).item() == pytest.approx(expected)
+    similarity = WindowSimilarity(values, grid, radius)
+    assert SimilarityPairLoss()(similarity, labels).item() == pytest.approx(expected)
+    counted = annotated_pairs(similarity, labels, classes + 1)  # as on a GPU; of the last class there is no pair
+    assert counted.counts.triu().sum() == (counted.same | counted.different).sum()
+    assert SimilarityPairLoss().of_pairs(values, counted).item() == pytest.approx(expected)
 
 
+@given(seed=st.integers(0, 10_000), shape=st.sampled_from([((4, 5), (2, 0)), ((1, 3), (5, 5)), ((2, 3, 4), (1, 1, 2))]))
+@settings(max_examples=20, deadline=None)
+def test_pairs_are_counted_by_their_classes(seed, shape):
+    grid, radius = shape
+    labels = torch.randint(-1, 3, (2, *grid), generator=torch.Generator().manual_seed(seed))
+    first, second = (labels.flatten(1)[:, ends] for ends in pair_indices(grid, radius, labels.device))
+    expected = torch.zeros(3, 3, dtype=torch.float64)
+    for a, b in zip(first.flatten().tolist(), second.flatten().tolist(), strict=True):
+        if a >= 0 and b >= 0:
+            expected[a, b] += 1
+            expected[b, a] += a != b
+    assert torch.equal(count_pairs(labels, 3, radius), expected)
+
+
+@pytest.mark.parametrize("classes", [None, 3])
 @pytest.mark.parametrize("kind", ["cross_entropy", "affinity"])
-def test_gradient_of_the_pair_loss(kind):
+def test_gradient_of_the_pair_loss(kind, classes):
     _, similarity = random_input((3, 4), (1, 1))
     labels = torch.randint(-1, 3, (2, 3, 4), generator=torch.Generator().manual_seed(3))
 
     def loss(values):
-        return SimilarityPairLoss(kind)(WindowSimilarity(values, (3, 4), (1, 1)), labels)
+        here = WindowSimilarity(values, (3, 4), (1, 1))
+        return SimilarityPairLoss(kind).of_pairs(values, annotated_pairs(here, labels, classes))
 
     assert gradcheck(loss, similarity.values.detach().requires_grad_())
 

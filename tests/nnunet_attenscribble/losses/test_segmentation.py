@@ -1,4 +1,4 @@
-"""Partial cross-entropy, partial Dice, intensities, and the weighted sum."""
+"""Partial cross-entropy, partial Dice, and the weighted sum."""
 
 from __future__ import annotations
 
@@ -97,36 +97,6 @@ def test_dice_with_weights_of_zero_is_blind_there():
     hidden = target.clone()
     hidden[:, :, 4:] = IGNORE
     torch.testing.assert_close(loss(logits, target, weight), loss(logits, hidden))
-
-
-def test_intensities_by_hand():
-    image = torch.arange(101.0).view(1, 1, 1, 101)
-    scaled = rescale_intensities(image)[0, 0, 0]
-    assert scaled[1].item() == pytest.approx(0, abs=1e-6)
-    assert scaled[99].item() == pytest.approx(1)
-    assert scaled[50].item() == pytest.approx(0.5)
-    assert (scaled[0], scaled[100]) == (0, 1)
-
-
-def test_intensities_are_those_of_torchs_quantile_per_sample_and_channel():
-    image = torch.randn(2, 3, 9, 7)
-    low, high = (torch.quantile(image.flatten(2), q, dim=2)[..., None, None] for q in (0.01, 0.99))
-    torch.testing.assert_close(rescale_intensities(image), ((image - low) / (high - low)).clamp(0, 1))
-    torch.testing.assert_close(rescale_intensities(100 * image + 7), rescale_intensities(image))
-
-
-def test_intensities_outside_do_not_enter():
-    image = torch.randn(2, 1, 6, 6)
-    inside = torch.ones(2, 1, 6, 6, dtype=torch.bool)
-    inside[:, :, :2] = False
-    far = image.masked_fill(~inside, -1000.0)
-    expected = rescale_intensities(image[:, :, 2:])
-    torch.testing.assert_close(rescale_intensities(far, inside)[:, :, 2:], expected)
-    assert (rescale_intensities(far, torch.zeros_like(inside)) == 0).all()
-
-
-def test_a_constant_image_becomes_zero():
-    assert (rescale_intensities(torch.full((1, 1, 4, 4), 5.0)) == 0).all()
 
 
 def test_visible_classes_by_hand():
