@@ -113,7 +113,7 @@ def convert_acdc(
             problems=problems,
             **writing,
         )
-    return replace(written, notes=tuple(notes))
+    return replace(written, notes=(*written.notes, *notes))
 
 
 def parse_patients(text: str) -> frozenset[int]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.soundness import NOT_FINITE
-from nnunet_attenscribble.common.tiff import find_sidecar
+from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, geometry_problems, is_turned, place_on
+from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
+from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2
+from nnunet_attenscribble.common.spacing import holds_place, states_spacing
+from nnunet_attenscribble.common.tiff import find_sidecar, is_tiff
 from nnunet_attenscribble.common.volumes import (
     Grid,
     Source,
     describe,
-    geometry_problems,
+    file_of,
     has_consistent_header,
     label_values,
     read_volume,
@@ -29,6 +32,9 @@ from nnunet_attenscribble.errors import AttenScribbleError
 ENDING = ".nii.gz"
 IGNORE = "ignore"
 _GRID = ("Size", "Spacing", "Origin", "Direction")
+_TURNED = "are stored in another order of axes than their image and were turned onto it"
+_ROUNDED = "hold labels that their header scales (scl_slope), and were rounded to integers"
+_ASSUMED = "state no spacing: 1 mm was taken, as nnU-Net does"
 _MOST = 0.5  # share of a scribble's voxels in one class: strokes cover a few percent, unlabelled voxels nearly all
 
 
@@ -51,6 +57,8 @@ class Case:
     """Kept out of training: imagesTs, and the dense label, if any, in labelsTs. The scribble is not used."""
     inputs: tuple[Path, ...] = ()
     """Files behind calls, for their SHA-256."""
+    spacing: tuple[float, ...] | None = None
+    """mm along x, y, z, of files that state none."""
 
     @property
     def scribbled(self) -> bool:
@@ -90,9 +98,9 @@ class Coding:
             return [f"{len(values)} labels: at most 255 fit"]
         return []
 
-    def scribble(self, label: sitk.Image, name: str) -> np.ndarray:
-        """Voxels of a scribble in this dataset's values, (z, y, x) uint8."""
-        return _coded(label_values(label, name), self.scribble_values, self.ignore, name)
+    def scribble(self, label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
+        """Voxels of a scribble in this dataset's values, (z, y, x) uint8; `notes` as of `label_values`."""
+        return _coded(label_values(label, name, notes), self.scribble_values, self.ignore, name)
 
     def strokes_problems(self, voxels: list[int], name: str) -> list[str]:
         """Whether a scribble, by its voxels per value, cannot be what its coding says."""
@@ -117,9 +125,9 @@ class Coding:
             "swapped, as in the scribbles of CHAOS: give --coding chaos, or --unlabelled and --background-scribble"
         ]
 
-    def dense(self, label: sitk.Image, name: str) -> np.ndarray:
-        """Voxels of a dense label in this dataset's values, (z, y, x) uint8."""
-        return _coded(label_values(label, name), self.dense_values, self.ignore - 1, name)
+    def dense(self, label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
+        """Voxels of a dense label in this dataset's values, (z, y, x) uint8; `notes` as of `label_values`."""
+        return _coded(label_values(label, name, notes), self.dense_values, self.ignore - 1, name)
 
 
 def _coded(values: np.ndarray, mapping: Mapping[int, int] | None, highest: int, name: str) -> np.ndarray:
@@ -147,43 +155,65 @@ class CheckedCase:
     inputs: dict[str, object] = field(default_factory=dict)
     scribble_voxels: list[int] = field(default_factory=list)
     dense_voxels: list[int] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """What its owner may want to know, and of which file."""
 
 
 def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     """Read everything of a case that would be written, and tell every problem of it; runs in a worker process."""
     result = CheckedCase()
 
+    first: Grid | None = None
+    first_name, first_file = "", None
+
     def read(source: Source, role: str, *, label: bool) -> tuple[Grid | None, str]:
-        name = describe(source, f"{role} of case {case.identifier}")
+        name, file = describe(source, f"{role} of case {case.identifier}"), file_of(source)
         try:
-            return read_volume(source, name, label=label, whole=label), name
+            image = read_volume(source, name, label=label, whole=label)
+            if file is not None and states_spacing(file, image):
+                result.problems += _contradictions(case, image, name)
+            elif file is not None and first is not None and case.spacing is None and not holds_place(first_file):
+                image = _spaced(image, first.GetSpacing())  # of a format that has no place for more than that either
+            elif file is not None and case.spacing is None:
+                if image.GetDimension() == 3 and not isinstance(source, DatasetFile):
+                    raise AttenScribbleError(_ask_for_spacing(file))
+                result.remarks.append((_ASSUMED, name))
+            elif file is not None and case.spacing is not None:
+                image = _spaced(image, case.spacing)
         except AttenScribbleError as error:
             result.problems += error.problems
             return None, name
+        return image, name
+
+    def compare(image: Grid, name: str) -> None:
+        if first is not None:
+            result.problems.extend(geometry_problems(first, image, name, first_name))
+            if is_turned(first, image):
+                result.remarks.append((_TURNED, name))
 
     def check_label(source: Source, role: str, code) -> list[int]:
         label, name = read(source, role, label=True)
         if label is None:
             return []
-        if first is not None:
-            result.problems.extend(geometry_problems(first, label, name, first_name))
+        compare(label, name)
+        notes: list[str] = []
         try:
-            values = code(label, name)
+            values = code(label, name, notes)
         except AttenScribbleError as error:
             result.problems += error.problems
             return []
+        result.remarks += [(_ROUNDED, name)] * len(notes)
         return [int(np.count_nonzero(values == value)) for value in range(coding.ignore + 1)]
 
-    first, first_name = None, ""
     for channel, source in enumerate(case.images):
         image, name = read(source, f"channel {channel}", label=False)
         if image is None:
             continue
         if first is None:
-            first, first_name = image, name
+            first, first_name, first_file = image, name, file_of(source)
             result.dimensions = image.GetDimension()
         else:
-            result.problems += geometry_problems(first, image, name, first_name)
+            compare(image, name)
         if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             result.problems.append(NOT_FINITE.format(name))
     if case.scribbled and case.scribble is not None:
@@ -199,6 +229,29 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     return result
 
 
+def _spaced(image: Grid, spacing: Sequence[float]) -> sitk.Image:
+    assert isinstance(image, sitk.Image)  # only NIfTI is read by its header alone, and always states a spacing
+    image = sitk.Image(image)  # the caller's may be in use elsewhere
+    image.SetSpacing([float(step) for step in spacing[: image.GetDimension()]])
+    return image
+
+
+def _contradictions(case: Case, image: Grid, name: str) -> list[str]:
+    """Whether the spacing that a file states is another than the given one."""
+    stated = image.GetSpacing()
+    if case.spacing is None or np.allclose(stated, case.spacing[: len(stated)], rtol=SPACING_TOLERANCE, atol=0):
+        return []
+    told = ", ".join(f"{step:.6g}" for step in stated)
+    return [f"{name}: states a spacing of ({told}) mm, not the given one: leave that out, or correct the file"]
+
+
+def _ask_for_spacing(file: Path) -> str:
+    told = f"{file}: states no spacing, by which nnU-Net plans: give it with --spacing X Y Z, in mm"
+    if is_tiff(file):
+        return f'{told}, or in a JSON file beside it, CASE.json: {{"spacing": [z, y, x]}}'
+    return f"{told}, or correct its header"
+
+
 def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
     """Name and SHA-256 of the files of a case. Names only: folders are the machine's business."""
 
@@ -211,9 +264,12 @@ def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
         "dense": (case.dense,) if coding.uses_dense(case) else (),
         "further": case.inputs,
     }
-    used = [source for sources in roles.values() for source in sources if isinstance(source, Path)]
-    roles["further"] = (*case.inputs, *dict.fromkeys(map(find_sidecar, used)))
-    files = {role: [fingerprint(s) for s in sources if isinstance(s, Path)] for role, sources in roles.items()}
+    used = [file for sources in roles.values() for source in sources if (file := file_of(source)) is not None]
+    roles["further"] = (*case.inputs, *map(find_sidecar, used))
+    files = {
+        role: [fingerprint(file) for file in dict.fromkeys(map(file_of, sources)) if file is not None]
+        for role, sources in roles.items()
+    }
     return {role: entries for role, entries in files.items() if entries}
 
 
@@ -247,12 +303,14 @@ def write_case(
         target = home / f"images{part}" / f"{case.identifier}_{channel:04d}{ENDING}"
         written.append(target)
         image = read_volume(source, "", thorough=False)
+        if case.spacing is not None:  # no file states another
+            image = _spaced(image, case.spacing)
         grid = image if grid is None else grid
         if not _close_grid(image, grid):
-            image = sitk.Image(image)  # the caller's may be in use elsewhere
+            image = sitk.Image(place_on(image, grid))  # the caller's may be in use elsewhere
             image.CopyInformation(grid)
-        elif isinstance(source, Path) and _usable(source, image):
-            take_over(source, target)
+        elif (file := _usable_file(source, image)) is not None:
+            take_over(file, target)
             continue
         write_volume(image, target)
     assert grid is not None  # cases without images were refused
@@ -261,11 +319,11 @@ def write_case(
         target = folder / f"{case.identifier}{ENDING}"
         written.append(target)
         given = read_volume(source, "", thorough=False)
-        as_it_is = links_from is not None and not recoded and _usable(source, given) and _same_grid(given, grid)
-        if as_it_is and isinstance(source, Path):
-            take_over(source, target)
+        file = _usable_file(source, given) if links_from is not None and not recoded else None
+        if file is not None and _same_grid(given, grid) and not _is_scaled(given):
+            take_over(file, target)
             return
-        label = sitk.GetImageFromArray(code(given, ""))
+        label = sitk.GetImageFromArray(code(place_on(given, grid), "", []))
         label.CopyInformation(grid)
         write_volume(label, target)
 
@@ -277,9 +335,19 @@ def write_case(
     return written
 
 
-def _usable(source: Source, image: sitk.Image) -> bool:
-    """Whether a file can stand in a dataset as it is."""
-    return isinstance(source, Path) and source.name.endswith(ENDING) and has_consistent_header(image)
+def _usable_file(source: Source, image: sitk.Image) -> Path | None:
+    """The file that can stand in a dataset as it is; None where there is none."""
+    file = file_of(source)
+    if file is None or not file.name.endswith(ENDING):
+        return None
+    if isinstance(source, DatasetFile):
+        return file if keeps_files(source.reader) and source.channels == 1 else None
+    return file if isinstance(source, Path) and has_consistent_header(image) and not is_nifti2(file) else None
+
+
+def _is_scaled(label: sitk.Image) -> bool:
+    """Whether nnU-Net would read its values scaled."""
+    return label.HasMetaDataKey("scl_slope") and float(label.GetMetaData("scl_slope")) not in (0, 1)
 
 
 def _close_grid(image: sitk.Image, other: sitk.Image) -> bool:

@@ -109,7 +109,7 @@ def convert_chaos(
         problems=problems,
         **writing,
     )
-    return replace(written, notes=tuple(notes))
+    return replace(written, notes=(*written.notes, *notes))
 
 
 def _find_patients(folder: Path, part: str) -> dict[int, list[Path]]:

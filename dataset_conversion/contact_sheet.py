@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunet_attenscribble.common.figures import escape_dollars
+from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.volumes import Source, read_volume, slice_axis
 
 __all__ = ["draw_contact_sheet"]
@@ -29,7 +30,7 @@ _MARGIN = 0.08  # of the slice, around everything that is drawn
 
 def draw_contact_sheet(
     file: Path,
-    cases: Mapping[str, tuple[Source, Path, Path | None]],
+    cases: Mapping[str, tuple[Source, Source, Source | None]],
     *,
     labels: Mapping[str, int],
     ignore: int | None,
@@ -69,7 +70,7 @@ def draw_contact_sheet(
 
 
 def _draw_tile(
-    axes, case: str, files: tuple[Source, Path, Path | None], colours: Mapping[int, str], ignore: int | None
+    axes, case: str, files: tuple[Source, Source, Source | None], colours: Mapping[int, str], ignore: int | None
 ) -> None:
     spacing, scan, label, dense = _read(files)
     axis = slice_axis(scan.shape, spacing)
@@ -95,9 +96,10 @@ def _draw_tile(
 
 def _read(files: Sequence[Source | None]) -> tuple[tuple[float, ...], np.ndarray, np.ndarray, np.ndarray | None]:
     """Spacing (z, y, x), and each volume, (Z, Y, X)."""
-    images = [None if file is None else read_volume(file, str(file), thorough=False) for file in files]
-    arrays = [None if image is None else sitk.GetArrayFromImage(image) for image in images]
+    images = [None if file is None else read_volume(file, "", thorough=False) for file in files]
     assert images[0] is not None  # the scan and its label are there
+    placed = [None if image is None else place_on(image, images[0]) for image in images]
+    arrays = [None if image is None else sitk.GetArrayFromImage(image) for image in placed]
     spacing = images[0].GetSpacing()[::-1]
     if len(spacing) == 2:
         spacing = (math.inf, *spacing)

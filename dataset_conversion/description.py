@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_attenscribble.common.files import read_json
-from nnunet_attenscribble.common.volumes import Source, split_channels
+from nnunet_attenscribble.common.readers import find_reader, open_files
+from nnunet_attenscribble.common.volumes import Source
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["Description", "find_cases", "read_description"]
@@ -77,10 +78,10 @@ def read_description(source: Path) -> Description:
     )
 
 
-def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[Source, ...], Path]]:
-    """Images, one per channel, and label of every training case, as nnU-Net finds them.
+def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[Source, ...], Source]]:
+    """Images, one per channel, and label of every training case, as nnU-Net finds and reads them.
 
-    A picture in colour is one file of several channels, and becomes a `Channel` for each.
+    A picture in colour is one file of several channels.
 
     Raises:
         AttenScribbleError: for cases that are not complete, and where there is none.
@@ -96,28 +97,29 @@ def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[
             f"{source / 'dataset.json'}: its key 'dataset' does not list cases as nnU-Net reads them: "
             'write {"CASE": {"images": ["FILE", ...], "label": "FILE"}, ...}, or take the key out'
         ) from None
+    if not found:
+        raise AttenScribbleError(f"{source}: has no training case whose files end in {description.ending}")
     problems = []
-    cases: dict[str, tuple[tuple[Source, ...], Path]] = {}
+    cases: dict[str, tuple[tuple[Source, ...], Source]] = {}
     channels = len(description.channels)
+    examples = (Path(file) for files in found.values() for file in files["images"])
+    reader = find_reader(read_json(source / "dataset.json", ""), next(examples, source))
     for case, files in sorted(found.items()):
-        images: tuple[Source, ...] = tuple(map(Path, files["images"]))
         label = Path(files["label"])
-        if len(images) < channels:
-            try:
-                images = tuple(channel for file in files["images"] for channel in split_channels(Path(file)))
-            except AttenScribbleError as error:
-                problems += error.problems
-                continue
+        if not label.is_file():
+            problems.append(f"{label}: does not exist: case {case} has no label")
+        try:
+            images = open_files([Path(file) for file in files["images"]], reader, channels=channels)
+            (own,) = open_files([label], reader, label=True)
+        except AttenScribbleError as error:
+            problems += error.problems
+            continue
         if len(images) != channels:
             problems.append(
                 f"case {case} of {source.name} has {len(images)} images, counting colours, dataset.json has "
                 f"{channels} channels: add the missing files, or correct channel_names"
             )
-        if not label.is_file():
-            problems.append(f"{label}: does not exist: case {case} has no label")
-        cases[case] = images, label
-    if not found:
-        problems.append(f"{source}: has no training case whose files end in {description.ending}")
+        cases[case] = images, own
     if problems:
         raise AttenScribbleError(problems)
     return cases

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.readers import find_reader, open_files
+from nnunet_attenscribble.common.volumes import label_values, read_volume
 from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -35,7 +39,7 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
         AttenScribbleError: the labels are dense or cannot be read, or nothing of any class is drawn in them.
     """
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     ignore = read_description(raw).ignore
     if ignore is None:
@@ -45,20 +49,21 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
     if not cases:
         raise AttenScribbleError(f"{raw}: nnU-Net finds no training cases in it: see docs/datasets.md")
     images = next(iter(cases.values()))["images"]
-    reader = determine_reader_writer_from_dataset_json(extractor.dataset_json, images[0], verbose=False)()
+    reader = find_reader(extractor.dataset_json, Path(images[0]))
+    own = (SimpleITKIO if reader is None else reader)()
     drawn = False
     with TemporaryDirectory(prefix="attenscribble-") as folder:
         for case, files in show_progress(cases.items(), total=len(cases), description="Reading scribbles"):
-            try:
-                labels, properties = reader.read_seg(files["label"])
-            except Exception as error:  # each of nnU-Net's readers has its own
-                raise AttenScribbleError(
-                    f"{files['label']}: nnU-Net cannot read it ({error}): export it again"
-                ) from None
+            label = Path(files["label"])
+            # First as every command reads it: the file is whole, and its values are integers.
+            (source,) = open_files([label], reader, label=True)
+            label_values(read_volume(source, str(label), label=True), str(label))
+            with redirect_stdout(StringIO()):
+                labels, properties = own.read_seg(files["label"])
             labels[labels == ignore] = 0
             drawn = drawn or bool((labels > 0).any())
             files["label"] = str(Path(folder, case + extractor.dataset_json["file_ending"]))
-            reader.write_seg(labels[0], files["label"], properties)
+            own.write_seg(labels[0], files["label"], properties)
         if not drawn:
             raise AttenScribbleError(f"{raw.name}: no case has a stroke of any class but background: draw some first")
         extractor.run(overwrite_existing=True)

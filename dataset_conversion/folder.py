@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.volumes import Source, split_channels
 from nnunet_attenscribble.dataset_conversion.codings import (
     PRESETS,
     UNLABELLED_NAMES,
@@ -40,6 +42,7 @@ def convert_folder(
     test_labels: Path | None = None,
     channels: Sequence[str] = ("MRI",),
     subject: str | None = None,
+    spacing: Sequence[float] | None = None,
     dense_id: int | None = None,
     coding: ScribbleCoding = PRESETS["acdc"],
     provenance: Mapping[str, object] | None = None,
@@ -58,6 +61,7 @@ def convert_folder(
         channels: names, which decide nnU-Net's normalisation (`CT` is special).
         subject: regular expression found in a case's name: cases in which it finds the same, its first group or the
             whole match, stay on one side of a fold.
+        spacing: mm along x, y, z, of files that state none.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         coding: of the scribbles.
         provenance: of the source, for the JSON beside dataset.json.
@@ -97,9 +101,24 @@ def convert_folder(
 
     drawn, truth = match(scribbles, given, "scribble"), match(dense, given, "dense label")
     held_back = match(test_labels, tests, "dense label")
-    cases = [Case(case, files, drawn.get(case), truth.get(case)) for case, files in given.items()]
+    if spacing is not None and not all(0 < step < float("inf") for step in spacing):
+        problems.append(f"spacing {tuple(spacing)}: give positive numbers, in mm along x, y and z")
+    step = None if spacing is None else tuple(spacing)
+
+    def open_images(files: tuple[Path, ...]) -> tuple[Source, ...]:
+        """A picture in colour has several channels in one file."""
+        try:
+            return files if len(files) >= len(channels) else tuple(chain.from_iterable(map(split_channels, files)))
+        except AttenScribbleError:
+            return files  # as which they are checked, and told
+
+    cases = [
+        Case(case, open_images(files), drawn.get(case), truth.get(case), spacing=step) for case, files in given.items()
+    ]
     cases += [
-        Case(case, files, dense=held_back.get(case), test=True) for case, files in tests.items() if case not in given
+        Case(case, open_images(files), dense=held_back.get(case), test=True, spacing=step)
+        for case, files in tests.items()
+        if case not in given
     ]
     splits: list | None = None
     notes: list[str] = []
@@ -118,7 +137,7 @@ def convert_folder(
         dense_values=dense_values(labels, classes),
         provenance={
             "source": "folders of images and labels",
-            "options": {"classes": dict(classes), "subject": subject, "coding": vars(coding)},
+            "options": {"classes": dict(classes), "subject": subject, "coding": vars(coding), "spacing": step},
             **(provenance or {}),
         },
         dense_id=dense_id,
@@ -129,7 +148,7 @@ def convert_folder(
     )
     if scribbles is not None and not written.scribble_voxels["background"]:
         notes.append("no scribble marks background: a network cannot learn from them where its classes end")
-    return replace(written, notes=tuple(notes))
+    return replace(written, notes=(*written.notes, *notes))
 
 
 def parse_labels(text: str) -> dict[str, int]:

@@ -133,7 +133,7 @@ def convert_h5(
         problems=problems,
         **writing,
     )
-    return replace(written, notes=tuple(notes))
+    return replace(written, notes=(*written.notes, *notes))
 
 
 def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ...] | None]]:

@@ -12,12 +12,12 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.spatial import cKDTree
 
+from nnunet_attenscribble.common.grids import geometry_problems, place_on
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Source,
     describe,
-    geometry_problems,
     label_values,
     read_volume,
     slice_axis,
@@ -75,8 +75,8 @@ class Inspection:
     """Of a dataset: its description, its files by case, those of the dense labels, and what was found in each."""
 
     description: Description
-    files: Mapping[str, tuple[tuple[Source, ...], Path]]
-    dense: Mapping[str, Path]
+    files: Mapping[str, tuple[tuple[Source, ...], Source]]
+    dense: Mapping[str, Source]
     cases: Mapping[str, CaseFindings]
 
 
@@ -131,7 +131,8 @@ def _read_json(file: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[str, Path]:
+def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[str, Source]:
+    labels: dict[str, Source]
     if (dense / "dataset.json").is_file():
         labels = {case: label for case, (_, label) in find_cases(dense, read_description(dense)).items()}
     elif dense.is_dir():
@@ -146,13 +147,14 @@ def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[s
 
 
 def _inspect_case(
-    task: tuple[str, tuple[Source, ...], Path, Path | None], *, labels: Mapping[str, int], ignore: int | None
+    task: tuple[str, tuple[Source, ...], Source, Source | None], *, labels: Mapping[str, int], ignore: int | None
 ) -> CaseFindings | list[str]:
     """What was found, or every problem; runs in a worker process."""
     case, images, label_file, dense_file = task
     problems: list[str] = []
     names = [describe(image, f"channel {number} of case {case}") for number, image in enumerate(images)]
-    names += [str(file) for file in (label_file, dense_file) if file is not None]
+    drawn = [(describe(file, ""), file) for file in (label_file, dense_file) if file is not None]
+    names += [name for name, _ in drawn]
 
     def read(source: Source, name: str, *, label: bool) -> sitk.Image | None:
         try:
@@ -162,22 +164,23 @@ def _inspect_case(
             return None
 
     volumes = [read(image, name, label=False) for image, name in zip(images, names, strict=False)]
-    volumes += [read(file, str(file), label=True) for file in (label_file, dense_file) if file is not None]
+    volumes += [read(file, name, label=True) for name, file in drawn]
     whole = [volume for volume in volumes if volume is not None]
     if len(whole) < len(volumes):
         return problems
-    for name, volume in zip(names[1:], whole[1:], strict=True):
-        problems += geometry_problems(whole[0], volume, name, names[0])
+    for position, (name, volume) in enumerate(zip(names[1:], whole[1:], strict=True), start=1):
+        # nnU-Net reads a dataset's own files; the dense labels are another's.
+        problems += geometry_problems(whole[0], volume, name, names[0], as_stored=position <= len(images))
     values = []
-    for file, volume in zip((label_file, dense_file), whole[len(images) :], strict=False):
+    for (name, _), volume in zip(drawn, whole[len(images) :], strict=True):
         try:
-            values.append(label_values(volume, str(file)))
+            values.append(label_values(place_on(volume, whole[0]), name))
         except AttenScribbleError as error:
             problems += error.problems
     known = {*labels.values(), *(() if ignore is None else (ignore,))}
-    for file, array in zip((label_file, dense_file), values, strict=False):
+    for (name, _), array in zip(drawn, values, strict=False):
         if strange := sorted(set(np.unique(array).tolist()) - known):
-            problems.append(f"{file}: label values {strange[:8]} are not in dataset.json: correct one of the two")
+            problems.append(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
     if problems:
         return problems
     spacing, size = whole[0].GetSpacing(), whole[0].GetSize()
@@ -187,12 +190,12 @@ def _inspect_case(
     in_plane = np.delete(spacing[::-1], axis) if len(size) == 3 else np.array(spacing[::-1])
     classes, shown = {}, {}
     for name, value in labels.items():
-        drawn = sections == value
-        shown[name] = int(drawn.any(axis=(1, 2)).sum())
+        stroke = sections == value
+        shown[name] = int(stroke.any(axis=(1, 2)).sum())
         classes[name] = (
             measure_coverage(values[0], values[1], value, axis)
             if len(values) > 1
-            else ClassCoverage(scribbled=int(drawn.sum()))
+            else ClassCoverage(scribbled=int(stroke.sum()))
         )
     marked = np.ones(len(sections), bool) if ignore is None else (sections != ignore).any(axis=(1, 2))
     return CaseFindings(

@@ -99,7 +99,7 @@ def convert_mscmr(
         problems=problems,
         **writing,
     )
-    return replace(written, notes=tuple(notes))
+    return replace(written, notes=(*written.notes, *notes))
 
 
 def _by_role(files: Iterable[Path]) -> tuple[dict[str, dict[int, Path]], list[str]]:

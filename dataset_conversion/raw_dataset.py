@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.readers import Reader
 from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, staged_folders
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
@@ -73,6 +75,7 @@ def write_raw_datasets(
     results_folder: Path | None = None,
     problems: Iterable[str] = (),
     link: bool = False,
+    reader: Reader = None,
     workers: int | None = None,
     progress: bool = False,
 ) -> WrittenDatasets:
@@ -103,6 +106,7 @@ def write_raw_datasets(
         results_folder: nnUNet_results; only looked at for IDs in use.
         problems: found by the caller already, reported with what is found here.
         link: relative links to files that can be used as they are, where copies are the rule.
+        reader: of nnU-Net, that the dataset names; of files that are `DatasetFile` of it the NIfTI stay as they are.
         workers: processes; 1 for none beside this one, None for one per processor.
         progress: show it on stderr.
 
@@ -158,7 +162,7 @@ def write_raw_datasets(
                 described = {**labels} if dense_only else {**labels, IGNORE: coding.ignore}
                 if trust_scribbles:
                     provenance = {**provenance, "scribbles_trusted": True}
-                _write_descriptions(folders, cases, checked, channel_names, described, provenance, splits)
+                _write_descriptions(folders, cases, checked, channel_names, described, provenance, splits, reader)
         except OSError as error:
             raise AttenScribbleError(
                 f"the dataset could not be written, and nothing of it was kept: {error}"
@@ -182,6 +186,7 @@ def write_raw_datasets(
         test=sum(case.test for case in cases),
         scribble_voxels={} if dense_only else _total([*labels, IGNORE], [result.scribble_voxels for result in checked]),
         dense_voxels=_total(labels, [result.dense_voxels for result in checked]) if with_dense else {},
+        notes=tuple(_collect_remarks(checked)),
     )
 
 
@@ -204,6 +209,7 @@ def _write_descriptions(
     labels: Mapping[str, int],
     provenance: Mapping[str, object],
     splits: Sequence[Mapping[str, Sequence[str]]] | None,
+    reader: Reader,
 ) -> None:
     """dataset.json, provenance.json and splits_final.json of the dataset with the images and, if any, its twin."""
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
@@ -217,7 +223,8 @@ def _write_descriptions(
         reference=provenance.get("reference"),
         license=provenance.get("license", "see the source"),
         converted_by=converter,
-        overwrite_image_reader_writer="SimpleITKIO",  # whose view of every header was checked
+        # By whose view every header was checked.
+        overwrite_image_reader_writer="SimpleITKIO" if reader is None else reader.__name__,
     )
     # nnU-Net's function changes the dictionaries that it is given
     describe_dataset(str(home), dict(channel_names), dict(labels))
@@ -249,6 +256,15 @@ def _write_descriptions(
 
 def _each(run: Map, function, cases: Sequence, description: str, progress: bool):
     return show_progress(run(function, cases), total=len(cases), description=description, enabled=progress)
+
+
+def _collect_remarks(checked: Iterable[CheckedCase]) -> list[str]:
+    """What was found to be the same with several files, one sentence each."""
+    found: dict[str, dict[str, None]] = {}
+    for result in checked:
+        for remark, name in result.remarks:
+            found.setdefault(remark, {})[name] = None  # a file of several channels once
+    return [f"{len(names)} files {remark} ({list_some(list(names))})" for remark, names in found.items()]
 
 
 def _total(names: Iterable[str], counts: Iterable[list[int]]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from nnunet_attenscribble.common.volumes import file_of
 from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding, write_case
 
@@ -30,14 +31,15 @@ def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) ->
     calls = [source for source in sources if callable(source)]
     if any(source is not None and not isinstance(source, Path) and not callable(source) for source in sources):
         return None
-    if calls and not case.inputs:
+    if not case.inputs and any(file_of(source) is None for source in calls):
         return None
     try:
         called = pickle.dumps(calls)
     except (pickle.PicklingError, AttributeError, TypeError):  # a call that only this process can make
         return None
-    linked = [str(source.resolve()) for source in sources if link and isinstance(source, Path)]
-    told = [_version(), case.identifier, case.test, checked.inputs, linked, repr(coding)]
+    files = [file for source in sources if (file := file_of(source)) is not None]
+    linked = [str(file.resolve()) for file in files] if link else []
+    told = [_version(), case.identifier, case.test, case.spacing, checked.inputs, linked, repr(coding)]
     return hashlib.sha256(json.dumps(told).encode() + called).hexdigest()
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.common.volumes import Channel, label_values, read_image, read_volume
+from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
+from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage, sum_coverage
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
@@ -77,10 +79,12 @@ def scribble_dataset(
             case,
             images,
             scribble=partial(_draw, label, rules, max(labels.values()) + 1, case),
-            inputs=(label, *dict.fromkeys(image.file for image in images if isinstance(image, Channel))),
+            inputs=tuple(dict.fromkeys(file for file in map(file_of, (label, *images)) if file is not None)),
         )
         for case, (images, label) in files.items()
     ]
+    label = next(iter(files.values()))[1]
+    reader = label.reader if isinstance(label, DatasetFile) and keeps_files(label.reader) else None
     splits, problems = _find_splits(source, preprocessed_folder)
     written = write_raw_datasets(
         cases,
@@ -101,12 +105,16 @@ def scribble_dataset(
         results_folder=results_folder,
         problems=problems,
         link=True,
+        reader=reader,
         trust_scribbles=True,
         workers=workers,
         progress=progress,
     )
     assert written.scribble is not None  # every case has one
-    pairs = [(label, written.scribble / "labelsTr" / f"{case}.nii.gz") for case, (_, label) in files.items()]
+    pairs = [
+        (label, open_files([written.scribble / "labelsTr" / f"{case}.nii.gz"], reader, label=True)[0])
+        for case, (_, label) in files.items()
+    ]
     with worker_map(min(default_workers() if workers is None else workers, len(pairs))) as run:
         measured = run(partial(_measure, values=tuple(labels.values()), rules=rules), pairs)
         found = list(show_progress(measured, total=len(pairs), description="Measuring", enabled=progress))
@@ -140,20 +148,21 @@ def _find_splits(
         return None, error.problems
 
 
-def _draw(file: Path, rules: ScribbleRules, ignore: int, case: str) -> sitk.Image:
+def _draw(source: Source, rules: ScribbleRules, ignore: int, case: str) -> sitk.Image:
     """The scribble of one case, made where it is needed."""
-    dense = read_volume(file, str(file), label=True)
-    values = label_values(dense, str(file))
+    name = describe(source, "")
+    dense = read_volume(source, name, label=True)
+    values = label_values(dense, name)
     if values.min() < 0 or values.max() >= ignore:
         strange = sorted(set(np.unique(values).tolist()) - set(range(ignore)))
-        raise AttenScribbleError(f"{file}: label values {strange[:8]} are not in dataset.json: correct one of the two")
+        raise AttenScribbleError(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
     image = sitk.GetImageFromArray(draw_scribbles(values, dense.GetSpacing()[::-1], rules, ignore, case))
     image.CopyInformation(dense)
     return image
 
 
-def _measure(pair: tuple[Path, Path], *, values: tuple[int, ...], rules: ScribbleRules) -> list[ClassCoverage]:
-    dense, scribble = map(read_image, pair)
-    arrays = sitk.GetArrayFromImage(scribble), sitk.GetArrayFromImage(dense)
+def _measure(pair: tuple[Source, Source], *, values: tuple[int, ...], rules: ScribbleRules) -> list[ClassCoverage]:
+    dense, scribble = (read_volume(source, "", thorough=False, label=True) for source in pair)
+    arrays = sitk.GetArrayFromImage(place_on(scribble, dense)), sitk.GetArrayFromImage(dense)
     axis = choose_axis(arrays[1].shape, dense.GetSpacing()[::-1], rules)
     return [measure_coverage(*arrays, value, axis) for value in values]

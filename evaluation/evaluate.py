@@ -12,7 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 
+from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.common.provenance import find_commit
+from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
@@ -78,7 +80,8 @@ def evaluate_folder(
         )
     results = {}
     workers = workers or count_workers(len(pairs))
-    for done, result in enumerate(_score_cases(pairs, coding, rules, workers), start=1):
+    readers = _find_readers(file, dense, pairs[0])
+    for done, result in enumerate(_score_cases(pairs, coding, rules, readers, workers), start=1):
         results[result.case] = result
         if on_progress is not None:
             on_progress(done, len(pairs))
@@ -154,13 +157,24 @@ def _check_same_coding(file: Path, coding: LabelCoding, dense: Path) -> None:
         raise AttenScribbleError(problems)
 
 
-def _score_cases(pairs: Sequence[CasePair], coding: LabelCoding, rules: Protocol, workers: int) -> Iterator[CaseScores]:
+def _find_readers(file: Path, dense: Path, pair: CasePair) -> tuple[Reader, Reader]:
+    """Of nnU-Net, of predictions and of dense labels, which may belong to a dataset of their own."""
+    beside = dense.resolve().parent / "dataset.json"
+    reader = find_reader(read_json(file, "give nnU-Net's dataset.json"), pair.prediction)
+    if not beside.is_file() or beside.samefile(file):
+        return reader, reader
+    return reader, find_reader(read_json(beside, "write it again, or move it away"), pair.dense)
+
+
+def _score_cases(
+    pairs: Sequence[CasePair], coding: LabelCoding, rules: Protocol, readers: tuple[Reader, Reader], workers: int
+) -> Iterator[CaseScores]:
     if workers == 1 or len(pairs) == 1:
-        yield from (score_case(pair, coding, rules) for pair in pairs)
+        yield from (score_case(pair, coding, rules, readers) for pair in pairs)
         return
     # Spawned, not forked: the parent may hold the threads of torch or ITK.
     with ProcessPoolExecutor(min(workers, len(pairs)), mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(score_case, pair, coding, rules) for pair in pairs]
+        tasks = [pool.submit(score_case, pair, coding, rules, readers) for pair in pairs]
         try:
             for task in as_completed(tasks):
                 yield task.result()
@@ -185,11 +199,17 @@ def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str]) ->
             f"{len(not_predicted)} cases have a dense label but no prediction and are not scored "
             f"({list_some(not_predicted)})."
         )
-    moved = [result.case for result in results if not result.same_frame]
-    if moved:
+    turned = [result.case for result in results if result.turned]
+    if turned:
         notes.append(
-            f"{len(moved)} cases differ in origin or direction between prediction and dense label and were compared "
-            f"voxel by voxel ({list_some(moved)}): make sure that they show the same anatomy."
+            f"{len(turned)} predictions are stored in another order of axes than their dense labels and were turned "
+            f"onto them ({list_some(turned)})."
+        )
+    rounded = [file for result in results for file in result.rounded]
+    if rounded:
+        notes.append(
+            f"{len(rounded)} files hold labels that their header scales (scl_slope), and were rounded to integers "
+            f"({list_some(rounded)})."
         )
     if all(set(result.spacing) == {1.0} for result in results):
         notes.append("Every file says 1 mm along every axis: where that is not so, distances are in voxels.")

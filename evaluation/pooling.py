@@ -175,9 +175,11 @@ def _is_spurious_in_some_runs(summary: Summary, structure: str) -> bool:
 
 
 def _has_same_truth(case: str, own: Summary, other: Summary) -> bool:
+    # The same dense label may be stored in another order of axes.
+    here, there = (sorted(zip(summary.shapes[case], summary.spacings[case], strict=True)) for summary in (own, other))
     return (
-        own.shapes[case] == other.shapes[case]
-        and np.allclose(own.spacings[case], other.spacings[case], rtol=1e-3)
+        len(here) == len(there)
+        and np.allclose(here, there, rtol=1e-3)
         and all(own.cases[case][name].dense_voxels == other.cases[case][name].dense_voxels for name in own.names)
     )
 

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from nnunet_attenscribble.common.files import read_json
+from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.staging import finish_interrupted, staged_folders
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.tiff import find_sidecar
@@ -103,7 +105,8 @@ def postprocess_folder(
         problems.append(f"{output} is there already: give a new folder with --output")
     if problems:
         raise AttenScribbleError(problems)
-    coding = _read_coding(predictions, scribbles, dataset_json)
+    described = _find_description(predictions, scribbles, dataset_json)
+    coding = _read_coding(described)
     predicted = {case: files[0] for case, files in list_cases(predictions, (coding.file_ending,)).items()}
     drawn = {case: files[0] for case, files in list_cases(scribbles, (coding.file_ending,)).items()}
     left_out = tuple(case for case in drawn if case in predicted) if per_class else ()
@@ -118,11 +121,13 @@ def postprocess_folder(
     if problems:
         raise AttenScribbleError(problems)
 
+    content = read_json(described, "give nnU-Net's dataset.json")
+    reader = find_reader(content, next(iter(predicted.values())))
     pass_on: Progress = progress or (lambda items, word: items)
     evidence: list[StrokeEvidence] = []
     for case, file in pass_on(list(training.items()), "Reading scribbles") if per_class else ():
         try:
-            evidence += _look_at(case, file, coding)
+            evidence += _look_at(case, file, coding, reader)
         except ValueError as error:
             problems.append(str(error))
     if problems:
@@ -139,7 +144,7 @@ def postprocess_folder(
     with staged_folders(parent, [output.name], key) as hidden:
         for case, file in pass_on(list(predicted.items()), "Removing components"):
             try:
-                result.removed[case] = _write_case(file, hidden / output.name / file.name, decisions)
+                result.removed[case] = _write_case(file, hidden / output.name / file.name, decisions, reader)
             except ValueError as error:
                 problems.append(str(error))
         if problems:
@@ -150,15 +155,16 @@ def postprocess_folder(
     return result
 
 
-def _read_coding(predictions: Path, scribbles: Path, given: Path | None) -> LabelCoding:
+def _find_description(predictions: Path, scribbles: Path, given: Path | None) -> Path:
     if given is not None:
-        file = given / "dataset.json" if given.is_dir() else given
-        coding = read_label_coding(file)
-    else:
-        # The scribbles' own file first: that of a model trained on dense labels knows no `ignore`.
-        beside = scribbles.resolve().parent / "dataset.json"
-        file = beside if beside.is_file() else find_dataset_json(predictions, scribbles)
-        coding = read_label_coding(file)
+        return given / "dataset.json" if given.is_dir() else given
+    # The scribbles' own file first: that of a model trained on dense labels knows no `ignore`.
+    beside = scribbles.resolve().parent / "dataset.json"
+    return beside if beside.is_file() else find_dataset_json(predictions, scribbles)
+
+
+def _read_coding(file: Path) -> LabelCoding:
+    coding = read_label_coding(file)
     if coding.ignore is None:
         raise AttenScribbleError(
             f"{file} has no label `ignore`: its labels are dense, and this rule must not see dense labels; give "
@@ -167,8 +173,8 @@ def _read_coding(predictions: Path, scribbles: Path, given: Path | None) -> Labe
     return coding
 
 
-def _look_at(case: str, file: Path, coding: LabelCoding) -> Iterator[StrokeEvidence]:
-    image = read_label_image(file)
+def _look_at(case: str, file: Path, coding: LabelCoding, reader: Reader) -> Iterator[StrokeEvidence]:
+    image = read_label_image(file, reader)
     strange = sorted(set(np.unique(image.labels).tolist()) - coding.allowed - {coding.ignore})
     if strange:
         raise ValueError(
@@ -188,16 +194,19 @@ def _look_at(case: str, file: Path, coding: LabelCoding) -> Iterator[StrokeEvide
         yield StrokeEvidence(case, structure.name, pieces, objects, int(np.count_nonzero(strokes)), largest)
 
 
-def _write_case(file: Path, target: Path, decisions: Sequence[Decision]) -> list[int]:
+def _write_case(file: Path, target: Path, decisions: Sequence[Decision], reader: Reader) -> list[int]:
     import SimpleITK as sitk
 
-    image = read_label_image(file)
+    image = read_label_image(file, reader)
     sidecar = find_sidecar(file)
     if sidecar is not None:
         shutil.copyfile(sidecar, target.with_name(sidecar.name))
     labels, removed = apply_decisions(image.labels, decisions)
     if not any(removed):
         shutil.copyfile(file, target)
+        return removed
+    if reader is not None:
+        write_label(labels, file, target, reader)
         return removed
     source = read_image(file)  # which `read_label_image` found whole
     written = sitk.Cast(sitk.GetImageFromArray(labels), source.GetPixelID())

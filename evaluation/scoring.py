@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunet_attenscribble.common.grids import Grid, geometry_problems, is_turned, turn_onto
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.confusion import Counts, count_confusion, list_classes
@@ -14,11 +16,13 @@ from nnunet_attenscribble.evaluation.metrics import StructureScores, select_stru
 from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, score_structure
 from nnunet_attenscribble.evaluation.structures import LabelCoding
 
+if TYPE_CHECKING:
+    from nnunet_attenscribble.common.readers import Reader
+
 __all__ = ["CasePair", "CaseScores", "LabelImage", "list_cases", "pair_cases", "read_label_image", "score_case"]
 
 # The endings that nnU-Net's readers know; a dense label may be stored in another format than the prediction.
 _IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
-_SPACING_TOLERANCE = 1e-3  # relative; headers round, and single precision is the rule in them
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,20 @@ class LabelImage:
     Attributes:
         labels: integers, (Y, X) or (Z, Y, X).
         spacing: millimetres per axis of `labels`.
-        frame: origin and direction, as SimpleITK gives them.
+        grid: where its voxels lie.
+        rounded: values that the file's header scales were rounded, see `volumes.label_values`.
     """
 
     labels: np.ndarray
     spacing: tuple[float, ...]
-    frame: tuple[float, ...]
+    grid: Grid
+    rounded: bool = False
+
+    def on(self, other: LabelImage) -> LabelImage:
+        """The same in the order of axes of another, on which it lies."""
+        return replace(
+            self, labels=turn_onto(self.labels, self.grid, other.grid), spacing=other.spacing, grid=other.grid
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,8 @@ class CaseScores:
         spacing: millimetres per axis of that, from the dense label.
         scores: by what one row is about, the case itself or its slices, then by the structure's name.
         confusions: voxels by true and predicted class, by the same rows; empty where structures overlap.
-        same_frame: origin and direction of the two files agree.
+        turned: the prediction is stored in another order of axes than the dense label, and was turned onto it.
+        rounded: files whose scaled values were rounded.
         identical: the two files hold the same labels in every voxel.
         problems: empty if the case was scored.
     """
@@ -141,57 +154,76 @@ class CaseScores:
     spacing: tuple[float, ...] = ()
     scores: dict[str, dict[str, StructureScores]] = field(default_factory=dict)
     confusions: dict[str, Counts] = field(default_factory=dict)
-    same_frame: bool = True
+    turned: bool = False
+    rounded: tuple[str, ...] = ()
     identical: bool = False
     problems: tuple[str, ...] = ()
 
 
-def read_label_image(file: Path) -> LabelImage:
-    """Read a label map, with the spacing that nnU-Net gives it.
+def read_label_image(file: Path, reader: Reader = None) -> LabelImage:
+    """Read a label map.
+
+    Args:
+        file: to read.
+        reader: of nnU-Net, by which files of its dataset are read; other kinds of files are read as it is usual.
 
     Raises:
         ValueError: unreadable, truncated, not 2D or 3D, several components per voxel, or values that are not whole
             numbers.
     """
-    import SimpleITK as sitk
 
-    from nnunet_attenscribble.common.volumes import read_volume
+    from nnunet_attenscribble.common.readers import read_label
+    from nnunet_attenscribble.common.volumes import label_values
 
+    notes: list[str] = []
     try:
-        image = read_volume(file, str(file), label=True)
+        image = read_label(file, reader)
+        labels = label_values(image, str(file), notes)
     except AttenScribbleError as error:
         raise ValueError("; ".join(error.problems)) from error
-    voxels = sitk.GetArrayFromImage(image)
-    labels = voxels if np.issubdtype(voxels.dtype, np.integer) else np.nan_to_num(voxels, nan=-1).round().astype(int)
-    if not np.array_equal(labels, voxels):
-        raise ValueError(f"{file} holds values that are not whole numbers: it is not a label map; is it an image?")
-    # GetArrayFromImage turns the axes round, (x, y, z) to (z, y, x); the spacing must follow.
-    return LabelImage(labels, image.GetSpacing()[::-1], (*image.GetOrigin(), *image.GetDirection()))
+    # The array's axes are those of the file turned round, (x, y, z) to (z, y, x); the spacing must follow.
+    return LabelImage(labels, image.GetSpacing()[::-1], Grid.of(image), bool(notes))
 
 
-def score_case(pair: CasePair, coding: LabelCoding, protocol: Protocol) -> CaseScores:
+def score_case(
+    pair: CasePair, coding: LabelCoding, protocol: Protocol, readers: tuple[Reader, Reader] = (None, None)
+) -> CaseScores:
     """Read a pair of files, check that they can be compared, and score every structure by the protocol.
 
     What is wrong with the files is returned, not raised, so that the problems of all cases come together.
+
+    Args:
+        pair: the two files.
+        coding: of both.
+        protocol: by which they are scored.
+        readers: of the prediction and of the dense label.
     """
     images, problems = [], []
-    for file in (pair.prediction, pair.dense):
+    for file, reader in zip((pair.prediction, pair.dense), readers, strict=True):
         try:
-            images.append(read_label_image(file))
+            images.append(read_label_image(file, reader))
         except ValueError as error:
             problems.append(str(error))
     if problems:
         return CaseScores(pair.case, problems=tuple(problems))
     prediction, dense = images
-    problems = _check_values(pair, prediction, dense, coding) + _check_geometry(pair, prediction, dense)
+    problems = _check_values(pair, prediction, dense, coding)
+    problems += geometry_problems(
+        dense.grid, prediction.grid, f"prediction {pair.prediction}", f"dense label {pair.dense}"
+    )
     if problems:
         return CaseScores(pair.case, problems=tuple(problems))
+    turned = is_turned(dense.grid, prediction.grid)
+    rounded = tuple(
+        str(file) for file, image in zip((pair.prediction, pair.dense), images, strict=True) if image.rounded
+    )
+    prediction = prediction.on(dense)
     rows = {pair.case: (prediction.labels, dense.labels)}
     shape, spacing = dense.labels.shape, dense.spacing
     if protocol.unit == "slice":
         # An image of two axes is called a slice too, so that no case's own name is taken for that of a slice.
         shape, spacing = shape[-2:], spacing[-2:]
-        stacks = (image.labels.reshape(-1, *shape) for image in images)
+        stacks = (image.labels.reshape(-1, *shape) for image in (prediction, dense))
         rows = {name_slice(pair.case, position): slices for position, slices in enumerate(zip(*stacks, strict=True))}
     scores = {
         name: {
@@ -215,7 +247,8 @@ def score_case(pair: CasePair, coding: LabelCoding, protocol: Protocol) -> CaseS
         spacing=spacing,
         scores=scores,
         confusions=confusions,
-        same_frame=bool(np.allclose(prediction.frame, dense.frame, rtol=1e-3, atol=1e-2)),
+        turned=turned,
+        rounded=rounded,
         identical=bool(np.array_equal(prediction.labels, dense.labels)),
     )
 
@@ -240,14 +273,3 @@ def _check_values(pair: CasePair, prediction: LabelImage, dense: LabelImage, cod
             "--dataset-json" + ("; if it marks unlabelled voxels, these are scribbles" if is_scribble else "")
         )
     return problems
-
-
-def _check_geometry(pair: CasePair, prediction: LabelImage, dense: LabelImage) -> list[str]:
-    names = f"prediction {pair.prediction} and dense label {pair.dense}"
-    if prediction.labels.shape != dense.labels.shape:
-        sizes = " and ".join("x".join(map(str, image.labels.shape[::-1])) for image in (prediction, dense))
-        return [f"{names} differ in size, {sizes} voxels: predict the image that the dense label was drawn on"]
-    if not np.allclose(prediction.spacing, dense.spacing, rtol=_SPACING_TOLERANCE, atol=0):
-        steps = " and ".join("x".join(f"{step:.4g}" for step in image.spacing[::-1]) for image in (prediction, dense))
-        return [f"{names} differ in spacing, {steps} mm: give both files the spacing of the image"]
-    return []

@@ -235,7 +235,7 @@ def to_content(summary: Summary) -> dict[str, Any]:
                 "definition": SURFACE_DEFINITIONS.get(protocol.surface or "", _NOT_COMPUTED),
             },
             **_describe_options(summary),
-            "spacing": "that of each dense label: from its header, through SimpleITK, or the JSON file beside a TIFF",
+            "spacing": "that of each dense label: from its header, or what a TIFF states beside it or in its tags",
             "provenance": dict(summary.provenance),
             "notes": list(summary.notes),
             "structures": [asdict(structure) for structure in summary.structures],

@@ -17,6 +17,7 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from torch import Tensor
@@ -148,32 +149,56 @@ class TrainedModel:
 
         Args:
             images: of all channels, in one or in several files.
-            labels: a label map of the same grid.
+            labels: a label map that lies on them, in whatever order of axes.
 
         Raises:
-            AttenScribbleError: files that nnU-Net cannot read, or that do not fit each other.
+            AttenScribbleError: files that nnU-Net cannot read, or that do not lie on each other.
         """
         import torch
         from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
         own = self.predictor
         configured = own.configuration_manager
+        known = self._read_labels(images, labels)
         with _calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
-            image, found, _ = configured.preprocessor_class(verbose=False).run_case(
-                list(map(str, images)),
-                None if labels is None else str(labels),
-                own.plans_manager,
-                configured,
-                own.dataset_json,
+            pixels, properties = own.plans_manager.image_reader_writer_class().read_images(list(map(str, images)))
+            image, found, *_ = configured.preprocessor_class(verbose=False).run_case_npy(
+                pixels, known, properties, own.plans_manager, configured, own.dataset_json
             )
         padded = pad_nd_image(image, self.patch_size, "constant", {"constant_values": 0})
-        known = None
-        if labels is not None:
+        padded_labels = None
+        if known is not None:
             # Outside of the non-zero part of an image nnU-Net writes -1, which is background; so is no padding.
             inside = found[0].clip(min=0).astype("int64")
-            known = torch.from_numpy(pad_nd_image(inside, self.patch_size, "constant", {"constant_values": -1}))
+            padded_labels = torch.from_numpy(pad_nd_image(inside, self.patch_size, "constant", {"constant_values": -1}))
         down, across = configured.spacing[-2:]
-        return PreparedCase(torch.from_numpy(padded).float(), known, (float(down), float(across)))
+        return PreparedCase(torch.from_numpy(padded).float(), padded_labels, (float(down), float(across)))
+
+    def _read_labels(self, images: list[Path], labels: Path | None) -> np.ndarray | None:
+        """Labels (1, Z, Y, X) in the order of the images' voxels, as nnU-Net reads these; all of them are compared."""
+        from nnunet_attenscribble.common.grids import geometry_problems, turn_onto
+        from nnunet_attenscribble.common.readers import as_reader, open_files, read_label
+        from nnunet_attenscribble.common.volumes import describe, label_values, read_volume
+
+        reader = as_reader(self.predictor.plans_manager.image_reader_writer_class)
+        sources = open_files(images, reader, channels=len(self.predictor.dataset_json["channel_names"]))
+        names = [describe(source, "") for source in sources]
+        first, *others = (read_volume(source, name, whole=False) for source, name in zip(sources, names, strict=True))
+        problems = [
+            problem
+            for image, name in zip(others, names[1:], strict=True)
+            for problem in geometry_problems(first, image, name, names[0], as_stored=True)
+        ]
+        known = None
+        if labels is not None:
+            label = read_label(labels, reader)
+            problems += geometry_problems(first, label, str(labels), names[0])
+            if not problems:
+                values = turn_onto(label_values(label, str(labels), []), label, first)
+                known = values.astype("float32").reshape(1, -1, *values.shape[-2:])
+        if problems:
+            raise AttenScribbleError(problems)
+        return known
 
     def list_windows(self, shape: tuple[int, ...]) -> Iterator[Window]:
         """The windows over a prepared case (three axes), as few as cover it; of a 2D model, plane by plane."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from hypothesis import settings
 
@@ -74,6 +77,19 @@ def volume():
 def scan():
     """Factory of noise images."""
     return make_scan
+
+
+@pytest.fixture
+def negative_step():
+    """Writes an image as .nii.gz whose header says a negative voxel size along y, as older SimpleITK did."""
+
+    def write(image: sitk.Image, file: Path) -> None:
+        sitk.WriteImage(image, str(file))
+        content = bytearray(gzip.decompress(file.read_bytes()))
+        struct.pack_into("<f", content, 84, -image.GetSpacing()[1])  # pixdim[2]
+        file.write_bytes(gzip.compress(bytes(content)))
+
+    return write
 
 
 @pytest.fixture

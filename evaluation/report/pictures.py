@@ -11,17 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunet_attenscribble.common.figures import escape_dollars
-from nnunet_attenscribble.common.volumes import slice_axis
+from nnunet_attenscribble.common.files import read_json
+from nnunet_attenscribble.common.grids import Grid, Placed, geometry_problems, place_on
+from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
+from nnunet_attenscribble.common.volumes import read_volume, slice_axis
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import select_structure
 from nnunet_attenscribble.evaluation.protocols import find_volume
 from nnunet_attenscribble.evaluation.report.data import ReportData
-from nnunet_attenscribble.evaluation.scoring import read_label_image
+from nnunet_attenscribble.evaluation.scoring import LabelImage, read_label_image
 from nnunet_attenscribble.evaluation.structures import Structure
 
 __all__ = ["CaseSlice", "Panel", "draw_case", "find_largest_slice", "read_slice"]
@@ -156,7 +161,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
 
     Raises:
         FileNotFoundError: of the image or of the dense label.
-        ValueError: they cannot be read, or have different shapes.
+        ValueError: they cannot be read, or do not lie on each other.
     """
     volume = find_volume(case, protocol)
     places = [(_find(images, f"{volume}_0000"), labels) for images, labels in data.test_folders.values()]
@@ -166,19 +171,23 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     dense_file = _find(labels, volume)
     if dense_file is None:
         raise FileNotFoundError(f"there is no dense label of {volume} in {labels}")
-    image, spacing = _read_image(image_file)
+    reader = _find_reader(data, image_file)
+    truth = read_label_image(dense_file, reader)
+    scan = _read_image(image_file, reader)
+    _check(truth, scan, image_file, dense_file)
+    image, spacing = _as_volume(place_on(scan, truth.grid))  # on which the case was scored
     scored = int(case.rpartition("_slice")[2]) if case != volume else None
     axis = slice_axis(image.shape, spacing) if scored is None else 0  # which protocols take slices along
-    dense = _read_labels(dense_file, image.shape)
+    dense = truth.labels.reshape(image.shape)
     folder, ending, _ = data.scribbles
     scribble_file = folder / f"{volume}{ending}"
-    scribble = _read_labels(scribble_file, image.shape) if scribble_file.is_file() else None
+    scribble = _read_labels(scribble_file, dense_file, truth, reader) if scribble_file.is_file() else None
     predictions = {}
     for row in data.scored:
         files = [_find(cell.place / "predictions", volume) for cell in data.done(row)]
         file = next((file for file in files if file is not None), None)
         if file is not None:
-            predictions[row.name] = _read_labels(file, image.shape)
+            predictions[row.name] = _read_labels(file, dense_file, truth, reader)
 
     position = _find_largest_slice(_select_any(dense, structures), axis) if scored is None else scored
     cut = [np.take(array, position, axis) for array in (image, dense, *predictions.values())]
@@ -207,30 +216,45 @@ def _find(folder: Path, stem: str) -> Path | None:
     return next((file for file in found if file.suffix not in (".json", ".npz", ".pkl")), None)
 
 
-def _read_image(file: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """(Z, Y, X) of the first channel, one slice for an image of two axes, and millimetres per axis."""
-    import SimpleITK as sitk
-
-    from nnunet_attenscribble.common.volumes import read_image
-
+def _find_reader(data: ReportData, image: Path) -> Reader:
+    """Of nnU-Net, of the dataset that the rows were trained on."""
     try:
-        image = read_image(file)
-    except RuntimeError as error:
-        raise ValueError(f"{file} cannot be read ({str(error).strip().splitlines()[-1].strip()})") from error
-    array = sitk.GetArrayFromImage(image).astype(float)
-    if image.GetNumberOfComponentsPerPixel() > 1:  # colours
-        array = array.mean(axis=-1)
-    spacing = image.GetSpacing()[::-1]
+        return find_reader(read_json(data.scribbles[0].parent / "dataset.json", ""), image)
+    except AttenScribbleError:  # the dataset is elsewhere now
+        return None
+
+
+def _read_image(file: Path, reader: Reader) -> sitk.Image:
+    """The first channel, or the mean of a picture's colours."""
+    try:
+        channels = open_files([file], reader, channels=2)  # more than there are files: then they are counted
+        images = [read_volume(channel, str(file), thorough=False) for channel in channels]
+    except AttenScribbleError as error:
+        raise ValueError("; ".join(error.problems)) from error
+    mean = sitk.Cast(images[0], sitk.sitkFloat32)
+    for image in images[1:]:
+        mean += sitk.Cast(image, sitk.sitkFloat32)
+    return mean / len(images)
+
+
+def _as_volume(image: sitk.Image) -> tuple[np.ndarray, tuple[float, ...]]:
+    """(Z, Y, X), one slice for an image of two axes, and millimetres per axis."""
+    array, spacing = sitk.GetArrayFromImage(image).astype(float), image.GetSpacing()[::-1]
     # An image of two axes gets a third, of the greatest spacing, so that it is the one to look along.
     return (array[None], (math.inf, *spacing)) if array.ndim == 2 else (array, spacing)
 
 
-def _read_labels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    labels = read_label_image(file).labels
-    labels = labels[None] if labels.ndim == 2 else labels
-    if labels.shape != shape:
-        raise ValueError(f"{file} has the shape {labels.shape}, the image has {shape}")
-    return labels
+def _check(truth: LabelImage, other: Placed | Grid, file: Path, dense_file: Path) -> None:
+    problems = geometry_problems(truth.grid, other, str(file), str(dense_file))
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _read_labels(file: Path, dense_file: Path, truth: LabelImage, reader: Reader) -> np.ndarray:
+    found = read_label_image(file, reader)
+    _check(truth, found.grid, file, dense_file)
+    labels = found.on(truth).labels
+    return labels[None] if labels.ndim == 2 else labels
 
 
 def _find_largest_slice(mask: np.ndarray, axis: int) -> int:

@@ -367,6 +367,10 @@ def folder(
         str, typer.Option(help="Names of the channels _0000, _0001, ...; CT is normalised as such, others by z-score.")
     ] = "MRI",
     subject: Subject = None,
+    spacing: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="X Y Z", help="Of files that state none, such as TIFF (mm; of pictures X and Y)."),
+    ] = None,
     link: Annotated[
         bool, typer.Option("--link", help="Links in place of copies, where a file can be used as it is.")
     ] = False,
@@ -400,6 +404,7 @@ def folder(
         test_labels=test_labels,
         channels=[channel.strip() for channel in channels.split(",")],
         subject=subject,
+        spacing=spacing,
         dense_id=dense_id,
         coding=_chosen_coding(coding, unlabelled, background_scribble),
         name=name,

@@ -151,6 +151,8 @@ def _print(name: str, found: Inspection, dense: str | None) -> None:
 
 
 def _print_warnings(found: Inspection) -> None:
+    if all(case.spacing == (1, 1, 1) for case in found.cases.values()):
+        typer.echo("\nLook at:  every volume says 1 mm along every axis, or says nothing, and nnU-Net plans by that")
     if found.description.ignore is None:
         return
     bare = [name for name, case in found.cases.items() if not case.scribbled]

@@ -14,13 +14,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ["CHUNK", "NOT_FINITE", "decompressed_size", "examine"]
+__all__ = ["CHUNK", "NOT_FINITE", "decompressed_size", "examine", "is_nifti2", "read_scaling"]
 
 CHUNK = 1 << 20  # bytes
 NOT_FINITE = "{}: holds NaN or infinite voxels, which nnU-Net refuses: replace them"
 
 _GZIP, _ANY = 31, 47  # zlib's window bits: of gzip alone, and of whichever of its formats there is
-_NIFTI_HEADER = 348  # bytes
+_NIFTI1, _NIFTI2 = 348, 540  # bytes of their headers, which begin with this number
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by datatype; ITK reads no others, but complex ones, which are refused
 _METAIMAGE_BYTES = {
     **{"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_LONG": 4},
@@ -33,7 +33,8 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
     """Read a file to its end, where that tells something that ITK does not.
 
     ITK does not ask for the checksum of a .nii.gz or a compressed MetaImage, and fills what is missing with whatever it
-    has. In NIfTI it makes voxels that are NaN or infinite 0, and such a spacing, or one of 0, 1 mm.
+    has. In NIfTI it makes voxels that are NaN or infinite 0, and such a spacing, or one of 0, 1 mm. It does not see
+    that a NIfTI file ends before its last voxel.
 
     Returns:
         the bytes of NIfTI without their compression, None of another format; and what is wrong, one sentence each.
@@ -85,7 +86,10 @@ def _inflate_stream(file: BinaryIO, data: bytes, window_bits: int) -> Generator[
 
 @dataclass(frozen=True)
 class _NiftiHeader:
+    version: int
     spacing: tuple[float, ...]
+    scaling: tuple[float, float]
+    """Slope and intercept."""
     floats: np.dtype | None
     """Of voxels that can be NaN."""
     start: int
@@ -94,19 +98,51 @@ class _NiftiHeader:
     """Byte behind the last."""
 
 
+def is_nifti2(path: Path) -> bool:
+    """Whether a readable file is NIfTI-2, which SimpleITK does not read."""
+    header = _open_nifti_header(path)
+    return header is not None and header.version == 2
+
+
+def read_scaling(path: Path) -> tuple[float, float] | None:
+    """Slope and intercept by which the voxels of a readable NIfTI file are scaled; None where they are not."""
+    header = _open_nifti_header(path)
+    if header is None or not all(map(math.isfinite, header.scaling)) or header.scaling[0] == 0:
+        return None  # a slope of 0 says that there is none
+    return None if header.scaling == (1, 0) else header.scaling
+
+
+def _open_nifti_header(path: Path) -> _NiftiHeader | None:
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return None
+    with path.open("rb") as file:
+        return _read_nifti_header(_begin(_pieces(path, file)))
+
+
+def _pieces(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    return _inflate(file) if path.name.lower().endswith(".gz") else iter(partial(file.read, CHUNK), b"")
+
+
+def _begin(pieces: Iterator[bytes]) -> bytes:
+    """The first pieces, until they hold a header."""
+    begun = b""
+    while len(begun) < _NIFTI2 and (piece := next(pieces, None)) is not None:
+        begun += piece
+    return begun
+
+
 def _examine_nifti(path: Path) -> tuple[int, list[str]]:
     with path.open("rb") as file:
-        packed = path.name.lower().endswith(".gz")
-        pieces = _inflate(file) if packed else iter(partial(file.read, CHUNK), b"")
-        begun = b""
-        while len(begun) < _NIFTI_HEADER and (piece := next(pieces, None)) is not None:
-            begun += piece
+        pieces = _pieces(path, file)
+        begun = _begin(pieces)
         header = _read_nifti_header(begun)
-        if packed or (header is not None and header.floats is not None):
+        if path.name.lower().endswith(".gz") or (header is not None and header.floats is not None):
             size, finite = _examine_voxels(chain([begun], pieces), header)
         else:
             size, finite = path.stat().st_size, True
     problems = [] if finite else [NOT_FINITE.format(path)]
+    if header is not None and size < header.stop:
+        problems.append(f"{path}: is truncated: it ends before its last voxel: copy or download it again")
     if header is not None and not all(0 < abs(edge) < math.inf for edge in header.spacing):
         told = ", ".join(f"{edge:.6g}" for edge in header.spacing)
         problems.append(f"{path}: its header says a spacing of ({told}): correct it")
@@ -114,25 +150,33 @@ def _examine_nifti(path: Path) -> tuple[int, list[str]]:
 
 
 def _read_nifti_header(begun: bytes) -> _NiftiHeader | None:
-    """None of anything but NIfTI-1 in one file, which is the only kind that ITK reads."""
-    order = {struct.pack("<i", _NIFTI_HEADER): "<", struct.pack(">i", _NIFTI_HEADER): ">"}.get(begun[:4])
-    if order is None or begun[_NIFTI_HEADER - 4 : _NIFTI_HEADER] != b"n+1\0":
-        return None
-    axes, *sizes = struct.unpack_from(f"{order}8h", begun, 40)
-    datatype = struct.unpack_from(f"{order}h", begun, 70)[0]
-    spacing = struct.unpack_from(f"{order}7f", begun, 80)
-    offset = struct.unpack_from(f"{order}f", begun, 108)[0]
-    if not 1 <= axes <= 7 or not math.isfinite(offset):
-        return None
-    floats = np.dtype(order + _NIFTI_FLOATS[datatype]) if datatype in _NIFTI_FLOATS else None
-    start = max(int(offset), _NIFTI_HEADER)
-    voxels = math.prod(max(size, 1) for size in sizes[:axes])
-    return _NiftiHeader(
-        spacing=spacing[: min(axes, 3)],  # further axes are none of space, and of one frame where that is accepted
-        floats=floats,
-        start=start,
-        stop=start + voxels * (0 if floats is None else floats.itemsize),
-    )
+    """None of anything but NIfTI-1 and NIfTI-2 in one file."""
+    for order in "<>":
+        if begun[:4] == struct.pack(f"{order}i", _NIFTI1) and begun[344:348] == b"n+1\0":
+            axes, *sizes = struct.unpack_from(f"{order}8h", begun, 40)
+            datatype, bits = struct.unpack_from(f"{order}2h", begun, 70)
+            spacing = struct.unpack_from(f"{order}7f", begun, 80)
+            offset, *scaling = struct.unpack_from(f"{order}3f", begun, 108)
+        elif begun[:4] == struct.pack(f"{order}i", _NIFTI2) and begun[4:8] == b"n+2\0" and len(begun) >= _NIFTI2:
+            datatype, bits = struct.unpack_from(f"{order}2h", begun, 12)
+            axes, *sizes = struct.unpack_from(f"{order}8q", begun, 16)
+            spacing = struct.unpack_from(f"{order}7d", begun, 112)
+            offset, *scaling = struct.unpack_from(f"{order}q2d", begun, 168)
+        else:
+            continue
+        if not 1 <= axes <= 7 or not math.isfinite(offset):
+            return None
+        length = struct.unpack(f"{order}i", begun[:4])[0]
+        start = max(int(offset), length)
+        return _NiftiHeader(
+            version=1 if length == _NIFTI1 else 2,
+            spacing=spacing[: min(axes, 3)],  # further axes are none of space, and of one frame where that is accepted
+            scaling=(scaling[0], scaling[1]),
+            floats=np.dtype(order + _NIFTI_FLOATS[datatype]) if datatype in _NIFTI_FLOATS else None,
+            start=start,
+            stop=start + math.prod(max(size, 1) for size in sizes[:axes]) * bits // 8,
+        )
+    return None
 
 
 def _examine_voxels(pieces: Iterator[bytes], header: _NiftiHeader | None) -> tuple[int, bool]:

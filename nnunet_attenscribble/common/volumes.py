@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ from typing import Literal, overload
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine
+from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
+from nnunet_attenscribble.common.nifti import has_right_angles, read_with_nibabel, write_with_nibabel
+from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2
 from nnunet_attenscribble.common.tiff import TiffError, is_tiff, read_tiff
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -26,10 +27,9 @@ _SCALARS = {sitk.sitkFloat32, sitk.sitkFloat64} | {
     getattr(sitk, f"sitk{sign}Int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
 }  # of one component
 _PNG = b"\x89PNG\r\n\x1a\n"
+_WHITE = 255  # which SimpleITK makes of the 1 of a PNG of one bit per pixel
+_ROUNDING = 1e-6  # relative, of single precision, in which SimpleITK scales
 _HEADER = 352  # bytes in front of the voxels of a NIfTI file
-SPACING_TOLERANCE = 1e-3  # relative
-ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
-DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels
 
 
 @overload
@@ -62,19 +62,24 @@ def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool
         told = f"{name}: has several components per voxel (colour or vectors)"
         if label:
             raise AttenScribbleError(f"{told}: save the label with one value per voxel, the number of its class")
-        raise AttenScribbleError(f"{told}: give one file each")
+        raise AttenScribbleError(f"{told}: give one file each, or name its colours as channels (--channels R,G,B)")
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise AttenScribbleError(f"{name}: has complex voxels: give their magnitude")
     return image
 
 
 def read_image(file: Path) -> sitk.Image:
-    """Read an image file that is not checked any further, with the spacing that nnU-Net gives it.
+    """Read an image file that is not checked any further.
 
     Raises:
         RuntimeError: it cannot be read.
     """
-    return read_tiff(file) if is_tiff(file) else sitk.ReadImage(str(file))
+    if is_tiff(file):
+        return read_tiff(file)
+    if is_nifti2(file):
+        return read_with_nibabel(file)
+    image = sitk.ReadImage(str(file))
+    return image == _WHITE if _is_one_bit(file) else image
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,26 @@ def split_channels(file: Path) -> tuple[Source, ...]:
 
 def describe(source: Source, role: str) -> str:
     """How an error names this source: a file by its path, anything else by its role (`image 0 of case a`)."""
-    return str(source) if isinstance(source, Path) else role
+    file = file_of(source)
+    return role if file is None else str(file)
 
 
-def label_values(label: sitk.Image, name: str) -> np.ndarray:
+def file_of(source: Source | None) -> Path | None:
+    """The file that a source is, or is read from; None where there is none, or several."""
+    return source if isinstance(source, Path) else getattr(source, "file", None)
+
+
+def label_values(label: sitk.Image, name: str, notes: list[str] | None = None) -> np.ndarray:
     """The voxels of a label as integers, in numpy's order (z, y, x).
+
+    A NIfTI file may hold its values divided by a slope, as nibabel writes numbers with a fraction: 1 is read as 1.0039
+    then. Values that are integers but for half a step of the slope, which must be below 1, were integers.
+
+    Args:
+        label: as it was read.
+        name: how errors call it.
+        notes: where such values are rounded, a sentence about it is added here; None: they are refused, as nnU-Net,
+            which cuts fractions off, must not read them.
 
     Raises:
         AttenScribbleError: where a voxel is not an integer.
@@ -118,33 +138,19 @@ def label_values(label: sitk.Image, name: str) -> np.ndarray:
         whole = np.isfinite(values) & (values == np.round(values))
         if not whole.all():
             found = ", ".join(f"{value:g}" for value in np.unique(values[~whole])[:5])
+            slope = abs(float(label.GetMetaData("scl_slope"))) if label.HasMetaDataKey("scl_slope") else 1.0
+            if slope < 1 and (np.abs(values - np.round(values)) <= slope / 2 + _ROUNDING * np.abs(values)).all():
+                told = f"{name}: its header scales values by {slope:g} (scl_slope), so that they are read as {found}"
+                if notes is None:
+                    raise AttenScribbleError(f"{told}, which nnU-Net cuts to integers: save it as integers, unscaled")
+                notes.append(f"{told}: rounded to integers")
+                return np.round(values).astype(np.int64)
             raise AttenScribbleError(
                 f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
                 "Export it again with nearest neighbour"
             )
         values = values.astype(np.int64)
     return values
-
-
-def geometry_problems(image: Grid, other: Grid, name: str, image_name: str) -> list[str]:
-    """How the grid of `other` differs from the image's: one sentence per difference, none where they agree."""
-    if image.GetSize() != other.GetSize():
-        return [
-            f"{name}: size {_numbers(other.GetSize())} differs from {_numbers(image.GetSize())} of {image_name}: "
-            "both must lie on the same voxels"
-        ]
-    edge = min(image.GetSpacing())
-    checks = [
-        ("spacing", image.GetSpacing(), other.GetSpacing(), {"rtol": SPACING_TOLERANCE, "atol": 0.0}),
-        ("origin", image.GetOrigin(), other.GetOrigin(), {"rtol": 0.0, "atol": ORIGIN_TOLERANCE * edge}),
-        ("direction", image.GetDirection(), other.GetDirection(), {"rtol": 0.0, "atol": DIRECTION_TOLERANCE}),
-    ]
-    return [
-        f"{name}: {what} {_numbers(theirs)} differs from {_numbers(ours)} of {image_name}: "
-        "correct the header, or resample it to the image"
-        for what, ours, theirs, tolerance in checks
-        if not np.allclose(theirs, ours, **tolerance)
-    ]
 
 
 def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
@@ -183,8 +189,11 @@ def write_volume(image: sitk.Image, path: Path) -> None:
         OSError: for instance on a full disk, which ITK's writer passes over in silence.
     """
     try:
-        with _quiet():
-            sitk.WriteImage(image, str(path), useCompression=True)
+        if has_right_angles(image):
+            with _quiet():
+                sitk.WriteImage(image, str(path), useCompression=True)
+        else:
+            write_with_nibabel(image, path)
         voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
         # Otherwise it has another header than usual, or is not whole.
         if _told_size(path) != (_HEADER + voxels) % 2**32 and decompressed_size(path) < voxels:
@@ -202,27 +211,40 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
+def check_file(path: Path, *, thorough: bool = True) -> int | None:
+    """Refuse a file that did not arrive whole, see `soundness.examine`.
+
+    Returns:
+        the bytes of NIfTI without their compression, None of another format, or if not `thorough`.
+
+    Raises:
+        AttenScribbleError: naming the file and what is wrong with it.
+    """
     try:
         with path.open("rb") as file:
-            start = file.read(26)
+            start = file.read(2)
         if not start:
             raise AttenScribbleError(f"{path}: is empty: copy or download it again")
-        if path.suffix.lower() == ".gz" and not start.startswith(b"\x1f\x8b"):
+        if path.suffix.lower() == ".gz" and start != b"\x1f\x8b":
             raise AttenScribbleError(f"{path}: is named .gz but is not gzip data: download it again or rename it")
         size, problems = examine(path) if thorough else (None, [])
-        if problems:
-            raise AttenScribbleError(problems)
     except FileNotFoundError:
         raise AttenScribbleError(f"{path}: does not exist") from None
     except (EOFError, zlib.error):
         raise AttenScribbleError(f"{path}: is truncated or corrupt: copy or download it again") from None
     except OSError as error:
         raise AttenScribbleError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if problems:
+        raise AttenScribbleError(problems)
+    return size
+
+
+def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
+    size = check_file(path, thorough=thorough)
     try:
         with _quiet():
-            image: Grid | None = None if whole or size is None else _read_header(path)
-            if image is None or not _has_length(image) or image.GetPixelID() not in _SCALARS:
+            image: Grid | None = None if whole or size is None or is_nifti2(path) else _read_header(path)
+            if image is None or not image.HasMetaDataKey("bitpix") or image.GetPixelID() not in _SCALARS:
                 image = read_image(path)
     except TiffError as error:
         raise AttenScribbleError(str(error)) from None
@@ -233,15 +255,13 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
                 f"{path}: its axes are not at right angles, which SimpleITK refuses ({told}): "
                 "set the qform of its header, or resample it"
             ) from None
+        with path.open("rb") as file:
+            start = file.read(26)
         if start.startswith(_PNG) and start[25:] == b"\x04":  # the kind of its pixels
             raise AttenScribbleError(
                 f"{path}: has grey values and an opacity, which SimpleITK refuses: save it without opacity (alpha)"
             ) from None
         raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read ({told})") from None
-    if size is not None and _has_length(image):
-        voxels = int(float(image.GetMetaData("bitpix"))) // 8 * math.prod(image.GetSize())
-        if size < float(image.GetMetaData("vox_offset")) + voxels:
-            raise AttenScribbleError(f"{path}: is truncated: it ends before its last voxel: copy or download it again")
     return image
 
 
@@ -252,9 +272,11 @@ def _read_header(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _has_length(header: Grid) -> bool:
-    """Whether it tells how long its file must be, as NIfTI's does."""
-    return header.HasMetaDataKey("vox_offset") and header.HasMetaDataKey("bitpix")
+def _is_one_bit(path: Path) -> bool:
+    """Whether it is a grey PNG whose pixels are truth values, 0 and 1 to nnU-Net."""
+    with path.open("rb") as file:
+        start = file.read(26)
+    return start.startswith(_PNG) and start[24:] == b"\x01\x00"  # bits, and the kind of its pixels
 
 
 def _told_size(path: Path) -> int:
@@ -273,7 +295,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-def _numbers(values: tuple) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -14,6 +15,7 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM
 from nnunet_attenscribble.cli.doctor.datasets import check_dataset
 from nnunet_attenscribble.cli.inspect import planning_commands
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import MARK, normalisation_problems, read_fingerprint
 
 NAME = "Dataset711_Tiny"
@@ -183,6 +185,23 @@ def test_dense_labels_and_labels_without_a_class_are_refused(folders):
     (raw / "dataset.json").write_text(json.dumps(description))
     assert "its labels are dense" in str(run("711").exception)
     assert not list((folders / "nnUNet_preprocessed").rglob("*.json"))
+
+
+def test_scaled_and_truncated_labels_are_told_before_nnunet_cuts_them(folders):
+    """1.0039 and 1.9922 would both become 1."""
+    write_raw(folders / "nnUNet_raw" / NAME, "MRI", masked())
+    file = folders / "nnUNet_raw" / NAME / "labelsTr" / "a.nii.gz"
+    loaded = nibabel.load(file)
+    voxels = loaded.get_fdata()
+    voxels[0, 0, 0] = 4  # of 255 levels
+    nibabel.save(nibabel.Nifti1Image(voxels, loaded.affine, loaded.header), file)
+    result = CliRunner().invoke(app, ["fingerprint", "711"])
+    assert isinstance(result.exception, AttenScribbleError)
+    assert "its header scales values by 0.0156863 (scl_slope)" in str(result.exception)
+    file.write_bytes(file.read_bytes()[:-9])
+    result = CliRunner().invoke(app, ["fingerprint", "711"])
+    assert f"{file}: is truncated or corrupt" in str(result.exception)
+    assert not (folders / "nnUNet_preprocessed" / NAME).exists()
 
 
 def test_the_commands_that_come_next_begin_with_the_fingerprint_of_ct(tmp_path):

@@ -182,7 +182,7 @@ def test_pictures_of_other_channels_or_damaged_are_told(pictures):
     with pytest.raises(AttenScribbleError) as caught:
         run("8", "-o", "508", "--workers", "1")
     damaged, lacking = caught.value.problems
-    assert "/r0_0000.png: is truncated, or not an image that SimpleITK can read" in damaged
+    assert "/r0_0000.png: is truncated, or not an image that nnU-Net's NaturalImage2DIO can read" in damaged
     assert lacking.rpartition("/")[2] == (
         "case r1 of Dataset008_Rgb has 3 images, counting colours, dataset.json has 4 channels: "
         "add the missing files, or correct channel_names"

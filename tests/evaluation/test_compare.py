@@ -206,6 +206,20 @@ def test_other_definitions_labels_and_truths_are_refused():
     assert "spacing and dense were scored against different dense labels in 4 cases" in spacing
 
 
+def test_the_same_dense_labels_may_be_stored_in_another_order():
+    """Scored on copies in another orientation: the axes, 1.5 mm and 10 mm steps, come in another order."""
+    shapes = dict.fromkeys(DENSE.cases, (10, 20, 30))
+    turned = replace(
+        SCRIBBLE, shapes=dict.fromkeys(shapes, (30, 20, 10)), spacings=dict.fromkeys(shapes, (1.5, 1.5, 10.0))
+    )
+    dense = replace(DENSE, shapes=shapes)
+    assert compare_summaries({"dense": dense, "turned": turned}, "dense", resamples=50).cases == tuple(shapes)
+    # The same shape, but the steps of 10 mm lie along another axis than there.
+    other = replace(turned, spacings=dict.fromkeys(shapes, (10.0, 1.5, 1.5)))
+    with pytest.raises(AttenScribbleError, match="scored against different dense labels in 4 cases"):
+        compare_summaries({"dense": dense, "other": other}, "dense", resamples=50)
+
+
 def test_volume_as_a_share_of_the_truth():
     def make(*voxels):
         summary = make_summary([[0.9, 0.9]] * 4, [[2, 2]] * 4)

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.evaluate import count_workers, evaluate_folder
@@ -63,11 +64,13 @@ def test_every_note(tmp_path, write_labels, write_dataset_json, two_slabs):
     predictions, dense = tmp_path / "predictions", tmp_path / "dense"
     for case in "abcdefg":
         write_labels(dense / f"{case}.nii.gz", two_slabs, spacing=(1.0, 1.0, 1.0))
-    write_labels(predictions / "a.nii.gz", two_slabs, spacing=(1.0, 1.0, 1.0), origin=(3, 0, 0))
+    write_labels(predictions / "a.nii.gz", two_slabs, spacing=(1.0, 1.0, 1.0))
     write_dataset_json(predictions)
+    turned = sitk.ReadImage(str(predictions / "a.nii.gz"))
+    sitk.WriteImage(sitk.Flip(turned, (True, False, False), False), str(predictions / "a.nii.gz"))
     missing, moved, unit, identical = evaluate_folder(predictions, dense, workers=1).notes
     assert "6 cases have a dense label but no prediction and are not scored (b, c, d, e, f, ...)" in missing
-    assert "1 cases differ in origin or direction" in moved
+    assert "1 predictions are stored in another order of axes than their dense labels and were turned" in moved
     assert "distances are in voxels" in unit
     assert "Every prediction equals its dense label" in identical
     with pytest.raises(AttenScribbleError, match=r"6 cases of .* have no prediction in .* \(b, c, d, e, f, \.\.\.\)"):
@@ -117,7 +120,7 @@ def test_problems_of_all_cases_come_together(folders, write_labels, two_slabs, w
         evaluate_folder(predictions, dense, workers=workers)
     scribbles, spacing, unreadable = caught.value.problems
     assert "these are scribbles" in scribbles
-    assert "differ in spacing, 1x2x8 and 1x2x10 mm" in spacing
+    assert f"prediction {predictions / 'b.nii.gz'}: spacing (1, 2, 8) differs from (1, 2, 10) of dense label" in spacing
     assert "c.nii.gz: is named .gz but is not gzip data" in unreadable
 
 

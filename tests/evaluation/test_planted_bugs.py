@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,9 +87,9 @@ def swap_axes_of_the_spacing(monkeypatch):
     """SimpleITK gives x, y, z, the array has z, y, x, and nobody turns the one round."""
     right = scoring.read_label_image
 
-    def read(file):
-        image = right(file)
-        return scoring.LabelImage(image.labels, image.spacing[::-1], image.frame)
+    def read(file, reader):
+        image = right(file, reader)
+        return replace(image, spacing=image.spacing[::-1])
 
     monkeypatch.setattr(scoring, "read_label_image", read)
 

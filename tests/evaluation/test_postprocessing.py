@@ -1,5 +1,6 @@
 import json
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -166,6 +167,25 @@ def test_a_folder_of_tiffs_keeps_its_spacing(study, tmp_path, write_dataset_json
     changed = sitk.GetArrayFromImage(before) != sitk.GetArrayFromImage(after)
     assert np.argwhere(changed).tolist() == [[0, 2, 20]]
     assert after.GetSpacing() == before.GetSpacing() == (1, 2, 10)
+
+
+@pytest.mark.parametrize("named", ["NibabelIO", "NibabelIOWithReorient", None])
+def test_sheared_axes_are_kept_by_the_reader_of_the_dataset(study, tmp_path, named):
+    affine = np.array([[1.0, 0.3, 0, 5], [0, 2, 0, 6], [0, 0, 10, 7], [0, 0, 0, 1]])
+    predictions, scribbles = study
+    for file in (*scribbles.glob("*.nii.gz"), predictions / "test.nii.gz"):
+        labels = sitk.GetArrayFromImage(read(file)).transpose()
+        nibabel.save(nibabel.Nifti1Image(labels, affine), file)
+    for folder in (predictions, scribbles.parent):
+        content = json.loads((folder / "dataset.json").read_text())
+        content |= {} if named is None else {"overwrite_image_reader_writer": named}
+        (folder / "dataset.json").write_text(json.dumps(content))
+    result = postprocess_folder(predictions, scribbles, tmp_path / "out")
+    assert {entry.structure: entry.keep_largest for entry in result.decisions} == {"RV": True, "MYO": False}
+    before, after = (nibabel.load(folder / "test.nii.gz") for folder in (predictions, tmp_path / "out"))
+    changed = np.asarray(before.dataobj) != np.asarray(after.dataobj)
+    assert np.argwhere(changed).tolist() == [[20, 2, 0]]
+    np.testing.assert_allclose(after.affine, affine, atol=1e-5)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

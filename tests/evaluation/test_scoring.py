@@ -1,13 +1,18 @@
 import math
+from itertools import permutations, product
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_attenscribble.evaluation.protocols import get_protocol
 from nnunet_attenscribble.evaluation.scoring import CasePair, read_label_image, score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
+from tests.tiny import DIRECTION
 
 CODING = LabelCoding((Structure("RV", (1,)), Structure("MYO", (2,))), frozenset({0, 1, 2}), 3, ".nii.gz")
 
@@ -76,12 +81,77 @@ def test_a_region_is_the_union_of_its_labels(score, two_slabs):
     assert result.scores["a"]["RV"].dice == 0
 
 
-def test_same_frame_and_identical(score, two_slabs):
+def test_identical(score, two_slabs):
     result = score(two_slabs, two_slabs)
-    assert result.same_frame
     assert result.identical
-    assert not score(two_slabs, two_slabs, origin=(5, 0, 0)).same_frame
+    assert not result.turned
     assert not score(voxel(0, 0, 0), voxel(0, 0, 1)).identical
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_any_order_of_axes_scores_what_its_voxels_are(tmp_path, write_labels, two_slabs, order):
+    """All 48: the prediction lies one voxel further along x, wherever its file has that axis."""
+    pair = CasePair("a", tmp_path / "predictions" / "a.nii.gz", tmp_path / "dense" / "a.nii.gz")
+    write_labels(pair.dense, two_slabs, origin=(-30, 40, 50))
+    moved = sitk.GetImageFromArray(np.roll(two_slabs, 1, axis=2))
+    moved.CopyInformation(sitk.ReadImage(str(pair.dense)))
+    pair.prediction.parent.mkdir()
+    for flips in product((False, True), repeat=3):
+        sitk.WriteImage(sitk.Flip(sitk.PermuteAxes(moved, order), flips, False), str(pair.prediction))
+        result = score_case(pair, CODING, get_protocol("default"))
+        assert result.problems == ()
+        assert (result.shape, result.spacing) == ((4, 6, 8), (10.0, 2.0, 1.0))
+        assert result.turned == (order != (0, 1, 2) or any(flips))
+        assert result.scores["a"]["RV"].dice == result.scores["a"]["MYO"].dice == 0.75  # 3 of 4 columns
+        assert result.scores["a"]["RV"].hd95_mm == 1
+
+
+def test_labels_in_another_orientation_than_nnunet_predicted(tmp_path, two_slabs):
+    """A prediction as SimpleITKIO writes it, on the grid of its image; dense labels brought to RAS since."""
+    pair = CasePair("a", tmp_path / "a.nii.gz", tmp_path / "dense.nii.gz")
+    frame = {"spacing": (1.0, 2.0, 10.0), "origin": (-30.0, 40.0, 50.0), "direction": DIRECTION}
+    SimpleITKIO().write_seg(two_slabs, str(pair.prediction), {"sitk_stuff": frame})
+    for orientation in ("RAS", "LPI", "SAR"):
+        label = sitk.DICOMOrient(sitk.ReadImage(str(pair.prediction)), orientation)
+        sitk.WriteImage(label, str(pair.dense))
+        result = score_case(pair, CODING, get_protocol("default"))
+        assert result.problems == ()
+        assert result.scores["a"]["RV"].dice == result.scores["a"]["MYO"].dice == 1
+
+
+@pytest.mark.parametrize("shift", [(100.0, 0, 0), (1.0, 0, 0), (0, 2.0, 0), (0, 0, -10.0)])
+def test_what_lies_elsewhere_is_not_scored(score, two_slabs, shift):
+    """By one voxel, or by 100 mm."""
+    (problem,) = score(two_slabs, two_slabs, origin=shift).problems
+    assert "predictions/a.nii.gz: origin (" in problem
+    assert score(two_slabs, two_slabs, origin=(0.05, 0, 0)).problems == ()  # headers round
+
+
+@pytest.mark.parametrize("reader", [NibabelIO, NibabelIOWithReorient])
+def test_sheared_axes_are_scored_as_nibabel_reads_them(tmp_path, two_slabs, reader):
+    pair = CasePair("a", tmp_path / "a.nii.gz", tmp_path / "dense.nii.gz")
+    affine = np.array([[1.0, 0.3, 0, 5], [0, 2, 0, 6], [0, 0, 10, 7], [0, 0, 0, 1]])
+    for file in (pair.prediction, pair.dense):
+        nibabel.save(nibabel.Nifti1Image(two_slabs.transpose(), affine), file)
+    result = score_case(pair, CODING, get_protocol("default"), (reader, reader))
+    assert result.problems == ()
+    assert result.scores["a"]["RV"].dice == 1
+    flipped = affine @ np.array([[-1.0, 0, 0, 7], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(two_slabs.transpose()[::-1], flipped), pair.dense)
+    result = score_case(pair, CODING, get_protocol("default"), (reader, reader))
+    assert (result.problems, result.scores["a"]["RV"].dice, result.scores["a"]["MYO"].dice) == ((), 1, 1)
+
+
+def test_dense_labels_that_a_header_scales_are_rounded(tmp_path, two_slabs):
+    """2 of 255 levels: 1 is read as 1.0039, and 2 exactly."""
+    pair = CasePair("a", tmp_path / "a.nii.gz", tmp_path / "dense.nii.gz")
+    label = nibabel.Nifti1Image(two_slabs.transpose().astype(float), np.eye(4))
+    label.set_data_dtype(np.uint8)
+    nibabel.save(label, pair.dense)
+    nibabel.save(nibabel.Nifti1Image(two_slabs.transpose(), np.eye(4)), pair.prediction)
+    result = score_case(pair, CODING, get_protocol("default"))
+    assert (result.problems, result.rounded) == ((), (str(pair.dense),))
+    assert result.scores["a"]["RV"].dice == result.scores["a"]["MYO"].dice == 1
 
 
 def test_images_of_two_axes(score):
@@ -93,13 +163,13 @@ def test_images_of_two_axes(score):
 def test_sizes_that_differ(score, two_slabs):
     (problem,) = score(two_slabs[:, :, :-1], two_slabs).problems
     assert "predictions/a.nii.gz" in problem
-    assert "dense/a.nii.gz differ in size, 7x6x4 and 8x6x4 voxels" in problem
+    assert "predictions/a.nii.gz: size (7, 6, 4) differs from (8, 6, 4) of dense label" in problem
 
 
 def test_spacings_that_differ(score, two_slabs):
     (problem,) = score(two_slabs, two_slabs, spacing=(1.0, 2.0, 9.0)).problems
     assert "predictions/a.nii.gz" in problem
-    assert "dense/a.nii.gz differ in spacing, 1x2x9 and 1x2x10 mm" in problem
+    assert "predictions/a.nii.gz: spacing (1, 2, 9) differs from (1, 2, 10) of dense label" in problem
     # Headers round; that is no difference.
     assert score(two_slabs, two_slabs, spacing=(1.0, 2.0, 10.0001)).problems == ()
 
@@ -151,10 +221,10 @@ def test_a_truncated_file_is_refused(tmp_path, write_labels, ending, cut):
 
 def test_what_is_no_label_map(tmp_path, write_labels):
     write_labels(tmp_path / "a.nii.gz", np.full((2, 3, 4), 0.5, np.float32))
-    with pytest.raises(ValueError, match="not whole numbers"):
+    with pytest.raises(ValueError, match="not integers"):
         read_label_image(tmp_path / "a.nii.gz")
     write_labels(tmp_path / "b.mha", np.full((2, 3, 4), np.nan, np.float32))  # NIfTI has no NaN once read
-    with pytest.raises(ValueError, match="not whole numbers"):
+    with pytest.raises(ValueError, match="not integers"):
         read_label_image(tmp_path / "b.mha")
     sitk.WriteImage(sitk.Image([4, 4], sitk.sitkVectorUInt8, 3), str(tmp_path / "c.png"))
     with pytest.raises(ValueError, match="several components per voxel"):

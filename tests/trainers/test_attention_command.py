@@ -125,6 +125,19 @@ def test_a_2d_model_with_dense_labels(nnunet, tmp_path):
     for entry in content["similarity"]:
         assert 0 < entry["mean"] < 1
 
+    # Labels in another order of axes are turned onto the images, and those that lie elsewhere are refused.
+    file = tmp_path / "dense" / "case0.nii.gz"
+    label = sitk.ReadImage(str(file))
+    sitk.WriteImage(sitk.Flip(sitk.PermuteAxes(label, (1, 2, 0)), (True, False, False), False), str(file))
+    call(model, "-i", images, "-l", tmp_path / "dense", "-o", tmp_path / "turned", "--structure", "core")
+    for name in ("similarity.csv", "case0.png"):
+        assert (tmp_path / "turned" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    label.SetOrigin((100, 0, 0))
+    sitk.WriteImage(label, str(file))
+    with pytest.raises(AttenScribbleError, match=r"case0\.nii\.gz: origin \(100, 0, 0\) differs from"):
+        call(model, "-i", images, "-l", tmp_path / "dense", "-o", tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
 
 def test_without_labels_and_again(nnunet, tmp_path):
     images = nnunet.folder / "nnUNet_raw" / NAME / "imagesTr"

@@ -113,12 +113,13 @@ def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
         return problems or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
     return [
         *problems,
-        *_check_scribbles(folder.name, description["labels"], [entry["label"] for entry in cases.values()]),
+        *_check_scribbles(folder.name, description, cases),
     ]
 
 
-def _check_scribbles(name: str, labels: Mapping[str, Any], files: Iterable[str]) -> list[Finding]:
-    counts, total, findings = _count_values(list(files))
+def _check_scribbles(name: str, description: Mapping[str, Any], cases: Mapping[str, Any]) -> list[Finding]:
+    labels = description["labels"]
+    counts, total, findings = _count_values(cases, description)
     if findings and not total:
         return findings  # what else would be found follows from it
     ignore = labels["ignore"]
@@ -142,18 +143,24 @@ def _check_scribbles(name: str, labels: Mapping[str, Any], files: Iterable[str])
     return findings or [Finding(name, f"every class has strokes, {share}")]
 
 
-def _count_values(files: list[str]) -> tuple[dict[int, int], int, list[Finding]]:
-    """Voxels by value, all voxels, and what is wrong with files that hold no label."""
+def _count_values(
+    cases: Mapping[str, Any], description: Mapping[str, Any]
+) -> tuple[dict[int, int], int, list[Finding]]:
+    """Voxels by value as nnU-Net reads them, all voxels, and what is wrong with files that hold no label."""
     import numpy as np
 
     from nnunet_attenscribble.common.progress import show_progress
+    from nnunet_attenscribble.common.readers import find_reader, open_files
     from nnunet_attenscribble.common.volumes import label_values, read_volume
 
+    files = [entry["label"] for entry in cases.values()]
+    reader = find_reader(description, Path(next(iter(cases.values()))["images"][0]))
     counts: dict[int, int] = {}
     total, findings = 0, []
     for file in show_progress(files, total=len(files), description="Reading labels"):
         try:
-            voxels = label_values(read_volume(Path(file), file, label=True), file)
+            (label,) = open_files([Path(file)], reader, label=True)
+            voxels = label_values(read_volume(label, file, label=True), file)
         except AttenScribbleError as error:
             name, advice = Path(file).parents[1].name, "put it right, or take its case out: see docs/datasets.md"
             findings += [Finding(name, problem, PROBLEM, advice) for problem in error.problems]

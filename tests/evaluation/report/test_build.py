@@ -309,7 +309,34 @@ def test_a_prediction_of_another_shape_is_told(tmp_path):
     file = folder / "cells" / "seed_0" / "fold_0" / "partial_ce" / "predictions" / "p4.nii.gz"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4), np.uint8)), str(file))
     write_report(folder, tmp_path / "out")
-    assert "has the shape (2, 3, 4), the image has (3, 20, 24)" in (tmp_path / "out" / "report.md").read_text()
+    assert "p4.nii.gz: size (4, 3, 2) differs from (24, 20, 3) of" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_files_are_drawn_on_each_other_in_whatever_order_they_are_stored(tmp_path):
+    folder = write_collected(tmp_path / "collected")
+    before = read_slice(read_collected(folder), "p1", STRUCTURES, "default")
+    flips = iter([(True, False, True), (False, True, False), (True, True, True)] * 4)
+    for file in sorted(folder.rglob("p1*.nii.gz")):
+        image = sitk.ReadImage(str(file))
+        sitk.WriteImage(sitk.Flip(sitk.PermuteAxes(image, (2, 0, 1)), next(flips), False), str(file))
+    for file in sorted((tmp_path / "data" / "labels").glob("p1*.nii.gz")):  # on which the case was scored
+        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS"), str(file))
+    after = read_slice(read_collected(folder), "p1", STRUCTURES, "default")
+    for name in ("image", "dense", "scribble"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert list(after.predictions) == list(before.predictions)
+    for name in after.predictions:
+        np.testing.assert_array_equal(after.predictions[name], before.predictions[name])
+
+
+def test_files_that_do_not_lie_on_each_other_are_not_drawn(tmp_path):
+    folder = write_collected(tmp_path / "collected")
+    (file,) = (tmp_path / "data" / "images").glob("p1_0000.nii.gz")
+    image = sitk.ReadImage(str(file))
+    image.SetOrigin((100, 0, 0))
+    sitk.WriteImage(image, str(file))
+    with pytest.raises(ValueError, match=r"p1_0000\.nii\.gz: origin \(100, 0, 0\) differs from \(0, 0, 0\)"):
+        read_slice(read_collected(folder), "p1", STRUCTURES, "default")
 
 
 # --- what is not there, or not whole ---

@@ -1,4 +1,4 @@
-"""TIFF read as nnU-Net reads it."""
+"""TIFF: voxels as nnU-Net reads them, spacing from wherever it is stated."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.common.spacing import states_spacing
 from nnunet_attenscribble.common.volumes import read_image, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -51,6 +52,85 @@ def test_a_resolution_for_printing_is_no_spacing(tmp_path):
         file = tmp_path / f"{len(shape)}.tif"
         tifffile.imwrite(file, voxels(*shape), resolution=(300, 300), resolutionunit="INCH")
         assert read_image(file).GetSpacing() == (1,) * len(shape)
+
+
+def write_imagej(file: Path, *, unit: object = "mm", spacing: object = 8, steps=(0.5, 0.25)) -> None:
+    stated = {"axes": "ZYX", "unit": unit, "spacing": spacing}
+    stated = {key: value for key, value in stated.items() if value is not None}
+    tifffile.imwrite(file, voxels(5, 6, 7), imagej=True, resolution=tuple(1 / s for s in steps), metadata=stated)
+
+
+def write_ome(file: Path, unit: str | None = "mm", **sizes: float) -> None:
+    stated = {f"PhysicalSize{axis}": size for axis, size in sizes.items()}
+    units = {} if unit is None else {f"PhysicalSize{axis}Unit": unit for axis in sizes}
+    tifffile.imwrite(file, voxels(5, 6, 7), ome=True, metadata={"axes": "ZYX", **stated, **units})
+
+
+@pytest.mark.parametrize(
+    ("unit", "mm"),
+    [("mm", 1), ("cm", 10), ("micron", 1e-3), ("um", 1e-3), ("\\u00B5m", 1e-3), ("nm", 1e-6), ("inch", 25.4)],
+)
+def test_imagej_states_a_spacing(tmp_path, unit, mm):
+    write_imagej(tmp_path / "a.tif", unit=unit)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif").GetSpacing(), (0.5 * mm, 0.25 * mm, 8 * mm), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("mm", 1), ("\u00b5m", 1e-3), (None, 1e-3), ("nm", 1e-6)])
+def test_ome_states_a_spacing(tmp_path, unit, mm):
+    write_ome(tmp_path / "a.ome.tif", unit, X=0.5, Y=0.25, Z=8)
+    found = read_image(tmp_path / "a.ome.tif").GetSpacing()
+    np.testing.assert_allclose(found, (0.5 * mm, 0.25 * mm, 8 * mm), rtol=1e-6)
+
+
+def test_what_states_no_spacing(tmp_path):
+    write_imagej(tmp_path / "pixels.tif", unit="pixel")
+    write_imagej(tmp_path / "no unit.tif", unit=None)
+    write_imagej(tmp_path / "no z.tif", spacing=None)
+    write_imagej(tmp_path / "zero.tif", spacing=0)
+    write_ome(tmp_path / "frame.ome.tif", "pixel", X=2, Y=2, Z=2)
+    write_ome(tmp_path / "only x.ome.tif", X=2)
+    tifffile.imwrite(tmp_path / "plain.tif", voxels(5, 6, 7), resolution=(300, 300), resolutionunit="INCH")
+    for file in tmp_path.glob("*.tif"):
+        image = read_image(file)
+        assert image.GetSpacing() == (1, 1, 1), file
+        assert not states_spacing(file, image), file
+        (tmp_path / f"{file.stem}.json").write_text('{"spacing": [8, 0.25, 0.5]}')
+        image = read_image(file)
+        assert image.GetSpacing() == (0.5, 0.25, 8), file
+        assert states_spacing(file, image), file
+
+
+def test_two_statements_agree_or_are_refused(tmp_path):
+    file, sidecar = tmp_path / "a.tif", tmp_path / "a.json"
+    write_imagej(file)
+    sidecar.write_text('{"spacing": [8, 0.25, 0.5]}')
+    assert read_image(file).GetSpacing() == (0.5, 0.25, 8)
+    sidecar.write_text('{"spacing": [8, 0.5, 0.5]}')
+    with pytest.raises(AttenScribbleError) as caught:
+        read_volume(file, str(file))
+    assert caught.value.problems == [
+        f"{file}: its spacing is stated in two ways, {sidecar} say (0.5, 0.5, 8) and its ImageJ tags say "
+        "(0.5, 0.25, 8) mm along x, y, z: correct one of them"
+    ]
+
+
+def test_a_picture_needs_two_axes(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", voxels(6, 7), imagej=True, resolution=(2, 4), metadata={"unit": "mm"})
+    image = read_image(tmp_path / "a.tif")
+    assert image.GetSpacing() == (0.5, 0.25)
+    assert states_spacing(tmp_path / "a.tif", image)
+
+
+@pytest.mark.parametrize(("ending", "header"), [(".mha", b"ElementSpacing"), (".nrrd", b"space directions")])
+def test_other_headers_may_state_none(tmp_path, ending, header):
+    file = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(voxels(5, 6, 7)), str(file))
+    assert states_spacing(file, sitk.ReadImage(str(file)))  # 1 mm, but it is said
+    lines = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join(line for line in lines if not line.startswith(header)))
+    image = sitk.ReadImage(str(file))
+    assert image.GetSpacing() == (1, 1, 1)
+    assert not states_spacing(file, image)
 
 
 def test_colours_are_no_slices_and_truths_are_numbers(tmp_path):
@@ -103,7 +183,22 @@ def test_every_command_tells_pages_in_one_sentence(tmp_path, command):
     description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "file_ending": ".tif"}
     (folders[0].parent / "dataset.json").write_text(json.dumps({**description, "numTraining": 1}))
     arguments = {
-        "convert": ("folder", folders[0], "--dense", folders[1], "--name", "B", "--labels", "a", "-d", 8),
+        "convert": (
+            "folder",
+            folders[0],
+            "--dense",
+            folders[1],
+            "--name",
+            "B",
+            "--labels",
+            "a",
+            "-d",
+            8,
+            "--spacing",
+            1,
+            1,
+            1,
+        ),
         "scribble": (7, "-o", 8),
         "inspect": (7,),
     }[command]

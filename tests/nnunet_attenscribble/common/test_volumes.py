@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import PIL.Image
 import pytest
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.grids import geometry_problems
 from nnunet_attenscribble.common.volumes import (
-    geometry_problems,
     has_consistent_header,
     label_values,
     read_volume,
@@ -123,25 +124,62 @@ def test_label_values_must_be_integers(volume):
             label_values(volume(value, np.float32), "it")
 
 
+def write_scaled(file: Path, values: np.ndarray, kind: type) -> None:
+    """As nibabel writes numbers with a fraction under a header of integers."""
+    image = nibabel.Nifti1Image(values.astype(float), np.eye(4))
+    image.set_data_dtype(kind)
+    nibabel.save(image, file)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16])
+@pytest.mark.parametrize("highest", [4, 14, 104])
+def test_labels_that_a_header_scales_are_rounded_and_told(tmp_path, kind, highest):
+    file, values = tmp_path / "a.nii.gz", np.arange(highest + 1).reshape(1, 1, -1)
+    write_scaled(file, values, kind)
+    label = read_volume(file, "a", label=True)
+    assert (sitk.GetArrayFromImage(label).ravel() != values.ravel()).any()  # or it would show nothing
+    notes: list[str] = []
+    np.testing.assert_array_equal(label_values(label, "a", notes).ravel(), values.ravel())
+    (note,) = notes
+    assert note.startswith("a: its header scales values by ")
+    assert note.endswith("rounded to integers")
+    with pytest.raises(AttenScribbleError, match=r"\(scl_slope\), so that they are read as .*, which nnU-Net cuts"):
+        label_values(label, "a")
+
+
 @pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({}, None),
-        ({"spacing": (1.5 * 1.0005, 1.25, 8.0)}, None),
-        ({"spacing": (1.5 * 1.002, 1.25, 8.0)}, "spacing"),
-        ({"origin": (-103.6, 20.25, 7.0)}, None),
-        ({"origin": (-103.3, 20.25, 7.0)}, "origin"),
-        ({"direction": (1, 0, 0, 0, 1, 0, 0, 0, 1)}, "direction"),
-        ({"size": (5, 6, 4)}, "size"),
-        ({"size": (6, 5, 4), "spacing": (1.25, 1.5, 8.0)}, "spacing"),
-    ],
+    ("values", "slope"),
+    [([0, 0.5, 4], None), ([0, 1, 2.4, 255], None), ([0, 1, 3], 1.5)],
+    ids=["interpolated", "interpolated, coarse step", "step above 1"],
 )
-def test_grids_are_compared(volume, change, told):
-    problems = geometry_problems(volume(), volume(**change), "scribble.nii", "image.nii")
-    assert len(problems) == (told is not None)
-    for problem in problems:
-        assert problem.startswith(f"scribble.nii: {told} (")
-        assert "of image.nii" in problem
+def test_what_is_between_integers_is_not_rounded(tmp_path, values, slope):
+    file = tmp_path / "a.nii.gz"
+    if slope is None:
+        write_scaled(file, np.array([[values]]), np.uint16)
+    else:
+        image = nibabel.Nifti1Image(np.array([[values]], np.uint8), np.eye(4))
+        image.header.set_slope_inter(slope, 0)
+        nibabel.save(image, file)
+    with pytest.raises(AttenScribbleError, match="label values that are not integers"):
+        label_values(read_volume(file, "a", label=True), "a", [])
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_nifti2_is_read_as_nifti1(tmp_path, ending, dtype):
+    voxels = np.random.default_rng(0).normal(50, 20, (5, 4, 3)).astype(dtype)
+    affine = np.array([[0, -1.5, 0, 5], [1.0, 0, 0, 6], [0, 0, 8, 7], [0, 0, 0, 1]])
+    files = [tmp_path / f"{kind}{ending}" for kind in (1, 2)]
+    for file, kind in zip(files, (nibabel.Nifti1Image, nibabel.Nifti2Image), strict=True):
+        nibabel.save(kind(voxels, affine), file)
+    one, other = (read_volume(file, "", whole=False) for file in files)
+    assert geometry_problems(one, other, "", "", as_stored=True) == []
+    np.testing.assert_array_equal(*(sitk.GetArrayFromImage(read_volume(file, "")) for file in files))
+    plain = files[1].read_bytes() if ending == ".nii" else gzip.decompress(files[1].read_bytes())
+    cut = plain[:-1]
+    files[1].write_bytes(cut if ending == ".nii" else gzip.compress(cut))
+    with pytest.raises(AttenScribbleError, match="is truncated: it ends before its last voxel"):
+        read_volume(files[1], "")
 
 
 def test_an_sform_of_unit_scale_is_noticed(tmp_path, volume):

@@ -1,0 +1,240 @@
+"""Files of a dataset as nnU-Net sees them: read by the reader that its dataset.json names, or that fits its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
+from nnunet_attenscribble.common.nifti import place
+from nnunet_attenscribble.common.soundness import is_nifti2, read_scaling
+from nnunet_attenscribble.common.tiff import TiffError, is_tiff, stated_spacing
+from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_volume, split_channels
+from nnunet_attenscribble.errors import AttenScribbleError
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+__all__ = [
+    "DatasetFile",
+    "Reader",
+    "as_reader",
+    "find_reader",
+    "keeps_files",
+    "open_files",
+    "read_label",
+    "write_label",
+]
+
+#: A class of nnU-Net's; None for its SimpleITKIO, which sees what `volumes.read_volume` sees.
+Reader = type["BaseReaderWriter"] | None
+
+_OWN = "SimpleITKIO"
+_NIBABEL = ("NibabelIO", "NibabelIOWithReorient")
+_FLAT = 999  # mm, what nnU-Net takes for the third step of a picture
+
+
+def find_reader(dataset_json: Mapping[str, Any], example: Path) -> Reader:
+    """The reader that nnU-Net takes for the files of a dataset.
+
+    Args:
+        dataset_json: its content.
+        example: one of its images, which nnU-Net tries to read.
+
+    Raises:
+        AttenScribbleError: nnU-Net has none.
+    """
+    named = dataset_json.get("overwrite_image_reader_writer")
+    if named == _OWN:
+        return None
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    for file in (str(example), None):  # nothing reads a damaged example, which then is told as such
+        try:
+            with _quiet_nnunet():
+                found = determine_reader_writer_from_dataset_json(dict(dataset_json), file, verbose=False)
+            return as_reader(found)
+        except RuntimeError:
+            continue
+    raise AttenScribbleError(
+        f"nnU-Net has no reader for files that end in {dataset_json.get('file_ending')!r}: name one in dataset.json "
+        "(overwrite_image_reader_writer), or convert the files to .nii.gz"
+    )
+
+
+def as_reader(found: type[BaseReaderWriter]) -> Reader:
+    """A class of nnU-Net's, as is said here."""
+    return None if found.__name__ == _OWN else found
+
+
+def keeps_files(reader: Reader) -> bool:
+    """Whether a dataset whose NIfTI files stay as they are needs this very reader."""
+    return reader is not None and reader.__name__ in _NIBABEL
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """A channel of a file, as nnU-Net reads it, as a source of its own."""
+
+    file: Path
+    reader: Reader
+    channel: int = 0
+    channels: int = 1
+    """Of the whole file."""
+    label: bool = False
+
+    def __call__(self) -> sitk.Image:
+        """The channel as a scalar image; raises as `read_volume` does."""
+        return _read(self.file, self.reader, label=self.label)[self.channel]
+
+
+def open_files(files: list[Path], reader: Reader, *, channels: int = 1, label: bool = False) -> tuple[Source, ...]:
+    """Files of one case as sources, one per channel.
+
+    Args:
+        files: as they are named; a picture in colour is one file of several channels.
+        reader: of their dataset.
+        channels: that are expected; where they are more than the files, these are opened to count theirs.
+        label: they hold classes.
+
+    Raises:
+        AttenScribbleError: where a file had to be opened, and cannot be read.
+    """
+    found: list[Source] = []
+    for file in files:
+        if reader is None:
+            _refuse_nifti2(file)
+            found += [file] if len(files) >= channels else split_channels(file)
+            continue
+        count = 1 if len(files) >= channels else len(_read(file, reader, label=label))
+        found += [DatasetFile(file, reader, number, count, label) for number in range(count)]
+    return tuple(found)
+
+
+def read_label(source: Source, reader: Reader) -> sitk.Image:
+    """A label, by a reader that knows its ending, else as `read_volume` reads it.
+
+    Raises:
+        AttenScribbleError: naming the file and what is wrong with it.
+    """
+    file = file_of(source)
+    if isinstance(source, Path) and reader is not None and _supports(reader, source):
+        source = DatasetFile(source, reader, label=True)
+    return read_volume(source, str(file), label=True)
+
+
+def write_label(labels: np.ndarray, like: Path, target: Path, reader: Reader) -> None:
+    """Have nnU-Net's reader write labels (z, y, x) or (y, x) as it read another file of the same grid."""
+    assert reader is not None
+    with _quiet_nnunet():
+        writer = reader()
+        _, properties = writer.read_seg(str(like))
+        writer.write_seg(labels if labels.ndim == 3 else labels[None], str(target), properties)
+
+
+def _read(file: Path, reader: Reader, *, label: bool) -> list[sitk.Image]:
+    assert reader is not None
+    check_file(file)
+    stated = _read_stated(file)
+    try:
+        with _quiet_nnunet():
+            opened = reader()
+            voxels, properties = opened.read_seg(str(file)) if label else opened.read_images((str(file),))
+        images = [sitk.GetImageFromArray(_shrink(channel)) for channel in voxels]
+    except Exception as error:  # each of nnU-Net's readers has its own
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise AttenScribbleError(
+            f"{file}: is truncated, or not an image that nnU-Net's {reader.__name__} can read ({reason})"
+        ) from None
+    if label and len(images) > 1:
+        raise AttenScribbleError(
+            f"{file}: has several components per voxel (colour or vectors): save the label with one value per voxel, "
+            "the number of its class"
+        )
+    images = [_give_grid(image, properties) for image in images]
+    if stated is not None and images[0].GetDimension() == 3:
+        _check_spacing(file, stated, images[0].GetSpacing())
+    if scaling := read_scaling(file):
+        for image in images:
+            image.SetMetaData("scl_slope", repr(scaling[0]))  # as SimpleITK tells it
+    return images
+
+
+def _give_grid(image: sitk.Image, properties: Mapping[str, Any]) -> sitk.Image:
+    spacing = tuple(float(step) for step in properties["spacing"])[::-1]
+    if "nibabel_stuff" in properties:
+        found = properties["nibabel_stuff"]
+        place(image, found.get("reoriented_affine", found["original_affine"]), spacing)
+    elif "sitk_stuff" in properties:
+        found = properties["sitk_stuff"]
+        image = image[:, :, 0] if len(found["spacing"]) == 2 else image
+        image.SetSpacing(found["spacing"])
+        image.SetOrigin(found["origin"])
+        image.SetDirection(found["direction"])
+    elif spacing[-1] == _FLAT and image.GetSize()[-1] == 1:
+        image = image[:, :, 0]
+        image.SetSpacing(spacing[:2])
+    else:
+        image.SetSpacing(spacing)
+    return image
+
+
+def _read_stated(file: Path) -> tuple[float, ...] | None:
+    """The spacing that a TIFF states, in whatever place."""
+    try:
+        return stated_spacing(file) if is_tiff(file) else None
+    except TiffError as error:
+        raise AttenScribbleError(str(error)) from None
+    except RuntimeError as error:
+        raise AttenScribbleError(f"{file}: is truncated, or not an image that can be read ({error})") from None
+
+
+def _check_spacing(file: Path, stated: tuple[float, ...], seen: tuple[float, ...]) -> None:
+    """nnU-Net reads the JSON file beside a TIFF, and none of its tags."""
+    if len(stated) == len(seen) and not np.allclose(stated, seen, rtol=SPACING_TOLERANCE, atol=0):
+        steps = [float(f"{step:.6g}") for step in stated[::-1]]
+        raise AttenScribbleError(
+            f"{file}: its tags state a spacing, but nnU-Net takes {seen[::-1]} mm: write "
+            f'{{"spacing": {steps}}} into a JSON file beside it, CASE.json'
+        )
+
+
+def _shrink(voxels: np.ndarray) -> np.ndarray:
+    """Whole numbers, which nnU-Net's readers give as float32, in as few bytes as they need."""
+    if not np.isfinite(voxels).all() or (voxels != np.rint(voxels)).any():
+        return voxels
+    low, high = voxels.min(initial=0), voxels.max(initial=0)
+    kinds = (np.uint8, np.int16, np.uint16)
+    fitting = (kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    return voxels.astype(next(fitting, voxels.dtype))
+
+
+def _refuse_nifti2(file: Path) -> None:
+    try:
+        found = is_nifti2(file)
+    except Exception:  # which is told where it is read
+        return
+    if found:
+        raise AttenScribbleError(
+            f"{file}: is NIfTI-2, which nnU-Net's SimpleITKIO does not read: save it as NIfTI-1, or name NibabelIO in "
+            "dataset.json (overwrite_image_reader_writer)"
+        )
+
+
+def _supports(reader: Reader, file: Path) -> bool:
+    assert reader is not None
+    return file.name.lower().endswith(tuple(reader.supported_file_endings))
+
+
+@contextmanager
+def _quiet_nnunet() -> Iterator[None]:
+    """Without what its readers print; tracebacks of those that it tries are among it."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        yield
