@@ -1,4 +1,4 @@
-"""A network as nnU-Net plans it, with the attention block in its encoder or with a second decoder, and plain checkpoints
+"""A network as nnU-Net plans it, with the attention block in its encoder or with a second decoder."""
 made to fit it.
 """
 
