@@ -337,7 +337,7 @@ def _read_scores(entry: dict, columns: Sequence[str], protocol: str) -> Structur
     return StructureScores(**values)
 
 
-def _read_confusions(content: dict) -> dict[str, Counts]:
+def _read_confusions(content: Mapping[str, Any]) -> dict[str, Counts]:
     number = 1 + len(content["structures"])
     found = {entry["case"]: tuple(map(tuple, entry["confusion"])) for entry in content["cases"]}
     if any(len(table) != number or {*map(len, table)} != {number} for table in found.values()):
