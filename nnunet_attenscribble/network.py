@@ -1,4 +1,6 @@
-"""A network as nnU-Net plans it, with the attention block or a second decoder, and plain checkpoints made to fit it."""
+"""A network as nnU-Net plans it, with the attention block in its encoder or with a second decoder, and plain
+checkpoints made to fit it.
+"""
 
 from __future__ import annotations
 
