@@ -37,6 +37,7 @@ __all__ = [
 Reader = type["BaseReaderWriter"] | None
 
 _OWN = "SimpleITKIO"
+_OWN_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".gipl")
 _NIBABEL = ("NibabelIO", "NibabelIOWithReorient")
 _FLAT = 999  # mm, what nnU-Net takes for the third step of a picture
 
@@ -54,17 +55,27 @@ def find_reader(dataset_json: Mapping[str, Any], example: Path) -> Reader:
     named = dataset_json.get("overwrite_image_reader_writer")
     if named == _OWN:
         return None
+    ending = dataset_json.get("file_ending")
+    if not isinstance(named, str | None) or not isinstance(ending, str):
+        raise AttenScribbleError(
+            f"dataset.json: its overwrite_image_reader_writer is {named!r} and its file_ending {ending!r}: give the "
+            'name of a reader of nnU-Net, or none, and text such as ".nii.gz"'
+        )
+    if named in (None, "None") and ending.lower() in _OWN_ENDINGS and _is_readable(example):
+        return None  # which nnU-Net finds by trying, too, behind imports of a second
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
     for file in (str(example), None):  # nothing reads a damaged example, which then is told as such
         try:
             with _quiet_nnunet():
                 found = determine_reader_writer_from_dataset_json(dict(dataset_json), file, verbose=False)
-            return as_reader(found)
         except RuntimeError:
             continue
+        if isinstance(found, type) and issubclass(found, BaseReaderWriter):
+            return as_reader(found)
     raise AttenScribbleError(
-        f"nnU-Net has no reader for files that end in {dataset_json.get('file_ending')!r}: name one in dataset.json "
+        f"nnU-Net has no reader {named or ''} for files that end in {ending!r}: name one in dataset.json "
         "(overwrite_image_reader_writer), or convert the files to .nii.gz"
     )
 
@@ -214,6 +225,15 @@ def _shrink(voxels: np.ndarray) -> np.ndarray:
     kinds = (np.uint8, np.int16, np.uint16)
     fitting = (kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
     return voxels.astype(next(fitting, voxels.dtype))
+
+
+def _is_readable(file: Path) -> bool:
+    """By SimpleITK."""
+    try:
+        read_volume(file, "", thorough=False)
+        return not is_nifti2(file)
+    except AttenScribbleError:
+        return False
 
 
 def _refuse_nifti2(file: Path) -> None:

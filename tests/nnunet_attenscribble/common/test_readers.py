@@ -12,11 +12,19 @@ import SimpleITK as sitk
 import tifffile
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from PIL import Image
 
-from nnunet_attenscribble.common.readers import find_reader, keeps_files, open_files, read_label, write_label
+from nnunet_attenscribble.common.readers import (
+    _OWN_ENDINGS,
+    find_reader,
+    keeps_files,
+    open_files,
+    read_label,
+    write_label,
+)
 from nnunet_attenscribble.common.volumes import label_values, read_image, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -52,6 +60,13 @@ def test_the_reader_is_the_one_that_nnunet_takes(tmp_path, named, expected):
     assert find_reader(described, example) is expected
 
 
+def test_our_own_reading_is_for_the_files_of_simpleitkio():
+    assert set(_OWN_ENDINGS) == set(SimpleITKIO.supported_file_endings)
+    assert LIST_OF_IO_CLASSES.index(NaturalImage2DIO) == 0  # the only one that is tried before, and knows none of them
+    assert LIST_OF_IO_CLASSES.index(SimpleITKIO) == 1
+    assert not set(_OWN_ENDINGS) & set(NaturalImage2DIO.supported_file_endings)
+
+
 def test_the_reader_depends_on_what_can_be_read(tmp_path, capfd):
     assert find_reader({"file_ending": ".nii.gz"}, write_nifti(tmp_path / "a.nii.gz", SHEARED)) is NibabelIO
     assert find_reader({"file_ending": ".nii"}, write_nifti(tmp_path / "a.nii", TURNED)) is NibabelIO
@@ -60,7 +75,12 @@ def test_the_reader_depends_on_what_can_be_read(tmp_path, capfd):
         assert find_reader({"file_ending": ".tif"}, tmp_path / "a.tif") is expected
     (tmp_path / "a.png").write_bytes(b"hello")
     assert find_reader({"file_ending": ".png"}, tmp_path / "a.png") is NaturalImage2DIO
-    with pytest.raises(AttenScribbleError, match=r"no reader for files that end in '\.xyz'"):
+    for named in (5, ["NibabelIO"]):
+        with pytest.raises(AttenScribbleError, match="its overwrite_image_reader_writer is"):
+            find_reader({"file_ending": ".png", "overwrite_image_reader_writer": named}, tmp_path / "a.png")
+    with pytest.raises(AttenScribbleError, match="no reader join for files"):
+        find_reader({"file_ending": ".png", "overwrite_image_reader_writer": "join"}, tmp_path / "a.png")
+    with pytest.raises(AttenScribbleError, match=r"no reader +for files that end in '\.xyz'"):
         find_reader({"file_ending": ".xyz"}, tmp_path / "a.xyz")
     assert capfd.readouterr() == ("", "")  # without nnU-Net's tracebacks of readers that it tried
 
