@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.strokes import (
+    MARGIN,
     deepest_point,
     draw_line,
     level_line,
@@ -26,6 +27,8 @@ from nnunet_attenscribble.dataset_conversion.strokes import (
 __all__ = ["choose_axis", "draw_scribbles"]
 
 _EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one component
+
+Box = tuple[slice, slice]  # rows and columns of a slice
 
 
 def draw_scribbles(
@@ -50,10 +53,14 @@ def draw_scribbles(
     key = [rules.seed, crc32(case.encode())]
     box = _bounding_box(sections)
     for position in _choose_slices(np.random.default_rng(key), sections, rules):
-        for value, mask in _choose_classes(np.random.default_rng([*key, position]), sections[position], rules):
+        section = sections[position]
+        boxes = find_objects(section)
+        for value in _choose_classes(np.random.default_rng([*key, position]), section, rules):
             rng = np.random.default_rng([*key, position, value])
-            for stroke in _draw_class(rng, value, mask, sections[position], box, rules):
-                out[position][stroke & mask] = value
+            place = _widen(boxes[value - 1], section.shape) if value else (slice(None), slice(None))
+            mask = section[place] == value
+            for part, stroke in _draw_class(rng, value, mask, box, rules):
+                out[position][place][part][stroke & mask[part]] = value
     return np.ascontiguousarray(np.moveaxis(out, 0, axis).reshape(labels.shape))
 
 
@@ -71,35 +78,41 @@ def _choose_slices(rng: np.random.Generator, sections: np.ndarray, rules: Scribb
     return sorted(chosen)
 
 
-def _choose_classes(
-    rng: np.random.Generator, section: np.ndarray, rules: ScribbleRules
-) -> list[tuple[int, np.ndarray]]:
+def _choose_classes(rng: np.random.Generator, section: np.ndarray, rules: ScribbleRules) -> list[int]:
     values = np.unique(section)
     count = max(1, round(rules.classes * len(values)))
-    return [(int(value), section == value) for value in np.sort(rng.permutation(values)[:count])]
+    return np.sort(rng.permutation(values)[:count]).tolist()
 
 
 def _draw_class(
-    rng: np.random.Generator,
-    value: int,
-    mask: np.ndarray,
-    section: np.ndarray,
-    box: tuple[int, int, int, int],
-    rules: ScribbleRules,
-) -> Iterator[np.ndarray]:
+    rng: np.random.Generator, value: int, mask: np.ndarray, box: tuple[int, int, int, int], rules: ScribbleRules
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """Boxes of the mask and what is drawn in them: each component takes the time of its own box, not of the slice."""
     if value == 0 and rules.spline_points is None:
-        yield from _draw_background(rng, mask, bool(mask.all()), box, rules)
+        for stroke in _draw_background(rng, mask, bool(mask.all()), box, rules):
+            yield (slice(None), slice(None)), stroke
         return
     components, count = label(mask, _EIGHT)
     chosen = np.arange(1, count + 1)
     if not rules.all_components:
         areas = np.bincount(components.ravel())[1:]
         chosen = rng.choice(chosen, 1, p=areas / areas.sum())
+    boxes = find_objects(components)
     for number in chosen:
-        component = components == number
-        yield _draw_interior(rng, component, rules)
+        part = _widen(boxes[number - 1], mask.shape)
+        component = components[part] == number
+        yield part, _draw_interior(rng, component, rules)
         if rules.style == "interior+border":
-            yield stroke_along_border(rng, component, rules.border_share, rules.border_depth, rules.thickness)
+            yield part, stroke_along_border(rng, component, rules.border_share, rules.border_depth, rules.thickness)
+
+
+def _widen(box: Box, shape: tuple[int, ...]) -> Box:
+    """A box with the margin that strokes need, as far as there are pixels."""
+    rows, columns = (
+        slice(max(side.start - MARGIN, 0), min(side.stop + MARGIN, length))
+        for side, length in zip(box, shape, strict=True)
+    )
+    return rows, columns
 
 
 def _draw_interior(rng: np.random.Generator, component: np.ndarray, rules: ScribbleRules) -> np.ndarray:

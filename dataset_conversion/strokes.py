@@ -1,15 +1,20 @@
-"""Strokes in a slice: lines that run through a mask as a hand would draw them, and the pixels they cover."""
+"""Strokes in a slice: lines that run through a mask as a hand would draw them, and the pixels they cover.
+
+A mask may be a box cut out of a slice: no stroke depends on what is farther from it than `MARGIN` pixels.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.fft import fft, irfft2, rfft, rfft2
 from scipy.interpolate import BSpline
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
 __all__ = [
+    "MARGIN",
     "deepest_point",
     "draw_line",
     "level_line",
@@ -22,6 +27,8 @@ __all__ = [
     "zigzag",
 ]
 
+#: Pixels around a mask that its box needs, as far as the slice has them: `level_line` smooths over three.
+MARGIN = 4
 _UNSTEADY = 1.2  # pixels by which a hand strays, before it is smoothed over four points of the line
 
 
@@ -127,9 +134,15 @@ def part_of_line(
     return line + gaussian_filter(rng.normal(0, 1.0, line.shape) * unsteady, (4, 0))
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> np.ndarray:
-    """Normal noise of mean 0 and standard deviation 1, (*shape) float, that changes within `scale` pixels."""
-    noise = gaussian_filter(rng.normal(size=shape), scale, mode="wrap")
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+    """Normal noise of mean 0 and standard deviation 1, (Y, X) float, that changes within `scale` pixels."""
+    noise = rng.normal(size=shape)
+    # What gaussian_filter(noise, scale, mode="wrap") is, in a time that does not grow with the scale.
+    rows, columns = (
+        transform(gaussian_filter1d(np.eye(1, length)[0], scale, mode="wrap"))
+        for transform, length in zip((fft, rfft), shape, strict=True)
+    )
+    noise = irfft2(rfft2(noise) * rows[:, None] * columns, shape)
     return (noise - noise.mean()) / max(float(noise.std()), np.finfo(float).tiny)
 
 
@@ -146,12 +159,26 @@ def draw_line(line: np.ndarray, width: float, mask: np.ndarray) -> np.ndarray:
     """Pixels of a (Y, X) mask whose centre lies within half a `width` of the line."""
     stroke = np.zeros(mask.shape, bool)
     if len(line):
-        rows, columns = np.nonzero(mask)
         steps = np.linspace(0, len(line) - 1, 8 * len(line))  # denser than pixels, whatever the line's own points
         dense = np.stack([np.interp(steps, np.arange(len(line)), axis) for axis in line.T], axis=1)
+        rows, columns = _pixels_around(dense, width, mask)
         near = cKDTree(dense).query(np.stack((rows, columns), axis=1), distance_upper_bound=width / 2)[0] <= width / 2
         stroke[rows[near], columns[near]] = True
     return stroke
+
+
+def _pixels_around(points: np.ndarray, width: float, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels of a mask that can be within half a `width` of (P, 2) points, and some more."""
+    reach = int(np.ceil(width / 2))
+    cells = np.unique(np.floor(points).astype(int), axis=0)
+    if len(cells) * (2 * reach + 2) ** 2 > mask.sum():
+        rows, columns = np.nonzero(mask)  # no more than what is around the cells
+        return rows, columns
+    offsets = np.indices((2 * reach + 2,) * 2).reshape(2, -1).T - reach
+    near = np.unique((cells[:, None] + offsets).reshape(-1, 2), axis=0)
+    near = near[((near >= 0) & (near < mask.shape)).all(axis=1)]
+    rows, columns = near[mask[near[:, 0], near[:, 1]]].T
+    return rows, columns
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:

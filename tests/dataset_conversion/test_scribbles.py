@@ -74,6 +74,21 @@ def test_a_class_is_drawn_the_same_whatever_else_is_drawn():
     assert np.array_equal(fewer[drawn], whole[drawn])
 
 
+def test_an_object_takes_the_time_of_its_box(monkeypatch):
+    labels = np.zeros((1, 400, 400), np.uint8)
+    labels[0, 10:20, 10:20], labels[0, 300:312, 200:206], labels[0, 396:, 390:] = 1, 1, 2
+    sizes = []
+
+    def stroke_inside(rng, mask, *rest):
+        sizes.append(mask.shape)
+        return mask
+
+    monkeypatch.setattr("nnunet_attenscribble.dataset_conversion.scribbles.stroke_inside", stroke_inside)
+    drawn = draw_scribbles(labels, (5, 1, 1), ScribbleRules(), IGNORE, "case")
+    assert sizes == [(18, 18), (20, 14), (8, 14)]  # four pixels around each, as far as there are any
+    assert np.array_equal(np.where(labels > 0, labels, drawn), drawn)
+
+
 def _disk_and_distance(size=160, radius=25):
     """(1, Y, X) labels of a disk, its width in the sense of the rules, and every pixel's distance to it."""
     away = np.hypot(*(np.indices((size, size)) - (size - 1) / 2)) - radius

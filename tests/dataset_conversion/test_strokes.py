@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from nnunet_attenscribble.dataset_conversion import strokes
 
@@ -71,3 +72,38 @@ def test_a_border_stroke_lies_as_deep_as_asked():
         assert 40 - distance[stroke].max() > 2
         assert 40 - distance[stroke].min() < 8
         assert 0.08 * 2 * np.pi * 33 < stroke.sum() < 0.2 * 2 * np.pi * 37
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.sampled_from(["inside", "border", "skeleton", "point"]))
+def test_a_box_of_a_slice_gets_the_strokes_of_the_slice(seed, kind):
+    mask = random_mask(seed, shape=(40, 46))
+    drawn = {
+        "inside": lambda rng, part: strokes.stroke_inside(rng, part, 0.16, 1.25),
+        "border": lambda rng, part: strokes.stroke_along_border(rng, part, (0.07, 0.15), (0, 4), 1.25),
+        "skeleton": lambda rng, part: strokes.skeleton(part),
+        "point": strokes.deepest_point,
+    }[kind]
+    whole = drawn(np.random.default_rng(seed), mask)
+    rows, columns = np.nonzero(mask)
+    box = tuple(slice(max(side.min() - strokes.MARGIN, 0), side.max() + strokes.MARGIN + 1) for side in (rows, columns))
+    assert np.array_equal(whole[box], drawn(np.random.default_rng(seed), mask[box]))
+    assert whole.sum() == whole[box].sum()
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((17, 30), 2.0), ((24, 9), 30.0), ((1, 8), 1.0), ((6, 1), 0.5)])
+def test_noise_is_normal_noise_smoothed_around_the_rim(shape, scale):
+    smooth = gaussian_filter(np.random.default_rng(3).normal(size=shape), scale, mode="wrap")
+    expected = (smooth - smooth.mean()) / smooth.std()
+    np.testing.assert_allclose(strokes.smooth_noise(np.random.default_rng(3), shape, scale), expected, atol=1e-8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.floats(0.5, 6))
+def test_a_line_covers_the_pixels_within_half_its_width(seed, width):
+    rng = np.random.default_rng(seed)
+    line, mask = rng.uniform(-3, 20, (rng.integers(1, 5), 2)), rng.random((16, 17)) < 0.8
+    steps = np.linspace(0, len(line) - 1, 8 * len(line))
+    dense = np.stack([np.interp(steps, np.arange(len(line)), axis) for axis in line.T], axis=1)
+    away = np.hypot(*(np.indices(mask.shape)[:, None] - dense.T[:, :, None, None])).min(axis=0)
+    assert np.array_equal(strokes.draw_line(line, width, mask), mask & (away <= width / 2))
