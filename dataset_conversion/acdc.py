@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import find_files, unpacked
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, scribble_values
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import (
+    Case,
+    RawDataset,
+    Writing,
+    WrittenDatasets,
+    write_raw_datasets,
+)
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,
     MAAG_TEST,
@@ -34,6 +40,7 @@ def convert_acdc(
     folder: Path,
     scribbles: Path,
     *,
+    dataset_id: int,
     dense_id: int | None = None,
     dense: bool = True,
     name: str = "ACDC",
@@ -48,6 +55,7 @@ def convert_acdc(
         folder: the official download (`database/training/patient001/...`, or any folder of it), or one folder with all
             files. What lies in a folder `testing` is only used for patients of `test`.
         scribbles: the released zip archive, or a folder.
+        dataset_id: of the dataset.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         dense: False for no twin.
         name: of the dataset.
@@ -55,7 +63,7 @@ def convert_acdc(
             20k+20) or `maag` (one fold).
         test: patients kept out of training, see `parse_patients`.
         coding: of the scribbles.
-        writing: further arguments of `write_raw_datasets`: `raw_folder`, `dataset_id`, `workers`...
+        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -85,7 +93,7 @@ def convert_acdc(
             for key, image in scans.images.items()
         ]
         if dense and dense_id is None and any(case.dense is not None and not case.test for case in cases):
-            dense_id = writing["dataset_id"] + 1
+            dense_id = dataset_id + 1
         problems += _absent_test_patients(test, test_patients, {patient for patient, _ in scans.images})
         training: dict[int, list[str]] = {}
         for patient, frame in scans.images:
@@ -94,26 +102,30 @@ def convert_acdc(
         splits, notes = make_splits(training, _folds(split, training), problems)
         if unused := set(strokes.scribbles) - set(scans.images):
             notes.append(f"{len(unused)} scribbles were not used, for their images are not there")
-        written = write_raw_datasets(
+        return write_raw_datasets(
             cases,
-            name=name,
-            channel_names=CHANNELS,
-            labels=LABELS,
-            scribble_values=values,
-            provenance={
-                "source": "ACDC (Bernard et al., IEEE TMI 2018) with the scribbles of Valvano et al., IEEE TMI 2021",
-                "reference": "https://www.creatis.insa-lyon.fr/Challenge/acdc/ and "
-                "https://vios-s.github.io/multiscale-adversarial-attention-gates/data",
-                "license": "images and dense labels: terms of the ACDC challenge, CC BY-NC-SA 4.0; "
-                "scribbles: Apache-2.0",
-                "options": {"split": split, "test": sorted(test_patients), "coding": vars(coding)},
-            },
-            dense_id=dense_id,
-            splits=splits,
+            RawDataset(
+                dataset_id=dataset_id,
+                name=name,
+                channel_names=CHANNELS,
+                labels=LABELS,
+                scribble_values=values,
+                provenance={
+                    "source": "ACDC (Bernard et al., IEEE TMI 2018) with the scribbles of "
+                    "Valvano et al., IEEE TMI 2021",
+                    "reference": "https://www.creatis.insa-lyon.fr/Challenge/acdc/ and "
+                    "https://vios-s.github.io/multiscale-adversarial-attention-gates/data",
+                    "license": "images and dense labels: terms of the ACDC challenge, CC BY-NC-SA 4.0; "
+                    "scribbles: Apache-2.0",
+                    "options": {"split": split, "test": sorted(test_patients), "coding": vars(coding)},
+                },
+                dense_id=dense_id,
+                splits=splits,
+            ),
+            Writing(**writing),
             problems=problems,
-            **writing,
+            notes=notes,
         )
-    return replace(written, notes=(*written.notes, *notes))
 
 
 def parse_patients(text: str) -> frozenset[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from nnunet_attenscribble.common.volumes import (
     sha256,
     write_volume,
 )
+from nnunet_attenscribble.dataset_conversion.dense_slices import complete_slices
 from nnunet_attenscribble.errors import AttenScribbleError
 
 ENDING = ".nii.gz"
@@ -39,11 +40,29 @@ _MOST = 0.5  # share of a scribble's voxels in one class: strokes cover a few pe
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A label that takes long to make: it is made once, when it is written.
+
+    Attributes:
+        make: the label; picklable.
+        stand_in: checked in its place: an image on the same grid, with values among those that it may have.
+    """
+
+    make: Callable[[], sitk.Image]
+    stand_in: Callable[[], sitk.Image]
+
+    def __call__(self) -> sitk.Image:
+        """The label."""
+        return self.make()
+
+
+@dataclass(frozen=True)
 class Case:
     """One case: where its images, scribble and dense label come from.
 
     A source is a file, an image in memory, or a picklable call that makes the image. Calls run twice, once to check and
     once to write, so that thousands of cases need not sit in memory together; they must give the same image each time.
+    A label that takes long to make is a `Drawing`.
     """
 
     identifier: str
@@ -59,6 +78,9 @@ class Case:
     """Files behind calls, for their SHA-256."""
     spacing: tuple[float, ...] | None = None
     """mm along x, y, z, of files that state none."""
+    dense_slices: str | None = None
+    """That its scribble is dense in the slices that show a class: what its voxels in no class are called otherwise,
+    `background` (the others are unlabelled then) or `unlabelled` (those of these slices are background then)."""
 
     @property
     def scribbled(self) -> bool:
@@ -77,6 +99,8 @@ class Coding:
     """Dense labels of training cases are written."""
     trusted: bool = False
     """Scribbles are not asked whether they look like strokes."""
+    axis: int | None = None
+    """Of dense slices in the array (z, y, x); None: the coarsest."""
 
     @property
     def ignore(self) -> int:
@@ -98,9 +122,21 @@ class Coding:
             return [f"{len(values)} labels: at most 255 fit"]
         return []
 
-    def scribble(self, label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
-        """Voxels of a scribble in this dataset's values, (z, y, x) uint8; `notes` as of `label_values`."""
-        return _coded(label_values(label, name, notes), self.scribble_values, self.ignore, name)
+    def scribble(
+        self, label: sitk.Image, name: str, notes: list[str], dense_slices: str | None = None
+    ) -> tuple[np.ndarray, bool]:
+        """Voxels of a scribble in this dataset's values, (z, y, x) uint8, and whether single slices are dense.
+
+        Args:
+            label: as it was read.
+            name: for errors.
+            notes: as of `label_values`.
+            dense_slices: see `Case`.
+        """
+        values = _coded(label_values(label, name, notes), self.scribble_values, self.ignore, name)
+        if dense_slices is None:
+            return values, False
+        return complete_slices(values, self.ignore, dense_slices, self.axis, label, name)
 
     def strokes_problems(self, voxels: list[int], name: str) -> list[str]:
         """Whether a scribble, by its voxels per value, cannot be what its coding says."""
@@ -112,8 +148,9 @@ class Coding:
         told = f"{name}: {100 * share:.0f} % of its voxels would be {strokes}"
         if not unlabelled:
             return [
-                f"{told} and none unlabelled: it is a dense label, to be given as one, or another value is unlabelled "
-                "(--unlabelled, --coding, correct --labels); --trust-scribbles takes it as it is"
+                f"{told} and none unlabelled: it is a dense label, to be given as one, or one of the slices alone that "
+                "show a class (--dense-slices .), or another value is unlabelled (--unlabelled, --coding, correct "
+                "--labels); --trust-scribbles takes it as it is"
             ]
         if self.labels[most] > 0:
             return [
@@ -192,7 +229,7 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
                 result.remarks.append((_TURNED, name))
 
     def check_label(source: Source, role: str, code) -> list[int]:
-        label, name = read(source, role, label=True)
+        label, name = read(source.stand_in if isinstance(source, Drawing) else source, role, label=True)
         if label is None:
             return []
         compare(label, name)
@@ -217,8 +254,17 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
         if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             result.problems.append(NOT_FINITE.format(name))
     if case.scribbled and case.scribble is not None:
-        result.scribble_voxels = check_label(case.scribble, "scribble", coding.scribble)
-        if not result.problems:
+        is_dense = False
+
+        def code(label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
+            nonlocal is_dense
+            fits = first is not None and not result.problems
+            placed = place_on(label, first) if fits and first is not None else label  # in whose order slices count
+            values, is_dense = coding.scribble(placed, name, notes, case.dense_slices)
+            return values
+
+        result.scribble_voxels = check_label(case.scribble, "scribble", code)
+        if not result.problems and not is_dense:
             name = describe(case.scribble, f"scribble of case {case.identifier}")
             result.problems += coding.strokes_problems(result.scribble_voxels, name)
     if coding.uses_dense(case) and case.dense is not None:
@@ -290,17 +336,53 @@ def write_case(
         OSError: where it cannot be written.
     """
     part = "Ts" if case.test else "Tr"
+    later = None if links_from is None else links_from / home.name
+    written, grid = write_images(case, home / f"images{part}", later and later / f"images{part}")
+
+    def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
+        target = folder / f"{case.identifier}{ENDING}"
+        written.append(target)
+        given = read_volume(source, "", thorough=False)
+        file = _usable_file(source, given) if links_from is not None and not recoded else None
+        if file is not None and _same_grid(given, grid) and not _is_scaled(given):
+            _take_over(file, target, later and later.parent / target.parent.relative_to(home.parent))
+            return
+        label = sitk.GetImageFromArray(code(place_on(given, grid), "", []))
+        label.CopyInformation(grid)
+        write_volume(label, target)
+
+    if case.scribbled and case.scribble is not None:
+
+        def code(label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
+            return coding.scribble(label, name, notes, case.dense_slices)[0]
+
+        recoded = coding.scribble_values is not None or case.dense_slices is not None
+        write_label(case.scribble, code, recoded, home / "labelsTr")
+    folder = home / "labelsTs" if case.test else dense and dense / "labelsTr"
+    if coding.uses_dense(case) and case.dense is not None and folder is not None:
+        write_label(case.dense, coding.dense, coding.dense_values is not None, folder)
+    return written
+
+
+def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[list[Path], sitk.Image]:
+    """Write the channels of a checked case, `CASE_0000.nii.gz` and so on.
+
+    Args:
+        case: what to write.
+        folder: to write to.
+        later: where that folder will lie in the end: files that can be used as they are become relative links from
+            there. None: copies.
+
+    Returns:
+        the files, and an image on the grid of all.
+
+    Raises:
+        OSError: where they cannot be written.
+    """
     written: list[Path] = []
-
-    def take_over(source: Path, target: Path) -> None:
-        if links_from is None:
-            shutil.copyfile(source, target)  # exact to the byte, and quicker
-        else:
-            target.symlink_to(os.path.relpath(source.resolve(), links_from / target.parent.relative_to(home.parent)))
-
     grid: sitk.Image | None = None
     for channel, source in enumerate(case.images):
-        target = home / f"images{part}" / f"{case.identifier}_{channel:04d}{ENDING}"
+        target = folder / f"{case.identifier}_{channel:04d}{ENDING}"
         written.append(target)
         image = read_volume(source, "", thorough=False)
         if case.spacing is not None:  # no file states another
@@ -310,29 +392,18 @@ def write_case(
             image = sitk.Image(place_on(image, grid))  # the caller's may be in use elsewhere
             image.CopyInformation(grid)
         elif (file := _usable_file(source, image)) is not None:
-            take_over(file, target)
+            _take_over(file, target, later)
             continue
         write_volume(image, target)
     assert grid is not None  # cases without images were refused
+    return written, grid
 
-    def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
-        target = folder / f"{case.identifier}{ENDING}"
-        written.append(target)
-        given = read_volume(source, "", thorough=False)
-        file = _usable_file(source, given) if links_from is not None and not recoded else None
-        if file is not None and _same_grid(given, grid) and not _is_scaled(given):
-            take_over(file, target)
-            return
-        label = sitk.GetImageFromArray(code(place_on(given, grid), "", []))
-        label.CopyInformation(grid)
-        write_volume(label, target)
 
-    if case.scribbled and case.scribble is not None:
-        write_label(case.scribble, coding.scribble, coding.scribble_values is not None, home / "labelsTr")
-    folder = home / "labelsTs" if case.test else dense and dense / "labelsTr"
-    if coding.uses_dense(case) and case.dense is not None and folder is not None:
-        write_label(case.dense, coding.dense, coding.dense_values is not None, folder)
-    return written
+def _take_over(source: Path, target: Path, later: Path | None) -> None:
+    if later is None:
+        shutil.copyfile(source, target)  # exact to the byte, and quicker
+    else:
+        target.symlink_to(os.path.relpath(source.resolve(), later))
 
 
 def _usable_file(source: Source, image: sitk.Image) -> Path | None:

@@ -15,7 +15,13 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, scribble_values
 from nnunet_attenscribble.dataset_conversion.dicom_series import read_series, sort_series
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import (
+    Case,
+    RawDataset,
+    Writing,
+    WrittenDatasets,
+    write_raw_datasets,
+)
 from nnunet_attenscribble.dataset_conversion.splits import (
     CHAOS_ATTENSCRIBBLE,
     CHAOS_PACINGPSEUDO,
@@ -37,6 +43,7 @@ def convert_chaos(
     folder: Path,
     scribbles: Path | None,
     *,
+    dataset_id: int,
     sequence: str = "t1-in",
     dense_id: int | None = None,
     name: str | None = None,
@@ -52,11 +59,12 @@ def convert_chaos(
             alone, into which `attenscribble scribble` draws.
         sequence: `t1-in` or `t1-out`, one phase; `t1`, both as two channels; `t1-both`, both as cases of their own;
             `t2`.
+        dataset_id: of the dataset.
         dense_id: of the twin; None: the dataset's plus one.
         name: of the dataset; None: CHAOS with the sequence.
         split: `nnunet` (five folds, drawn by patient), `pacingpseudo` (five) or `attenscribble` (three).
         coding: of the scribbles.
-        writing: further arguments of `write_raw_datasets`: `raw_folder`, `dataset_id`, `workers`...
+        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -85,31 +93,34 @@ def convert_chaos(
     if unused := set(drawn) - set(patients):
         notes.append(f"{len(unused)} scribbles were not used, for their images are not there")
     if scribbles is not None and dense_id is None:
-        dense_id = writing["dataset_id"] + 1
-    written = write_raw_datasets(
+        dense_id = dataset_id + 1
+    return write_raw_datasets(
         cases,
-        name=name or f"CHAOS{sequence.replace('-', '').upper()}",
-        channel_names={0: "T1in", 1: "T1out"} if sequence == "t1" else {0: "MRI"},
-        labels=LABELS,
-        scribble_values=values,
-        provenance={
-            "source": "CHAOS (Kavur et al., Medical Image Analysis 2021), MR training set"
-            + ("" if scribbles is None else ", with scribbles in the form of PacingPseudo (Yang et al., 2022)"),
-            "reference": "https://chaos.grand-challenge.org",
-            "license": "images and dense labels: CC BY-NC-SA 4.0",
-            "options": {
-                "sequence": sequence,
-                "split": split,
-                **({} if scribbles is None else {"coding": vars(coding)}),
+        RawDataset(
+            dataset_id=dataset_id,
+            name=name or f"CHAOS{sequence.replace('-', '').upper()}",
+            channel_names={0: "T1in", 1: "T1out"} if sequence == "t1" else {0: "MRI"},
+            labels=LABELS,
+            scribble_values=values,
+            provenance={
+                "source": "CHAOS (Kavur et al., Medical Image Analysis 2021), MR training set"
+                + ("" if scribbles is None else ", with scribbles in the form of PacingPseudo (Yang et al., 2022)"),
+                "reference": "https://chaos.grand-challenge.org",
+                "license": "images and dense labels: CC BY-NC-SA 4.0",
+                "options": {
+                    "sequence": sequence,
+                    "split": split,
+                    **({} if scribbles is None else {"coding": vars(coding)}),
+                },
             },
-        },
-        dense_id=dense_id,
-        dense_only=scribbles is None,
-        splits=splits,
+            dense_id=dense_id,
+            dense_only=scribbles is None,
+            splits=splits,
+        ),
+        Writing(**writing),
         problems=problems,
-        **writing,
+        notes=notes,
     )
-    return replace(written, notes=(*written.notes, *notes))
 
 
 def _find_patients(folder: Path, part: str) -> dict[int, list[Path]]:

@@ -11,12 +11,25 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["read_series", "sort_series"]
+__all__ = ["is_dicom", "read_series", "sort_series"]
 
 _TOLERANCE = 1e-2  # mm
 _NEEDED = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 
 _UNREADABLE = "{}: its pixels cannot be read: it is truncated or compressed in a way GDCM does not know"
+
+
+def is_dicom(file: Path) -> bool:
+    """By its ending or, where it has none, by its first bytes."""
+    if file.suffix.lower() in (".dcm", ".ima", ".dicom"):
+        return True
+    if file.suffix[1:].isalpha():
+        return False  # endings of other kinds; those of numbers are parts of a UID
+    try:
+        with file.open("rb") as content:
+            return content.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def sort_series(files: Sequence[Path]) -> list[Path]:
@@ -66,7 +79,9 @@ def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
     headers = _read_headers(files)
     folder = files[0].parent
     if len(series := {str(header.SeriesInstanceUID) for header in headers.values()}) > 1:
-        raise AttenScribbleError(f"{folder}: holds {len(series)} DICOM series: give a folder with one")
+        raise AttenScribbleError(
+            f"{folder}: holds {len(series)} DICOM series: give a folder with one, or make NIfTI of them with dcm2niix"
+        )
     first = headers[files[0]]
     problems = [
         f"{file}: its {name} differs from that of {files[0].name}: give slices of one volume"
@@ -117,7 +132,8 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
                     _values(header, name)
                 headers[file] = header
         except Exception as error:  # pydicom has one of its own for each of the ways in which a file can be broken
-            problems.append(f"{file}: cannot be read as DICOM ({str(error).splitlines()[0]}): restore the download")
+            told = (str(error) or type(error).__name__).splitlines()[0]
+            problems.append(f"{file}: cannot be read as DICOM ({told}): restore the download")
         else:
             if absent:
                 problems.append(f"{file}: is no slice of a DICOM volume: it has no {', '.join(absent)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,13 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import (
+    Case,
+    RawDataset,
+    Writing,
+    WrittenDatasets,
+    write_raw_datasets,
+)
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,
     group_by_subject,
@@ -33,6 +38,7 @@ _PATIENT = re.compile(r"(patient|case)(\d+)", re.IGNORECASE)  # as names in ACDC
 def convert_h5(
     folder: Path,
     *,
+    dataset_id: int,
     spacing: Sequence[float] | None = None,
     spacing_csv: Path | None = None,
     classes: Mapping[str, int] | None = None,
@@ -54,12 +60,13 @@ def convert_h5(
         spacing: of every volume along x, y, z (mm).
         spacing_csv: in place of it, a table with the columns case, sx, sy, sz, and perhaps nx, ny, nz to be checked.
         classes: name to value, without background; None: those of ACDC.
+        dataset_id: of the dataset.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         name: of the dataset.
         split: `nnunet` (five folds, drawn by patient), or for ACDC's patients `contiguous` or `maag`.
         subject: regular expression that finds the patient elsewhere in a name, as its first group or the whole match.
         coding: of the scribbles.
-        writing: further arguments of `write_raw_datasets`: `raw_folder`, `dataset_id`, `workers`...
+        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -94,7 +101,7 @@ def convert_h5(
         raise AttenScribbleError(problems)
     dense_less = sum(case.dense is None for case in cases)
     if dense_id is None and not dense_less:
-        dense_id = writing["dataset_id"] + 1
+        dense_id = dataset_id + 1
     by_patient, told, more = _group([case.identifier for case in cases], subject)
     problems += more
     folds = None
@@ -110,30 +117,33 @@ def convert_h5(
     if dense_id is None and dense_less < len(cases):
         notes.append(f"no dense twin: {dense_less} of {len(cases)} files hold no label")
     notes.append("h5 files hold neither origin nor direction: the origin is 0 and the axes are not turned")
-    written = write_raw_datasets(
+    return write_raw_datasets(
         cases,
-        name=name,
-        channel_names={0: "MRI"},
-        labels=labels,
-        scribble_values=values,
-        dense_values=dense_values(labels, classes),
-        provenance={
-            "source": "h5 volumes in the form of WSL4MIS (Luo et al., MICCAI 2022)",
-            "reference": "https://github.com/HiLab-git/WSL4MIS",
-            "license": "that of the images",
-            "options": {
-                "split": split,
-                "subject": subject,
-                "spacing": list(spacing or ()) if spacing_csv is None else spacing_csv.name,
-                "coding": vars(coding),
+        RawDataset(
+            dataset_id=dataset_id,
+            name=name,
+            channel_names={0: "MRI"},
+            labels=labels,
+            scribble_values=values,
+            dense_values=dense_values(labels, classes),
+            provenance={
+                "source": "h5 volumes in the form of WSL4MIS (Luo et al., MICCAI 2022)",
+                "reference": "https://github.com/HiLab-git/WSL4MIS",
+                "license": "that of the images",
+                "options": {
+                    "split": split,
+                    "subject": subject,
+                    "spacing": list(spacing or ()) if spacing_csv is None else spacing_csv.name,
+                    "coding": vars(coding),
+                },
             },
-        },
-        dense_id=dense_id,
-        splits=splits,
+            dense_id=dense_id,
+            splits=splits,
+        ),
+        Writing(**writing),
         problems=problems,
-        **writing,
+        notes=notes,
     )
-    return replace(written, notes=(*written.notes, *notes))
 
 
 def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ...] | None]]:

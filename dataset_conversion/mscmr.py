@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, scribble_values
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import (
+    Case,
+    RawDataset,
+    Writing,
+    WrittenDatasets,
+    write_raw_datasets,
+)
 from nnunet_attenscribble.dataset_conversion.splits import MSCMR_TEST, MSCMR_VALIDATION, make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -25,6 +30,7 @@ def convert_mscmr(
     folder: Path,
     scribbles: Path | None = None,
     *,
+    dataset_id: int,
     dense_id: int | None = None,
     name: str = "MSCMR",
     coding: ScribbleCoding = PRESETS["acdc"],
@@ -38,10 +44,11 @@ def convert_mscmr(
     Args:
         folder: `MSCMR_dataset` of CycleMix (`train/images/subject2_DE.nii.gz`, ...), or any folder with such files.
         scribbles: where they lie elsewhere.
+        dataset_id: of the dataset.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         name: of the dataset.
         coding: of the scribbles.
-        writing: further arguments of `write_raw_datasets`: `raw_folder`, `dataset_id`, `workers`...
+        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -73,33 +80,36 @@ def convert_mscmr(
     ]
     training = {subject: [_identifier(subject)] for subject in images if subject not in held_back}
     if dense_id is None and training and set(training) <= set(dense):
-        dense_id = writing["dataset_id"] + 1
+        dense_id = dataset_id + 1
     splits, notes = make_splits(training, None, problems)
     if dense_id is None and set(training) & set(dense):
         notes.append(f"no dense twin: {len(set(training) - set(dense))} training subjects have no dense label")
-    written = write_raw_datasets(
+    return write_raw_datasets(
         cases,
-        name=name,
-        channel_names={0: "LGE"},  # a name that nnU-Net does not know, so it normalises by z-score, as MRI needs
-        labels=LABELS,
-        scribble_values=values,
-        dense_values=DENSE_VALUES,
-        provenance={
-            "source": "MSCMRseg (Zhuang, TPAMI 2019) with the scribbles of CycleMix (Zhang and Zhuang, CVPR 2022)",
-            "reference": "https://zmiclab.github.io/zxh/0/mscmrseg19/data.html and https://github.com/BWGZK/CycleMix",
-            "license": "terms of the MSCMRseg challenge",
-            "options": {
-                "validation": sorted(set(MSCMR_VALIDATION) & set(images)),
-                "test": sorted(set(MSCMR_TEST) & set(images)),
-                "coding": vars(coding),
+        RawDataset(
+            dataset_id=dataset_id,
+            name=name,
+            channel_names={0: "LGE"},  # a name that nnU-Net does not know, so it normalises by z-score, as MRI needs
+            labels=LABELS,
+            scribble_values=values,
+            dense_values=DENSE_VALUES,
+            provenance={
+                "source": "MSCMRseg (Zhuang, TPAMI 2019) with the scribbles of CycleMix (Zhang and Zhuang, CVPR 2022)",
+                "reference": "https://zmiclab.github.io/zxh/0/mscmrseg19/data.html and https://github.com/BWGZK/CycleMix",
+                "license": "terms of the MSCMRseg challenge",
+                "options": {
+                    "validation": sorted(set(MSCMR_VALIDATION) & set(images)),
+                    "test": sorted(set(MSCMR_TEST) & set(images)),
+                    "coding": vars(coding),
+                },
             },
-        },
-        dense_id=dense_id,
-        splits=splits,
+            dense_id=dense_id,
+            splits=splits,
+        ),
+        Writing(**writing),
         problems=problems,
-        **writing,
+        notes=notes,
     )
-    return replace(written, notes=(*written.notes, *notes))
 
 
 def _by_role(files: Iterable[Path]) -> tuple[dict[str, dict[int, Path]], list[str]]:

@@ -1,23 +1,43 @@
-"""Which image, scribble and dense label belong together, told by their file names."""
+"""Which image, scribble and dense label belong together, told by the names of files and folders."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_attenscribble.common.text import list_some
 
-__all__ = ["ENDINGS", "group_images", "match_labels", "numbered_cases", "stem", "unusable_files"]
+__all__ = [
+    "ENDINGS",
+    "Labels",
+    "Pairing",
+    "group_images",
+    "match_labels",
+    "numbered_cases",
+    "pair_files",
+    "split_by_words",
+    "stem",
+    "unusable_files",
+]
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
-ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff")
+ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+_SEGMENTATION = ".seg.nrrd"  # of 3D Slicer, which nobody means as a part of the name
+#: Last words of the names of scribbles, and of labels of any kind, where both lie among images.
+_SCRIBBLE_WORDS = {"scribble", "scribbles", "scrib", "stroke", "strokes", "drawn", "drawing"}
+_LABEL_WORDS = _SCRIBBLE_WORDS | {
+    *("seg", "segmentation", "label", "labels", "labelmap", "mask", "gt", "groundtruth", "truth", "dense", "manual"),
+    *("annotation", "annotations", "roi"),
+}
 #: Of what lies beside images. Anything else may be an image of a kind not thought of, and is not to be lost in silence.
 _COMPANION_ENDINGS = (
     *(".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".pdf", ".xml", ".yaml", ".yml", ".html", ".htm", ".log"),
     *(".xls", ".xlsx", ".doc", ".docx", ".ods", ".odt", ".rtf", ".bval", ".bvec", ".md5", ".sha1", ".sha256"),
+    *(".label", ".itksnap", ".mrml", ".mrb", ".ctbl", ".bidsignore", ".py", ".ipynb"),
 )
 _COMPANIONS = (
     *("readme", "license", "licence", "copying", "notice", "authors", "changes", "changelog", "citation", "version"),
@@ -27,20 +47,107 @@ _COMPANIONS = (
 
 def stem(file: Path) -> str | None:
     """The name without its ending, accented letters as one sign, as not every system keeps them; None for no image."""
-    for ending in ENDINGS:
-        if file.name.lower().endswith(ending):
-            return unicodedata.normalize("NFC", file.name[: -len(ending)])
-    return None
+    endings = (_SEGMENTATION, *ENDINGS)
+    name = next((file.name[: -len(ending)] for ending in endings if file.name.lower().endswith(ending)), None)
+    return None if name is None else _normalise(name)
+
+
+def _normalise(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def unusable_files(files: Iterable[Path]) -> list[str]:
     """A problem for every file that is neither an image of a kind that is taken nor a companion of images."""
     return [
         f"{file}: is of a kind that is not taken: save it as one of {', '.join(ENDINGS)}, or remove it"
+        + ("; dcm2niix makes NIfTI of DICOM" if file.name.lower().endswith((".dcm", ".ima")) else "")
         for file in files
         if stem(file) is None and not file.name.lower().endswith(_COMPANION_ENDINGS)
         if file.name.lower() not in _COMPANIONS
     ]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Label files of one kind, before it is known which belongs to which image.
+
+    Attributes:
+        folder: they lie below it.
+        files: those that are no images are passed over.
+        what: how errors call them (`scribble`).
+    """
+
+    folder: Path
+    files: Sequence[Path]
+    what: str
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which files belong together.
+
+    Attributes:
+        images: by case, channels in order.
+        labels: for every kind of labels the file of each case.
+        problems: of names.
+    """
+
+    images: dict[str, tuple[Path, ...]]
+    labels: list[dict[str, Path]]
+    problems: list[str]
+
+
+def pair_files(
+    folder: Path, images: Mapping[Path, int], labels: Sequence[Labels], channels: Sequence[str] = ()
+) -> Pairing:
+    """Find the images of each case, and its labels.
+
+    Cases are called as the files of their images; or as these less what all have at the end (`p1_image`, `p2_image`);
+    or as the folders that hold them, where patients have one each; and all this again with the names of channels at
+    the end of names. The first of these ways that leaves no problem and gives every case its channels is taken, or else
+    the first that leaves none, or the first, whose problems are told then.
+
+    Args:
+        folder: of the images.
+        images: files below it, or folders that are one image (DICOM), and how many channels each holds.
+        labels: of every kind that there is.
+        channels: names of the channels, with which names may end in place of `_0000`, `_0001`...
+    """
+    attempts = []
+    for names, parents in _name_cases(folder, list(images), channels):
+        cases, problems = _group(names)
+        found = []
+        for kind in labels:
+            tries = [
+                match_labels(kind.files, cases, kind.what, name)
+                for name in (stem, lambda file, kind=kind, parents=parents: _name_by_folder(file, kind.folder, parents))
+            ]
+            matched, more = next((one for one in tries if one[0] and not one[1]), tries[0])
+            if not matched and cases:
+                told = list_some([name for file in kind.files if (name := stem(file)) is not None]) or "nothing"
+                more = [
+                    f"{kind.folder}: holds no {kind.what} named as one of the images: they are called {told}, images "
+                    f"{list_some(list(cases))}"
+                ]
+            found.append(matched)
+            problems += more
+        attempts.append(Pairing(cases, found, problems))
+        if not problems and all(sum(images[path] for path in paths) == len(channels) for paths in cases.values()):
+            return attempts[-1]
+    sound = [attempt for attempt in attempts if not attempt.problems]
+    return [*sound, *attempts, Pairing({}, [{} for _ in labels], [])][0]
+
+
+def split_by_words(files: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Images, scribbles and other labels that lie in one folder, told by the last word of their names."""
+    images: list[Path] = []
+    scribbles: list[Path] = []
+    others: list[Path] = []
+    for file in files:
+        is_segmentation = file.name.lower().endswith(_SEGMENTATION)
+        word = "seg" if is_segmentation else re.split("[_. -]", stem(file) or "")[-1].casefold()
+        (scribbles if word in _SCRIBBLE_WORDS else others if word in _LABEL_WORDS else images).append(file)
+    return images, scribbles, others
 
 
 def group_images(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
@@ -48,23 +155,102 @@ def group_images(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], li
 
     Names end in a channel of four digits, as nnU-Net's do (`case_0000.nii.gz`), or in none: then there is one channel.
     """
+    return _group({file: _split_channel(name, ()) for file in files if (name := stem(file)) is not None})
+
+
+def _group(names: Mapping[Path, tuple[str, int]]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
+    """Image files by case, from the case and channel of each."""
     found: dict[str, dict[int, Path]] = {}
     problems = []
-    for file in files:
-        name = stem(file)
-        if name is None:
+    for file, (case, channel) in names.items():
+        other = found.setdefault(case, {}).setdefault(channel, file)
+        if other == file:
             continue
-        match = re.fullmatch(r"(.+)_(\d{4})", name)
-        identifier, channel = (match[1], int(match[2])) if match else (name, 0)
-        other = found.setdefault(identifier, {}).setdefault(channel, file)
-        if other != file:
+        if other.parent == file.parent:
             problems.append(f"{file}: the same image is also at {other}: remove one of them")
-    for identifier, channels in found.items():
+        else:
+            problems.append(
+                f"{file}: is called as {other}: rename one of them if they show different patients, or give each "
+                "patient a folder with one image, and one with its label"
+            )
+    for case, channels in found.items():
         absent = sorted(set(range(max(channels) + 1)) - set(channels))
         if absent:
-            names = list_some([f"{identifier}_{channel:04d}" for channel in absent])
-            problems.append(f"{channels[max(channels)]}: its case has no channel {names}: number them from 0000")
+            told = list_some([f"{case}_{channel:04d}" for channel in absent])
+            problems.append(f"{channels[max(channels)]}: its case has no channel {told}: number them from 0000")
     return {case: tuple(channels[c] for c in sorted(channels)) for case, channels in found.items()}, problems
+
+
+def _name_cases(
+    folder: Path, images: Sequence[Path], channels: Sequence[str]
+) -> Iterator[tuple[dict[Path, tuple[str, int]], dict[tuple[str, ...], str]]]:
+    """Each way of naming cases: case and channel of every file; and cases by the folders that stand for them."""
+    stems = {file: name for file in images if (name := _image_name(file)) is not None}
+    for endings in ((), channels) if len(channels) > 1 else ((),):
+        split = {file: _split_channel(name, endings) for file, name in stems.items()}
+        if split:
+            yield from _name_by_all(folder, stems, split)
+
+
+def _name_by_all(
+    folder: Path, stems: Mapping[Path, str], split: Mapping[Path, tuple[str, int]]
+) -> Iterator[tuple[dict[Path, tuple[str, int]], dict[tuple[str, ...], str]]]:
+    named = {file: (case or stems[file], channel) for file, (case, channel) in split.items()}
+    yield named, {(case,): case for case, _ in named.values()}
+    words = {file: re.split("(?=[_. -])", case) for file, (case, _) in named.items()}
+    for count in range(1, min(map(len, words.values()))):
+        if len({tuple(parts[-count:]) for parts in words.values()}) > 1 or len(set(named.values())) < 2:
+            break
+        short = {file: ("".join(words[file][:-count]), channel) for file, (_, channel) in named.items()}
+        yield short, {(case,): case for case, _ in short.values()}
+    parents = {file: tuple(map(_normalise, file.relative_to(folder).parts[:-1])) for file in stems}
+    if all(parents.values()):
+        shared = _shared_positions(list(parents.values()))
+        keys = {file: tuple(part for at, part in enumerate(path) if at not in shared) for file, path in parents.items()}
+        several = any(len({split[file][0] for file in stems if keys[file] == key}) > 1 for key in set(keys.values()))
+        cases = {file: "_".join([*keys[file], *([split[file][0]] if several else [])]) for file in stems}
+        by_key = {} if several else {keys[file]: cases[file] for file in stems}
+        yield {file: (cases[file], split[file][1]) for file in stems}, by_key
+
+
+def _image_name(file: Path) -> str | None:
+    """The name of an image: a file, or a folder of DICOM slices."""
+    name = stem(file)
+    return _normalise(file.name) if name is None and file.is_dir() else name
+
+
+def _split_channel(name: str, channels: Sequence[str]) -> tuple[str, int]:
+    """Case and channel: by four digits at the end of a name, or by the name of one of the channels."""
+    if match := re.fullmatch(r"(.+)_(\d{4})", name):
+        return match[1], int(match[2])
+    for number, channel in enumerate(channels):
+        if match := re.fullmatch(rf"(?:(.+)[_. -])?{re.escape(channel)}", name, re.IGNORECASE):
+            return match[1] or "", number
+    return name, 0
+
+
+def _shared_positions(paths: Sequence[tuple[str, ...]]) -> set[int]:
+    """Where all paths have the same folder, and so none that tells patients apart; of one path the first is kept."""
+    if len(set(map(len, paths))) > 1:
+        return set()
+    shared = {at for at, parts in enumerate(zip(*paths, strict=True)) if len(set(parts)) == 1}
+    return shared - {0} if len(shared) == len(paths[0]) else shared
+
+
+def _name_by_folder(file: Path, folder: Path, cases: Mapping[tuple[str, ...], str]) -> str | None:
+    """The case whose folders are among those of a label file, the most of them; else the file's own name."""
+    name = stem(file)
+    if name is None:
+        return None
+    parts = tuple(map(_normalise, file.relative_to(folder).parts[:-1]))
+    fitting = [key for key in cases if _is_within(key, parts)]
+    return cases[max(fitting, key=len)] if fitting else name
+
+
+def _is_within(few: Sequence[str], many: Sequence[str]) -> bool:
+    """Whether all of the few come in the many, in this order."""
+    rest = iter(many)
+    return all(part in rest for part in few)
 
 
 def numbered_cases(images: Iterable[Path], labels: Iterable[Path]) -> str | None:
@@ -85,7 +271,9 @@ def numbered_cases(images: Iterable[Path], labels: Iterable[Path]) -> str | None
     return None
 
 
-def match_labels(files: Iterable[Path], cases: Collection[str], what: str) -> tuple[dict[str, Path], list[str]]:
+def match_labels(
+    files: Iterable[Path], cases: Collection[str], what: str, name_of: Callable[[Path], str | None] = stem
+) -> tuple[dict[str, Path], list[str]]:
     """Label files by case, and every problem.
 
     A label is called as its case, or so with something behind it (`case_scribble`, `case-label`, `case.manual`): the
@@ -95,10 +283,11 @@ def match_labels(files: Iterable[Path], cases: Collection[str], what: str) -> tu
         files: those that are no images are passed over.
         cases: identifiers of the images.
         what: how errors call it (`scribble`).
+        name_of: a file; None: no image.
     """
     fitting: dict[Path, dict[str, str]] = {}  # what is behind the name of the case, to the case
     for file in files:
-        name = stem(file)
+        name = name_of(file)
         if name is not None:
             fitting[file] = {name[len(start) :]: start for start in _starts(name) if start in cases}
     counts = Counter(behind for fits in fitting.values() for behind in fits)
@@ -112,7 +301,7 @@ def match_labels(files: Iterable[Path], cases: Collection[str], what: str) -> tu
         behind = usual if usual in fits else min(fits, key=len)
         case = fits[behind]
         if case in found:
-            problems.append(f"{file}: {found[case]} is a {what} of the same case: remove one of them")
+            problems.append(f"{file}: {found[case]} is a {what} of the same case: keep one, with all classes in it")
         elif behind == usual:
             found[case] = file
         else:

@@ -14,7 +14,13 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
 
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import (
+    Case,
+    RawDataset,
+    Writing,
+    WrittenDatasets,
+    write_raw_datasets,
+)
 from nnunet_attenscribble.dataset_conversion.strokes import draw_line, level_line, part_of_line, zigzag
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
@@ -84,7 +90,7 @@ def write_phantoms(
     """Write phantoms as a scribble dataset and its dense twin, with one fold.
 
     Args:
-        raw_folder: see `write_raw_datasets`, as for the IDs and the name.
+        raw_folder: nnUNet_raw.
         dataset_id: of the scribble dataset.
         dense_id: of the twin.
         name: of the dataset.
@@ -100,15 +106,20 @@ def write_phantoms(
     fold = {"train": names[:training], "val": names[training : training + validation]}
     return write_raw_datasets(
         [_make_case(case, seed, test=index >= training + validation) for index, case in enumerate(names)],
-        raw_folder=raw_folder,
-        dataset_id=dataset_id,
-        dense_id=dense_id,
-        name=name,
-        channel_names={0: "cineMRI"},
-        labels=LABELS,
-        provenance={"source": "a phantom made by nnunet-attenscribble", "license": "CC0", "options": {"seed": seed}},
-        splits=[fold],
-        workers=1,  # it is quicker than starting others
+        RawDataset(
+            dataset_id=dataset_id,
+            dense_id=dense_id,
+            name=name,
+            channel_names={0: "cineMRI"},
+            labels=LABELS,
+            provenance={
+                "source": "a phantom made by nnunet-attenscribble",
+                "license": "CC0",
+                "options": {"seed": seed},
+            },
+            splits=[fold],
+        ),
+        Writing(raw_folder, workers=1),  # it is quicker than starting others
     )
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from nnunet_attenscribble.common.text import has_control_character
 from nnunet_attenscribble.common.volumes import describe
 from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase
+
+#: What Windows has devices for, and no files.
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 
 __all__ = [
     "case_problems",
     "dimension_problems",
     "folder_problems",
+    "identifier_problems",
     "name_problems",
     "split_problems",
     "taken_id_problems",
@@ -67,21 +74,45 @@ def case_problems(cases: Sequence[Case], channels: int, with_dense: bool, dense_
     """Of the list of cases."""
     if not any(not case.test for case in cases):
         return ["no training case was found"] if not cases else ["every case is a test case: none is left for training"]
-    problems = [
-        f"case {identifier}: comes {count} times: names must be unique"
-        for identifier, count in Counter(case.identifier for case in cases).items()
-        if count > 1
-    ]
+    problems = identifier_problems([case.identifier for case in cases])
     for case in cases:
-        if not case.identifier or re.search(r"[/\\\0]", case.identifier) or case.identifier.startswith("."):
-            problems.append(f"case {case.identifier!r}: cannot be part of a file name")
         if len(case.images) != channels:
-            problems.append(f"case {case.identifier}: has {len(case.images)} image channels instead of {channels}")
+            problems.append(
+                f"case {case.identifier}: has {len(case.images)} image channels instead of {channels}: "
+                "name each of them with --channels (R,G,B for a picture in colour), or mend its files"
+            )
         if not case.test and case.scribble is None and not dense_only:
             problems.append(f"case {case.identifier}: has no scribble: add it, or make it a test case")
         if not case.test and with_dense and case.dense is None:
             otherwise = "remove the case" if dense_only else "leave out the dense twin"
             problems.append(f"case {case.identifier}: has no dense label: add it, or {otherwise}")
+    return problems
+
+
+def identifier_problems(identifiers: Sequence[str]) -> list[str]:
+    """Of names that not every system keeps, or keeps apart: a dataset is copied from one to another."""
+    counts = Counter(identifiers)
+    problems = [
+        f"case {name}: comes {count} times: names must be unique" for name, count in counts.items() if count > 1
+    ]
+    alike: dict[str, list[str]] = {}
+    for name in counts:
+        alike.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    problems += [
+        f"cases {' and '.join(names)}: are one file on macOS and Windows: rename all but one"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    for name in counts:
+        if not name or name.startswith(".") or _FORBIDDEN.search(name) or has_control_character(name):
+            problems.append(
+                f"case {name!r}: cannot be part of a file name on every system: leave out control characters, "
+                'any of <>:"/\\|?* and a full stop at the beginning'
+            )
+        elif name != name.strip() or name.endswith("."):
+            problems.append(f"case {name!r}: begins or ends with a blank, or ends with a full stop: take it out")
+        elif name.partition(".")[0].rstrip().upper() in _RESERVED:
+            problems.append(f"case {name!r}: is the name of a device on Windows, whatever follows: rename it")
     return problems
 
 

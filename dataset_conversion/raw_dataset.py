@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -13,7 +14,7 @@ import numpy as np
 
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader
-from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, staged_folders
+from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, reserved, staged_folders
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.dataset_conversion.cases import (
@@ -24,6 +25,7 @@ from nnunet_attenscribble.dataset_conversion.cases import (
     Coding,
     check_case,
 )
+from nnunet_attenscribble.dataset_conversion.drawing import drawing_notes, nothing_drawn_problems
 from nnunet_attenscribble.dataset_conversion.plan_problems import (
     case_problems,
     dimension_problems,
@@ -36,7 +38,73 @@ from nnunet_attenscribble.dataset_conversion.resuming import fingerprint, write_
 from nnunet_attenscribble.dataset_conversion.workers import Map, default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["Case", "WrittenDatasets", "write_raw_datasets"]
+__all__ = ["Case", "RawDataset", "Writing", "WrittenDatasets", "write_raw_datasets"]
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """What is to be written: a scribble dataset and perhaps its dense twin, or a dense dataset alone."""
+
+    dataset_id: int
+    """1 to 999, in no use yet."""
+    name: str
+    """Letters, digits, `_` and `-`; the twin's is this and Dense."""
+    channel_names: Mapping[int, str]
+    """Channel to name, which decides nnU-Net's normalisation (`CT` is special)."""
+    labels: Mapping[str, int]
+    """Name to value, `background` 0 and then every integer. `ignore` is added to the scribble dataset, as one more."""
+    provenance: Mapping[str, object]
+    """For the JSON beside dataset.json: `source`, `options`, `license`, `reference`... No paths of this machine."""
+    scribble_values: Mapping[int, int] | None = None
+    """Value in the file to value here, where they differ; any value not listed is refused."""
+    dense_values: Mapping[int, int] | None = None
+    """The same for the dense labels."""
+    dense_id: int | None = None
+    """Writes the dense twin; refused with `dense_only`."""
+    dense_only: bool = False
+    """Dense labels go into `DatasetNNN_Name`, which has no `ignore` then; scribbles are not used."""
+    slice_axis: int | None = None
+    """Of dense slices (`Case.dense_slices`) in the array (z, y, x); None: the coarsest."""
+    reader: Reader = None
+    """Of nnU-Net, that the dataset names; of files that are `DatasetFile` of it the NIfTI stay as they are."""
+    splits: Sequence[Mapping[str, Sequence[str]]] | None = None
+    """Folds of `train` and `val` identifiers, for both datasets."""
+
+    @property
+    def folders(self) -> list[str]:
+        """Of the images, and of the twin if there is one."""
+        home = f"Dataset{self.dataset_id:03d}_{self.name}"
+        return [home] if self.dense_id is None else [home, f"Dataset{self.dense_id:03d}_{self.name}Dense"]
+
+    @property
+    def ids(self) -> set[int]:
+        """Of the dataset and its twin."""
+        return {self.dataset_id} if self.dense_id is None else {self.dataset_id, self.dense_id}
+
+    @property
+    def with_dense(self) -> bool:
+        """Whether dense labels of training cases are written."""
+        return self.dense_only or self.dense_id is not None
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Where and how datasets are written: what every converter passes on."""
+
+    raw_folder: Path
+    """nnUNet_raw; made if it is not there."""
+    preprocessed_folder: Path | None = None
+    """nnUNet_preprocessed; the splits are put there too. Without it, nnU-Net's planning copies them."""
+    results_folder: Path | None = None
+    """nnUNet_results; only looked at for IDs in use."""
+    trust_scribbles: bool = False
+    """Scribbles are not asked whether they can be strokes, nor whether there are any. provenance.json tells it."""
+    link: bool = False
+    """Relative links to files that can be used as they are, where copies are the rule."""
+    workers: int | None = None
+    """Processes; 1 for none beside this one, None for one per processor."""
+    progress: bool = False
+    """Shown on stderr."""
 
 
 @dataclass(frozen=True)
@@ -58,135 +126,154 @@ class WrittenDatasets:
 
 def write_raw_datasets(
     cases: Sequence[Case],
+    dataset: RawDataset,
+    writing: Writing,
     *,
-    raw_folder: Path,
-    dataset_id: int,
-    name: str,
-    channel_names: Mapping[int, str],
-    labels: Mapping[str, int],
-    provenance: Mapping[str, object],
-    scribble_values: Mapping[int, int] | None = None,
-    dense_values: Mapping[int, int] | None = None,
-    dense_id: int | None = None,
-    dense_only: bool = False,
-    trust_scribbles: bool = False,
-    splits: Sequence[Mapping[str, Sequence[str]]] | None = None,
-    preprocessed_folder: Path | None = None,
-    results_folder: Path | None = None,
     problems: Iterable[str] = (),
-    link: bool = False,
-    reader: Reader = None,
-    workers: int | None = None,
-    progress: bool = False,
+    notes: Iterable[str] = (),
 ) -> WrittenDatasets:
-    """Check every input, then write `DatasetNNN_Name` and, with `dense_id`, its twin `DatasetMMM_NameDense`.
+    """Check every input, then write `DatasetNNN_Name` and, with a `dense_id`, its twin `DatasetMMM_NameDense`.
 
     Nothing is written before every input is found in order, and the datasets appear complete or not at all. Images keep
     their voxels and geometry; labels become uint8 on the grid of their image. The same input gives the same bytes.
-    After a kill, the same call takes over the cases that had been written whole.
+    After a kill, the same call takes over the cases that had been written whole. From the first check on, no other
+    process can take the IDs.
 
     Args:
         cases: in any order; written sorted.
-        raw_folder: nnUNet_raw; made if it is not there.
-        dataset_id: 1 to 999, in no use yet.
-        name: letters, digits, `_` and `-`.
-        channel_names: channel to name, which decides nnU-Net's normalisation (`CT` is special).
-        labels: name to value, `background` 0 and then every integer. `ignore` is added to the scribble dataset here,
-            as one more than the highest.
-        provenance: what the JSON beside dataset.json tells: `source`, `options`, `license`, `reference`... No paths of
-            this machine.
-        scribble_values: value in the file to value here, where they differ; any value not listed is refused.
-        dense_values: the same for the dense labels.
-        dense_id: writes the dense twin; refused with `dense_only`.
-        dense_only: writes dense labels into `DatasetNNN_Name`, which has no `ignore` then; scribbles are not used.
-        trust_scribbles: do not ask whether scribbles cover more than strokes can. provenance.json tells it.
-        splits: folds of `train` and `val` identifiers, for both datasets.
-        preprocessed_folder: nnUNet_preprocessed; the splits are put there too. nnU-Net's planning copies them from the
-            raw folder if it is not given.
-        results_folder: nnUNet_results; only looked at for IDs in use.
+        dataset: what to write.
+        writing: where and how.
         problems: found by the caller already, reported with what is found here.
-        link: relative links to files that can be used as they are, where copies are the rule.
-        reader: of nnU-Net, that the dataset names; of files that are `DatasetFile` of it the NIfTI stay as they are.
-        workers: processes; 1 for none beside this one, None for one per processor.
-        progress: show it on stderr.
+        notes: of the caller, for `WrittenDatasets.notes`.
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
     """
-    home = f"Dataset{dataset_id:03d}_{name}"  # of the images
-    names = [home] if dense_id is None else [home, f"Dataset{dense_id:03d}_{name}Dense"]
-    with_dense = dense_only or dense_id is not None
-    key = f"{dataset_id:03d}"
     cases = sorted(cases, key=lambda case: case.identifier)
-    if dense_only:
+    if dataset.dense_only:
         cases = [replace(case, scribble=None) for case in cases]
-    coding = Coding(labels, scribble_values, dense_values, with_dense, trust_scribbles)
-    workers = min(default_workers() if workers is None else workers, max(len(cases), 1))
-
+    coding = Coding(
+        dataset.labels,
+        dataset.scribble_values,
+        dataset.dense_values,
+        dataset.with_dense,
+        writing.trust_scribbles,
+        dataset.slice_axis,
+    )
     if coding.problems():
         raise AttenScribbleError(coding.problems())  # no case could be checked
     found = list(problems)
-    found += name_problems(name, dataset_id, dense_id, dense_only)
-    found += folder_problems(raw_folder, preprocessed_folder)
-    leftovers = finish_interrupted(raw_folder, key) if not found and raw_folder.is_dir() else []
-    ids = {dataset_id} if dense_id is None else {dataset_id, dense_id}
-    found += taken_id_problems(ids, (raw_folder, preprocessed_folder, results_folder))
-    found += case_problems(cases, len(channel_names), with_dense, dense_only)
-    found += split_problems(splits or (), {case.identifier for case in cases if not case.test})
-
-    with worker_map(workers) as run:
-        checked = list(_each(run, partial(check_case, coding=coding), cases, "Checking", progress))
+    found += name_problems(dataset.name, dataset.dataset_id, dataset.dense_id, dataset.dense_only)
+    found += folder_problems(writing.raw_folder, writing.preprocessed_folder)
+    workers = min(default_workers() if writing.workers is None else writing.workers, max(len(cases), 1))
+    with ExitStack() as stack:
+        if not found:
+            with _nothing_kept():
+                stack.enter_context(reserved(writing.raw_folder, map(str, dataset.ids), "dataset ID"))
+        # What a killed run had finished is put in its place, and the ID is taken then.
+        leftovers = [] if found else finish_interrupted(writing.raw_folder, f"{dataset.dataset_id:03d}")
+        found += _find_problems(cases, dataset, writing)
+        run = stack.enter_context(worker_map(workers))
+        checked = list(_each(run, partial(check_case, coding=coding), cases, "Checking", writing.progress))
         found += [problem for result in checked for problem in result.problems]
         found += dimension_problems(cases, checked)
+        found += [] if found else nothing_drawn_problems(cases, checked, coding)
         if found:
             raise AttenScribbleError(dict.fromkeys(found))  # each once
         try:
-            with staged_folders(raw_folder, names, key) as hidden:
-                folders = [hidden / folder for folder in names]
-                _make_folders(cases, folders)
-                write = partial(
-                    write_or_resume,
-                    coding=coding,
-                    datasets=folders,
-                    with_dense=with_dense,
-                    links_from=raw_folder.resolve() if link else None,
-                    leftovers=leftovers,
-                )
-                tasks = [
-                    (case, fingerprint(case, result, coding, link)) for case, result in zip(cases, checked, strict=True)
-                ]
-                files = [file for case in _each(run, write, tasks, "Writing", progress) for file in case]
-                gone = [file for file in files if not os.path.lexists(hidden / file)]  # links fit where it will lie
-                if gone:
-                    raise OSError(f"{len(gone)} of its files were taken away meanwhile, {gone[0]} the first of them")
-                described = {**labels} if dense_only else {**labels, IGNORE: coding.ignore}
-                if trust_scribbles:
-                    provenance = {**provenance, "scribbles_trusted": True}
-                _write_descriptions(folders, cases, checked, channel_names, described, provenance, splits, reader)
-        except OSError as error:
-            raise AttenScribbleError(
-                f"the dataset could not be written, and nothing of it was kept: {error}"
-            ) from error
+            with _nothing_kept():
+                _write(run, cases, checked, coding, dataset, writing, leftovers)
         finally:
             remove_leftovers(leftovers)
-    if splits is not None and preprocessed_folder is not None:
-        try:
-            for folder in names:
-                write_json(preprocessed_folder / folder / "splits_final.json", splits)
-        except OSError as error:
-            raise AttenScribbleError(
-                f"the datasets in {raw_folder} are complete, but their splits could not be put into "
-                f"{preprocessed_folder} ({error}): mend that; nnU-Net's planning copies them there too"
-            ) from error
+    _put_splits(dataset, writing)
+    return _summarise(cases, checked, dataset, writing.raw_folder, notes)
 
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AttenScribbleError(f"the dataset could not be written, and nothing of it was kept: {error}") from error
+
+
+def _find_problems(cases: Sequence[Case], dataset: RawDataset, writing: Writing) -> list[str]:
+    """What is wrong with IDs, cases and folds, as far as can be told without opening files."""
+    training = {case.identifier for case in cases if not case.test}
+    return [
+        *taken_id_problems(dataset.ids, (writing.raw_folder, writing.preprocessed_folder, writing.results_folder)),
+        *case_problems(cases, len(dataset.channel_names), dataset.with_dense, dataset.dense_only),
+        *split_problems(dataset.splits or (), training),
+    ]
+
+
+def _write(
+    run: Map,
+    cases: Sequence[Case],
+    checked: Sequence[CheckedCase],
+    coding: Coding,
+    dataset: RawDataset,
+    writing: Writing,
+    leftovers: Sequence[Path],
+) -> None:
+    """Write what was found in order; raises OSError where it cannot be written, and then nothing of it stays."""
+    with staged_folders(writing.raw_folder, dataset.folders, f"{dataset.dataset_id:03d}") as hidden:
+        folders = [hidden / folder for folder in dataset.folders]
+        _make_folders(cases, folders)
+        write = partial(
+            write_or_resume,
+            coding=coding,
+            datasets=folders,
+            with_dense=dataset.with_dense,
+            links_from=writing.raw_folder.resolve() if writing.link else None,
+            leftovers=leftovers,
+        )
+        tasks = [
+            (case, fingerprint(case, result, coding, writing.link)) for case, result in zip(cases, checked, strict=True)
+        ]
+        files = [file for case in _each(run, write, tasks, "Writing", writing.progress) for file in case]
+        gone = [file for file in files if not os.path.lexists(hidden / file)]  # links fit where it will lie
+        if gone:
+            raise OSError(f"{len(gone)} of its files were taken away meanwhile, {gone[0]} the first of them")
+        _write_descriptions(folders, cases, checked, coding, dataset)
+
+
+def _put_splits(dataset: RawDataset, writing: Writing) -> None:
+    """Where nnU-Net's training looks for them."""
+    if dataset.splits is None or writing.preprocessed_folder is None:
+        return
+    try:
+        for folder in dataset.folders:
+            write_json(writing.preprocessed_folder / folder / "splits_final.json", dataset.splits)
+    except OSError as error:
+        raise AttenScribbleError(
+            f"the datasets in {writing.raw_folder} are complete, but their splits could not be put into "
+            f"{writing.preprocessed_folder} ({error}): mend that; nnU-Net's planning copies them there too"
+        ) from error
+
+
+def _summarise(
+    cases: Sequence[Case],
+    checked: Sequence[CheckedCase],
+    dataset: RawDataset,
+    raw_folder: Path,
+    notes: Iterable[str],
+) -> WrittenDatasets:
+    labels = [*dataset.labels, IGNORE]
+    drawn = {} if dataset.dense_only else _total(labels, [result.scribble_voxels for result in checked])
+    dense = _total(dataset.labels, [result.dense_voxels for result in checked]) if dataset.with_dense else {}
     return WrittenDatasets(
-        scribble=None if dense_only else raw_folder / home,
-        dense=raw_folder / names[-1] if with_dense else None,
+        scribble=None if dataset.dense_only else raw_folder / dataset.folders[0],
+        dense=raw_folder / dataset.folders[-1] if dataset.with_dense else None,
         training=sum(not case.test for case in cases),
         test=sum(case.test for case in cases),
-        scribble_voxels={} if dense_only else _total([*labels, IGNORE], [result.scribble_voxels for result in checked]),
-        dense_voxels=_total(labels, [result.dense_voxels for result in checked]) if with_dense else {},
-        notes=tuple(_collect_remarks(checked)),
+        scribble_voxels=drawn,
+        dense_voxels=dense,
+        notes=(
+            *drawing_notes(cases, checked, dense if dataset.dense_only else drawn),
+            *_collect_remarks(checked),
+            *notes,
+        ),
     )
 
 
@@ -205,16 +292,15 @@ def _write_descriptions(
     datasets: Sequence[Path],
     cases: Sequence[Case],
     checked: Sequence[CheckedCase],
-    channel_names: Mapping[int, str],
-    labels: Mapping[str, int],
-    provenance: Mapping[str, object],
-    splits: Sequence[Mapping[str, Sequence[str]]] | None,
-    reader: Reader,
+    coding: Coding,
+    dataset: RawDataset,
 ) -> None:
     """dataset.json, provenance.json and splits_final.json of the dataset with the images and, if any, its twin."""
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
     home, training = datasets[0], [case for case in cases if not case.test]
+    provenance = {**dataset.provenance, **({"scribbles_trusted": True} if coding.trusted else {})}
+    labels = dict(dataset.labels) if dataset.dense_only else {**dataset.labels, IGNORE: coding.ignore}
     converter = f"nnunet-attenscribble {version('nnunet-attenscribble')}"
     describe_dataset = partial(
         generate_dataset_json,
@@ -224,10 +310,10 @@ def _write_descriptions(
         license=provenance.get("license", "see the source"),
         converted_by=converter,
         # By whose view every header was checked.
-        overwrite_image_reader_writer="SimpleITKIO" if reader is None else reader.__name__,
+        overwrite_image_reader_writer="SimpleITKIO" if dataset.reader is None else dataset.reader.__name__,
     )
     # nnU-Net's function changes the dictionaries that it is given
-    describe_dataset(str(home), dict(channel_names), dict(labels))
+    describe_dataset(str(home), dict(dataset.channel_names), dict(labels))
     for twin in datasets[1:]:
         shared = {
             case.identifier: {
@@ -239,8 +325,7 @@ def _write_descriptions(
             }
             for case in training
         }
-        dense_labels = {name: value for name, value in labels.items() if name != IGNORE}
-        describe_dataset(str(twin), dict(channel_names), dense_labels, dataset=shared)
+        describe_dataset(str(twin), dict(dataset.channel_names), dict(dataset.labels), dataset=shared)
     origin = {
         **provenance,
         "converted_by": converter,
@@ -248,10 +333,10 @@ def _write_descriptions(
         "counts": {"training": len(training), "test": len(cases) - len(training)},
         "inputs": {case.identifier: result.inputs for case, result in zip(cases, checked, strict=True)},
     }
-    for dataset in datasets:
-        write_json(dataset / "provenance.json", origin)
-        if splits is not None:
-            write_json(dataset / "splits_final.json", splits)
+    for folder in datasets:
+        write_json(folder / "provenance.json", origin)
+        if dataset.splits is not None:
+            write_json(folder / "splits_final.json", dataset.splits)
 
 
 def _each(run: Map, function, cases: Sequence, description: str, progress: bool):

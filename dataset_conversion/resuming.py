@@ -39,7 +39,8 @@ def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) ->
         return None
     files = [file for source in sources if (file := file_of(source)) is not None]
     linked = [str(file.resolve()) for file in files] if link else []
-    told = [_version(), case.identifier, case.test, case.spacing, checked.inputs, linked, repr(coding)]
+    own = [case.identifier, case.test, case.spacing, case.dense_slices]
+    told = [_version(), *own, checked.inputs, linked, repr(coding)]
     return hashlib.sha256(json.dumps(told).encode() + called).hexdigest()
 
 

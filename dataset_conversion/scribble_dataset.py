@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +14,19 @@ from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
+from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Drawing
 from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage, sum_coverage
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, WrittenDatasets, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import (
+    Case,
+    RawDataset,
+    Writing,
+    WrittenDatasets,
+    write_raw_datasets,
+)
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
-from nnunet_attenscribble.dataset_conversion.splits import read_splits
+from nnunet_attenscribble.dataset_conversion.splits import make_splits_by_case, read_splits
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -64,7 +71,7 @@ def scribble_dataset(
     Args:
         source: DatasetNNN_Name in nnUNet_raw, with dense labels.
         rules: what to draw.
-        raw_folder, dataset_id, name, results_folder, workers, progress: see `write_raw_datasets`.
+        raw_folder, dataset_id, name, results_folder, workers, progress: see `RawDataset` and `Writing`.
         preprocessed_folder: nnUNet_preprocessed.
 
     Raises:
@@ -78,7 +85,10 @@ def scribble_dataset(
         Case(
             case,
             images,
-            scribble=partial(_draw, label, rules, max(labels.values()) + 1, case),
+            scribble=Drawing(
+                partial(_draw, label, rules, max(labels.values()) + 1, case),
+                stand_in=partial(_read_dense, label, max(labels.values()) + 1),
+            ),
             inputs=tuple(dict.fromkeys(file for file in map(file_of, (label, *images)) if file is not None)),
         )
         for case, (images, label) in files.items()
@@ -86,40 +96,48 @@ def scribble_dataset(
     label = next(iter(files.values()))[1]
     reader = label.reader if isinstance(label, DatasetFile) and keeps_files(label.reader) else None
     splits, problems = _find_splits(source, preprocessed_folder)
+    splits, notes = (splits, []) if splits else make_splits_by_case(files, problems)
     written = write_raw_datasets(
         cases,
-        raw_folder=raw_folder,
-        dataset_id=dataset_id,
-        name=name,
-        channel_names=description.channels,
-        labels=labels,
-        provenance={
-            "source": f"scribbles drawn by nnunet-attenscribble into the dense labels of {source.name}",
-            "dense_labels": source.name,
-            "reference": description.reference,
-            "license": description.license,
-            "options": rules.as_dict(),
-        },
-        splits=splits,
-        preprocessed_folder=preprocessed_folder,
-        results_folder=results_folder,
+        RawDataset(
+            dataset_id=dataset_id,
+            name=name,
+            channel_names=description.channels,
+            labels=labels,
+            provenance={
+                "source": f"scribbles drawn by nnunet-attenscribble into the dense labels of {source.name}",
+                "dense_labels": source.name,
+                "reference": description.reference,
+                "license": description.license,
+                "options": rules.as_dict(),
+            },
+            splits=splits,
+            reader=reader,
+        ),
+        Writing(
+            raw_folder,
+            preprocessed_folder=preprocessed_folder,
+            results_folder=results_folder,
+            trust_scribbles=True,
+            link=True,
+            workers=workers,
+            progress=progress,
+        ),
         problems=problems,
-        link=True,
-        reader=reader,
-        trust_scribbles=True,
-        workers=workers,
-        progress=progress,
+        notes=notes,
     )
-    assert written.scribble is not None  # every case has one
+    scribble = written.scribble
+    assert scribble is not None  # every case has one
     pairs = [
-        (label, open_files([written.scribble / "labelsTr" / f"{case}.nii.gz"], reader, label=True)[0])
+        (label, open_files([scribble / "labelsTr" / f"{case}.nii.gz"], reader, label=True)[0])
         for case, (_, label) in files.items()
     ]
     with worker_map(min(default_workers() if workers is None else workers, len(pairs))) as run:
         measured = run(partial(_measure, values=tuple(labels.values()), rules=rules), pairs)
         found = list(show_progress(measured, total=len(pairs), description="Measuring", enabled=progress))
     coverage = {label: sum_coverage([case[position] for case in found]) for position, label in enumerate(labels)}
-    images = list((written.scribble / "imagesTr").iterdir())
+    written = replace(written, scribble_voxels=_count_voxels(coverage))
+    images = list((scribble / "imagesTr").iterdir())
     return ScribbledDataset(written, coverage, len(images), sum(image.is_symlink() for image in images))
 
 
@@ -150,15 +168,28 @@ def _find_splits(
 
 def _draw(source: Source, rules: ScribbleRules, ignore: int, case: str) -> sitk.Image:
     """The scribble of one case, made where it is needed."""
+    dense = _read_dense(source, ignore)
+    values = label_values(dense, describe(source, ""))
+    image = sitk.GetImageFromArray(draw_scribbles(values, dense.GetSpacing()[::-1], rules, ignore, case))
+    image.CopyInformation(dense)
+    return image
+
+
+def _read_dense(source: Source, ignore: int) -> sitk.Image:
+    """Its dense label, in which no value is `ignore` or above."""
     name = describe(source, "")
     dense = read_volume(source, name, label=True)
     values = label_values(dense, name)
     if values.min() < 0 or values.max() >= ignore:
         strange = sorted(set(np.unique(values).tolist()) - set(range(ignore)))
         raise AttenScribbleError(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
-    image = sitk.GetImageFromArray(draw_scribbles(values, dense.GetSpacing()[::-1], rules, ignore, case))
-    image.CopyInformation(dense)
-    return image
+    return dense
+
+
+def _count_voxels(coverage: Mapping[str, ClassCoverage]) -> dict[str, int]:
+    """Voxels of the scribbles by label; those of the stand-ins were counted when they were checked."""
+    drawn = {label: found.scribbled for label, found in coverage.items()}
+    return {**drawn, IGNORE: sum(found.voxels for found in coverage.values()) - sum(drawn.values())}
 
 
 def _measure(pair: tuple[Source, Source], *, values: tuple[int, ...], rules: ScribbleRules) -> list[ClassCoverage]:

@@ -137,8 +137,17 @@ def group_by_subject(cases: Collection[str], subject: str) -> tuple[dict[str, li
     return groups, note, [f"case {case}: does not tell its subject by {subject!r}" for case in lost]
 
 
+def make_splits_by_case(
+    cases: Collection[str], problems: list[str]
+) -> tuple[list[dict[str, list[str]]] | None, list[str]]:
+    """Folds where cases are too few for nnU-Net's own five, which it draws by case; as `make_splits` otherwise."""
+    if len(cases) >= 5:
+        return None, []
+    return make_splits({case: [case] for case in cases}, None, problems, who="case")
+
+
 def make_splits(
-    cases: Mapping[Patient, Sequence[str]], folds: Sequence[Fold] | None, problems: list[str]
+    cases: Mapping[Patient, Sequence[str]], folds: Sequence[Fold] | None, problems: list[str], who: str = "patient"
 ) -> tuple[list[dict[str, list[str]]] | None, list[str]]:
     """The content of splits_final.json.
 
@@ -149,16 +158,17 @@ def make_splits(
         cases: the identifiers of each patient that is there to train with.
         folds: of a published split; None: nnU-Net's own five.
         problems: gets those of a published split that the patients do not fill.
+        who: is kept together, for notes.
 
     Returns:
         The splits, None where there are none, and notes for their owner.
     """
     notes = []
     if folds is None and len(cases) < 2:
-        return None, ["one patient makes no folds: train with `all` in place of nnU-Net's fold number"] if cases else []
+        return None, [f"one {who} makes no folds: train with `all` in place of nnU-Net's fold number"] if cases else []
     if folds is None and len(cases) < 5:
         folds = leave_block_out_folds(cases, [[patient] for patient in sorted(cases)])
-        notes.append(f"{len(cases)} patients make {len(cases)} folds, each with one of them to validate with")
+        notes.append(f"{len(cases)} {who}s make {len(cases)} folds, each with one of them to validate with")
     try:
         splits = splits_by_patient(cases, five_nnunet_folds(cases) if folds is None else folds)
     except AttenScribbleError as error:

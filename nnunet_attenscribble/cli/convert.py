@@ -78,10 +78,18 @@ Unlabelled = Annotated[
 BackgroundScribble = Annotated[
     int | None, typer.Option(metavar="VALUE", help="Of strokes in the background, in place of the coding's.")
 ]
+UnlabelledMark = Annotated[
+    str | None, typer.Option("--unlabelled", metavar="MARK", help="Value, name or colour of what nobody drew on.")
+]
+BackgroundMark = Annotated[
+    str | None,
+    typer.Option("--background-scribble", metavar="MARK", help="Value, name or colour of background strokes."),
+]
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust-scribbles", help="Also where no voxel is unlabelled, or one class has more than half of all voxels."
+        "--trust-scribbles",
+        help="Also where no voxel is unlabelled, one class has more than half of all voxels, or nothing is drawn.",
     ),
 ]
 Subject = Annotated[
@@ -346,13 +354,19 @@ def scribblebench(
 @convert.command()
 def folder(
     images: Annotated[
-        Path, typer.Argument(metavar="IMAGES", help="NIfTI, .mha, NRRD, PNG or TIFF files, named by case.")
+        Path,
+        typer.Argument(
+            metavar="IMAGES", help="NIfTI, .mha, NRRD, PNG, BMP, JPEG or TIFF files or DICOM folders, named by case."
+        ),
     ],
     dataset_id: DatasetId,
     name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")],
     labels: Annotated[
         str,
-        typer.Option(help="Classes 1, 2, ..., as RV,MYO,LV, or with their values in the files: liver=63,spleen=252."),
+        typer.Option(
+            help="Classes 1, 2, ..., as RV,MYO,LV, or with what marks them in the files: a value (liver=63), a name "
+            "(liver=Segment_1) or a colour ('liver=#ff0000')."
+        ),
     ],
     scribbles: Annotated[
         Path | None,
@@ -376,8 +390,19 @@ def folder(
     ] = False,
     dense_id: DenseId = None,
     coding: Coding = None,
-    unlabelled: Unlabelled = None,
-    background_scribble: BackgroundScribble = None,
+    unlabelled: UnlabelledMark = None,
+    background_scribble: BackgroundMark = None,
+    dense_slices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Found in the names of cases (`.`: in all) whose scribble is a dense label of single slices: those "
+            "that show no class are unlabelled. Files with strokes stay as they are.",
+        ),
+    ] = None,
+    axis: Annotated[
+        int | None, typer.Option(min=0, max=2, help="Across which these are cut (0 z, 1 y, 2 x); else the coarsest.")
+    ] = None,
     trust_scribbles: Trust = False,
     workers: Workers = None,
     raw: Raw = None,
@@ -386,19 +411,25 @@ def folder(
     """Your own folders of images and scribbles, of dense labels, or of all three.
 
     Images are named `case.nii.gz` or `case_0000.nii.gz`, labels `case.nii.gz` or with a suffix, such as
-    `case_scribble.nii.gz`. Nothing is written unless every file is in order.
+    `case_scribble.nii.gz`; or each patient has a folder. Segments of 3D Slicer, MITK and ITK-SNAP are found by their
+    names. Nothing is written unless every file is in order.
 
     Example:  attenscribble convert folder images -s scribbles -d 601 --name Hearts --labels RV,MYO,LV --unlabelled 0
     --background-scribble 9
 
     Example:  attenscribble convert folder images --dense labels -d 4 --name Hippocampus --labels anterior,posterior
     """
-    from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
+    from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+    from nnunet_attenscribble.dataset_conversion.meanings import parse_mark, parse_marks
 
+    rest = [None if text is None else parse_mark(text) for text in (unlabelled, background_scribble)]
+    values = [mark if isinstance(mark, int) else None for mark in rest]
+    names = [mark if isinstance(mark, str) else None for mark in rest]
+    is_coded = coding is not None or values != [None, None]
     written = convert_folder(
         images,
         scribbles,
-        classes=parse_labels(labels),
+        classes=parse_marks(labels),
         dense=dense,
         test_images=test_images,
         test_labels=test_labels,
@@ -406,7 +437,11 @@ def folder(
         subject=subject,
         spacing=spacing,
         dense_id=dense_id,
-        coding=_chosen_coding(coding, unlabelled, background_scribble),
+        coding=_chosen_coding(coding, *values) if is_coded else None,
+        unlabelled=names[0],
+        background=names[1],
+        dense_slices=dense_slices,
+        axis=axis,
         name=name,
         link=link,
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
@@ -452,7 +487,7 @@ def _report_written(
     else:
         typer.echo(f"Dense labels:  {written.dense}  ({cases})")
     for note in written.notes:
-        typer.echo(f"Note:          {note}.")
+        typer.secho(f"Note:          {note}.", bold=note.startswith("WARNING"))
     typer.echo("\nNext:")
     for variable, folder in (("nnUNet_raw", raw), ("nnUNet_preprocessed", preprocessed)):
         if folder is not None:

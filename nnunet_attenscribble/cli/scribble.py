@@ -102,7 +102,7 @@ def scribble(
     typer.echo(f"{result.written.scribble} holds {result.written.training} cases; {_tell_images(result, source.name)}.")
     print_coverage(result.coverage)
     for note in result.written.notes:
-        typer.echo(f"Note: {note}.")
+        typer.secho(f"Note: {note}.", bold=note.startswith("WARNING"))
     assert result.written.scribble is not None
     typer.echo("\nNext:")
     for command in planning_commands(result.written.scribble, str(dataset_id)):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from nnunet_attenscribble.common.text import has_control_character
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -33,7 +34,8 @@ def find_files(folder: Path) -> list[Path]:
     """Every file below `folder`, sorted; links are followed, hidden files and macOS's shadow copies left out.
 
     Raises:
-        AttenScribbleError: where `folder` is no folder, one below it cannot be listed, or a name is not UTF-8.
+        AttenScribbleError: where `folder` is no folder, one below it cannot be listed, or a name is not UTF-8 or holds
+            control characters.
     """
     if not folder.is_dir():
         raise AttenScribbleError(f"{folder}: {'is not a folder' if folder.exists() else 'does not exist'}")
@@ -58,6 +60,11 @@ def find_files(folder: Path) -> list[Path]:
         except UnicodeEncodeError:  # ITK ends the process
             name = os.fsencode(file).decode(errors="backslashreplace")
             problems.append(f"{name}: its name is not UTF-8: rename it")
+            continue
+        inside = str(file.relative_to(folder))
+        if has_control_character(inside):
+            name = ascii(str(file))[1:-1]
+            problems.append(f"{name}: its name holds a line break or another control character: rename it")
     if problems:
         raise AttenScribbleError(problems)
     return sorted(files)

@@ -6,15 +6,60 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from errno import EEXIST
 from pathlib import Path
+from typing import IO
 
 from nnunet_attenscribble.common.locks import try_lock
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _LOCK = "lock"  # in a hidden folder: held as long as it is written to
 _READY = "ready"  # in a hidden folder whose content is complete: the names to publish, one per line, in this order
+
+
+@contextmanager
+def reserved(parent: Path, keys: Iterable[str], what: str) -> Iterator[None]:
+    """Hold `keys` in a folder, so that no other run takes one of them; what was made for that goes again.
+
+    Args:
+        parent: made if it is not there, and removed again where nothing came to lie in it.
+        keys: of what will be written.
+        what: how errors call a key (`dataset ID`).
+
+    Raises:
+        AttenScribbleError: where a run that is alive holds one of them.
+    """
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with ExitStack() as stack:
+            for key in sorted(set(keys)):
+                file = parent / f".attenscribble-{key}.lock"
+                stack.enter_context(_open_locked(file, f"{parent}: {what} {key}"))
+                stack.callback(_remove, file)
+            yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            for folder in made:
+                folder.rmdir()
+
+
+def _open_locked(file: Path, name: str) -> IO:
+    while True:
+        lock = file.open("a")
+        if not try_lock(lock):
+            lock.close()
+            raise AttenScribbleError(f"{name} is being written by another process: wait for it, or end it")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+                return lock
+        lock.close()  # who held it has removed it meanwhile: the next to come would not see this one
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):  # Windows keeps what is open
+        file.unlink()
 
 
 @contextmanager

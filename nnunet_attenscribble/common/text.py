@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "format_number",
     "format_percent",
     "format_plain",
+    "has_control_character",
     "list_some",
 ]
 
@@ -68,6 +70,11 @@ def format_duration(seconds: float) -> str:
 def format_percent(part: int, whole: int) -> str:
     """A share in percent; `-` of nothing."""
     return f"{100 * part / whole:.2f} %" if whole else "-"
+
+
+def has_control_character(name: str) -> bool:
+    """Whether a name holds a line break, a tabulator or the like, which breaks messages and lists of names."""
+    return any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name)
 
 
 def find_subject(pattern: re.Pattern[str], name: str) -> str:

@@ -82,6 +82,17 @@ def read_image(file: Path) -> sitk.Image:
     return image == _WHITE if _is_one_bit(file) else image
 
 
+def read_pixels(file: Path) -> sitk.Image:
+    """Read an image of any number of axes and of values per voxel, as `read_volume` reads one value per voxel.
+
+    Raises:
+        AttenScribbleError: naming the file and what is wrong with it.
+    """
+    image = _read_file(file, thorough=True, whole=True)
+    assert isinstance(image, sitk.Image)  # as it was asked for whole
+    return image
+
+
 @dataclass(frozen=True)
 class Channel:
     """One colour of a picture, as a source of its own."""
@@ -91,9 +102,7 @@ class Channel:
 
     def __call__(self) -> sitk.Image:
         """The colour as a scalar image; raises as `read_volume` does."""
-        image = _read_file(self.file, thorough=True, whole=True)
-        assert isinstance(image, sitk.Image)  # as it was asked for whole
-        return sitk.VectorIndexSelectionCast(image, self.number)
+        return sitk.VectorIndexSelectionCast(read_pixels(self.file), self.number)
 
 
 def split_channels(file: Path) -> tuple[Source, ...]:
@@ -108,7 +117,7 @@ def split_channels(file: Path) -> tuple[Source, ...]:
 
 
 def describe(source: Source, role: str) -> str:
-    """How an error names this source: a file by its path, anything else by its role (`image 0 of case a`)."""
+    """How an error names this source: by the file it is or is read from, else by its role (`image 0 of case a`)."""
     file = file_of(source)
     return role if file is None else str(file)
 

@@ -237,10 +237,14 @@ FOLDERS = {
     "case twice": (
         lambda i, s, d: _copy(i / A, i / "copies" / A),
         [],
-        (f"copies/{A}: the same image is also at", "my images"),
+        (f"copies/{A}: is called as ", "rename one of them if they show different patients"),
     ),
     "image of another kind": (lambda i, s, d: (i / "c.MHD").touch(), [], ("c.MHD: is of a kind that is not",)),
-    "bitmap": (lambda i, s, d: (i / "c.bmp").touch(), [], ("c.bmp: is of a kind", ".png, .tif, .tiff, or")),
+    "film": (
+        lambda i, s, d: (i / "c.gif").touch(),
+        [],
+        ("c.gif: is of a kind", ".bmp, .jpg, .jpeg, .tif, .tiff,"),
+    ),
     "image without an ending": (lambda i, s, d: (i / "IM0001").touch(), [], ("my images/IM0001: is of a kind that",)),
     "scribble of another kind": (lambda i, s, d: (s / "c.nii.zst").touch(), [], ("c.nii.zst: is of a kind that is",)),
     "test case of another kind": (
@@ -608,7 +612,7 @@ def test_a_full_disk(tmp_path, attempt, monkeypatch):
     told = attempt("convert", "folder", images, "-s", scribbles, "-d", 601, "--name", "Mine", "--labels", "RV,MYO,LV")
     assert "a_0000.nii.gz" in told
     assert "No space left on device" in told
-    assert list((tmp_path / "nnUNet_raw").iterdir()) == []
+    assert not (tmp_path / "nnUNet_raw").exists()
 
 
 def test_a_read_only_output(tmp_path, attempt):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_attenscribble.cli import main
 from tests.dataset_conversion.downloads import write_chaos, write_folders, write_h5, write_mscmr, write_scribblebench
@@ -113,6 +115,24 @@ def test_every_source_tells_what_comes_next(tmp_path, attenscribble, source):
     assert out.splitlines()[-1].strip().startswith(f"nnUNetv2_plan_and_preprocess -d {ids} ")
     for dataset in datasets:
         assert (tmp_path / "nnUNet_raw" / dataset / "provenance.json").is_file()
+
+
+def test_folder_takes_names_colours_and_dense_slices(tmp_path, attenscribble):
+    drawn = np.full((9, 8, 3), 0, np.uint8)
+    drawn[1], drawn[4] = (0, 255, 0), (255, 0, 0)
+    (tmp_path / "i").mkdir()
+    (tmp_path / "s").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(drawn, isVector=True), tmp_path / "s" / "a.png")
+    sitk.WriteImage(sitk.GetImageFromArray(drawn[..., 0]), tmp_path / "i" / "a.png")
+    common = ["convert", "folder", tmp_path / "i", "-s", tmp_path / "s", "--name", "P", "--workers", 1]
+    marks = ["--labels", "A=#ff0000", "--background-scribble", "#00ff00", "--unlabelled", "#000000"]
+    code, out, _ = attenscribble(*common, "-d", 7, *marks)
+    assert code == 0
+    assert "Note:          1 scribble read by colour: #000000 unlabelled, #00ff00 background, #ff0000 A." in out
+    sitk.WriteImage(sitk.GetImageFromArray((drawn[..., 0] > 0).astype(np.uint8)), tmp_path / "s" / "a.png")
+    code, out, _ = attenscribble(*common, "-d", 8, "--labels", "A", "--dense-slices", ".")
+    assert code == 0
+    assert "Scribbled:     100.00 % of all voxels; by class: background 88.89 %, A 11.11 %" in out
 
 
 def test_dense_labels_alone_are_to_be_drawn_into(tmp_path, attenscribble):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, RawDataset, Writing, write_raw_datasets
 from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
@@ -59,7 +60,16 @@ def write(tmp_path):
         "splits": SPLITS,
         "workers": 1,
     }
-    return lambda cases, **changes: write_raw_datasets(cases, **{**defaults, **changes})
+
+    def run(cases, problems=(), **changes):
+        options = {**defaults, **changes}
+        dataset, writing = (
+            kind(**{field.name: options[field.name] for field in fields(kind) if field.name in options})
+            for kind in (RawDataset, Writing)
+        )
+        return write_raw_datasets(cases, dataset, writing, problems=problems)
+
+    return run
 
 
 def _listing(folder: Path) -> list[str]:
@@ -127,6 +137,7 @@ def test_an_image_with_an_sform_of_unit_scale_gets_a_sound_header(inputs, write)
     source.write_bytes(gzip.compress(bytes(content)))
     image = sitk.ReadImage(source)
     case = Case("a", (source,), sitk.Image(image.GetSize(), sitk.sitkUInt8) + 4)
+    case.scribble[0, 0, 0] = 1
     case.scribble.CopyInformation(image)
     written = write([case], dense_id=None, splits=None).scribble / "imagesTr" / "a_0000.nii.gz"
     assert _grid(written) == _grid(source)
@@ -317,8 +328,6 @@ def test_voxels_that_are_no_numbers_are_refused(tmp_path, inputs, write, volume,
 
 
 def _without(cases, index, **changes):
-    from dataclasses import replace
-
     return [replace(case, **changes) if case.identifier == index else case for case in cases]
 
 
@@ -329,6 +338,22 @@ def _without(cases, index, **changes):
         (lambda cases: cases[:1], {"splits": None}, "every case is a test case"),
         (lambda cases: [*cases, cases[1]], {}, "case b: comes 2 times"),
         (lambda cases: _without(cases, "a", scribble=None), {}, "case a: has no scribble"),
+        (lambda cases: _without(cases, "t", identifier="B"), {}, "cases B and b: are one file on macOS and Windows"),
+        (
+            lambda cases: [*_without(cases, "t", identifier="\u00e9"), replace(cases[0], identifier="e\u0301")],
+            {},
+            "cases e\u0301 and \u00e9: are one file",
+        ),
+        (lambda cases: _without(cases, "t", identifier="a\nb"), {}, "case 'a\\nb': cannot be part of a file name"),
+        (
+            lambda cases: _without(cases, "t", identifier="a\u2028"),
+            {},
+            "case 'a\\u2028': cannot be part of a file name",
+        ),
+        (lambda cases: _without(cases, "t", identifier="12:30"), {}, "case '12:30': cannot be part of a file name"),
+        (lambda cases: _without(cases, "t", identifier="t "), {}, "case 't ': begins or ends with a blank"),
+        (lambda cases: _without(cases, "t", identifier="t."), {}, "case 't.': begins or ends with a blank"),
+        (lambda cases: _without(cases, "t", identifier="nul.1"), {}, "case 'nul.1': is the name of a device"),
         (lambda cases: _without(cases, "a", dense=None), {}, "case a: has no dense label"),
         (lambda cases: _without(cases, "a", images=()), {}, "case a: has 0 image channels instead of 1"),
         (lambda cases: _without(cases, "t", identifier="../t"), {}, "case '../t': cannot be part of a file name"),
@@ -350,6 +375,52 @@ def test_bad_arguments_are_told_and_nothing_is_written(tmp_path, inputs, write, 
     assert len(caught.value.problems) == 1
     assert told in caught.value.problems[0]
     assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize(("values", "told"), [(4, "stroke: "), ([[[0, 4, 4, 4, 4, 4]]], "stroke of a class: ")])
+def test_scribbles_without_any_stroke_are_refused_unless_trusted(tmp_path, inputs, write, volume, values, told):
+    for name in ("a_scribble.nii.gz", "b_scribble.nii"):
+        sitk.WriteImage(volume(values), inputs / name)
+    with pytest.raises(AttenScribbleError, match=f"none of the 2 scribbles holds a {told}"):
+        write(_cases(inputs))
+    assert not (tmp_path / "raw").exists()
+    assert write(_cases(inputs), trust_scribbles=True).training == 2
+
+
+def test_what_was_not_drawn_is_told(inputs, write, volume, strokes):
+    sitk.WriteImage(volume(np.where(strokes == 2, 4, strokes)), inputs / "a_scribble.nii.gz")
+    sitk.WriteImage(volume(4), inputs / "b_scribble.nii")
+    assert write(_cases(inputs)).notes == (
+        "WARNING: MYO has no stroke in any case: nothing teaches it",
+        "1 of 2 scribbles hold no stroke: b",
+    )
+
+
+def test_a_dense_class_that_no_label_shows_is_told(inputs, write, volume, dense):
+    for name in ("a_gt.nii.gz", "b_gt.nii"):
+        sitk.WriteImage(volume(np.where(dense == 3, 0, dense)), inputs / name)
+    assert write(_cases(inputs), dense_id=None, dense_only=True).notes == (
+        "WARNING: LV is in no dense label: nothing teaches it",
+    )
+
+
+def test_an_id_is_taken_from_the_first_check_on(tmp_path, inputs, write, scan):
+    pytest.importorskip("fcntl")
+    told = []
+
+    def late():
+        for ids in ({}, {"dataset_id": 502, "dense_id": None}):
+            with pytest.raises(AttenScribbleError) as caught:
+                write(_cases(inputs), **ids)
+            told.extend(caught.value.problems)
+        return scan(0)
+
+    write(_without(_cases(inputs), "a", images=(late,)))
+    assert set(told) == {
+        f"{tmp_path / 'raw'}: dataset ID {number} is being written by another process: wait for it, or end it"
+        for number in (501, 502)
+    }
+    assert sorted(entry.name for entry in (tmp_path / "raw").iterdir()) == ["Dataset501_Tiny", "Dataset502_TinyDense"]
 
 
 def test_every_problem_is_told_at_once(inputs, write, volume):
@@ -402,8 +473,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path, inputs, write, monkeypa
     monkeypatch.setattr("nnunet_attenscribble.dataset_conversion.cases.write_volume", full)
     with pytest.raises(AttenScribbleError, match=r"nothing of it was kept.*No space left on device"):
         write(_cases(inputs))
-    assert _listing(tmp_path / "raw") == []
-    assert list((tmp_path / "raw").iterdir()) == []
+    assert not (tmp_path / "raw").exists()
 
 
 SLOW_SCRIPT = """
@@ -411,7 +481,7 @@ import sys, time
 from functools import partial
 from pathlib import Path
 import SimpleITK as sitk
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, RawDataset, Writing, write_raw_datasets
 
 def late(path, flag):
     # Called once to check and once to write: the second time it never comes back.
@@ -425,8 +495,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     first = Case("a", (folder / "a.nii.gz",), folder / "a_scribble.nii.gz")
     last = Case("z", (partial(late, str(folder / "a.nii.gz"), str(folder / "flag")),), folder / "a_scribble.nii.gz")
-    write_raw_datasets([first, last], raw_folder=Path(sys.argv[2]), dataset_id=501, name="Tiny",
-        channel_names={0: "MRI"}, labels={"background": 0, "RV": 1, "MYO": 2, "LV": 3}, provenance={}, workers=2)
+    dataset = RawDataset(501, "Tiny", {0: "MRI"}, {"background": 0, "RV": 1, "MYO": 2, "LV": 3}, provenance={})
+    write_raw_datasets([first, last], dataset, Writing(Path(sys.argv[2]), workers=2))
 """
 
 
@@ -444,7 +514,7 @@ def test_a_kill_half_way_leaves_no_dataset_and_a_rerun_succeeds(tmp_path, inputs
     finally:
         if _is_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
-    assert [entry.name[0] for entry in (tmp_path / "raw").iterdir()] == ["."]  # hidden from nnU-Net
+    assert {entry.name[0] for entry in (tmp_path / "raw").iterdir()} == {"."}  # hidden from nnU-Net
     written = write(_cases(inputs))
     assert sorted((tmp_path / "raw").iterdir()) == [written.scribble, written.dense]
 

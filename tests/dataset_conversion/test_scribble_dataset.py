@@ -117,6 +117,28 @@ def test_damaged_splits_are_told_by_their_file(raw, content, told):
     assert [folder.name for folder in raw.iterdir()] == ["Dataset007_Balls"]
 
 
+def test_each_case_is_drawn_once(raw, monkeypatch):
+    from nnunet_attenscribble.dataset_conversion import scribble_dataset as module
+
+    drawn = []
+
+    def draw(labels, spacing, rules, ignore, case):
+        drawn.append(case)
+        return really(labels, spacing, rules, ignore, case)
+
+    really = module.draw_scribbles
+    monkeypatch.setattr(module, "draw_scribbles", draw)
+    rules = module.ScribbleRules()
+    source = raw / "Dataset007_Balls"
+    result = module.scribble_dataset(source, raw_folder=raw, dataset_id=507, name="B", rules=rules, workers=1)
+    assert drawn == ["a", "b b", "ç"]
+    voxels = [sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in result.written.scribble.glob("labelsTr/*")]
+    counts = np.bincount(np.ravel(voxels), minlength=4)
+    assert result.written.scribble_voxels == dict(zip([*LABELS, "ignore"], counts.tolist(), strict=True))
+    folds = json.loads((result.written.scribble / "splits_final.json").read_text())
+    assert [fold["val"] for fold in folds] == [["a"], ["b b"], ["ç"]]  # nnU-Net's own five need five cases
+
+
 def test_the_number_of_workers_changes_nothing(raw):
     for number, workers in (("507", "1"), ("508", "2")):
         assert run("7", "-o", number, "--workers", workers, "--name", "Balls").exit_code == 0

@@ -63,3 +63,16 @@ def test_a_damaged_archive_is_named(tmp_path):
             pass
     with pytest.raises(AttenScribbleError, match=r"t\.zip: does not exist"), unpacked(tmp_path / "t.zip"):
         pass
+
+
+def test_control_characters_in_names_are_refused_and_told_in_one_line(tmp_path):
+    try:
+        (tmp_path / "a\nb").mkdir()
+    except OSError:
+        pytest.skip("this system has no such names")
+    (tmp_path / "a\nb" / "c").touch()
+    with pytest.raises(AttenScribbleError) as caught:
+        find_files(tmp_path)
+    assert caught.value.problems == [
+        f"{tmp_path}/a\\nb/c: its name holds a line break or another control character: rename it"
+    ]

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, staged_folders
+from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, reserved, staged_folders
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -94,3 +94,28 @@ def test_a_folder_that_is_being_written_is_no_leftover(tmp_path):
         (hidden / "A" / "file").touch()
     assert _listing(tmp_path) == ["A", "A/file"]
     assert finish_interrupted(tmp_path, "501") == []
+
+
+def test_a_key_is_held_by_one_at_a_time_and_nothing_stays(tmp_path):
+    pytest.importorskip("fcntl")
+    parent = tmp_path / "new" / "raw"
+    with reserved(parent, ["7", "8"], "dataset ID"):
+        with (
+            pytest.raises(AttenScribbleError, match="raw: dataset ID 8 is being written by another process"),
+            reserved(parent, ["8", "9"], "dataset ID"),
+        ):
+            pytest.fail("it was held")
+        with reserved(parent, ["9"], "dataset ID"):
+            assert _listing(parent) == [f".attenscribble-{key}.lock" for key in (7, 8, 9)]
+        assert not list(parent.glob("*9*"))
+    assert _listing(tmp_path) == []
+    with reserved(parent, ["7"], "dataset ID"):
+        (parent / "Dataset007").mkdir()
+    assert _listing(parent) == ["Dataset007"]
+
+
+def test_a_lock_that_a_kill_left_is_taken(tmp_path):
+    (tmp_path / ".attenscribble-7.lock").touch()
+    with reserved(tmp_path, ["7"], "dataset ID"):
+        pass
+    assert _listing(tmp_path) == []

@@ -1,0 +1,304 @@
+"""What is believed of a user's folders: which files are which case, and how each is read. Nothing is written yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.volumes import Channel, Source, describe
+from nnunet_attenscribble.dataset_conversion.cases import Case
+from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom, read_series
+from nnunet_attenscribble.dataset_conversion.label_files import (
+    ColourLabel,
+    NamedLabel,
+    Unreadable,
+    count_colours,
+    is_picture,
+)
+from nnunet_attenscribble.dataset_conversion.legends import Legend, find_legends
+from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, Marks, Reading, format_colour
+from nnunet_attenscribble.dataset_conversion.pairing import (
+    ENDINGS,
+    Labels,
+    numbered_cases,
+    pair_files,
+    split_by_words,
+    stem,
+    unusable_files,
+)
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["Findings", "Folders", "FoundCase", "FoundLabel", "find_images", "look_at_folders"]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a user's files lie."""
+
+    images: Path
+    scribbles: Path | None = None
+    dense: Path | None = None
+    test_images: Path | None = None
+    test_labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class FoundLabel:
+    """A label file and how it is read."""
+
+    file: Path
+    reading: Reading
+    source: Source
+    rest: str
+    """What its voxels in no class are, `background` or `unlabelled`."""
+    inputs: tuple[Path, ...] = ()
+    """What is read besides, such as a description of its labels."""
+
+
+@dataclass(frozen=True)
+class FoundCase:
+    """One case."""
+
+    identifier: str
+    images: tuple[Source, ...]
+    scribble: FoundLabel | None = None
+    dense: FoundLabel | None = None
+    test: bool = False
+    inputs: tuple[Path, ...] = ()
+    """Files of images that are no file, such as a DICOM series."""
+
+    def as_case(self, spacing: tuple[float, ...] | None, dense_slices: bool) -> Case:
+        """For the writer of datasets, with the spacing of files that state none, and how its scribble is read."""
+        labels = [label for label in (self.scribble, self.dense) if label is not None]
+        return Case(
+            self.identifier,
+            self.images,
+            None if self.scribble is None else self.scribble.source,
+            None if self.dense is None else self.dense.source,
+            self.test,
+            (*self.inputs, *dict.fromkeys(file for label in labels for file in label.inputs)),
+            spacing,
+            self.scribble.rest if dense_slices and self.scribble is not None else None,
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is believed of all files, and every problem."""
+
+    cases: tuple[FoundCase, ...]
+    problems: tuple[str, ...]
+
+    def tell_readings(self) -> list[str]:
+        """How label files are read, a sentence for all that are read alike."""
+        kinds: dict[str, Callable[[FoundCase], FoundLabel | None]] = {
+            "scribble": lambda case: case.scribble,
+            "dense label": lambda case: case.dense,
+        }
+        told = []
+        for kind, label_of in kinds.items():
+            labels = [label for case in self.cases if (label := label_of(case)) is not None]
+            for reading, count in Counter(label.reading for label in labels).items():
+                told.append(f"{count} {kind}{'' if count == 1 else 's'} read {reading}")
+        return told
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images by the path that names them: a file, or the folder of a DICOM series."""
+
+    sources: dict[Path, tuple[Source, ...]]
+    """Several of a picture in colour: a channel each."""
+    series: dict[Path, tuple[Path, ...]]
+    """Files of each series."""
+    others: list[Path]
+    """What is neither."""
+
+    @property
+    def counts(self) -> dict[Path, int]:
+        """Channels in each."""
+        return {path: len(sources) for path, sources in self.sources.items()}
+
+
+def find_images(files: Iterable[Path]) -> _Images:
+    """Image files, and folders with the slices of a DICOM series, among files."""
+    images = _Images({}, {}, [])
+    for file in files:
+        if stem(file) is not None:
+            colours = count_colours(file) if is_picture(file) else 1
+            images.sources[file] = tuple(Channel(file, colour) for colour in range(colours)) if colours > 1 else (file,)
+        elif is_dicom(file):
+            images.series[file.parent] = (*images.series.get(file.parent, ()), file)
+        elif file.name.upper() != "DICOMDIR":
+            images.others.append(file)
+    images.sources.update({folder: (partial(read_series, slices),) for folder, slices in images.series.items()})
+    return images
+
+
+def look_at_folders(folders: Folders, marks: Marks, channels: Sequence[str] = ()) -> Findings:
+    """Find out which files are which case, and what their values mean.
+
+    Args:
+        folders: of images and labels; one may lie in another, or be the same.
+        marks: what their owner says of the values.
+        channels: their names.
+
+    Raises:
+        AttenScribbleError: where nothing else can be said.
+    """
+    files = _list_files(folders)
+    training, problems = _find_cases(folders, files, marks, channels, test=False)
+    if not training:
+        none = f"{folders.images}: holds no image ({', '.join(ENDINGS)}), nor does any folder in it"
+        raise AttenScribbleError(problems or none)
+    tests: list[FoundCase] = []
+    if folders.test_images is not None or folders.test_labels is not None:
+        tests, more = _find_cases(folders, files, marks, channels, test=True)
+        problems += more
+    known = {case.identifier: case for case in training}
+    for case in tests:
+        if case.identifier in known:
+            told = [describe(one.images[0], one.identifier) for one in (case, known[case.identifier])]
+            problems.append(f"{told[0]}: is a test case and a training case, {told[1]}")
+    cases = [*training, *(case for case in tests if case.identifier not in known)]
+    return Findings(tuple(cases), tuple(dict.fromkeys(problems)))
+
+
+def _list_files(folders: Folders) -> dict[str, list[Path]]:
+    """Files by the field of `folders`, each file once: what lies in a folder within belongs to that one."""
+    given = {field.name: folder for field in fields(folders) if (folder := getattr(folders, field.name)) is not None}
+    real = {role: folder.resolve() for role, folder in given.items()}
+    files = {}
+    for role, folder in given.items():
+        inside = [other for other in real.values() if other != real[role] and real[role] in other.parents]
+        files[role] = [
+            file
+            for file in find_files(folder)
+            if not any(other in (real[role] / file.relative_to(folder)).parents for other in inside)
+        ]
+    for pictures, roles in (("images", ["scribbles", "dense"]), ("test_images", ["test_labels"])):
+        shared = [role for role in roles if role in real and real[role] == real.get(pictures)]
+        if shared:
+            files.update(_tell_apart(given[pictures], files[pictures], [pictures, *shared]))
+        elif roles[0] in real and len({real.get(role) for role in roles}) < len(roles):
+            files.update(_tell_apart(given[roles[0]], files[roles[0]], roles))
+    return files
+
+
+def _tell_apart(folder: Path, files: list[Path], roles: list[str]) -> dict[str, list[Path]]:
+    """Files of one folder by what they are, which the last words of their names tell."""
+    images, scribbles, others = split_by_words(files)
+    if roles == ["images", "scribbles", "dense"]:
+        parts = [images, scribbles, others]
+    elif roles == ["scribbles", "dense"]:
+        parts = [scribbles, images + others]
+    else:
+        parts = [images, scribbles + others]
+    if not all(any(stem(file) is not None for file in part) for part in parts):
+        names = [file.name for file in files if stem(file) is not None]
+        raise AttenScribbleError(
+            f"{folder}: is given for {' and '.join(roles)}, which the names of its files do not tell apart "
+            f"({list_some(names)}): call them as CASE_image, CASE_scribble and CASE_seg, or give a folder to each"
+        )
+    return dict(zip(roles, parts, strict=True))
+
+
+def _find_cases(
+    folders: Folders, files: Mapping[str, list[Path]], marks: Marks, channels: Sequence[str], *, test: bool
+) -> tuple[list[FoundCase], list[str]]:
+    pictures = "test_images" if test else "images"
+    kinds = {"dense": "test_labels"} if test else {"scribble": "scribbles", "dense": "dense"}
+    images = find_images(files.get(pictures, ()))
+    sets = {
+        role: Labels(getattr(folders, field), files[field], "scribble" if role == "scribble" else "dense label")
+        for role, field in kinds.items()
+        if field in files
+    }
+    for kind in sets.values():
+        if problem := numbered_cases(images.sources, kind.files):
+            raise AttenScribbleError(problem)  # what else would be found follows from it
+    folder = getattr(folders, pictures)
+    pairing = pair_files(folder, images.counts, list(sets.values()), channels)
+    problems = [*pairing.problems, *unusable_files(images.others)]
+    labels: dict[str, dict[str, FoundLabel]] = {}
+    for (role, kind), matched in zip(sets.items(), pairing.labels, strict=True):
+        problems += unusable_files(kind.files)
+        if not matched and pairing.images:
+            raise AttenScribbleError(problems)  # the same follows of every case
+        labels[role], more = _read_labels(kind, matched, pairing.images, images, files, marks)
+        problems += more
+    cases = [
+        FoundCase(
+            case,
+            tuple(source for path in paths for source in images.sources[path]),
+            labels.get("scribble", {}).get(case),
+            labels.get("dense", {}).get(case),
+            test,
+            tuple(file for path in paths for file in images.series.get(path, ())),
+        )
+        for case, paths in pairing.images.items()
+    ]
+    return cases, problems
+
+
+def _read_labels(
+    kind: Labels,
+    matched: Mapping[str, Path],
+    paths: Mapping[str, Sequence[Path]],
+    images: _Images,
+    files: Mapping[str, list[Path]],
+    marks: Marks,
+) -> tuple[dict[str, FoundLabel], list[str]]:
+    """How each label file is read, by case, and every problem."""
+    legends, problems = find_legends(matched, paths, [file for part in files.values() for file in part])
+    found = {}
+    for case, file in matched.items():
+        try:
+            found[case] = _read_label(
+                file, images.sources[paths[case][0]][0], legends.get(case), marks, dense=kind.what != "scribble"
+            )
+        except AttenScribbleError as error:  # told with all that is found when files are read
+            found[case] = FoundLabel(
+                file, Reading("not at all", ()), Unreadable(file, tuple(error.problems)), UNLABELLED
+            )
+    return found, problems
+
+
+def _read_label(file: Path, image: Source, legend: Legend | None, marks: Marks, *, dense: bool) -> FoundLabel:
+    if file.name.lower().endswith((".jpg", ".jpeg")):
+        raise AttenScribbleError(f"{file}: JPEG changes the values of labels: save it as PNG")
+    zero = marks.zero(dense=dense)
+    meanings = None if legend is None else marks.match(legend, dense=dense)
+    if legend is not None and meanings is not None:
+        known = [None if meaning == UNLABELLED and dense else meaning for meaning in meanings]
+        named = NamedLabel(
+            file,
+            legend,
+            tuple(None if meaning is None else marks.target(meaning, dense=dense) for meaning in known),
+            rest=marks.target(zero, dense=dense),
+            is_sure=dense or marks.coding is not None,
+            unlabelled=None if dense else marks.target(UNLABELLED, dense=False),
+            classes=marks.known,
+            image=image,
+        )
+        inputs = () if legend.source == file else (legend.source,)
+        return FoundLabel(file, marks.by_name(legend, meanings, dense=dense), named, zero, inputs)
+    if is_picture(file) and (marks.colours or count_colours(file) > 1):
+        colours = marks.colours_of(dense=dense)
+        transparent = BACKGROUND if dense else UNLABELLED
+        coloured = ColourLabel(
+            file,
+            {colour: marks.target(meaning, dense=dense) for colour, meaning in colours.items()},
+            rest=marks.target(transparent, dense=dense),
+            by_colour=bool(marks.colours),
+            classes=marks.known,
+        )
+        reading = Reading("by colour", tuple(sorted((format_colour(one), meaning) for one, meaning in colours.items())))
+        return FoundLabel(file, reading, coloured, colours.get((0, 0, 0), transparent))
+    reading = marks.by_value(dense=dense)
+    return FoundLabel(file, reading, file, dict(reading.meanings).get("0", zero))

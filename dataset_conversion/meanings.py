@@ -1,0 +1,231 @@
+"""What values, names and colours in label files mean, by what their owner says and what the files say themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.dataset_conversion.codings import PRESETS, UNLABELLED_NAMES, ScribbleCoding
+from nnunet_attenscribble.dataset_conversion.codings import dense_values as values_of_dense
+from nnunet_attenscribble.dataset_conversion.codings import scribble_values as values_of_scribbles
+from nnunet_attenscribble.dataset_conversion.legends import Legend, Segment
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["BACKGROUND", "UNLABELLED", "Colour", "Marks", "Reading", "format_colour", "parse_mark", "parse_marks"]
+
+BACKGROUND, UNLABELLED = "background", "unlabelled"
+Colour = tuple[int, int, int]
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a label file is read.
+
+    Attributes:
+        how: `by value`, `by segment name (3D Slicer)`, ...
+        meanings: what stands in the file, and what it means, in words.
+    """
+
+    how: str
+    meanings: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"{self.how}: " + ", ".join(f"{mark} {meaning}" for mark, meaning in self.meanings)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What the owner of label files says of them.
+
+    Attributes:
+        classes: name to what marks it in the files: a value, a name, a colour (`#ff0000`); None: its position, from 1.
+        coding: of the values that are no class; None: nothing was said.
+        background: name or colour of strokes in the background, besides `background`.
+        unlabelled: name or colour of what nobody drew on, besides `UNLABELLED_NAMES`.
+    """
+
+    classes: Mapping[str, int | str | None]
+    coding: ScribbleCoding | None = None
+    background: str | None = None
+    unlabelled: str | None = None
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Name to value in the dataset."""
+        return {BACKGROUND: 0, **{name: value for value, name in enumerate(self.classes, start=1)}}
+
+    @cached_property
+    def values(self) -> dict[str, int]:
+        """Name of each class to its value in files that have values alone."""
+        return {
+            name: mark if isinstance(mark, int) else position
+            for position, (name, mark) in enumerate(self.classes.items(), start=1)
+        }
+
+    @cached_property
+    def scribble_values(self) -> dict[int, int] | None:
+        """Value in the file to value in the dataset; None where they are the same."""
+        return values_of_scribbles(self.labels, self.coding or PRESETS["acdc"], self.values)
+
+    @cached_property
+    def dense_values(self) -> dict[int, int] | None:
+        """The same for dense labels."""
+        return values_of_dense(self.labels, self.values)
+
+    @property
+    def _own_names(self) -> dict[str, str]:
+        names = {**{name: name for name in self.classes}, BACKGROUND: BACKGROUND}
+        return {**names, **dict.fromkeys(UNLABELLED_NAMES, UNLABELLED)}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What each name in a file means; names without regard to case."""
+        said = {**self._own_names, **{mark: name for name, mark in self._said() if not _COLOUR.fullmatch(mark)}}
+        return {_fold(name): meaning for name, meaning in said.items()}
+
+    @cached_property
+    def colours(self) -> dict[Colour, str]:
+        """What each colour means."""
+        return {parse_colour(mark): name for name, mark in self._said() if _COLOUR.fullmatch(mark)}
+
+    @property
+    def known(self) -> str:
+        """The classes, for messages."""
+        return ", ".join(self.classes)
+
+    def _said(self) -> list[tuple[str, str]]:
+        marks = [*self.classes.items(), (BACKGROUND, self.background), (UNLABELLED, self.unlabelled)]
+        return [(name, mark) for name, mark in marks if isinstance(mark, str)]
+
+    def problems(self) -> list[str]:
+        """Of one name or colour that would mean two things."""
+        seen = {_fold(name): meaning for name, meaning in self._own_names.items()}
+        found = []
+        for name, mark in self._said():
+            other = seen.setdefault(_fold(mark), name)
+            if other != name:
+                found.append(f"{mark!r} cannot mean both {other} and {name}")
+        return found
+
+    def zero(self, *, dense: bool) -> str:
+        """What the voxels are that no name speaks of: nobody drew on them, unless a coding was given that says so."""
+        return BACKGROUND if dense or (self.coding is not None and self.coding.background == 0) else UNLABELLED
+
+    def target(self, meaning: str, *, dense: bool) -> int:
+        """The value of a meaning in files that have values alone, as `scribble_values` and `dense_values` know it."""
+        value = max(self.labels.values()) + 1 if meaning == UNLABELLED else self.labels[meaning]
+        mapping = self.dense_values if dense else self.scribble_values
+        return value if mapping is None else next(told for told, coded in mapping.items() if coded == value)
+
+    def by_value(self, *, dense: bool) -> Reading:
+        """How a file is read that has values alone."""
+        top = max(self.labels.values()) + 1
+        meanings = {**{value: name for name, value in self.labels.items()}, **({} if dense else {top: UNLABELLED})}
+        mapping = (self.dense_values if dense else self.scribble_values) or {value: value for value in meanings}
+        return Reading("by value", tuple((str(value), meanings[mapping[value]]) for value in sorted(mapping)))
+
+    def match(self, legend: Legend, *, dense: bool) -> tuple[str | None, ...] | None:
+        """What each segment means, None where no class is called so; None for names that say nothing.
+
+        Raises:
+            AttenScribbleError: where names and values that were given contradict each other.
+        """
+        found = tuple(self.names.get(_fold(segment.name)) for segment in legend.segments)
+        if legend.tool == "ITK-SNAP" and not any(found) and all(map(_is_default, legend.segments)):
+            return None
+        given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
+        if self.coding is not None and not dense:
+            given |= {self.coding.background or -1: BACKGROUND, self.coding.unlabelled or -1: UNLABELLED}
+        wrong = [
+            f"{segment.value} {segment.name}"
+            for segment, meaning in zip(legend.segments, found, strict=True)
+            if meaning is not None and given.get(segment.value, meaning) != meaning
+        ]
+        if wrong:
+            told = ", ".join(f"{value} {name}" for value, name in sorted(given.items()) if value >= 0)
+            raise AttenScribbleError(
+                f"{legend.source}: says {list_some(wrong)}, where the options say {told}: leave the values out of the "
+                "options, and names are gone by, or correct one of the two"
+            )
+        return found
+
+    def by_name(self, legend: Legend, meanings: tuple[str | None, ...], *, dense: bool) -> Reading:
+        """How a file with a legend is read."""
+        how = "by segment name" if legend.tool != "ITK-SNAP" else f"by the names in {legend.source.name}"
+        told = [
+            (f"{segment.value}" + (f" of layer {segment.layer}" if segment.layer else ""), meaning)
+            for segment, meaning in zip(legend.segments, meanings, strict=True)
+            if meaning is not None
+        ]
+        if not any(segment.value == 0 for segment in legend.segments):
+            told.append(("0", self.zero(dense=dense)))
+        return Reading(f"{how} ({legend.tool})", tuple(sorted(told)))
+
+    def colours_of(self, *, dense: bool) -> dict[Colour, str]:
+        """What each colour of a picture means; a grey value is the colour of three times this value."""
+        said: dict[Colour, str] = {}
+        if dense:
+            said[(0, 0, 0)] = BACKGROUND
+        elif self.coding is not None:
+            for value, meaning in ((self.coding.background, BACKGROUND), (self.coding.unlabelled, UNLABELLED)):
+                if value is not None and value < 256 and meaning not in self.colours.values():
+                    said[(value,) * 3] = meaning
+        return {**said, **self.colours}
+
+
+def parse_marks(text: str) -> dict[str, int | str | None]:
+    """Classes and what marks them in the files, from `RV,MYO,LV`, `liver=63` or `lesion=#ff0000,scar=Segment_2`.
+
+    >>> parse_marks("liver=63,lesion=#ff0000,scar=Segment_2,spleen")
+    {'liver': 63, 'lesion': '#ff0000', 'scar': 'Segment_2', 'spleen': None}
+    """
+    marks: dict[str, int | str | None] = {}
+    values: list[int] = []
+    for position, part in enumerate(text.split(","), start=1):
+        name, is_marked, told = (piece.strip() for piece in part.partition("="))
+        mark = parse_mark(told) if is_marked else None
+        value = mark if isinstance(mark, int) else position
+        reserved = name.casefold() in (BACKGROUND, *UNLABELLED_NAMES)
+        twice = _fold(name) in map(_fold, marks) or value in values
+        if not name or reserved or twice or value == 0 or mark == "" or (told.startswith("#") and not is_colour(told)):
+            raise AttenScribbleError(
+                f"labels {text!r}: {part.strip()!r} is no class of its own: give names such as RV,MYO,LV, "
+                "or with their values in the files, liver=63,spleen=252, without background and unlabelled"
+            )
+        marks[name] = mark
+        values.append(value)
+    return marks
+
+
+def parse_mark(text: str) -> int | str:
+    """A value, or a name or colour."""
+    return int(text) if text.isdecimal() else text
+
+
+def is_colour(text: str) -> bool:
+    """Whether it is a colour such as `#ff0000`."""
+    return _COLOUR.fullmatch(text) is not None
+
+
+def parse_colour(text: str) -> Colour:
+    """Red, green and blue of `#ff0000`."""
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue
+
+
+def format_colour(colour: Colour) -> str:
+    """The other way round."""
+    return "#" + bytes(colour).hex()
+
+
+def _fold(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _is_default(segment: Segment) -> bool:
+    """Whether ITK-SNAP called a label so by itself."""
+    return segment.name == f"Label {segment.value}"

@@ -1,0 +1,306 @@
+"""Files of the programs that people draw with: what a value means is read from them, and differs from file to file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
+from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.drawing_tools import (
+    describe_labels,
+    write_mitk,
+    write_old_mitk,
+    write_slicer,
+)
+from tests.tiny import make_dense, make_scan, make_strokes, make_volume
+
+CLASSES = dict.fromkeys(("RV", "MYO", "LV"))
+NAMES = ("background", "RV", "MYO", "LV")
+
+
+@pytest.fixture
+def convert(tmp_path):
+    """Convert what lies in images, scribbles and perhaps labels; returns what was written."""
+    (tmp_path / "scribbles").mkdir()
+
+    def run(cases=("a",), scribbles="scribbles", **options):
+        for seed, case in enumerate(cases):
+            (tmp_path / "images").mkdir(exist_ok=True)
+            sitk.WriteImage(make_scan(seed), tmp_path / "images" / f"{case}.nii.gz")
+        options = {"classes": CLASSES, "dataset_id": 601, "name": "Mine", "workers": 1, **options}
+        return convert_folder(
+            tmp_path / "images", scribbles and tmp_path / scribbles, raw_folder=tmp_path / "raw", **options
+        )
+
+    return run
+
+
+def recode(values, coded, rest=0):
+    """Strokes with other values: `coded` by class, background first; `rest` where nobody drew."""
+    return np.select([values == value for value in range(4)], coded, rest).astype(np.uint8)
+
+
+def read(folder, case="a"):
+    return sitk.GetArrayFromImage(sitk.ReadImage(folder / "labelsTr" / f"{case}.nii.gz"))
+
+
+def segments(*values, layers=(0, 0, 0, 0)):
+    return list(zip(NAMES, values, layers, strict=True))
+
+
+def test_slicer_is_read_by_names_whatever_the_values(tmp_path, convert):
+    for case, values in (("a", (4, 1, 2, 3)), ("b", (1, 3, 2, 4)), ("c", (1, 3, 2, 4))):
+        drawn = recode(make_strokes(), values)
+        write_slicer(tmp_path / "scribbles" / f"{case}.seg.nrrd", [drawn], segments(*values), cropped=case != "c")
+    written = convert("abc")
+    for case in "abc":
+        np.testing.assert_array_equal(read(written.scribble, case), make_strokes())
+    assert written.notes[:2] == (
+        "1 scribble read by segment name (3D Slicer): 0 unlabelled, 1 RV, 2 MYO, 3 LV, 4 background",
+        "2 scribbles read by segment name (3D Slicer): 0 unlabelled, 1 background, 2 MYO, 3 RV, 4 LV",
+    )
+    assert "not at all" not in str(written.notes)
+    told = json.loads((written.scribble / "provenance.json").read_text())["inputs"]["a"]
+    assert [entry["file"] for entry in told["scribble"]] == ["a.seg.nrrd"]
+
+
+def test_names_are_compared_without_case_and_blanks(tmp_path, convert):
+    names = [(" Background", 1, 0), ("rv ", 2, 0), ("Myo", 3, 0), ("lv", 4, 0)]
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], names)
+    np.testing.assert_array_equal(read(convert().scribble), make_strokes())
+
+
+def test_layers_are_merged(tmp_path, convert):
+    strokes = make_strokes()
+    layers = [recode(strokes, (1, 0, 2, 0)), recode(strokes, (0, 1, 0, 2))]
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", layers, segments(1, 1, 2, 2, layers=(0, 1, 0, 1)), cropped=True)
+    written = convert()
+    np.testing.assert_array_equal(read(written.scribble), strokes)
+    assert "1 of layer 1 RV, 2 MYO, 2 of layer 1 LV" in written.notes[0]
+
+
+def test_layers_of_old_slicer_have_one_segment_each(tmp_path, convert):
+    strokes = make_strokes()
+    file = tmp_path / "scribbles" / "a.seg.nrrd"
+    write_slicer(file, [strokes == value for value in range(4)], segments(1, 1, 1, 1, layers=range(4)))
+    content = file.read_bytes()
+    head, _, voxels = content.partition(b"\n\n")
+    lines = [line for line in head.split(b"\n") if b"_LabelValue" not in line and b"_Layer" not in line]
+    file.write_bytes(b"\n".join(lines) + b"\n\n" + voxels)
+    np.testing.assert_array_equal(read(convert().scribble), strokes)
+
+
+def test_layers_that_overlap_are_refused(tmp_path, convert):
+    layers = [recode(make_strokes(), (1, 2, 3, 0)), recode(make_strokes(), (0, 0, 1, 2))]
+    told = [*segments(1, 2, 3, 2, layers=(0, 0, 0, 1)), ("LV", 1, 1)]
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", layers, told)
+    count = int((make_strokes() == 2).sum())
+    with pytest.raises(AttenScribbleError, match=f"a.seg.nrrd: {count} voxels are LV as well as MYO: take them out"):
+        convert()
+    assert not (tmp_path / "raw").exists()
+
+
+def test_layers_that_say_the_same_are_one(tmp_path, convert):
+    layers = [recode(make_strokes(), (1, 2, 3, 4)), recode(make_strokes(), (0, 0, 1, 0))]
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", layers, [*segments(1, 2, 3, 4), ("myo", 1, 1)])
+    np.testing.assert_array_equal(read(convert().scribble), make_strokes())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"origin": (-103.5, 20.25, 7.0 + 4)}, "between its voxels"),
+        ({"spacing": (1.5, 1.25, 4.0)}, "another grid than"),
+        ({"direction": (1.0, 0, 0, 0, 1, 0, 0, 0, 1)}, "another grid than"),
+        ({"origin": (5000.0, 20.25, 7.0)}, "between its voxels"),
+    ],
+)
+def test_a_part_on_another_grid_is_refused(tmp_path, convert, change, told):
+    drawn = recode(make_strokes(), (1, 2, 3, 4))
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", [drawn], segments(1, 2, 3, 4), cropped=True, **change)
+    with pytest.raises(AttenScribbleError, match=r"a\.seg\.nrrd: .*" + told):
+        convert()
+
+
+def test_a_part_whose_axes_run_backwards_is_turned_and_placed(tmp_path, convert):
+    drawn = recode(make_strokes(), (1, 2, 3, 4))[:, :, ::-1]
+    frame = np.reshape(make_scan(0).GetDirection(), (3, 3)) * (-1, 1, 1)
+    last = make_scan(0).TransformIndexToPhysicalPoint((5, 0, 0))
+    file = tmp_path / "scribbles" / "a.seg.nrrd"
+    write_slicer(file, [drawn], segments(1, 2, 3, 4), cropped=True, direction=frame, origin=last)
+    np.testing.assert_array_equal(read(convert().scribble), make_strokes())
+
+
+def test_an_extent_larger_than_the_image_may_be_empty_outside(tmp_path, convert):
+    drawn = np.pad(recode(make_strokes(), (1, 2, 3, 4)), ((1, 0), (2, 1), (0, 3)))
+    axes = np.reshape(make_scan(0).GetDirection(), (3, 3)) * (1.5, 1.25, 8.0)
+    origin = np.array(make_scan(0).GetOrigin()) - axes @ (0, 2, 1)
+    file = tmp_path / "scribbles" / "a.seg.nrrd"
+    write_slicer(file, [drawn], segments(1, 2, 3, 4), origin=origin)
+    np.testing.assert_array_equal(read(convert().scribble), make_strokes())
+    drawn[0, 0, 0] = 2
+    write_slicer(file, [drawn], segments(1, 2, 3, 4), origin=origin)
+    with pytest.raises(AttenScribbleError, match=r"a\.seg\.nrrd: 1 of its drawn voxels lie outside .*a\.nii\.gz"):
+        convert(dataset_id=611)
+
+
+def test_names_that_are_no_classes_are_told_with_both_lists(tmp_path, convert):
+    names = [("background", 1, 0), ("Right ventricle", 2, 0), ("MYO", 3, 0), ("Segment_4", 4, 0), ("empty", 5, 0)]
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], names)
+    with pytest.raises(AttenScribbleError) as caught:
+        convert()
+    (told,) = caught.value.problems
+    assert "a.seg.nrrd: holds Right ventricle, Segment_4; its names are background (1), Right ventricle (2)" in told
+    assert "the classes RV, MYO, LV: rename one of the two, or say which is which, as --labels CLASS=Right" in told
+    classes = {"RV": "right  Ventricle", "MYO": None, "LV": "Segment_4"}
+    np.testing.assert_array_equal(read(convert(classes=classes, dataset_id=611).scribble), make_strokes())
+
+
+def test_other_names_of_background_strokes_and_unlabelled_voxels(tmp_path, convert):
+    drawn = recode(make_strokes(), (1, 2, 3, 4), rest=5)
+    names = [("Outside", 1, 0), *segments(1, 2, 3, 4)[1:], ("Nobody knows", 5, 0)]
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", [drawn], names)
+    written = convert(background="outside", unlabelled="nobody knows")
+    np.testing.assert_array_equal(read(written.scribble), make_strokes())
+
+
+def test_values_that_contradict_names_are_refused(tmp_path, convert):
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", [recode(make_strokes(), (1, 3, 2, 4))], segments(1, 3, 2, 4))
+    with pytest.raises(
+        AttenScribbleError, match="says 1 background, 2 MYO, 3 RV, where the options say 1 MYO, 2 RV, 3 LV"
+    ):
+        convert(classes={"RV": 2, "MYO": 1, "LV": 3})
+
+
+def test_values_without_a_name_are_refused(tmp_path, convert):
+    write_slicer(
+        tmp_path / "scribbles" / "a.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], segments(1, 2, 3, 4)[:3]
+    )
+    with pytest.raises(AttenScribbleError, match=r"a\.seg\.nrrd has no name for its values 4: name them"):
+        convert()
+
+
+def test_a_damaged_header_is_refused(tmp_path, convert):
+    write_mitk(tmp_path / "scribbles" / "a.nrrd", [make_strokes()], [[("RV", 1)]])
+    file = tmp_path / "scribbles" / "a.nrrd"
+    file.write_bytes(file.read_bytes().replace(b'[{"labels', b'[["labels'))
+    with pytest.raises(AttenScribbleError, match=r"a\.nrrd: its header does not say what its values mean .*with MITK"):
+        convert()
+
+
+def test_dense_labels_by_name_have_a_background_of_zeros(tmp_path, convert):
+    dense = make_dense()
+    write_slicer(
+        tmp_path / "labels" / "a.seg.nrrd", [recode(dense, (0, 7, 5, 6))], segments(0, 7, 5, 6)[1:], cropped=True
+    )
+    written = convert(scribbles=None, dense=tmp_path / "labels")
+    np.testing.assert_array_equal(read(written.dense), dense)
+    assert written.notes[0] == "1 dense label read by segment name (3D Slicer): 0 background, 5 MYO, 6 LV, 7 RV"
+
+
+def test_mitk_with_groups(tmp_path, convert):
+    strokes = make_strokes()
+    layers = [recode(strokes, (4, 0, 2, 0)), recode(strokes, (0, 9, 0, 1))]
+    groups = [[("Background", 4), ("MYO", 2)], [("RV", 9), ("LV", 1)]]
+    write_mitk(tmp_path / "scribbles" / "a.nrrd", layers, groups)
+    written = convert()
+    np.testing.assert_array_equal(read(written.scribble), strokes)
+    assert "(MITK)" in written.notes[0]
+
+
+def test_mitk_of_one_group_and_of_before_2022(tmp_path, convert):
+    drawn = recode(make_strokes(), (5, 3, 2, 1))
+    labels = [("background", 5), ("RV", 3), ("MYO", 2), ("LV", 1)]
+    write_mitk(tmp_path / "scribbles" / "a.nrrd", [drawn], [labels])
+    write_old_mitk(tmp_path / "scribbles" / "b.nrrd", drawn, labels)
+    written = convert("ab")
+    for case in "ab":
+        np.testing.assert_array_equal(read(written.scribble, case), make_strokes())
+
+
+def _snap(tmp_path, case, values, rest=0):
+    sitk.WriteImage(make_volume(recode(make_strokes(), values, rest)), tmp_path / "scribbles" / f"{case}.nii.gz")
+
+
+def test_itk_snap_description_of_a_folder_and_of_a_case(tmp_path, convert):
+    for case, values in (("a", (9, 1, 2, 3)), ("b", (9, 1, 2, 3)), ("c", (1, 2, 3, 4))):
+        _snap(tmp_path, case, values)
+    (tmp_path / "scribbles" / "labels.txt").write_text(
+        describe_labels((1, "RV"), (2, "MYO"), (3, "LV"), (9, "background"))
+    )
+    told = describe_labels((1, "Background"), (2, "RV"), (3, "myo"), (4, "LV"), (5, "Label 5"))
+    (tmp_path / "scribbles" / "c.label").write_text(told)
+    written = convert("abc")
+    for case in "abc":
+        np.testing.assert_array_equal(read(written.scribble, case), make_strokes())
+    assert written.notes[:2] == (
+        "2 scribbles read by the names in labels.txt (ITK-SNAP): 0 unlabelled, 1 RV, 2 MYO, 3 LV, 9 background",
+        "1 scribble read by the names in c.label (ITK-SNAP): 0 unlabelled, 1 background, 2 RV, 3 MYO, 4 LV",
+    )
+
+
+def test_itk_snap_description_beside_the_image(tmp_path, convert):
+    _snap(tmp_path, "a", (9, 3, 2, 1))
+    (tmp_path / "images").mkdir()
+    told = describe_labels((1, "LV"), (2, "MYO"), (3, "RV"), (9, "background"))
+    (tmp_path / "images" / "a.txt").write_text(told)
+    np.testing.assert_array_equal(read(convert().scribble), make_strokes())
+
+
+def test_itk_snap_names_that_say_nothing_leave_values(tmp_path, convert):
+    _snap(tmp_path, "a", (4, 1, 2, 3))
+    (tmp_path / "scribbles" / "labels.txt").write_text(describe_labels(*((n, f"Label {n}") for n in range(1, 7))))
+    (tmp_path / "scribbles" / "notes.txt").write_text("drawn on a Monday")
+    written = convert(coding=ScribbleCoding(0, None))
+    np.testing.assert_array_equal(read(written.scribble), make_strokes())
+    assert written.notes[0] == "1 scribble read by value: 0 unlabelled, 1 RV, 2 MYO, 3 LV, 4 background"
+
+
+def test_itk_snap_of_what_nnunet_has_is_asked_for_its_zeros(tmp_path, convert):
+    _snap(tmp_path, "a", (0, 1, 2, 3), rest=4)
+    told = describe_labels((1, "RV"), (2, "MYO"), (3, "LV"), (4, "ignore"))
+    (tmp_path / "scribbles" / "labels.txt").write_text(told)
+    with pytest.raises(AttenScribbleError, match="calls a value ignore, and 0 nothing: say what 0 is"):
+        convert()
+    (tmp_path / "scribbles" / "labels.txt").write_text(told.replace("Clear Label", "Background"))
+    np.testing.assert_array_equal(read(convert(dataset_id=611).scribble), make_strokes())
+    (tmp_path / "scribbles" / "labels.txt").write_text(told)
+    written = convert(dataset_id=621, coding=ScribbleCoding(None, 0))
+    np.testing.assert_array_equal(read(written.scribble), make_strokes())
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a.label": "no labels"}, "a.label: is no label description of ITK-SNAP"),
+        (
+            {"x.txt": describe_labels() + '1 255 0 0 1 "RV"\n'},
+            "x.txt: the line '1 255 0 0 1 \"RV\"' is no label of ITK-SNAP's",
+        ),
+        (
+            {"x.txt": describe_labels((1, "RV")), "y.txt": describe_labels((2, "RV"))},
+            "describe its labels differently: name one after each label",
+        ),
+    ],
+)
+def test_itk_snap_descriptions_that_cannot_be_read(tmp_path, convert, files, told):
+    _snap(tmp_path, "a", (0, 1, 2, 3), rest=4)
+    for name, text in files.items():
+        (tmp_path / "scribbles" / name).write_text(text)
+    with pytest.raises(AttenScribbleError) as caught:
+        convert()
+    assert told in str(caught.value)
+
+
+def test_files_with_and_without_names_in_one_folder(tmp_path, convert):
+    write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", [recode(make_strokes(), (9, 3, 2, 1))], segments(9, 3, 2, 1))
+    _snap(tmp_path, "b", (0, 1, 2, 3), rest=4)
+    written = convert("ab")
+    for case in "ab":
+        np.testing.assert_array_equal(read(written.scribble, case), make_strokes())
+    assert written.notes[1] == "1 scribble read by value: 0 background, 1 RV, 2 MYO, 3 LV, 4 unlabelled"

@@ -1,0 +1,130 @@
+"""Images of one's own become what nnU-Net's prediction finds, or are refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_attenscribble.cli import main
+from nnunet_attenscribble.cli.app import QUIET
+from tests.tiny import make_scan
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch, capsys):
+    """Run the command on a dataset with the given description; returns exit code, output and errors."""
+
+    def run(channels=("MRI",), ending=".nii.gz", dataset="601", output="prepared"):
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+            monkeypatch.setenv(variable, str(tmp_path / variable))
+        monkeypatch.setenv(QUIET, "1")
+        folder = tmp_path / "nnUNet_raw" / "Dataset601_Mine"
+        folder.mkdir(parents=True, exist_ok=True)
+        description = {
+            "channel_names": {str(number): name for number, name in enumerate(channels)},
+            "labels": {"background": 0, "A": 1, "ignore": 2},
+            "numTraining": 5,
+            "file_ending": ending,
+        }
+        (folder / "dataset.json").write_text(json.dumps(description))
+        arguments = ["prepare", dataset, "-i", tmp_path / "images", "-o", tmp_path / output, "--workers", 1]
+        monkeypatch.setattr(sys, "argv", ["attenscribble", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        told = capsys.readouterr()
+        return caught.value.code, told.out, told.err
+
+    (tmp_path / "images").mkdir()
+    return run
+
+
+def _listing(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd", ".nii"])
+def test_every_format_becomes_what_nnunet_finds(tmp_path, prepare, ending):
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
+
+    for number in (3, 12):
+        sitk.WriteImage(make_scan(number), tmp_path / "images" / f"heart_{number}{ending}")
+    code, out, err = prepare()
+    assert (code, err) == (0, "")
+    assert "holds 2 cases" in out
+    assert f"nnUNetv2_predict -i {tmp_path / 'prepared'} -o PREDICTIONS -d 601" in out
+    found = create_lists_from_splitted_dataset_folder(str(tmp_path / "prepared"), ".nii.gz")
+    assert found == [[str(tmp_path / "prepared" / f"heart_{number}_0000.nii.gz")] for number in (12, 3)]
+    voxels, _ = SimpleITKIO().read_images(found[1])
+    np.testing.assert_array_equal(voxels[0], sitk.GetArrayFromImage(make_scan(3)))
+
+
+def test_channels_by_name_and_a_folder_per_patient(tmp_path, prepare):
+    for patient in ("p1", "p2"):
+        (tmp_path / "images" / patient).mkdir()
+        for seed, name in enumerate(("T2", "T1")):
+            sitk.WriteImage(make_scan(seed), tmp_path / "images" / patient / f"{name}.nii.gz")
+    assert prepare(channels=("T1", "T2"))[0] == 0
+    assert _listing(tmp_path / "prepared") == [f"p{n}_000{channel}.nii.gz" for n in (1, 2) for channel in (0, 1)]
+    first = sitk.ReadImage(tmp_path / "prepared" / "p1_0000.nii.gz")
+    assert sitk.Hash(first) == sitk.Hash(make_scan(1))
+
+
+def test_colour_pictures_for_a_dataset_of_channels_and_for_one_of_pictures(tmp_path, prepare):
+    colours = np.random.default_rng(0).integers(0, 255, (9, 8, 3), np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), tmp_path / "images" / "a.png")
+    assert prepare(channels="RGB")[0] == 0
+    assert _listing(tmp_path / "prepared") == [f"a_000{channel}.nii.gz" for channel in range(3)]
+    assert prepare(channels="RGB", ending=".png", output="pictures")[0] == 0
+    assert (tmp_path / "pictures" / "a_0000.png").read_bytes() == (tmp_path / "images" / "a.png").read_bytes()
+    assert _listing(tmp_path / "pictures") == ["a_0000.png"]
+
+
+def test_a_model_without_its_dataset_is_enough(tmp_path, prepare, monkeypatch):
+    sitk.WriteImage(make_scan(0), tmp_path / "images" / "a.nii.gz")
+    prepare(output="first")
+    (tmp_path / "nnUNet_raw").rename(tmp_path / "elsewhere")
+    assert prepare(dataset=str(tmp_path / "elsewhere" / "Dataset601_Mine"))[0] == 0
+
+
+def _write_one(images):
+    sitk.WriteImage(make_scan(0), images / "a.mha")
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "told"),
+    [
+        (
+            lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"),
+            {"ending": ".nrrd"},
+            "a.mha: the images of this dataset end",
+        ),
+        (
+            lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"),
+            {"channels": ("x", "y")},
+            "case a: has 1 image channels",
+        ),
+        (lambda i: (i / "a.nii.gz").write_bytes(b"x"), {}, "a.nii.gz: is named .gz but is not gzip data"),
+        (lambda i: sitk.WriteImage(make_scan(0), i / "a_0001.mha"), {}, "has no channel a_0000"),
+        (lambda i: (i / "a.gif").touch(), {}, "a.gif: is of a kind that is not taken"),
+        (lambda i: None, {}, "images: holds no image"),
+        (lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"), {"output": "images"}, "images: is there already"),
+        (
+            lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"),
+            {"output": "images/x"},
+            "lies in the folder of the images",
+        ),
+        (lambda i: None, {"dataset": "602"}, "no dataset 602 in"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused_and_nothing_is_written(tmp_path, prepare, damage, options, told):
+    damage(tmp_path / "images")
+    before = _listing(tmp_path / "images")
+    code, _, err = prepare(**options)
+    assert (code, told in err) == (2, True), err
+    assert not (tmp_path / "prepared").exists()
+    assert _listing(tmp_path / "images") == before
