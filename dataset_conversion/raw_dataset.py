@@ -15,7 +15,7 @@ from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader
 from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, staged_folders
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.writing import write_json
+from nnunet_attenscribble.common.writing import encode_json, write_json, write_texts
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     IGNORE,
@@ -165,15 +165,14 @@ def write_raw_datasets(
                 _write_descriptions(folders, cases, checked, channel_names, described, provenance, splits, reader)
         except OSError as error:
             raise AttenScribbleError(
-                f"the dataset could not be written, and nothing of it was kept: {error}"
+                f"{raw_folder / home}: could not be written, and nothing of it was kept: {error}"
             ) from error
         finally:
             remove_leftovers(leftovers)
     if splits is not None and preprocessed_folder is not None:
         try:
-            for folder in names:
-                write_json(preprocessed_folder / folder / "splits_final.json", splits)
-        except OSError as error:
+            write_texts({preprocessed_folder / folder / "splits_final.json": encode_json(splits) for folder in names})
+        except AttenScribbleError as error:
             raise AttenScribbleError(
                 f"the datasets in {raw_folder} are complete, but their splits could not be put into "
                 f"{preprocessed_folder} ({error}): mend that; nnU-Net's planning copies them there too"
