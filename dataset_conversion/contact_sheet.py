@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from nnunet_attenscribble.common.figures import escape_dollars
 from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.volumes import Source, read_volume, slice_axis
+from nnunet_attenscribble.common.writing import replaced_file
 
 __all__ = ["draw_contact_sheet"]
 
@@ -65,8 +66,8 @@ def draw_contact_sheet(
     figure.legend(
         handles=legend, loc="outside lower center", ncols=min(len(legend), columns + 1), fontsize=8, frameon=False
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, format="png")
+    with replaced_file(file) as part:
+        figure.savefig(part, format="png")
 
 
 def _draw_tile(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_attenscribble.common.files import read_json
+from nnunet_attenscribble.common.nnunet_files import entry_values, list_misnamed_ignore, read_dataset_json
 from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.volumes import Source
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -45,24 +45,16 @@ def read_description(source: Path) -> Description:
         AttenScribbleError: where it cannot be read, or lacks what nnU-Net needs.
     """
     file = source / "dataset.json"
-    content = read_json(file, "give a dataset in nnUNet_raw")
-    if not isinstance(content, dict):
-        raise AttenScribbleError(f"{file}: holds no keys and values: write it again")
-    absent = [key for key in ("labels", "channel_names", "file_ending") if key not in content]
-    if absent:
-        raise AttenScribbleError([f"{file}: has no '{key}', which nnU-Net needs" for key in absent])
-    ending = content["file_ending"]
-    if not isinstance(ending, str):
-        raise AttenScribbleError(f'{file}: its file_ending is {ending!r}: give text, such as ".nii.gz"')
-    try:
-        values = {
-            name: [int(value) for value in (given if isinstance(given, list) else [given])]
-            for name, given in content["labels"].items()
-        }
-        channels = {int(number): channel for number, channel in content["channel_names"].items()}
-        ignore = values.pop("ignore", [None])[0]
-    except (ValueError, TypeError, AttributeError, IndexError):
-        raise AttenScribbleError(f"{file}: its labels or channels are not those of nnU-Net: correct it") from None
+    content = read_dataset_json(file)
+    if misnamed := list_misnamed_ignore(content["labels"]):
+        raise AttenScribbleError(
+            f"{file}: the label '{name}' is a class like others to nnU-Net: call it ignore if it is where nobody drew, "
+            "or give it another name"
+            for name in misnamed
+        )
+    values = {name: entry_values(entry) for name, entry in content["labels"].items()}
+    channels = {int(number): channel for number, channel in content["channel_names"].items()}
+    ignore = values.pop("ignore", (None,))[0]
     names: dict[int, str] = {}
     for name, held in sorted(values.items(), key=lambda entry: -len(entry[1])):  # smaller regions come later and win
         names.update(dict.fromkeys(held, name))
@@ -71,7 +63,7 @@ def read_description(source: Path) -> Description:
         labels={f"{names[value]} ({value})" if twice else names[value]: value for value in sorted(names)},
         ignore=ignore,
         channels=channels,
-        ending=ending,
+        ending=content["file_ending"],
         reference=content.get("reference"),
         license=content.get("licence") or content.get("license") or "see the source",
         regions=tuple(name for name, held in values.items() if len(held) > 1),
@@ -103,7 +95,7 @@ def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[
     cases: dict[str, tuple[tuple[Source, ...], Source]] = {}
     channels = len(description.channels)
     examples = (Path(file) for files in found.values() for file in files["images"])
-    reader = find_reader(read_json(source / "dataset.json", ""), next(examples, source))
+    reader = find_reader(read_dataset_json(source / "dataset.json"), next(examples, source))
     for case, files in sorted(found.items()):
         label = Path(files["label"])
         if not label.is_file():

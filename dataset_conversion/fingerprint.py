@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stdout
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.volumes import label_values, read_volume
-from nnunet_attenscribble.common.writing import write_json
+from nnunet_attenscribble.common.writing import naming, write_json
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import FINGERPRINT, MARK, SMALLEST_WITHOUT_MASK, read_fingerprint
 
+_PREPROCESSED = "nnUNet_preprocessed"
 _SIZE = "median_relative_size_after_cropping"
 
 
@@ -52,7 +57,7 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
     reader = find_reader(extractor.dataset_json, Path(images[0]))
     own = (SimpleITKIO if reader is None else reader)()
     drawn = False
-    with TemporaryDirectory(prefix="attenscribble-") as folder:
+    with TemporaryDirectory(prefix="attenscribble-") as folder, naming(Path(folder)):
         for case, files in show_progress(cases.items(), total=len(cases), description="Reading scribbles"):
             label = Path(files["label"])
             # First as every command reads it: the file is whole, and its values are integers.
@@ -63,14 +68,41 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
             labels[labels == ignore] = 0
             drawn = drawn or bool((labels > 0).any())
             files["label"] = str(Path(folder, case + extractor.dataset_json["file_ending"]))
-            own.write_seg(labels[0], files["label"], properties)
+            _write_labels(own, labels, Path(files["label"]), properties)
         if not drawn:
             raise AttenScribbleError(f"{raw.name}: no case has a stroke of any class but background: draw some first")
-        extractor.run(overwrite_existing=True)
-    fingerprint = read_fingerprint(preprocessed)  # as it was written, without numpy's types
+        with _preprocessed_in(folder):
+            extractor.run(overwrite_existing=True)
+        fingerprint = read_fingerprint(Path(folder, raw.name))  # as it was written, without numpy's types
     assert fingerprint is not None
     fingerprint[MARK] = {"foreground": "drawn", _SIZE: fingerprint[_SIZE]}
     if fingerprint[_SIZE] < SMALLEST_WITHOUT_MASK:
         fingerprint[_SIZE] = 1.0
     write_json(preprocessed / FINGERPRINT, fingerprint)
     return fingerprint
+
+
+def _write_labels(reader: Any, labels: np.ndarray, file: Path, properties: dict) -> None:
+    """Write with nnU-Net's reader, whose libraries pass over a full disk in silence.
+
+    Raises:
+        OSError: the file did not arrive whole.
+    """
+    try:
+        reader.write_seg(labels[0], str(file), properties)
+        whole = np.array_equal(reader.read_seg(str(file))[0].astype(np.int64), labels.astype(np.int64))
+    except Exception:  # each of nnU-Net's readers has its own
+        whole = False
+    if not whole:
+        raise OSError(f"{file.name} was not written completely: is the disk full? TMPDIR names another place")
+
+
+@contextmanager
+def _preprocessed_in(folder: str) -> Iterator[None]:
+    """For a while, nnU-Net writes there: what it cannot write whole, it removes."""
+    before = os.environ[_PREPROCESSED]
+    os.environ[_PREPROCESSED] = folder
+    try:
+        yield
+    finally:
+        os.environ[_PREPROCESSED] = before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,9 @@ import SimpleITK as sitk
 from scipy.spatial import cKDTree
 
 from nnunet_attenscribble.common.grids import geometry_problems, place_on
+from nnunet_attenscribble.common.nnunet_files import DATASET
 from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.shapes import TEXT, Shape, mapping, read_shaped
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Source,
@@ -110,25 +111,23 @@ def inspect_dataset(
 
 def find_twin(source: Path) -> Path | None:
     """The dense twin of a scribble dataset beside it: what its provenance names, or the one that shares its images."""
-    named = _read_json(source / "provenance.json").get("dense_labels")
+    named = _read(source / "provenance.json", mapping({"dense_labels": TEXT})).get("dense_labels")
     if named and (source.parent / named).is_dir():
         return source.parent / named
     for other in sorted(source.parent.glob("Dataset[0-9][0-9][0-9]_*/dataset.json")):
-        cases = _read_json(other).get("dataset")
-        first = next(iter(cases.values()), None) if isinstance(cases, dict) else None
-        images = first.get("images") if isinstance(first, dict) else None  # others keep what they like under this key
-        shared = isinstance(images, list) and images and str(images[0]).startswith(f"../{source.name}/")
-        if other.parent != source and shared:
+        cases = _read(other, DATASET).get("dataset") or {}
+        first = next(iter(cases.values()), {"images": [""]})
+        if other.parent != source and first["images"][0].startswith(f"../{source.name}/"):
             return other.parent
     return None
 
 
-def _read_json(file: Path) -> dict:
+def _read(file: Path, shape: Shape) -> dict:
+    """The content of a file that may be there; nothing where it is not, or has another shape."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_shaped(file, shape, "")
+    except AttenScribbleError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[str, Source]:

@@ -16,7 +16,7 @@ from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader
 from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, reserved, staged_folders
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.writing import write_json
+from nnunet_attenscribble.common.writing import encode_json, write_json, write_texts
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     IGNORE,
@@ -243,9 +243,9 @@ def _put_splits(dataset: RawDataset, writing: Writing) -> None:
     if dataset.splits is None or writing.preprocessed_folder is None:
         return
     try:
-        for folder in dataset.folders:
-            write_json(writing.preprocessed_folder / folder / "splits_final.json", dataset.splits)
-    except OSError as error:
+        places = [writing.preprocessed_folder / folder / "splits_final.json" for folder in dataset.folders]
+        write_texts(dict.fromkeys(places, encode_json(dataset.splits)))
+    except AttenScribbleError as error:
         raise AttenScribbleError(
             f"the datasets in {writing.raw_folder} are complete, but their splits could not be put into "
             f"{writing.preprocessed_folder} ({error}): mend that; nnU-Net's planning copies them there too"

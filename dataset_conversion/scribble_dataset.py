@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.grids import place_on
+from nnunet_attenscribble.common.nnunet_files import read_splits_json
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
@@ -26,7 +27,7 @@ from nnunet_attenscribble.dataset_conversion.raw_dataset import (
 )
 from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
-from nnunet_attenscribble.dataset_conversion.splits import make_splits_by_case, read_splits
+from nnunet_attenscribble.dataset_conversion.splits import make_splits_by_case
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -161,7 +162,7 @@ def _find_splits(
     folders = [source] if preprocessed_folder is None else [preprocessed_folder / source.name, source]
     files = [folder / "splits_final.json" for folder in folders]
     try:
-        return next((read_splits(file) for file in files if file.exists()), None), []
+        return next((read_splits_json(file) for file in files if file.exists()), None), []
     except AttenScribbleError as error:
         return None, error.problems
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.dataset_conversion.codings import UNLABELLED_NAMES
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
@@ -71,18 +71,16 @@ def convert_scribblebench(
 def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:
     """Classes and channels of a dataset.json, nnU-Net's or the older one of the Medical Segmentation Decathlon."""
     file = folder / "dataset.json"
+    if not file.exists():
+        raise AttenScribbleError(f"{file}: does not exist: give --labels and --channels in its place")
+    content = read_json(file, "give --labels and --channels")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
         labels = content["labels"]
         if all(key.isdecimal() for key in labels):  # the older form: value to name
             labels = {name: int(value) for value, name in labels.items()}
         channels = content.get("channel_names", content.get("modality"))
         names = [channels[str(number)] for number in range(len(channels))]
         values = {name: int(value) for name, value in labels.items()}
-    except FileNotFoundError:
-        raise AttenScribbleError(f"{file}: does not exist: give --labels and --channels in its place") from None
-    except OSError as error:
-        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AttenScribbleError(
             f"{file}: does not tell labels and channels ({type(error).__name__}: {error}): "

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.common.text import find_subject
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -93,30 +91,6 @@ def splits_by_patient(cases: Mapping[Patient, Sequence[str]], folds: Sequence[Fo
     if problems:
         raise AttenScribbleError(problems)
     return splits
-
-
-def read_splits(file: Path) -> list[dict[str, list[str]]]:
-    """The content of a splits_final.json.
-
-    Raises:
-        AttenScribbleError: where it cannot be read, and for every side of a fold that is no list of identifiers.
-    """
-    folds = read_json(file, "delete it")
-    if not isinstance(folds, list):
-        raise AttenScribbleError(f"{file}: is no list of folds: write it again, or delete it")
-    problems = [
-        f"{file}: fold {number} has no list of cases '{side}': add it, or delete the file"
-        for number, fold in enumerate(folds)
-        for side in ("train", "val")
-        if not (isinstance(fold, dict) and _are_names(fold.get(side)))
-    ]
-    if problems:
-        raise AttenScribbleError(problems)
-    return folds
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
 def group_by_subject(cases: Collection[str], subject: str) -> tuple[dict[str, list[str]], str, list[str]]:

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_attenscribble.common.writing import encode_numbers, write_text
+from nnunet_attenscribble.common.writing import encode_numbers, write_texts
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.result_shapes import ATTENTION, VERSION, read_result
 
 __all__ = [
     "ATTENTION_FILE",
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 ATTENTION_FILE, PAIRS_FILE = "attention.json", "similarity.csv"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/attention", 1
 _KINDS = ("same class", "same structure", "different classes")
 
 
@@ -127,15 +127,16 @@ def average_pairs(pairs: Sequence[PairMean]) -> list[SimilarityMean]:
 
 def write_record(record: AttentionRecord, folder: Path) -> None:
     """Write the JSON, and the CSV where there are pairs, into a folder that is there."""
+    texts = {}
     if record.pairs:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([column.name for column in fields(PairMean)])
         writer.writerows([getattr(entry, column.name) for column in fields(PairMean)] for entry in record.pairs)
-        write_text(folder / PAIRS_FILE, text.getvalue())
+        texts[folder / PAIRS_FILE] = text.getvalue()
     content = {
-        "schema": _SCHEMA,
-        "schema_version": _SCHEMA_VERSION,
+        "schema": "nnunet-attenscribble/attention",
+        "schema_version": VERSION,
         "provenance": dict(record.provenance),
         "versions": dict(record.versions),
         "labels": record.labels,
@@ -143,7 +144,8 @@ def write_record(record: AttentionRecord, folder: Path) -> None:
         "cases": list(record.cases),
         "similarity": [asdict(entry) for entry in record.similarity],
     }
-    write_text(folder / ATTENTION_FILE, json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n")
+    texts[folder / ATTENTION_FILE] = json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n"
+    write_texts(texts)
 
 
 def read_record(folder: Path) -> AttentionRecord:
@@ -154,9 +156,7 @@ def read_record(folder: Path) -> AttentionRecord:
     """
     file = folder / ATTENTION_FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if (content["schema"], content["schema_version"]) != (_SCHEMA, _SCHEMA_VERSION):
-            raise ValueError("of another kind or version")
+        content = read_result(file, "attention", ATTENTION, "run `attenscribble attention` again")
         return AttentionRecord(
             provenance=dict(content["provenance"]),
             versions=dict(content["versions"]),

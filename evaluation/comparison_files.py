@@ -24,6 +24,7 @@ from nnunet_attenscribble.evaluation.metrics import (
     OPTIONAL_METRICS,
 )
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
+from nnunet_attenscribble.evaluation.result_shapes import COMPARISON, read_result
 from nnunet_attenscribble.evaluation.summary import PROVENANCE, describe_versions
 
 __all__ = [
@@ -45,7 +46,6 @@ __all__ = [
     "write_rules",
 ]
 
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/comparison", 1
 _LISTS = ("models", "structures", "cases", "notes")
 _ADDED = ("nsd_mm", "lesions", "confusion", "lesion_counts")  # by later versions, with defaults
 
@@ -326,13 +326,9 @@ def read_comparison(file: Path) -> Comparison:
     Raises:
         AttenScribbleError: unreadable, damaged, or something else than a comparison.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AttenScribbleError(f"{file} cannot be read ({error}): compare the models again") from error
-    found = (content.get("schema"), content.get("schema_version")) if isinstance(content, dict) else None
-    if found != (_SCHEMA, _SCHEMA_VERSION):
-        raise AttenScribbleError(f"{file} is not a comparison that this version reads: compare the models again")
+    content = read_result(file, "comparison", COMPARISON, "compare the models again")
+    if content["protocol"] not in PROTOCOLS:
+        raise AttenScribbleError(f"{file}: protocol {content['protocol']!r} is unknown: compare the models again")
     try:
         names = {name_metric(metric, content["protocol"]): metric for metric in (*METRICS, *OPTIONAL_METRICS)}
         known = [column.name for column in fields(Comparison)]

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.writing import replaced_folder
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -110,8 +111,8 @@ def read_kept(folder: Path) -> dict[str, Summary]:
     Raises:
         AttenScribbleError: a file is missing or damaged, or of another version.
     """
+    content = read_json(folder / TRAININGS_FILE, "fetch them again")
     try:
-        content = json.loads((folder / TRAININGS_FILE).read_text(encoding="utf-8"))
         # A comma, a quote or a line end in a name is written and read by the same module.
         with (folder / SCORES_FILE).open(encoding="utf-8", newline="") as lines:
             rows = list(csv.DictReader(lines, strict=True))

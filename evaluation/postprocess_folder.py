@@ -16,8 +16,8 @@ from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.staging import finish_interrupted, staged_folders
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.tiff import find_sidecar
-from nnunet_attenscribble.common.volumes import read_image, slice_axis
-from nnunet_attenscribble.common.writing import encode_numbers
+from nnunet_attenscribble.common.volumes import read_image, slice_axis, write_volume
+from nnunet_attenscribble.common.writing import encode_numbers, naming
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import select_structure
 from nnunet_attenscribble.evaluation.postprocessing import (
@@ -141,7 +141,7 @@ def postprocess_folder(
     parent, key = output.absolute().parent, f"postprocess-{output.name}"
     if parent.is_dir():
         finish_interrupted(parent, key)
-    with staged_folders(parent, [output.name], key) as hidden:
+    with naming(output), staged_folders(parent, [output.name], key) as hidden:
         for case, file in pass_on(list(predicted.items()), "Removing components"):
             try:
                 result.removed[case] = _write_case(file, hidden / output.name / file.name, decisions, reader)
@@ -211,7 +211,7 @@ def _write_case(file: Path, target: Path, decisions: Sequence[Decision], reader:
     source = read_image(file)  # which `read_label_image` found whole
     written = sitk.Cast(sitk.GetImageFromArray(labels), source.GetPixelID())
     written.CopyInformation(source)
-    sitk.WriteImage(written, str(target), useCompression=True)
+    write_volume(written, target)
     return removed
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_attenscribble.common.nnunet_files import entry_values, read_dataset_json
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["LabelCoding", "Structure", "find_dataset_json", "list_model_folders", "read_label_coding"]
@@ -42,24 +42,8 @@ def read_label_coding(file: Path) -> LabelCoding:
     Raises:
         AttenScribbleError: unreadable file, or entries that nnU-Net would not accept either.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AttenScribbleError(f"{file} cannot be read as JSON ({error}): give nnU-Net's dataset.json") from error
-    labels = content.get("labels") if isinstance(content, dict) else None
-    if not isinstance(labels, dict) or not isinstance(content.get("file_ending"), str):
-        raise AttenScribbleError(
-            f"{file} has no 'labels' or no 'file_ending': give the dataset.json of nnU-Net v2, "
-            "whose labels read like {'background': 0, 'RV': 1}"
-        )
-    values_of = {name: _read_values(value) for name, value in labels.items()}
-    problems = [
-        f"{file}: label {name!r} is {labels[name]!r}; it must be a whole number from 0 on, or a list of such"
-        for name, values in values_of.items()
-        if not values
-    ]
-    if problems:
-        raise AttenScribbleError(problems)
+    content = read_dataset_json(file, "give the dataset.json of nnU-Net v2", labels_only=True)
+    values_of = {name: tuple(sorted(set(entry_values(entry)))) for name, entry in content["labels"].items()}
     ignored = values_of.pop("ignore", None)
     structures = tuple(Structure(name, values) for name, values in values_of.items() if values != (0,))
     if not structures:
@@ -97,10 +81,3 @@ def list_model_folders(predictions: Path) -> tuple[Path, ...]:
     """
     fold = predictions.resolve().parent
     return (predictions, fold.parent) if fold.name.startswith("fold_") else (predictions,)
-
-
-def _read_values(value: object) -> tuple[int, ...]:
-    entries = value if isinstance(value, list) else [value]
-    if all(isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0 for entry in entries):
-        return tuple(sorted(set(entries)))
-    return ()

@@ -48,7 +48,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.writing import encode_numbers, write_text
+from nnunet_attenscribble.common.files import read_json
+from nnunet_attenscribble.common.shapes import check_shape
+from nnunet_attenscribble.common.writing import encode_numbers, write_texts
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
 from nnunet_attenscribble.evaluation.confusion import Counts, list_classes
@@ -61,6 +63,7 @@ from nnunet_attenscribble.evaluation.metrics import (
     StructureScores,
 )
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume, name_metric
+from nnunet_attenscribble.evaluation.result_shapes import SUMMARY, VERSION
 from nnunet_attenscribble.evaluation.structures import Structure
 
 __all__ = [
@@ -75,7 +78,6 @@ __all__ = [
     "read_summary",
     "to_content",
     "write_summary",
-    "write_text",
 ]
 
 SUMMARY_FILE = "attenscribble_summary.json"
@@ -83,7 +85,7 @@ METRICS_FILE = "attenscribble_metrics.csv"
 # What every result file tells, CSV included; the JSON has more.
 PROVENANCE = ("seed", "fold", "plans_sha256", "commit_training", "commit")
 _SCHEMA = "nnunet-attenscribble/evaluation"
-_SCHEMA_VERSION = 1
+_AGAIN = "run `attenscribble evaluate` again"
 _NOT_COMPUTED = "not part of this protocol"
 _ALWAYS = tuple(column.name for column in fields(StructureScores) if column.default is MISSING)
 
@@ -158,14 +160,13 @@ class Summary:
 
 
 def write_summary(summary: Summary, folder: Path) -> tuple[Path, Path]:
-    """Write both files into a folder, which is made if need be; an interrupted write leaves no half file.
+    """Write both files into a folder, which is made if need be, or neither.
 
     Returns:
         The JSON and the CSV file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / METRICS_FILE, _to_csv(summary))
-    write_text(folder / SUMMARY_FILE, json.dumps(to_content(summary), indent=2, allow_nan=False) + "\n")
+    text = json.dumps(to_content(summary), indent=2, allow_nan=False) + "\n"
+    write_texts({folder / METRICS_FILE: _to_csv(summary), folder / SUMMARY_FILE: text})
     return folder / SUMMARY_FILE, folder / METRICS_FILE
 
 
@@ -182,10 +183,7 @@ def read_summary(path: Path) -> Summary:
     if not file.is_file():
         hint = "the summary.json there is nnU-Net's own; " if (file.parent / "summary.json").is_file() else ""
         raise AttenScribbleError(f"no {SUMMARY_FILE} at {path}: {hint}run `attenscribble evaluate` first")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AttenScribbleError(f"{file} cannot be read ({error}): run `attenscribble evaluate` again") from error
+    content = read_json(file, _AGAIN)
     if isinstance(content, dict) and "metric_per_case" in content:
         raise AttenScribbleError(
             f"{file} is nnU-Net's own summary, scored on the labels it was trained with, which may be scribbles: "
@@ -193,16 +191,17 @@ def read_summary(path: Path) -> Summary:
         )
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise AttenScribbleError(f"{file} is not a summary of `attenscribble evaluate`: give an {SUMMARY_FILE}")
-    if content.get("schema_version") != _SCHEMA_VERSION:
+    if content.get("schema_version") != VERSION:
         raise AttenScribbleError(
-            f"{file} has schema version {content.get('schema_version')}, this program reads {_SCHEMA_VERSION}: "
+            f"{file} has schema version {content.get('schema_version')}, this program reads {VERSION}: "
             "run `attenscribble evaluate` again"
         )
-    if content.get("protocol") not in PROTOCOLS:
+    if not isinstance(content.get("protocol"), str) or content["protocol"] not in PROTOCOLS:
         raise AttenScribbleError(
             f"{file} was scored by the protocol {content.get('protocol')!r}, which this version does not know: "
             "run `attenscribble evaluate` again"
         )
+    check_shape(content, SUMMARY, file, _AGAIN)
     try:
         return from_content(content)
     except (KeyError, TypeError, ValueError) as error:
@@ -221,7 +220,7 @@ def to_content(summary: Summary) -> dict[str, Any]:
     return encode_numbers(
         {
             "schema": _SCHEMA,
-            "schema_version": _SCHEMA_VERSION,
+            "schema_version": VERSION,
             "package_version": summary.versions.get("nnunet-attenscribble"),
             "versions": dict(summary.versions),
             "protocol": protocol.name,
@@ -296,6 +295,9 @@ def _rename(entry: Mapping[str, object], protocol: str) -> dict[str, object]:
 
 def from_content(content: Mapping[str, Any]) -> Summary:
     """The summary of a JSON file's content; KeyError, TypeError or ValueError where it is damaged."""
+    names = [entry["case"] for entry in content["cases"]]
+    if len(set(names)) < len(names):
+        raise ValueError("a case stands twice")
     protocol = content["protocol"]
     structures = tuple(Structure(entry["name"], tuple(entry["values"])) for entry in content["structures"])
     nsd_mm = content["nsd"]["tolerance_mm"] if "nsd" in content else None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nnunet_attenscribble.attention import SIMILARITIES, SpatialSelfAttention
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.plans import check_network
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import WindowSimilarity
 
@@ -199,7 +200,11 @@ def initial_block(configuration: Mapping[str, Any]) -> dict[str, Tensor]:
 
     Args:
         configuration: of a plans file, inheritance resolved.
+
+    Raises:
+        AttenScribbleError: as `plans.check_network`.
     """
+    check_network(configuration, "of the network")
     settings = AttenScribbleSettings.from_configuration(configuration)
     architecture = configuration["architecture"]["arch_kwargs"]
     patch_size = configuration["patch_size"]

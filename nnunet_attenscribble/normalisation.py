@@ -9,53 +9,111 @@ nnU-Net takes every label above 0 for foreground, `ignore` as well, which has th
   image, in training in the labels, where zeros around the object are -1 if they are background and inside if they are
   unlabelled: training and prediction see differently normalised images.
 
-`attenscribble fingerprint`, before planning, prevents both.
+`attenscribble fingerprint`, before planning, prevents both. Whether CT was scaled so is seen in the values: plans may
+be older than the fingerprint, or come from another dataset, and later versions of nnU-Net may leave unlabelled voxels
+out themselves.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FINGERPRINT", "MARK", "SMALLEST_WITHOUT_MASK", "normalisation_problems", "read_fingerprint"]
+import numpy as np
+
+from nnunet_attenscribble.common.nnunet_files import FINGERPRINT as SHAPE
+from nnunet_attenscribble.common.shapes import read_shaped
+
+__all__ = [
+    "FINGERPRINT",
+    "MARK",
+    "SMALLEST_WITHOUT_MASK",
+    "is_scaled_by_unlabelled",
+    "list_ct_channels",
+    "normalisation_problems",
+    "read_fingerprint",
+]
 
 FINGERPRINT = "dataset_fingerprint.json"  # nnU-Net's name
 MARK = "attenscribble"  # the key with what a fingerprint was made from
 SMALLEST_WITHOUT_MASK = 0.75  # nnU-Net's planner: images that cropping makes smaller are normalised within a mask
 
-_INTENSITIES = "foreground_intensity_properties_per_channel"
+_ENOUGH, _MOST = 3, 12  # cases with strokes to look at, and cases to look for them in
+_FAR = 0.5  # from mean 0 and standard deviation 1, summed
 
 
 def read_fingerprint(folder: Path) -> dict[str, Any] | None:
-    """The fingerprint in a dataset's preprocessed folder; None where there is none that can be read."""
-    try:
-        fingerprint = json.loads((folder / FINGERPRINT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return fingerprint if isinstance(fingerprint, dict) else None
+    """The fingerprint in a dataset's preprocessed folder; None where there is none.
+
+    Raises:
+        AttenScribbleError: it is damaged.
+    """
+    file = folder / FINGERPRINT
+    return read_shaped(file, SHAPE, "remove it, and plan again") if file.exists() else None
+
+
+def list_ct_channels(configuration: Mapping[str, Any]) -> list[int]:
+    """The channels that a configuration, with what it inherits, normalises by the intensities of the foreground."""
+    schemes = configuration.get("normalization_schemes", ())
+    return [channel for channel, scheme in enumerate(schemes) if scheme == "CTNormalization"]
+
+
+def is_scaled_by_unlabelled(
+    cases: Iterable[tuple[np.ndarray, np.ndarray]], channels: Sequence[int], ignore: int
+) -> bool:
+    """Whether a channel was scaled by the intensities of all that has a label above 0, `ignore` among them.
+
+    Intensities have mean 0 and standard deviation 1 over the voxels that they were scaled by. So those of the drawn
+    classes have, up to what clipping takes, if the scaling is right; if it is not, they lie far from that, and those of
+    all labels above 0 close to it.
+
+    Args:
+        cases: images (C, *S), normalised, and their labels (*S); a few are looked at.
+        channels: to look at.
+        ignore: value of unlabelled voxels.
+    """
+    drawn, every = np.zeros((len(channels), 3)), np.zeros((len(channels), 3))
+    found = 0
+    for looked, (images, labels) in enumerate(cases, start=1):
+        foreground = labels > 0
+        classes = foreground & (labels != ignore)
+        found += bool(classes.any())
+        for row, channel in enumerate(channels):
+            drawn[row] += _moments(images[channel][classes])
+            every[row] += _moments(images[channel][foreground])
+        if found == _ENOUGH or looked == _MOST:
+            break
+    if not found:
+        return False
+    distances = [(_distance(a), _distance(b)) for a, b in zip(drawn, every, strict=True)]
+    return any(of_drawn > _FAR and of_drawn > 2 * of_every for of_drawn, of_every in distances)
+
+
+def _moments(values: np.ndarray) -> tuple[float, float, float]:
+    values = values.astype(np.float64)
+    return values.size, float(values.sum()), float((values**2).sum())
+
+
+def _distance(moments: np.ndarray) -> float:
+    """From mean 0 and standard deviation 1."""
+    count, total, squares = moments
+    mean = total / count
+    return abs(mean) + abs(max(squares / count - mean**2, 0.0) ** 0.5 - 1)
 
 
 def normalisation_problems(
-    plans: Mapping[str, Any],
-    configuration: Mapping[str, Any],
-    fingerprint: Mapping[str, Any] | None,
-    unlabelled_zeros: bool = True,
+    configuration: Mapping[str, Any], *, scaled_by_unlabelled: bool, unlabelled_zeros: bool = True
 ) -> list[str]:
     """What is wrong with the normalisation of a scribble dataset, a sentence each.
 
     Args:
-        plans: content of the plans file.
-        configuration: one of its configurations, with what it inherits.
-        fingerprint: the dataset's own, see `read_fingerprint`. Plans that were moved from another dataset have other
-            intensities than it; those of dense labels are right.
+        configuration: of the plans, with what it inherits.
+        scaled_by_unlabelled: see `is_scaled_by_unlabelled`.
         unlabelled_zeros: False where it is known that zeros around the object are labelled, as background.
     """
     problems = []
-    own = fingerprint is not None and fingerprint.get(_INTENSITIES) == plans.get(_INTENSITIES)
-    marked = fingerprint is not None and MARK in fingerprint
-    if own and not marked and "CTNormalization" in configuration.get("normalization_schemes", ()):
+    if scaled_by_unlabelled:
         problems.append(
             "CT is clipped and scaled by the intensities of unlabelled voxels, which nnU-Net takes for foreground: "
             "soft tissue is left with hardly any contrast"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -10,11 +9,15 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.files import read_json
+from nnunet_attenscribble.common.nnunet_files import CONVOLUTIONAL, PLANS
+from nnunet_attenscribble.common.shapes import read_shaped, shape_problems
 from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.settings import KEY, AttenScribbleSettings
 
 CPU_FEATURES = (16, 32, 64, 128, 128)
+_NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")  # beside them
 
 
 def resolve_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -103,15 +106,16 @@ def add_cpu_configuration(
 
     Args:
         plans, base, name, settings: see `add_configuration`. The base may be 2D or 3D; the slice axis stays as planned.
-        spacing_factor: 1 leaves the spacing.
+        spacing_factor: 1 leaves the spacing; refused where the patch would be less than one position of the network's
+            deepest features.
         batch_size: patches per batch.
         features: channels per stage.
         thin_strokes: see `nearest_labels`.
     """
     planned = resolve_configuration(plans, base)
+    ndim = check_network(planned, base)
     architecture = deepcopy(planned["architecture"])
     arguments = architecture["arch_kwargs"]
-    ndim = len(planned["patch_size"])
     stages = min(len(features), arguments["n_stages"])
     strides = arguments["strides"][:stages]
     arguments |= {
@@ -128,6 +132,12 @@ def add_cpu_configuration(
     in_plane = [axis >= ndim - 2 for axis in range(ndim)]
     factors = [spacing_factor if coarse else 1.0 for coarse in in_plane]
     steps = [prod(stride[axis] for stride in strides) for axis in range(ndim)]
+    most = min(size / step for size, step in list(zip(planned["patch_size"], steps, strict=True))[-2:])
+    if spacing_factor > most:
+        raise AttenScribbleError(
+            f"spacing factor {spacing_factor:g}: the patch {planned['patch_size']} of '{base}' would be nothing "
+            f"behind a network of {stages} stages: give {most:g} at most"
+        )
     sizes = zip(planned["patch_size"], factors, steps, strict=True)
     changes = {
         "data_identifier": f"{plans['plans_name']}_{name}",
@@ -154,6 +164,8 @@ def nearest_labels(plans: Mapping[str, Any], base: str, name: str) -> dict[str, 
     nnU-Net resamples labels linearly, which takes away up to an eighth of strokes that are one voxel wide.
     """
     planned = resolve_configuration(plans, base)
+    if "resampling_fn_seg_kwargs" not in planned:
+        raise AttenScribbleError(f"plans: configuration '{base}' does not say how labels are resampled: plan again")
     return {
         "data_identifier": f"{plans['plans_name']}_{name}",
         "resampling_fn_seg_kwargs": {**planned["resampling_fn_seg_kwargs"], "order": 0},
@@ -171,17 +183,45 @@ def read_plans(file: Path) -> dict[str, Any]:
     """Read a plans file.
 
     Raises:
-        AttenScribbleError: where there is none, or it is no plans file.
+        AttenScribbleError: where there is none, or it is not what nnU-Net's planning writes.
     """
+    if not file.exists():
+        raise AttenScribbleError(f"no plans file {file}: run nnUNetv2_plan_and_preprocess first")
+    return read_shaped(file, PLANS, "plan the dataset again")
+
+
+def list_plans(folder: Path) -> list[Path]:
+    """The plans files in a dataset's preprocessed folder, whatever their names: nnU-Net takes any by `-p NAME`."""
+    return [file for file in sorted(folder.glob("*.json")) if file.name not in _NO_PLANS and _looks_like_plans(file)]
+
+
+def _looks_like_plans(file: Path) -> bool:
     try:
-        plans = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise AttenScribbleError(f"no plans file {file}: run nnUNetv2_plan_and_preprocess first") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AttenScribbleError(f"{file} is not valid JSON ({error}): plan the dataset again") from None
-    if "configurations" not in plans:
-        raise AttenScribbleError(f"{file} is no plans file: it has no 'configurations'")
-    return plans
+        content = read_json(file, "")
+    except AttenScribbleError:
+        content = None
+    return "plans" in file.stem.casefold() or (isinstance(content, dict) and "configurations" in content)
+
+
+def check_network(configuration: Mapping[str, Any], name: str) -> int:
+    """The number of axes of a configuration, resolved, whose network is a convolutional one of nnU-Net's.
+
+    Raises:
+        AttenScribbleError: every key that is not as nnU-Net plans such a network.
+    """
+    problems = list(shape_problems(configuration, CONVOLUTIONAL))
+    if not problems:
+        axes, arguments = len(configuration["patch_size"]), configuration["architecture"]["arch_kwargs"]
+        per_axis = [configuration["spacing"], configuration["median_image_size_in_voxels"]]
+        per_axis += arguments["strides"]
+        if any(len(values) != axes for values in per_axis):
+            problems.append(f"its patch has {axes} axes, and not all of spacing, size and strides have")
+        stages = arguments["n_stages"]
+        if any(len(arguments[key]) < stages for key in ("features_per_stage", "strides", "kernel_sizes")):
+            problems.append(f"its network has {stages} stages, and not every one has features, strides and a kernel")
+    if problems:
+        raise AttenScribbleError(f"plans: configuration '{name}': {problem}: plan again" for problem in problems)
+    return axes
 
 
 def write_plans(file: Path, plans: Mapping[str, Any]) -> None:

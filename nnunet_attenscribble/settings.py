@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import ceil
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -48,8 +49,15 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-_NOT_NEGATIVE = Allowed("a number of at least 0", lambda value: _is_number(value) and value >= 0)
-_POSITIVE = Allowed("a number above 0", lambda value: _is_number(value) and value > 0)
+_USUAL_RADIUS = 5
+_LEAST, _MOST = 1e-3, 1e6  # of numbers that are squared, or multiply the loss: beyond, single precision ends
+_NOT_NEGATIVE = Allowed(
+    f"a number of at least 0 and at most {_MOST:.0f}", lambda value: _is_number(value) and 0 <= value <= _MOST
+)
+_POSITIVE = Allowed(
+    f"a number of at least {_LEAST:g} and at most {_MOST:.0f}",
+    lambda value: _is_number(value) and _LEAST <= value <= _MOST,
+)
 _SHARE = Allowed("a number of at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1)
 _COUNT = Allowed("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
 _OWN_COUNT = Allowed(
@@ -116,7 +124,7 @@ class AttenScribbleSettings:
     padding: str = _choice("balanced", "background", "ignore")
     dice_weight: float = _field(1.0, _NOT_NEGATIVE)
     crf_weight: float = _field(0.1, _NOT_NEGATIVE)
-    crf_radius: int | tuple[int, ...] = _field(5, _RADIUS)
+    crf_radius: int | tuple[int, ...] = _field(_USUAL_RADIUS, _RADIUS)
     crf_sigma_position: float = _field(6.0, _POSITIVE)
     crf_sigma_intensity: float = _field(0.1, _POSITIVE)
     similarity_mode: str = _choice("anchored", "paper")
@@ -125,7 +133,7 @@ class AttenScribbleSettings:
     pair_weight: float = _field(1.0, _NOT_NEGATIVE)
     pair_loss: str = _choice("cross_entropy", "affinity")
     similarity_floor: float = _field(0.5, _SHARE)
-    similarity_radius: int | tuple[int, ...] = _field(5, _RADIUS)
+    similarity_radius: int | tuple[int, ...] = _field(_USUAL_RADIUS, _RADIUS)
     similarity_sigma_position: float = _field(6.0, _POSITIVE)
     attention_stride: int = _field(4, _COUNT)
     attention_max_tokens: int = _field(2048, _COUNT)
@@ -174,7 +182,8 @@ class AttenScribbleSettings:
         """Settings from one configuration of a plans file, inheritance already resolved.
 
         Raises:
-            AttenScribbleError: as `from_mapping`, and for radii of another number of axes than the patch has.
+            AttenScribbleError: as `from_mapping`, and for what does not fit the patch: radii of another number of axes,
+                windows and strides that are larger.
         """
         values = configuration.get(KEY, {})
         if not isinstance(values, Mapping):
@@ -185,9 +194,36 @@ class AttenScribbleSettings:
             for own in fields(cls)
             if axes and isinstance(value := getattr(settings, own.name), tuple) and len(value) != axes
         ]
+        problems = problems or settings._list_misfits(configuration.get("patch_size", ()))
         if problems:
             raise AttenScribbleError(problems)
         return settings
+
+    def _list_misfits(self, patch: Sequence[int]) -> list[str]:
+        """What no patch of this size can hold; the usual values fit any."""
+        if not patch:
+            return []
+        problems = []
+        grids = {"crf_radius": patch, "similarity_radius": [ceil(size / self.attention_stride) for size in patch]}
+        for name, grid in grids.items():
+            radius = getattr(self, name)
+            most = [max(_USUAL_RADIUS, (size - 1) // 2) for size in grid]
+            if isinstance(radius, int) and radius > min(most[-2:]):
+                told = str(min(most[-2:]))
+            elif isinstance(radius, tuple) and any(one > limit for one, limit in zip(radius, most, strict=True)):
+                told = str(most)
+            else:
+                continue
+            problems.append(
+                f"settings: {name} is {radius!r}, whose window does not fit into the patch {list(patch)}: give {told} "
+                "at most"
+            )
+        if self.attention_stride > min(patch[-2:]):
+            problems.append(
+                f"settings: attention_stride is {self.attention_stride}, the patch {list(patch)}: give "
+                f"{min(patch[-2:])} at most"
+            )
+        return problems
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, as they would stand in a plans file."""

@@ -49,4 +49,5 @@ def plot_epochs(file: Path, picture: Path) -> None:
         axes.set_title(name.replace("_", " "), fontsize="small", loc="left")
         axes.tick_params(labelsize="x-small")
     figure.supxlabel("epoch", fontsize="small")
-    figure.savefig(picture, dpi=120)
+    with replaced_file(picture) as part:
+        figure.savefig(part, dpi=120, format="png")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
@@ -28,7 +30,7 @@ from nnunet_attenscribble.network import (
     grid_shape,
     total_stride,
 )
-from nnunet_attenscribble.normalisation import normalisation_problems, read_fingerprint
+from nnunet_attenscribble.normalisation import is_scaled_by_unlabelled, list_ct_channels, normalisation_problems
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.plans import resolve_configuration
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
@@ -183,13 +185,25 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         super().on_train_start()
         if self.with_attention:
             self.print_to_log_file(self._describe_block())
-        fingerprint = read_fingerprint(Path(self.preprocessed_dataset_folder_base))
+        if self.local_rank != 0:
+            return
         configuration = self.configuration_manager.configuration
-        for problem in normalisation_problems(self.plans_manager.plans, configuration, fingerprint):
+        channels = list_ct_channels(configuration)
+        wrong = bool(channels) and is_scaled_by_unlabelled(
+            self._read_cases(), channels, self.label_manager.ignore_label
+        )
+        for problem in normalisation_problems(configuration, scaled_by_unlabelled=wrong):
             self.print_to_log_file(
                 f"WARNING: {problem}: run `attenscribble fingerprint {self.plans_manager.dataset_name}`, then plan and "
                 "preprocess again"
             )
+
+    def _read_cases(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images and labels of the training cases, preprocessed as they are trained with."""
+        dataset, _ = self.get_tr_and_val_datasets()
+        for case in dataset.identifiers:
+            images, labels, *_ = dataset.load_case(case)
+            yield images[:], labels[:][0]
 
     def _describe_block(self) -> str:
         stage, stride = _block_place(self.configuration_manager, self.settings)

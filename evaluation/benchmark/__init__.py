@@ -1,6 +1,7 @@
 """Experiments of several rows, folds and repetitions: read from a file, planned, run and collected."""
 
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan, list_cells, make_plan, select_cells
+from nnunet_attenscribble.evaluation.benchmark.checks import check_ahead
 from nnunet_attenscribble.evaluation.benchmark.collect import Collected, collect, list_compared
 from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, read_benchmark
@@ -36,6 +37,7 @@ __all__ = [
     "Plan",
     "Step",
     "Workspace",
+    "check_ahead",
     "collect",
     "command_step",
     "find_test_set",

@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from nnunet_attenscribble.common.locks import try_lock
 from nnunet_attenscribble.common.text import format_duration
+from nnunet_attenscribble.common.writing import naming
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
 
@@ -118,8 +119,9 @@ def _run_step(
         _lock(log, step)
         if step.is_done():  # another process finished it in the meantime
             return
-        log.write(f"$ {shlex.join(step.command)}\n".encode())
-        log.flush()
+        with naming(step.log):
+            log.write(f"$ {shlex.join(step.command)}\n".encode())
+            log.flush()
         if step.mark is not None:  # of the time before: what is made from here on may be left half-made
             step.mark.unlink(missing_ok=True)
         if step.prepare is not None:

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
+from nnunet_attenscribble.common.writing import naming
 from nnunet_attenscribble.evaluation.benchmark.execution import Execution
 
 __all__ = ["append_command", "read_commands", "read_training_log", "write_training_log"]
@@ -40,7 +41,7 @@ def append_command(file: Path, cell: str, execution: Execution) -> None:
         "commit": find_commit(),
         "versions": list_versions(),
     }
-    with file.open("a", encoding="utf-8") as log:
+    with naming(file), file.open("a", encoding="utf-8") as log:
         log.write(json.dumps(entry) + "\n")
 
 
@@ -49,9 +50,10 @@ def read_commands(file: Path) -> list[dict]:
     entries = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:
-            entries.append(json.loads(line))
-        except ValueError:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        entries += [entry] if isinstance(entry, dict) else []
     return entries
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nnunet_attenscribble.common.provenance import find_commit
+from nnunet_attenscribble.common.shapes import TEXT, mapping, read_shaped
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT, Benchmark
 from nnunet_attenscribble.evaluation.benchmark.state import CellState
 from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
+from nnunet_attenscribble.evaluation.result_shapes import POSTPROCESSING as POSTPROCESSING_SHAPE
 from nnunet_attenscribble.evaluation.summary import Summary, write_summary
 
 __all__ = ["POSTPROCESSING", "complete_postprocessed", "complete_provenance", "describe_selection"]
@@ -102,7 +104,8 @@ def _complete(
 
 
 def _read_decisions(folder: Path) -> str:
-    decisions = json.loads((folder / POSTPROCESSING_FILE).read_text(encoding="utf-8"))["decisions"]
+    content = read_shaped(folder / POSTPROCESSING_FILE, POSTPROCESSING_SHAPE, "run `attenscribble postprocess` again")
+    decisions = content["decisions"]
     names = [decision["structure"] for decision in decisions if decision["keep_largest"]]
     return f"largest component of {', '.join(names)}" if names else "nothing removed"
 
@@ -115,6 +118,6 @@ def _find_last(commands: Sequence[dict], cell: Cell, step: str) -> dict:
 def _read_torch_version(folder: Path) -> str | None:
     """As nnU-Net noted it down when the training began."""
     try:
-        return json.loads((folder / "debug.json").read_text(encoding="utf-8")).get("torch_version")
-    except (OSError, ValueError):
+        return read_shaped(folder / "debug.json", mapping({"torch_version": TEXT}), "")["torch_version"]
+    except AttenScribbleError:
         return None

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nnunet_attenscribble.common.writing import write_text
+from nnunet_attenscribble.common.writing import write_texts
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.execution import find_command
@@ -41,11 +41,9 @@ def write_array(plan: Plan, cells: Sequence[Cell], file: Path, prefix: str | Non
     ]
     text = "".join(f"{line}\n" for line in lines)
     folder = plan.workspace.work / "slurm" / hashlib.sha256(text.encode()).hexdigest()[:8]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "runs.txt", text)
     numbers = [number for number, cell in enumerate(plan.cells, start=1) if cell in cells]
     script = folder / "array.sbatch"
-    write_text(script, "\n".join(_write_script(plan, folder, numbers)) + "\n")
+    write_texts({folder / "runs.txt": text, script: "\n".join(_write_script(plan, folder, numbers)) + "\n"})
     return script
 
 

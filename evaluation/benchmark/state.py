@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, read_shaped
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
@@ -17,6 +18,9 @@ from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
 from nnunet_attenscribble.plans import resolve_configuration
 
 __all__ = ["CellState", "read_states"]
+
+# Of nnU-Net's summary.json.
+_VALIDATION = mapping({"metric_per_case": list_of(mapping({"prediction_file": TEXT}))})
 
 
 class CellState:
@@ -106,9 +110,9 @@ class CellState:
         if model.fold == "all":
             return []
         try:
-            content = json.loads((folder / "validation" / "summary.json").read_text(encoding="utf-8"))
+            content = read_shaped(folder / "validation" / "summary.json", _VALIDATION, "")
             then = {Path(entry["prediction_file"]).name.split(".")[0] for entry in content["metric_per_case"]}
-        except (OSError, ValueError, KeyError, TypeError):
+        except AttenScribbleError:
             return []  # not at its end yet
         now = {case.split(".")[0] for case in read_fold(self._plan.workspace, model.dataset, model.fold)["val"]}
         if then == now:

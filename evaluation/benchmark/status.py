@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.shapes import mapping, read_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.logs import read_training_log
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
+from nnunet_attenscribble.plans import list_plans, read_plans, resolve_configuration
 
 __all__ = [
     "DatasetState",
@@ -121,21 +122,19 @@ def _describe_dataset(name: str, raw: Path, preprocessed: Path | None) -> Datase
     kind = "unknown" if not isinstance(labels, dict) else "scribbles" if "ignore" in labels else "dense"
     cases = content.get("numTraining")
     plans = {}
-    for file in sorted(places[-1].glob("*.json")) if preprocessed is not None else []:
-        configurations = _read_json(file).get("configurations")
-        if isinstance(configurations, dict):
-            done = [key for key in configurations if _is_preprocessed(places[-1], file.stem, key, configurations)]
-            plans[file.stem] = tuple(done)
+    for file in list_plans(places[-1]) if preprocessed is not None else []:
+        try:
+            content = read_plans(file)
+            done = [key for key in content["configurations"] if _is_preprocessed(places[-1], content, key)]
+        except AttenScribbleError:
+            continue  # doctor tells what is wrong with it
+        plans[file.stem] = tuple(done)
     return DatasetState(name, kind, cases if isinstance(cases, int) else None, plans)
 
 
-def _is_preprocessed(folder: Path, plans: str, name: str, configurations: Mapping[str, Any]) -> bool:
-    own, seen = configurations.get(name), {name}
-    while isinstance(own, dict) and "data_identifier" not in own and own.get("inherits_from") not in (None, *seen):
-        seen.add(own["inherits_from"])
-        own = configurations.get(own["inherits_from"])
-    identifier = own.get("data_identifier") if isinstance(own, dict) else None
-    return isinstance(identifier, str) and (folder / identifier).is_dir() and any((folder / identifier).iterdir())
+def _is_preprocessed(folder: Path, plans: Mapping[str, Any], name: str) -> bool:
+    place = folder / resolve_configuration(plans, name).get("data_identifier", "\0")
+    return place.is_dir() and any(place.iterdir())
 
 
 def _describe_training(folder: Path, now: float) -> TrainingState:
@@ -189,7 +188,6 @@ def _describe_result(folder: Path) -> ResultState:
 def _read_json(file: Path) -> dict[str, Any]:
     """A file's keys; none where it cannot be read: a state is told of whatever is there."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_shaped(file, mapping(), "")
+    except AttenScribbleError:
         return {}
-    return content if isinstance(content, dict) else {}

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_attenscribble.common.writing import write_text
+
 __all__ = ["Model", "Step", "command_step", "is_whole", "nnunet_environment", "predict_step", "train_step"]
 
 # Options, each with one value, that tell where and in how many processes a command runs, and nothing of what comes out.
@@ -48,7 +50,7 @@ class Step:
     def write_mark(self) -> None:
         """Note down that the command ended, where the step has a mark."""
         if self.mark is not None:
-            self.mark.write_text(shlex.join(self._make_relative(self.command)))
+            write_text(self.mark, shlex.join(self._make_relative(self.command)))
 
     def is_marked(self) -> bool:
         """Whether this command has ended, on whatever device and with however many processes."""

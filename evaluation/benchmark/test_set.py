@@ -4,7 +4,6 @@ what keeps these apart from those it trains with.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from nnunet_attenscribble.common.nnunet_files import read_splits_json
 from nnunet_attenscribble.common.text import find_subject, list_some
 from nnunet_attenscribble.common.tiff import find_sidecar
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -163,11 +163,10 @@ def read_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[s
     file = workspace.preprocessed / dataset / "splits_final.json"
     if not file.is_file():
         return _draw_fold(workspace, dataset, fold)
-    try:
-        splits = json.loads(file.read_text(encoding="utf-8"))
-        return {side: list(splits[int(fold)][side]) for side in ("train", "val")}
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise AttenScribbleError(f"{file} has no fold {fold} with 'train' and 'val': choose other folds") from None
+    splits = read_splits_json(file)
+    if int(fold) >= len(splits):
+        raise AttenScribbleError(f"{file} has the folds 0 to {len(splits) - 1} and no fold {fold}: choose other folds")
+    return {side: list(splits[int(fold)][side]) for side in ("train", "val")}
 
 
 def _draw_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[str]]:
@@ -284,16 +283,21 @@ def _link(folder: Path, links: Mapping[str, Path]) -> None:
                 part.replace(link)
 
 
-def list_twin_problems(workspace: Workspace, scribble: str, dense: str) -> list[str]:
+def list_twin_problems(workspace: Workspace, scribble: str, dense: str, *, ahead: bool = False) -> list[str]:
     """What the dataset.json that nnU-Net trains by say against a pair of twins.
 
     Args:
         workspace: with both datasets planned.
         scribble, dense: `DatasetNNN_Name`.
+        ahead: the datasets need not be planned yet, or be there at all: the raw one counts, or none.
     """
     if scribble == dense:
         return [SAME_DATASET.format(dense)]
     files = {name: workspace.preprocessed / name / "dataset.json" for name in (scribble, dense)}
+    if ahead:
+        raw = {name: workspace.raw / name / "dataset.json" for name in files}
+        files = {name: file if file.is_file() else raw[name] for name, file in files.items()}
+        files = {name: file for name, file in files.items() if file.is_file()}
     problems: list[str] = []
     codings: dict[str, LabelCoding] = {}
     for name, file in files.items():
@@ -303,16 +307,18 @@ def list_twin_problems(workspace: Workspace, scribble: str, dense: str) -> list[
             problems += error.problems
     if problems:
         return problems
-    if codings[scribble].ignore is None:
+    if scribble in codings and codings[scribble].ignore is None:
         problems.append(
             f"{files[scribble]} has no label 'ignore', so its labels are no scribbles: name the dataset of the "
             "scribbles as 'datasets.scribble'"
         )
-    if codings[dense].ignore is not None:
+    if dense in codings and codings[dense].ignore is not None:
         problems.append(
             f"{files[dense]} has the label 'ignore', so its labels are not dense: name the dataset of the dense "
             "labels as 'datasets.dense'"
         )
+    if len(codings) < 2:
+        return problems
     told = [_describe_structures(codings[name]) for name in (dense, scribble)]
     if told[0] != told[1]:
         problems.append(

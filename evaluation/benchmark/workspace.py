@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from nnunet_attenscribble.common.writing import write_text
+from nnunet_attenscribble.common.shapes import TEXT, mapping, read_shaped
+from nnunet_attenscribble.common.writing import naming, write_json
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.steps import Model
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
@@ -20,6 +20,7 @@ from nnunet_attenscribble.plans import read_plans, resolve_configuration
 __all__ = ["Prepared", "Workspace", "open_workspace"]
 
 _FILE = "benchmark.json"
+_FOLDERS = mapping({"nnUNet_raw": TEXT, "nnUNet_preprocessed": TEXT})
 
 
 @dataclass(frozen=True)
@@ -141,20 +142,18 @@ def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | 
         raise AttenScribbleError(problems)
     if write:
         for folder in (work, *chosen.values()):
-            folder.mkdir(parents=True, exist_ok=True)
+            with naming(folder):
+                folder.mkdir(parents=True, exist_ok=True)
         if not before:
             remembered = {  # those in `work` go with it when it is moved
                 variable: str(folder.relative_to(work) if folder.is_relative_to(work) else folder)
                 for variable, folder in chosen.items()
             }
-            write_text(work / _FILE, json.dumps(remembered, indent=2) + "\n")
+            write_json(work / _FILE, remembered)
     return Workspace(work, chosen["nnUNet_raw"], chosen["nnUNet_preprocessed"])
 
 
 def _read(file: Path) -> Mapping[str, str]:
     if not file.is_file():
         return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise AttenScribbleError(f"{file} is damaged: remove it, and name nnU-Net's folders once more") from None
+    return read_shaped(file, _FOLDERS, "remove it, and name nnU-Net's folders once more")

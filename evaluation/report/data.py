@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import Comparison
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison
 from nnunet_attenscribble.evaluation.pooling import pool_runs
+from nnunet_attenscribble.evaluation.result_shapes import COLLECTED, read_result
 from nnunet_attenscribble.evaluation.summary import Summary, read_summary
 
 __all__ = ["ReportCell", "ReportData", "ReportRow", "read_collected"]
 
 _FILE = "collected.json"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
 _AGAIN = "run `attenscribble benchmark collect` again"
 
 
@@ -158,13 +157,13 @@ def _read_json(folder: Path) -> dict:
         raise AttenScribbleError(
             f"no {_FILE} in {folder}: give the folder that `attenscribble benchmark collect` wrote, WORK/collected"
         )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AttenScribbleError(f"{file} cannot be read ({error}): {_AGAIN}") from error
-    found = (content.get("schema"), content.get("schema_version")) if isinstance(content, dict) else None
-    if found != (_SCHEMA, _SCHEMA_VERSION):
-        raise AttenScribbleError(f"{file} is not a collected benchmark that this version reads: {_AGAIN}")
+    content = read_result(file, "collected", COLLECTED, _AGAIN)
+    names = {row["name"] for row in content["rows"]}
+    unknown = dict.fromkeys(
+        name for name in (content["reference"], *(cell["row"] for cell in content["cells"])) if name not in names
+    )
+    if unknown:
+        raise AttenScribbleError(f"{file}: {name!r} is the name of no row: {_AGAIN}" for name in unknown)
     return content
 
 

@@ -22,6 +22,7 @@ from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.common.grids import Grid, Placed, geometry_problems, place_on
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.volumes import read_volume, slice_axis
+from nnunet_attenscribble.common.writing import replaced_file
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import select_structure
 from nnunet_attenscribble.evaluation.protocols import find_volume
@@ -102,8 +103,8 @@ def draw_case(
     if any(panel.unlabelled is not None for panel in panels):
         legend.append(Patch(facecolor=_BACKGROUND_STROKE, edgecolor="black", linewidth=0.5, label="background stroke"))
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), fontsize=8, frameon=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    with replaced_file(file) as part:
+        figure.savefig(part, format="png")
 
 
 def find_largest_slice(labels: np.ndarray) -> int:

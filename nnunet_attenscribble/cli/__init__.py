@@ -44,10 +44,10 @@ def main() -> None:
     except typer.Abort:
         _tell(["stopped"])
         sys.exit(130)
-    except OSError as error:  # a folder that cannot be written to, a full disk
-        if debug or error.strerror is None:
+    except OSError as error:  # what cannot be read; whatever is written tells its own errors
+        if debug:
             raise
-        _tell([f"{error.strerror}: {error.filename}" if error.filename else error.strerror])
+        _tell([f"{error.strerror}: {error.filename}" if error.filename and error.strerror else str(error)])
         sys.exit(2)
     except Exception as error:
         # What typer says of a call that it cannot read; its class has no public name in all supported versions.

@@ -100,6 +100,7 @@ def run(
     from rich.console import Console
 
     from nnunet_attenscribble.evaluation.benchmark import (
+        check_ahead,
         list_cells,
         list_preparations,
         list_thread_problems,
@@ -112,15 +113,19 @@ def run(
     select_cells(list_cells(read_benchmark(file)), only)  # a name that is none is told before anything is made
     options, workspace = _open(file, work, raw, preprocessed, write=not dry_run)
     words = tuple(shlex.split(prefix)) if prefix is not None else options.prefix
-    if dry_run:
-        _print_commands(options, workspace, only, words)
-        return
     console = Console(highlight=False, soft_wrap=True)
     try:
-        preparations = list_preparations(options, workspace)
+        preparations = list_preparations(options, workspace, check=not dry_run)
+        first = _environments(options, workspace)[options.seeds[0]]
+        check_ahead(options, workspace, preparations, words, first, _list_evaluate_problems(options.evaluate))
+        if dry_run:
+            if all(step.is_done() for step in preparations):
+                _check(options, workspace)
+            _print_commands(options, workspace, only, words)
+            return
         if executor is Executor.SLURM and not prepare:
             _refuse_unprepared(preparations, file, workspace)
-        run_preparations(preparations, workspace, _environments(options, workspace)[options.seeds[0]], console, words)
+        run_preparations(preparations, workspace, first, console, words)
         plan = _check(options, workspace)
         cells = select_cells(plan.cells, only)
         for note in (*plan.notes, *list_thread_problems(options, words)):
@@ -199,6 +204,17 @@ def _check(options: Benchmark, workspace: Workspace) -> Plan:
     from nnunet_attenscribble.evaluation.benchmark import make_plan
 
     return make_plan(options, workspace, _environments(options, workspace)[options.seeds[0]])
+
+
+def _list_evaluate_problems(options: tuple[str, ...]) -> list[str]:
+    """What `attenscribble evaluate` says to options."""
+    command = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
+    try:
+        command.make_context("evaluate", ["predictions", "labels", *options])
+    except (Exception, SystemExit) as error:  # of typer, without a public name; or the end behind --help
+        told = error.format_message() if hasattr(error, "format_message") else str(error)
+        return [f"'evaluate': {' '.join(told.split())} See attenscribble evaluate --help"]
+    return []
 
 
 def _print_commands(options: Benchmark, workspace: Workspace, only: str | None, prefix: tuple[str, ...]) -> None:

@@ -170,7 +170,7 @@ def compare(
     --subject 'patient[0-9]+' -o table.md
     """
     from nnunet_attenscribble.common.progress import show_waiting
-    from nnunet_attenscribble.common.writing import write_text
+    from nnunet_attenscribble.common.writing import write_texts
     from nnunet_attenscribble.evaluation.compare import compare_summaries
     from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 
@@ -192,9 +192,7 @@ def compare(
         raise AttenScribbleError(f"{name} is a model and the reference: give it another name or leave one of them out")
     with show_waiting("Comparing"):
         comparison = compare_summaries(chosen | others, name, subject=subject, seed=seed)
-    for file in outputs:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, WRITERS[file.suffix](comparison))
+    write_texts({file: WRITERS[file.suffix](comparison) for file in outputs})
     typer.echo(WRITERS[".json" if as_json else ".md"](comparison))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.nnunet import dataset_folder, nnunet_folder
 from nnunet_attenscribble.common.text import format_percent, list_some
+from nnunet_attenscribble.common.writing import encode_json, replaced_file
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -63,15 +65,15 @@ def inspect(
             f"channel {channel}: {source.name} has the channels 0 to {len(found.description.channels) - 1}"
         )
     _print(source.name, found, None if truth is None else truth.name)
-    try:
+    target = png or Path(f"{source.name}.png")
+    with ExitStack() as parts:  # both files or none
         if json_file is not None:
-            _write_json(json_file, found)
+            content = encode_json({name: asdict(case) for name, case in found.cases.items()}, indent=2)
+            parts.enter_context(replaced_file(json_file)).write_text(content, encoding="utf-8")
         if cases:
-            target = png or Path(f"{source.name}.png")
             _draw(target, source.name, found, cases, channel)
-            typer.echo(f"\nContact sheet: {target}")
-    except OSError as error:
-        raise AttenScribbleError(f"{error.filename}: cannot be written ({error.strerror})") from None
+    if cases:
+        typer.echo(f"\nContact sheet: {target}")
 
 
 def _print(name: str, found: Inspection, dense: str | None) -> None:
@@ -191,15 +193,6 @@ def _draw(file: Path, name: str, found: Inspection, count: int, channel: int) ->
     )
 
 
-def _write_json(file: Path, found: Inspection) -> None:
-    import json
-    from dataclasses import asdict
-
-    content = {name: asdict(case) for name, case in found.cases.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _name_cases(counts: dict[str, int]) -> str:
     worst = sorted((name for name in counts if counts[name]), key=lambda name: (-counts[name], name))
     return f" (most in {list_some([f'{name}: {counts[name]}' for name in worst])})" if worst else ""
@@ -207,8 +200,10 @@ def _name_cases(counts: dict[str, int]) -> str:
 
 def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
     """What to type next with a scribble dataset in nnUNet_raw, `ids` and its twin's; CT needs its fingerprint first."""
-    channels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["channel_names"].values()
-    with_ct = any(str(channel).casefold() == "ct" for channel in channels)
+    from nnunet_attenscribble.common.nnunet_files import read_dataset_json
+
+    channels = read_dataset_json(folder / "dataset.json")["channel_names"].values()
+    with_ct = any(channel.casefold() == "ct" for channel in channels)
     first = [f"attenscribble fingerprint {int(folder.name[7:10])}"] if with_ct else []
     return [*first, f"nnUNetv2_plan_and_preprocess -d {ids} {options}--verify_dataset_integrity"]
 
@@ -231,8 +226,9 @@ def fingerprint(
 
     from nnunet_attenscribble.dataset_conversion.fingerprint import write_fingerprint
     from nnunet_attenscribble.normalisation import FINGERPRINT, MARK
+    from nnunet_attenscribble.plans import list_plans
 
-    planned = sorted(file.name for file in preprocessed.glob("*Plans.json"))
+    planned = [file.name for file in list_plans(preprocessed)]
     written = write_fingerprint(raw, preprocessed, workers=workers)
     typer.echo(f"{preprocessed / FINGERPRINT}: intensities are those of the drawn classes.")
     size = written[MARK]["median_relative_size_after_cropping"]

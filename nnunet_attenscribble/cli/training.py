@@ -11,6 +11,7 @@ import typer
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.nnunet import PLANS, VARIABLE, exported_folders, list_trainers, trainers_folder
 from nnunet_attenscribble.common.progress import show_waiting
+from nnunet_attenscribble.common.writing import replaced_file
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -44,14 +45,20 @@ def trainers(
 def read_assignments(assignments: list[str]) -> dict[str, Any]:
     """`name=value` pairs; values are JSON where they read as such, text otherwise."""
     values: dict[str, Any] = {}
+    problems = []
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         if not separator or not name:
-            raise AttenScribbleError(f"--set '{assignment}' is not of the form name=value")
+            problems.append(f"--set '{assignment}' is not of the form name=value")
+            continue
+        if name in values:
+            problems.append(f"--set {name} is given twice: leave one of them out")
         try:
             values[name] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             values[name] = text
+    if problems:
+        raise AttenScribbleError(dict.fromkeys(problems))
     return values
 
 
@@ -171,11 +178,7 @@ def pretrained(
         from nnunet_attenscribble.network import add_block, initial_block
 
         content = add_block(checkpoint, initial_block(resolved))
-        partial = output.with_name(f".{output.name}.partial")
-        try:
-            torch.save(content, partial)
-            partial.replace(output)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replaced_file(output) as part, part.open("wb") as stream:
+            torch.save(content, stream)
     typer.echo(f"{output} holds the network of {checkpoint.name} with an attention block for '{configuration}'.")
     tell_training(dataset, configuration, plans_name, "-pretrained_weights", str(output))

@@ -17,17 +17,25 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 
 def read_json(file: Path, advice: str) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file, in which no key may stand twice: Python would silently take the last.
 
     Raises:
         AttenScribbleError: where it cannot be read, with what to do then.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
     except OSError as error:
         raise AttenScribbleError(f"{file}: cannot be read ({error.strerror}): {advice}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again, or {advice}") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the key '{twice}' stands twice")
+    return found
 
 
 def find_files(folder: Path) -> list[Path]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import Progress
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Item = TypeVar("Item")
 #: Variable of the environment that leaves all progress out.
@@ -31,6 +31,8 @@ def report_progress(description: str, *, enabled: bool = True) -> Iterator[Calla
     if not enabled or console.quiet:
         yield lambda done, total: None
     elif console.is_terminal:
+        from rich.progress import Progress
+
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task(description, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -59,4 +61,6 @@ def show_waiting(description: str) -> Iterator[None]:
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     return Console(stderr=True, soft_wrap=True, highlight=False, quiet=bool(os.environ.get(QUIET)))

@@ -6,26 +6,46 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EISDIR
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["encode_numbers", "replaced_file", "replaced_folder", "write_json", "write_text"]
+__all__ = [
+    "encode_json",
+    "encode_numbers",
+    "naming",
+    "replaced_file",
+    "replaced_folder",
+    "write_json",
+    "write_text",
+    "write_texts",
+]
 
 
 def write_text(file: Path, text: str) -> None:
     """Write UTF-8 with the line ends that `text` has; raises as `replaced_file`."""
-    with replaced_file(file) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+    write_texts({file: text})
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write several files, all of them or none; raises as `replaced_file`."""
+    with ExitStack() as parts:
+        for file, text in texts.items():
+            parts.enter_context(replaced_file(file)).write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(file: Path, content: object, *, indent: int | None = 4) -> None:
-    """Write JSON; the folder is made where it is missing. Raises as `replaced_file`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+    """Write JSON; raises as `replaced_file`."""
+    write_text(file, encode_json(content, indent=indent))
+
+
+def encode_json(content: object, *, indent: int | None = 4) -> str:
+    """JSON as the text of a file."""
+    return json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
 
 
 def encode_numbers(value: Any) -> Any:
@@ -40,20 +60,42 @@ def encode_numbers(value: Any) -> Any:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing to `path`, told with its name, which those of a full disk do not hold.
+
+    Raises:
+        AttenScribbleError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise AttenScribbleError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
 def replaced_file(file: Path) -> Iterator[Path]:
     """A hidden name beside `file` to write to; it takes the place of `file` at the end, or is removed.
+
+    Folders that are missing are made, and taken away again where nothing came of it. To write several files or none,
+    enter one such context inside the other.
 
     Raises:
         AttenScribbleError: where it cannot be written, on a full disk for instance.
     """
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    made = _list_missing(file.absolute().parent)
     try:
-        yield part
-        os.replace(part, file)
-    except OSError as error:
-        raise AttenScribbleError(f"{file}: cannot be written ({error.strerror or error})") from error
+        with naming(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir():
+                raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+            yield part
+            os.replace(part, file)
+            made = []
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
+        _remove_empty(made)
 
 
 @contextmanager
@@ -63,16 +105,37 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     Raises:
         AttenScribbleError: where it cannot be written.
     """
-    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("part", "old"))
+    place = Path(os.path.abspath(folder))
+    part, old = (place.with_name(f".{place.name}.{os.getpid()}.{what}") for what in ("part", "old"))
+    made = _list_missing(place.parent)
     shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        yield part
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise AttenScribbleError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        with naming(folder):
+            part.mkdir(parents=True)
+            yield part
+            if place.exists():
+                place.rename(old)
+            try:
+                part.rename(place)
+            except OSError:
+                if old.exists():
+                    old.rename(place)
+                raise
+            made = []
+            shutil.rmtree(old, ignore_errors=True)
+    except AttenScribbleError as error:  # of a file in it: told by the name that it would have had
+        raise AttenScribbleError(problem.replace(str(part), str(folder)) for problem in error.problems) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _list_missing(folder: Path) -> list[Path]:
+    """The folder and those above it that are not there, the innermost first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -16,11 +16,19 @@ from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM
 from nnunet_attenscribble.cli.doctor.datasets import check_dataset
 from nnunet_attenscribble.cli.inspect import planning_commands
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.normalisation import MARK, normalisation_problems, read_fingerprint
+from nnunet_attenscribble.normalisation import (
+    FINGERPRINT,
+    MARK,
+    is_scaled_by_unlabelled,
+    list_ct_channels,
+    normalisation_problems,
+    read_fingerprint,
+)
 
 NAME = "Dataset711_Tiny"
 IGNORE = 2
 STROKE = slice(10, 20)
+INTENSITIES = "foreground_intensity_properties_per_channel"
 
 
 @pytest.fixture
@@ -151,25 +159,70 @@ def test_zeros_that_are_labelled_as_background_are_in_order(folders):
     assert not [found for found in check_dataset("711") if found.status == PROBLEM]
 
 
-INTENSITIES = "foreground_intensity_properties_per_channel"
-OWN, OTHER = {INTENSITIES: {"0": {"mean": 1.0}}}, {INTENSITIES: {"0": {"mean": 2.0}}}
-SCHEME = {"normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False]}
-
-
 @pytest.mark.parametrize(
-    ("plans", "configuration", "fingerprint", "problems"),
+    ("configuration", "found", "problems"),
     [
-        (OWN, SCHEME, OWN, 1),
-        (OWN, SCHEME, {**OWN, MARK: {}}, 0),
-        (OTHER, SCHEME, OWN, 0),  # plans that were moved here, of dense labels perhaps
-        (OWN, SCHEME, None, 0),
-        (OWN, {**SCHEME, "normalization_schemes": ["ZScoreNormalization"]}, OWN, 0),
-        (OWN, {**SCHEME, "use_mask_for_norm": [False, True]}, OWN, 2),
-        (OWN, {}, OWN, 0),
+        ({"use_mask_for_norm": [False]}, {"scaled_by_unlabelled": True}, 1),
+        ({"use_mask_for_norm": [False, True]}, {"scaled_by_unlabelled": True}, 2),
+        ({"use_mask_for_norm": [True]}, {"scaled_by_unlabelled": False, "unlabelled_zeros": False}, 0),
+        ({}, {"scaled_by_unlabelled": False}, 0),
     ],
 )
-def test_what_is_wrong_is_told(plans, configuration, fingerprint, problems):
-    assert len(normalisation_problems(plans, configuration, fingerprint)) == problems
+def test_what_is_wrong_is_told(configuration, found, problems):
+    assert len(normalisation_problems(configuration, **found)) == problems
+
+
+def test_ct_is_judged_by_its_values():
+    """Of 2 x 8 voxels all are unlabelled but four of a class, whose intensities are 2 higher and half as wide."""
+    labels = np.full((2, 8), IGNORE)
+    labels[:, 2:4] = 1
+    spread = np.tile([-1.0, 1.0], 8).reshape(2, 8)
+    right = np.where(labels == 1, spread, 4 * spread - 4)  # by the class: its mean is 0 and its deviation 1
+    every = right[labels > 0]
+    wrong = (right - every.mean()) / every.std()
+    assert not is_scaled_by_unlabelled([(right[None], labels)], [0], IGNORE)
+    assert is_scaled_by_unlabelled([(wrong[None], labels)], [0], IGNORE)
+    # The channel that is asked for; and a case without strokes tells nothing.
+    both = np.stack([right, wrong])
+    assert not is_scaled_by_unlabelled([(both, labels)], [0], IGNORE)
+    assert is_scaled_by_unlabelled([(both, np.full_like(labels, IGNORE)), (both, labels)], [0, 1], IGNORE)
+    assert not is_scaled_by_unlabelled([(both, np.full_like(labels, IGNORE))], [0, 1], IGNORE)
+    assert list_ct_channels({"normalization_schemes": ["ZScoreNormalization", "CTNormalization"]}) == [1]
+    assert list_ct_channels({}) == []
+
+
+def told_of_ct() -> list[str]:
+    return [found.advice for found in check_dataset("711") if "CT is clipped" in found.found]
+
+
+def test_plans_are_judged_as_they_are_whatever_became_of_the_fingerprint(folders):
+    """Also plans of other names, moved ones, and those of an nnU-Net that leaves `ignore` out of the foreground."""
+    write_raw(folders / "nnUNet_raw" / NAME, "CT", ct())
+    place = folders / "nnUNet_preprocessed" / NAME
+    stock = extract()
+    plan()
+    (place / "nnUNetPlans.json").rename(place / "mine.json")
+    (advice,) = told_of_ct()
+    assert advice.startswith("attenscribble fingerprint 711, then plan and preprocess again")
+    result = run("711")
+    assert "Plans of before (mine.json)" in result.output
+    (advice,) = told_of_ct()  # they are as wrong as before
+    assert advice == "plan and preprocess again (nnUNetv2_plan_and_preprocess -d 711)"
+    plans = json.loads((place / "mine.json").read_text())
+    drawn = read_fingerprint(place)
+    plans[INTENSITIES] = drawn[INTENSITIES]
+    (place / "mine.json").write_text(json.dumps(plans))
+    assert told_of_ct() == []
+    # As nnU-Net's pull request 3068 will write it: the drawn classes alone, and no mark of ours.
+    (place / FINGERPRINT).write_text(json.dumps({key: value for key, value in drawn.items() if key != MARK}))
+    assert told_of_ct() == []
+    # Plans that were moved from the dense twin, whose organ is a little wider and brighter than its strokes.
+    plans[INTENSITIES]["0"] |= {"mean": 115.0, "std": 12.0, "percentile_00_5": 90.0, "percentile_99_5": 135.0}
+    (place / "mine.json").write_text(json.dumps(plans))
+    assert told_of_ct() == []
+    plans[INTENSITIES] = json.loads(json.dumps(stock[INTENSITIES]))
+    (place / "mine.json").write_text(json.dumps(plans))
+    assert len(told_of_ct()) == 1
 
 
 def test_dense_labels_and_labels_without_a_class_are_refused(folders):
@@ -207,7 +260,8 @@ def test_scaled_and_truncated_labels_are_told_before_nnunet_cuts_them(folders):
 def test_the_commands_that_come_next_begin_with_the_fingerprint_of_ct(tmp_path):
     for name, expected in (("MRI", 1), ("ct", 2), ("CT", 2)):
         (tmp_path / NAME).mkdir(exist_ok=True)
-        (tmp_path / NAME / "dataset.json").write_text(json.dumps({"channel_names": {"0": name}}))
+        described = {"channel_names": {"0": name}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+        (tmp_path / NAME / "dataset.json").write_text(json.dumps(described))
         commands = planning_commands(tmp_path / NAME, "711 712", "-c 2d ")
         assert commands[-1] == "nnUNetv2_plan_and_preprocess -d 711 712 -c 2d --verify_dataset_integrity"
         assert [command.partition("    ")[0] for command in commands[:-1]] == ["attenscribble fingerprint 711"] * (

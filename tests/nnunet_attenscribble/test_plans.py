@@ -153,7 +153,7 @@ def test_reading_what_is_no_plans_file(tmp_path):
     with pytest.raises(AttenScribbleError, match="nnUNetv2_plan_and_preprocess"):
         read_plans(tmp_path / "nnUNetPlans.json")
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(AttenScribbleError, match="not valid JSON"):
+    with pytest.raises(AttenScribbleError, match="is no JSON"):
         read_plans(tmp_path / "a.json")
     (tmp_path / "b.json").write_text("{}")
     with pytest.raises(AttenScribbleError, match="no plans file"):

@@ -45,14 +45,13 @@ def doctor(
 
     Example:  attenscribble doctor 501 --json
     """
-    from nnunet_attenscribble.cli.doctor.datasets import check_dataset, list_datasets
-    from nnunet_attenscribble.cli.doctor.installation import check_installation
+    from nnunet_attenscribble.cli.doctor.installation import ask_nnunet, check_installation
 
-    findings = check_installation()
-    for dataset in datasets or []:
-        findings += check_dataset(dataset)
-    if not datasets:
-        findings += list_datasets()
+    answer = ask_nnunet()  # which goes on while the datasets are looked at
+    from nnunet_attenscribble.cli.doctor.datasets import check_dataset, list_datasets
+
+    told = [finding for dataset in datasets or [] for finding in check_dataset(dataset)]
+    findings = [*check_installation(answer()), *(told if datasets else list_datasets())]
     ok = all(finding.status != PROBLEM for finding in findings)
     if as_json:
         typer.echo(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=2))

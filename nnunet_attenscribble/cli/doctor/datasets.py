@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM, Finding
-from nnunet_attenscribble.cli.inspect import planning_commands
+from nnunet_attenscribble.cli.doctor.plans import check_plans
 from nnunet_attenscribble.common.nnunet import dataset_folder, nnunet_folder
+from nnunet_attenscribble.common.nnunet_files import entry_values, list_misnamed_ignore, read_dataset_json
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
+from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.volumes import describe, label_values, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 
-_NEEDED = ("labels", "channel_names", "file_ending", "numTraining")
-_SHOWN = 6  # names in one line
+_MEND_FILE = "put it right, or take its case out: see docs/datasets.md"
 
 
 def list_datasets() -> list[Finding]:
@@ -28,73 +34,106 @@ def list_datasets() -> list[Finding]:
         return []
     scribbles: list[str] = []
     dense: list[str] = []
+    misnamed: list[str] = []
     for folder in sorted(raw.glob("Dataset[0-9][0-9][0-9]_*")):
         try:
-            sparse = "ignore" in json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
-        except (OSError, ValueError, KeyError, TypeError):
+            labels = read_dataset_json(folder / "dataset.json")["labels"]
+        except AttenScribbleError:
             continue
-        (scribbles if sparse else dense).append(folder.name)
+        kind = scribbles if "ignore" in labels else misnamed if list_misnamed_ignore(labels) else dense
+        kind.append(folder.name)
+    findings = []
+    if misnamed:
+        told = f"{list_some(misnamed)}: perhaps scribbles, but `ignore` has another name"
+        findings = [Finding("datasets", told, NOTE, f"attenscribble doctor {misnamed[0][7:10]} tells more")]
     if scribbles:
-        told = f"{_list(scribbles)} with scribbles"
-        return [Finding("datasets", told, advice=f"attenscribble doctor {scribbles[0][7:10]} looks into one")]
+        told = f"{list_some(scribbles)} with scribbles"
+        return [
+            *findings,
+            Finding("datasets", told, advice=f"attenscribble doctor {scribbles[0][7:10]} looks into one"),
+        ]
     advice = "attenscribble convert --help for published data, attenscribble scribble ID to draw into dense labels"
     if dense:
-        return [Finding("datasets", f"{_list(dense)}: dense labels, no scribbles", NOTE, advice)]
-    return [Finding("datasets", "none in nnUNet_raw", NOTE, advice)]
+        return [*findings, Finding("datasets", f"{list_some(dense)}: dense labels, no scribbles", NOTE, advice)]
+    return findings or [Finding("datasets", "none in nnUNet_raw", NOTE, advice)]
 
 
 def check_dataset(dataset: str) -> list[Finding]:
     """A dataset from its dataset.json to its plans."""
-    from nnunet_attenscribble.dataset_conversion.description import read_description
-
     try:
         folder = dataset_folder("nnUNet_raw", dataset)
     except AttenScribbleError as error:
         advice = "write it into nnUNet_raw: attenscribble convert --help, attenscribble scribble --help"
         return [Finding(f"dataset {dataset}", problem, PROBLEM, advice) for problem in error.problems]
     try:
-        description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-        absent = [key for key in _NEEDED if key not in description]
-    except OSError as error:
-        told = f"dataset.json cannot be read ({error.strerror})"
-        return [Finding(folder.name, told, PROBLEM, "write one: see docs/datasets.md")]
-    except (ValueError, TypeError) as error:
-        return [Finding(folder.name, f"dataset.json is no JSON ({error})", PROBLEM, "write it again")]
-    if absent:
-        told = f"dataset.json has no {', '.join(absent)}"
-        return [Finding(folder.name, told, PROBLEM, "add what nnU-Net needs: see docs/datasets.md")]
-    try:
-        read_description(folder)
+        description = read_dataset_json(folder / "dataset.json")
     except AttenScribbleError as error:
         return [Finding(folder.name, problem, PROBLEM, "see docs/datasets.md") for problem in error.problems]
-    findings = check_labels(folder.name, description["labels"])
+    if "numTraining" not in description:
+        told = f"{folder / 'dataset.json'}: has no 'numTraining', which nnU-Net needs"
+        return [Finding(folder.name, told, PROBLEM, "add the number of training cases")]
+    findings = check_labels(folder.name, description)
     if any(finding.status == PROBLEM for finding in findings):
         return findings
-    return [*findings, *check_cases(folder, description), *check_plans(folder, description)]
+    found = check_cases(folder, description)
+    sound = all(finding.status != PROBLEM for finding in found)
+    return [*findings, *found, *check_plans(folder, description, sound=sound)]
 
 
-def check_labels(name: str, labels: Mapping[str, Any]) -> list[Finding]:
-    """Whether `ignore` is there, and where nnU-Net wants it: the highest integer, alone."""
-    values = [value for key, entry in labels.items() if key != "ignore" for value in _as_list(entry)]
+def check_labels(name: str, description: Mapping[str, Any]) -> list[Finding]:
+    """Whether the labels are as nnU-Net wants them: consecutive, regions with their order, `ignore` alone and last."""
+    labels = description["labels"]
+    problems = [
+        Finding(
+            name,
+            f"the label '{wrong}' is a class like others to nnU-Net, which knows the word `ignore` only",
+            PROBLEM,
+            f"call it ignore in dataset.json, in small letters, if {labels[wrong]} is where nobody drew",
+        )
+        for wrong in list_misnamed_ignore(labels)
+    ]
+    if labels.get("background") not in (0, "0", 0.0):
+        told = f"`background` is {labels['background']!r}" if "background" in labels else "has no label `background`"
+        problems.append(Finding(name, told, PROBLEM, "background must be there, and 0"))
+    values = sorted({value for key, entry in labels.items() if key != "ignore" for value in entry_values(entry)} | {0})
+    if values[-1] != len(values) - 1:
+        gap = next(number for number, value in enumerate(values) if number != value)
+        advice = "number the labels 0, 1, 2, ... without a gap, in dataset.json and in labelsTr"
+        problems.append(Finding(name, f"no label is {gap}, and {values[gap]} is the next", PROBLEM, advice))
+    problems += _check_regions(name, labels, description.get("regions_class_order"))
     if "ignore" not in labels:
         advice = f"train it with nnUNetTrainer, or draw scribbles: attenscribble scribble {name} -o NEW_ID"
-        return [Finding(name, "has no label `ignore`: its labels are dense", NOTE, advice)]
+        return problems or [Finding(name, "has no label `ignore`: its labels are dense", NOTE, advice)]
     ignore = labels["ignore"]
-    if not isinstance(ignore, int) or ignore != max(values, default=0) + 1:
-        advice = (
-            f"set it to {max(values, default=0) + 1}, one more than the highest label, in dataset.json and in labelsTr"
-        )
-        return [Finding(name, f"`ignore` is {ignore!r}", PROBLEM, advice)]
-    return [Finding(name, f"scribbles of {_list([key for key in labels if key != 'ignore'])}; {ignore} is `ignore`")]
+    if not isinstance(ignore, int) or ignore != values[-1] + 1:
+        advice = f"set it to {values[-1] + 1}, one more than the highest label, in dataset.json and in labelsTr"
+        problems.append(Finding(name, f"`ignore` is {ignore!r}", PROBLEM, advice))
+    told = f"scribbles of {list_some([key for key in labels if key != 'ignore'])}; {ignore} is `ignore`"
+    return problems or [Finding(name, told)]
+
+
+def _check_regions(name: str, labels: Mapping[str, Any], order: list[int] | None) -> list[Finding]:
+    """Where a label has several values, nnU-Net must be told what to write for each region."""
+    if not any(isinstance(entry, list) and len(entry) > 1 for key, entry in labels.items() if key != "ignore"):
+        return []
+    regions = [key for key, entry in labels.items() if key != "ignore" and set(entry_values(entry)) != {0}]
+    if order is not None and len(order) == len(regions):
+        return []
+    told = "there is no regions_class_order" if order is None else f"regions_class_order is {order}"
+    advice = (
+        f"give dataset.json a regions_class_order: {len(regions)} values, one for each of {list_some(regions)}, a "
+        "smaller region behind the one that holds it"
+    )
+    return [Finding(name, f"has regions, and {told}", PROBLEM, advice)]
 
 
 def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
-    """Whether every label has its images, and what the labels hold. Reads all labels, and no image."""
+    """Whether every label has its images, whether all files are whole, and what the labels hold."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     try:
         with redirect_stdout(StringIO()):
-            cases = get_filenames_of_train_images_and_targets(str(folder), dict(description))
+            cases = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dict(description)))
     except Exception as error:
         advice = "give every label in labelsTr its images CASE_0000, CASE_0001, ... in imagesTr"
         return [Finding(folder.name, f"nnU-Net cannot list its cases ({error})", PROBLEM, advice)]
@@ -104,34 +143,62 @@ def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
         problems.append(
             Finding(folder.name, told, PROBLEM, "correct numTraining in dataset.json, or add what is missing")
         )
+    if not cases:
+        return problems or [Finding(folder.name, "has no case", PROBLEM, "add images and labels")]
     files = [Path(file) for entry in cases.values() for file in (*entry["images"], entry["label"])]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
-        told = f"{len(absent)} files are missing: {_list(absent)}"
+        told = f"{len(absent)} files are missing: {list_some(absent)}"
         return [*problems, Finding(folder.name, told, PROBLEM, "copy them, or take their cases out")]
+    try:
+        reader = find_reader(description, files[0])
+    except AttenScribbleError as error:
+        return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
+    problems += _check_images(folder.name, cases, reader, len(description["channel_names"]))
     if "ignore" not in description["labels"]:
         return problems or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
-    return [
-        *problems,
-        *_check_scribbles(folder.name, description, cases),
-    ]
+    labels = [entry["label"] for entry in cases.values()]
+    return [*problems, *_check_scribbles(folder.name, description["labels"], labels, reader)]
 
 
-def _check_scribbles(name: str, description: Mapping[str, Any], cases: Mapping[str, Any]) -> list[Finding]:
-    labels = description["labels"]
-    counts, total, findings = _count_values(cases, description)
+def _check_images(name: str, cases: Mapping[str, Any], reader: Reader, channels: int) -> list[Finding]:
+    """Whether every image is whole, as nnU-Net opens it, and each case has all channels; several are read at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def look(case: str) -> list[str]:
+        files = [Path(file) for file in cases[case]["images"]]
+        try:
+            sources = open_files(files, reader, channels=channels)
+            for source in sources:
+                read_volume(source, describe(source, f"an image of case {case}"), whole=False)
+        except AttenScribbleError as error:
+            return error.problems
+        if len(sources) != channels:
+            return [f"case {case} has {len(sources)} channels, dataset.json has {channels}"]
+        return []
+
+    with ThreadPoolExecutor() as pool:
+        found = show_progress(pool.map(look, cases), total=len(cases), description="Reading images")
+        problems = dict.fromkeys(problem for own in found for problem in own)
+    return [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in problems]
+
+
+def _check_scribbles(name: str, labels: Mapping[str, Any], files: Sequence[str], reader: Reader) -> list[Finding]:
+    counts, total, findings = _count_values(files, reader)
     if findings and not total:
         return findings  # what else would be found follows from it
     ignore = labels["ignore"]
-    known = {value for entry in labels.values() for value in _as_list(entry)}
+    known = {value for entry in labels.values() for value in entry_values(entry)}
     strange = sorted(set(counts) - known)
     if strange:
         advice = "correct the labels, or name these values in dataset.json"
-        findings.append(Finding(name, f"labels hold {_list(map(str, strange))}, not in dataset.json", PROBLEM, advice))
+        findings.append(
+            Finding(name, f"labels hold {list_some(list(map(str, strange)))}, not in dataset.json", PROBLEM, advice)
+        )
     for label, entry in labels.items():
-        if label != "ignore" and not any(counts.get(value) for value in _as_list(entry)):
+        if label != "ignore" and not any(counts.get(value) for value in entry_values(entry)):
             status, advice = PROBLEM, f"draw strokes of {label}: nothing else teaches it"
-            if _as_list(entry) == [0]:
+            if entry_values(entry) == (0,):
                 status = NOTE
                 advice = "draw a stroke around the organs too"
             findings.append(Finding(name, f"no case has a stroke of {label}", status, advice))
@@ -143,18 +210,8 @@ def _check_scribbles(name: str, description: Mapping[str, Any], cases: Mapping[s
     return findings or [Finding(name, f"every class has strokes, {share}")]
 
 
-def _count_values(
-    cases: Mapping[str, Any], description: Mapping[str, Any]
-) -> tuple[dict[int, int], int, list[Finding]]:
+def _count_values(files: Sequence[str], reader: Reader) -> tuple[dict[int, int], int, list[Finding]]:
     """Voxels by value as nnU-Net reads them, all voxels, and what is wrong with files that hold no label."""
-    import numpy as np
-
-    from nnunet_attenscribble.common.progress import show_progress
-    from nnunet_attenscribble.common.readers import find_reader, open_files
-    from nnunet_attenscribble.common.volumes import label_values, read_volume
-
-    files = [entry["label"] for entry in cases.values()]
-    reader = find_reader(description, Path(next(iter(cases.values()))["images"][0]))
     counts: dict[int, int] = {}
     total, findings = 0, []
     for file in show_progress(files, total=len(files), description="Reading labels"):
@@ -162,96 +219,10 @@ def _count_values(
             (label,) = open_files([Path(file)], reader, label=True)
             voxels = label_values(read_volume(label, file, label=True), file)
         except AttenScribbleError as error:
-            name, advice = Path(file).parents[1].name, "put it right, or take its case out: see docs/datasets.md"
-            findings += [Finding(name, problem, PROBLEM, advice) for problem in error.problems]
+            name = Path(file).parents[1].name
+            findings += [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in error.problems]
             continue
         total += voxels.size
         for value, count in zip(*np.unique(voxels, return_counts=True), strict=True):
             counts[int(value)] = counts.get(int(value), 0) + int(count)
     return counts, total, findings
-
-
-def check_plans(raw: Path, description: Mapping[str, Any]) -> list[Finding]:
-    """Whether nnU-Net planned it, and whether normalisation and settings of the method in the plans are right."""
-    from nnunet_attenscribble.normalisation import MARK, read_fingerprint
-    from nnunet_attenscribble.plans import read_plans, resolve_configuration
-    from nnunet_attenscribble.settings import AttenScribbleSettings
-
-    name, number = raw.name, raw.name[7:10]
-    try:
-        folder = nnunet_folder("nnUNet_preprocessed") / name
-    except AttenScribbleError:
-        return []  # told already
-    files, fingerprint = sorted(folder.glob("*Plans.json")), read_fingerprint(folder)
-    scribbles = "ignore" in description["labels"]
-    if not files:
-        commands = planning_commands(raw, number)
-        if not scribbles or MARK in (fingerprint or {}):
-            commands = commands[-1:]
-        return [Finding(name, "is not planned yet", NOTE, " && ".join(commands))]
-    findings = []
-    for file in files:
-        try:
-            plans = read_plans(file)
-            resolved = {key: resolve_configuration(plans, key) for key in plans["configurations"]}
-            for configuration in resolved.values():
-                AttenScribbleSettings.from_configuration(configuration)
-        except AttenScribbleError as error:
-            advice = f"correct the key `attenscribble` in {file}: see docs/settings.md"
-            findings += [Finding(name, f"{file.name}: {problem}", PROBLEM, advice) for problem in error.problems]
-            continue
-        done = [
-            key for key in plans["configurations"]
-            if (file.parent / resolved[key].get("data_identifier", "\0")).is_dir()
-        ]  # fmt: skip
-        if scribbles:
-            findings += _check_normalisation(raw, description, plans, list(resolved.values()), fingerprint)
-        if done:
-            findings.append(Finding(name, f"{file.stem}: {_list(done)} preprocessed"))
-        else:
-            first = next(iter(plans["configurations"]), "2d")
-            advice = f"nnUNetv2_preprocess -d {number} -plans_name {file.stem} -c {first}"
-            findings.append(Finding(name, f"{file.stem}: nothing is preprocessed yet", NOTE, advice))
-    return findings
-
-
-def _check_normalisation(
-    raw: Path,
-    description: Mapping[str, Any],
-    plans: Mapping[str, Any],
-    configurations: list[dict[str, Any]],
-    fingerprint: dict[str, Any] | None,
-) -> list[Finding]:
-    from nnunet_attenscribble.normalisation import normalisation_problems
-
-    masked = any(any(entry.get("use_mask_for_norm", ())) for entry in configurations)
-    unlabelled_zeros = masked and _has_unlabelled_zeros(raw, description)
-    told = dict.fromkeys(
-        problem
-        for entry in configurations
-        for problem in normalisation_problems(plans, entry, fingerprint, unlabelled_zeros)
-    )
-    advice = f"attenscribble fingerprint {raw.name[7:10]}, then plan and preprocess again"
-    return [Finding(raw.name, f"{plans['plans_name']}: {problem}", PROBLEM, advice) for problem in told]
-
-
-def _has_unlabelled_zeros(raw: Path, description: Mapping[str, Any]) -> bool:
-    """Whether the first case is unlabelled where all of its images are zero around the object."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-    from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    files = next(iter(get_filenames_of_train_images_and_targets(str(raw), dict(description)).values()))
-    reader = determine_reader_writer_from_dataset_json(description, files["images"][0], verbose=False)()
-    images, _ = reader.read_images(files["images"])
-    labels, _ = reader.read_seg(files["label"])
-    return bool((labels[0][~create_nonzero_mask(images)] == description["labels"]["ignore"]).any())
-
-
-def _as_list(entry: Any) -> list[int]:
-    return [int(value) for value in (entry if isinstance(entry, list) else [entry])]  # as nnU-Net takes them
-
-
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -28,25 +29,37 @@ _GIB = 1 << 30
 _DISK_PROBLEM, _DISK_NOTE = 2, 20  # GiB free
 _SHARED_MEMORY = Path("/dev/shm")  # what worker processes hand arrays over in, on Linux
 _SHARED_MEMORY_NOTE = 1  # GiB
+_NOBODY = "a class that nobody wrote"
 
 
-def check_installation() -> list[Finding]:
-    """Everything but the datasets. Takes seconds: torch is imported."""
-    answer = ask_nnunet()
+def check_installation(answer: Mapping[str, Any]) -> list[Finding]:
+    """Everything but the datasets.
+
+    Args:
+        answer: of nnU-Net, see `ask_nnunet`.
+    """
     return [*check_versions(), *check_folders(), *check_trainers(answer), *check_device(answer), *check_disk()]
 
 
-def ask_nnunet() -> dict[str, Any]:
-    """What `print_answer` answers in a process of its own: an installation that is broken must not break the doctor,
-    and nnU-Net's search for trainers leaves traces in the process that it ran in.
+def ask_nnunet() -> Callable[[], dict[str, Any]]:
+    """Begin to ask what `print_answer` answers, in a process of its own: an installation that is broken must not break
+    the doctor, and nnU-Net's search for trainers leaves traces in the process that it ran in.
+
+    Returns:
+        a call that waits for the answer. It takes seconds, as torch is imported, in which others can work.
     """
     command = [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()", *list_trainers()]
-    with show_waiting("Asking nnU-Net for the trainers"):
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return {"error": lines[0]}
-    return dict(json.loads(done.stdout))
+    asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait() -> dict[str, Any]:
+        with show_waiting("Asking nnU-Net for the trainers"):
+            output, errors = asked.communicate()
+        if asked.returncode != 0:
+            lines = errors.strip().splitlines()[-1:] or [f"exit code {asked.returncode}"]
+            return {"error": lines[0]}
+        return dict(json.loads(output))
+
+    return wait
 
 
 def check_versions() -> list[Finding]:
@@ -101,30 +114,55 @@ def check_folders() -> list[Finding]:
 
 def check_trainers(answer: Mapping[str, Any]) -> list[Finding]:
     """Whether nnU-Net's own lookup finds the trainers, and finds those of this installation."""
-    export = f'export {VARIABLE}="$(attenscribble trainers)"'
+    own = f'export {VARIABLE}="$(attenscribble trainers)"'
     if "error" in answer:
         advice = f'install the package again: pip install --force-reinstall "{_PACKAGE}"'
         return [Finding("trainers", f"nnU-Net cannot be asked ({answer['error']})", PROBLEM, advice)]
     exported = exported_folders()
     if not exported:
-        return [Finding("trainers", f"{VARIABLE} is not set, nnU-Net finds none of them", PROBLEM, export)]
-    absent = [str(folder) for folder in exported if not folder.is_dir()]
+        return [Finding("trainers", f"{VARIABLE} is not set, nnU-Net finds none of them", PROBLEM, own)]
+    absent = [folder for folder in exported if not folder.is_dir()]
+    broken = answer.get("broken")
     lost = {name: entry["error"] for name, entry in answer["trainers"].items() if "error" in entry}
-    if lost:
+    elsewhere = {
+        entry["folder"] or "its own folders"
+        for entry in answer["trainers"].values()
+        if "error" not in entry and not _is_own(Path(entry["folder"] or ""))
+    }
+    findings = []
+    if broken and broken["folder"]:
+        file = f"{broken['module']} in {broken['folder']}" if broken["module"] else broken["folder"]
+        told = f"{file} cannot be imported ({broken['error']}): nnU-Net's search ends there"
+        told += "" if lost else ", behind the trainers of this package"
+        kept = [folder for folder in exported if folder not in (Path(broken["folder"]), *absent)]
+        advice = f"mend it, or leave it out: {_export(kept)}"
+        findings.append(Finding("trainers", told, PROBLEM if lost else NOTE, advice))
+    if absent and (not lost or not findings):
+        told = f"{VARIABLE} names no folder ({', '.join(map(str, absent))})"
+        kept = [folder for folder in exported if folder not in absent]
+        findings.append(Finding("trainers", told, PROBLEM if lost else NOTE, _export(kept)))
+    if lost and not findings:
         first = next(iter(lost.values())).split(" (")[0]
-        told = f"{VARIABLE} names no folder ({', '.join(absent)})" if absent else f"{first} ({len(lost)} of them)"
-        return [Finding("trainers", told, PROBLEM, export)]
-    elsewhere = {entry["folder"] for entry in answer["trainers"].values()} - {str(folder) for folder in _spellings()}
+        findings.append(Finding("trainers", f"{first} ({len(lost)} of them)", PROBLEM, _export(exported)))
     if elsewhere:
         told = f"nnU-Net takes them from {', '.join(map(str, elsewhere))}, not from this installation"
-        return [Finding("trainers", told, PROBLEM, export)]
+        kept = [folder for folder in exported if str(folder) not in {str(Path(name)) for name in elsewhere}]
+        findings.append(Finding("trainers", told, PROBLEM, _export(kept)))
+    if lost or elsewhere:
+        return findings
     names = len(answer["trainers"])
-    return [Finding("trainers", f"nnU-Net finds all {names} of them in {trainers_folder()}")]
+    return [Finding("trainers", f"nnU-Net finds all {names} of them in {trainers_folder()}"), *findings]
 
 
-def _spellings() -> list[Path]:
-    """The exported folders that are this installation's, as they were exported."""
-    return [folder for folder in exported_folders() if folder.resolve() == trainers_folder().resolve()]
+def _is_own(folder: Path) -> bool:
+    """Whether it is this installation's, however it is spelt."""
+    return folder.resolve() == trainers_folder().resolve()
+
+
+def _export(folders: Sequence[Path]) -> str:
+    """The command that names this installation's trainers and, behind them, the other folders."""
+    others = [str(folder) for folder in folders if not _is_own(folder)]
+    return f'export {VARIABLE}="{os.pathsep.join(["$(attenscribble trainers)", *others])}"'
 
 
 def check_device(answer: Mapping[str, Any]) -> list[Finding]:
@@ -178,7 +216,8 @@ def _answer(names: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         `error` where torch or nnU-Net cannot be imported; else `gpus`, name and bytes of each, `cuda`, the version that
-        torch is built for or None, `mps`, and `trainers`: by name the folder that nnU-Net found it in, or `error`.
+        torch is built for or None, `mps`, `trainers`: by name the folder that nnU-Net found it in, or `error`; and
+        `broken`: None, or of the first file that stops a search through all folders its `folder`, `module` and `error`.
     """
     try:
         import torch
@@ -187,25 +226,37 @@ def _answer(names: Sequence[str]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
     properties = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     found: dict[str, Any] = {}
-    for name in names:
+    broken = None
+    for name in (*names, _NOBODY):
         printed = io.StringIO()
         try:
             with redirect_stdout(printed):
                 recursive_find_trainer_class_by_name(name)
             folder = re.search(rf"Using trainer '{name}' from: (.*)", printed.getvalue())
             found[name] = {"folder": folder and folder[1]}
-        except Exception as error:
-            found[name] = {"error": f"{type(error).__name__}: {error}"}
+        except (Exception, SystemExit) as error:  # SystemExit: of a script that is no module
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            found[name] = {"error": told}
+            if name == _NOBODY and "Could not find requested nnunet trainer" not in told:
+                folders, modules = (
+                    re.findall(pattern, printed.getvalue())
+                    for pattern in (r"Searching in: (.*)", r"Inspecting module: (.*)")
+                )
+                broken = {"folder": folders and folders[-1], "module": modules and modules[-1], "error": told}
+    del found[_NOBODY]
     return {
         "gpus": [[device.name, device.total_memory] for device in properties],
         "cuda": torch.version.cuda,
         "mps": torch.backends.mps.is_available(),
         "trainers": found,
+        "broken": broken,
     }
 
 
 def print_answer() -> None:
-    """Print as JSON what torch and nnU-Net say, for the trainers that the command line names."""
+    """Print as JSON what torch and nnU-Net say, for the trainers that the command line names; and end the process."""
+    gc.disable()  # with what nnU-Net imports, collecting takes a tenth of the time, and clearing up at the end a fifth
     with redirect_stdout(sys.stderr):
         content = _answer(sys.argv[1:])
-    print(json.dumps(content))
+    print(json.dumps(content), flush=True)
+    os._exit(0)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark import cells, execution, slurm
+from nnunet_attenscribble.evaluation.benchmark import cells, checks, execution, slurm
 from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
@@ -118,6 +118,7 @@ def patch(set_attribute, programs: Path) -> None:
         return str(programs / name) if (programs / name).exists() else execution.shutil.which(name) or name
 
     set_attribute(execution, "find_command", find)
+    set_attribute(checks, "ask_nnunet", lambda *_: [])
     set_attribute(slurm, "find_command", find)
     set_attribute(
         cells,
@@ -158,7 +159,7 @@ def write_data(raw: Path, preprocessed: Path) -> None:
         (SCRIBBLE, {"background": 0, "heart": 1, "ignore": 2}),
         (DENSE, {"background": 0, "heart": 1}),
     ):
-        for folder in (raw / name / "imagesTr", raw / name / "labelsTr", preprocessed / name):
+        for folder in (raw / name / "imagesTr", raw / name / "labelsTr", preprocessed / name / "nnUNetPlans_2d"):
             folder.mkdir(parents=True)
         cases = {}
         for case in TRAINING + VALIDATION:

@@ -535,12 +535,12 @@ def test_threads_that_nnunet_does_not_obey_are_told(toy, monkeypatch, version, p
 
 
 def test_a_dry_run_prints_every_command_and_makes_nothing(toy):
-    told = toy.call("--dry-run", "--prefix", "srun -n1")
+    told = toy.call("--dry-run", "--prefix", "nice -n1")
     lines = told.splitlines()
     assert f"export nnUNet_raw={toy.raw}" in lines
     # Whether a network has the block is asked when everything is prepared; the command itself passes over others.
     commands = ["nnUNetv2_train", "nnUNetv2_predict", "attenscribble evaluate", "attenscribble attention"]
-    found = [line.removeprefix("srun -n1 ") for line in lines if line.startswith("srun")]
+    found = [line.removeprefix("nice -n1 ") for line in lines if line.startswith("nice")]
     expected = commands[:3] + 2 * commands
     assert len(found) == len(expected)
     assert all(line.startswith(f"{command} ") for line, command in zip(found, expected, strict=True))

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.doctor import installation
 from nnunet_attenscribble.cli.doctor.command import NOTE, OK, PROBLEM
-from nnunet_attenscribble.cli.doctor.datasets import check_dataset, list_datasets
+from nnunet_attenscribble.cli.doctor.datasets import check_dataset, check_labels, list_datasets
 from nnunet_attenscribble.common.nnunet import FOLDERS, list_trainers, trainers_folder
+from nnunet_attenscribble.dataset_conversion.description import read_description
+from nnunet_attenscribble.errors import AttenScribbleError
 
 
 def told(findings) -> list[tuple[str, str]]:
@@ -25,7 +27,7 @@ def told(findings) -> list[tuple[str, str]]:
 def found_in(folder: object) -> dict:
     """What nnU-Net answers when it finds every trainer in a folder, on a machine without a GPU."""
     trainers = {name: {"folder": str(folder)} for name in list_trainers()}
-    return {"gpus": [], "cuda": "13.0", "mps": False, "trainers": trainers}
+    return {"gpus": [], "cuda": "13.0", "mps": False, "trainers": trainers, "broken": None}
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def folders(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def answered(monkeypatch):
     """The command without torch and nnU-Net."""
-    monkeypatch.setattr(installation, "ask_nnunet", lambda: found_in(trainers_folder()))
+    monkeypatch.setattr(installation, "ask_nnunet", lambda: lambda: found_in(trainers_folder()))
 
 
 def write_dataset(raw: Path, label: np.ndarray, labels: dict, name: str = "Dataset501_Tiny", **changes) -> Path:
@@ -66,6 +68,7 @@ def scribble() -> np.ndarray:
 
 
 LABELS = {"background": 0, "organ": 1, "ignore": 2}
+REGIONS = {"background": 0, "all": [1, 2], "b": 2, "ignore": 3}
 
 
 # --- the command ---
@@ -148,11 +151,54 @@ def test_one_folder_for_two_things(folders, monkeypatch):
 
 
 def test_trainers_that_are_not_exported(monkeypatch):
-    answer = {"trainers": {"nnUNetTrainerAttenScribble": {"error": "RuntimeError: Could not find it (...)"}}}
+    lost = {"nnUNetTrainerAttenScribble": {"error": "RuntimeError: Could not find it (...)"}}
+    answer = {"trainers": lost, "broken": None}
     (finding,) = installation.check_trainers(answer)
     assert (finding.status, finding.advice) == (PROBLEM, 'export nnUNet_extTrainer="$(attenscribble trainers)"')
     monkeypatch.setenv("nnUNet_extTrainer", "gone")
     assert installation.check_trainers(answer)[0].found == "nnUNet_extTrainer names no folder (gone)"
+
+
+def test_other_folders_of_trainers_are_kept(folders, monkeypatch):
+    (folders / "mine").mkdir()
+    monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join(["gone", str(folders / "mine")]))
+    lost = {"nnUNetTrainerAttenScribble": {"error": "RuntimeError: Could not find it (...)"}}
+    (finding,) = installation.check_trainers({"trainers": lost, "broken": None})
+    assert finding.status == PROBLEM
+    kept = f'export nnUNet_extTrainer="$(attenscribble trainers){os.pathsep}{folders / "mine"}"'
+    assert finding.advice == kept
+    monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([str(trainers_folder()), "gone", str(folders / "mine")]))
+    found, note = installation.check_trainers(found_in(trainers_folder()))
+    assert (found.status, note.status, note.advice) == (OK, NOTE, kept)
+
+
+def test_the_folder_of_trainers_may_be_spelt_in_other_ways(folders, monkeypatch):
+    link = folders / "link"
+    link.symlink_to(trainers_folder())
+    for spelt in (f"{trainers_folder()}/", f"{trainers_folder()}/../trainers", str(link)):
+        monkeypatch.setenv("nnUNet_extTrainer", spelt)
+        (finding,) = installation.check_trainers(found_in(spelt))
+        assert finding.status == OK
+
+
+def test_a_file_that_stops_the_search_is_named(folders, monkeypatch):
+    """One that lies before the trainers of this package, and one behind them; nnU-Net itself is asked once."""
+    mine, good = folders / "mine", folders / "good"
+    for folder in (mine, good):
+        folder.mkdir()
+    (mine / "nnUNetTrainerMine.py").write_text("import a_library_that_is_not_there\n")
+    exported = os.pathsep.join(map(str, (good, mine, trainers_folder())))
+    monkeypatch.setenv("nnUNet_extTrainer", exported)
+    answer = installation.ask_nnunet()()
+    (finding,) = installation.check_trainers(answer)
+    assert finding.status == PROBLEM
+    assert f"nnUNetTrainerMine in {mine} cannot be imported" in finding.found
+    assert "a_library_that_is_not_there" in finding.found
+    assert finding.advice.endswith(f'export nnUNet_extTrainer="$(attenscribble trainers){os.pathsep}{good}"')
+    monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join(map(str, (trainers_folder(), mine))))
+    found, note = installation.check_trainers(found_in(trainers_folder()) | {"broken": answer["broken"]})
+    assert (found.status, note.status) == (OK, NOTE)
+    assert note.found.endswith("nnU-Net's search ends there, behind the trainers of this package")
 
 
 def test_trainers_of_another_installation(folders, monkeypatch):
@@ -166,8 +212,9 @@ def test_trainers_of_another_installation(folders, monkeypatch):
 
 
 def test_nnunet_itself_is_asked(folders):
-    answer = installation.ask_nnunet()
+    answer = installation.ask_nnunet()()
     assert "error" not in answer
+    assert answer["broken"] is None
     assert answer["trainers"] == found_in(trainers_folder())["trainers"]
     assert installation.check_trainers(answer)[0].status == OK
 
@@ -297,20 +344,119 @@ def test_a_description_that_is_not_in_order(folders):
         return json.dumps(written | changes)
 
     for content, message in (
-        ("{", "dataset.json is no JSON"),
-        ("{}", "dataset.json has no labels, channel_names, file_ending, numTraining"),
-        (described(labels=["background", "organ"]), f"{folder / 'dataset.json'}: its labels or channels are not"),
-        (described(labels={"background": 0, "organ": "one"}), f"{folder / 'dataset.json'}: its labels or channels"),
-        (described(labels={"background": 0, "ignore": []}), f"{folder / 'dataset.json'}: its labels or channels"),
-        (described(file_ending=5), f"{folder / 'dataset.json'}: its file_ending is 5"),
+        ("{", "is no JSON"),
+        (described(numTraining="2"), "'numTraining' is '2': it must be a whole number from 0"),
+        (described(labels=["background", "organ"]), "'labels' is ['background', 'organ']: it must be names"),
+        (described(labels={"background": 0, "organ": "one"}), "'labels.organ' is 'one': it must be a whole number"),
+        (described(labels={"background": 0, "ignore": []}), "'labels.ignore' is []: it must be a whole number"),
+        (described(labels={"0": "background", "1": "organ"}), "'labels.0' is 'background': it must be a whole number"),
+        (described(channel_names={"T1": 0}), "'channel_names' is {'T1': 0}: it must be names by number"),
+        (described(file_ending=5), "'file_ending' is 5: it must be text"),
+        (described()[:-1] + ', "labels": {}}', "is no JSON (the key 'labels' stands twice)"),
     ):
         (folder / "dataset.json").write_text(content)
-        (finding,) = check_dataset("501")
-        assert finding.status == PROBLEM
-        assert finding.found.startswith(message)
+        findings = check_dataset("501")
+        assert {finding.status for finding in findings} == {PROBLEM}
+        assert findings[0].found.startswith(f"{folder / 'dataset.json'}: {message}")
+    (folder / "dataset.json").write_text("{}")
+    assert [finding.found.split(": ")[1] for finding in check_dataset("501")] == [
+        f"has no '{key}'" for key in ("labels", "file_ending", "channel_names")
+    ]
     (folder / "dataset.json").unlink()
-    assert check_dataset("501")[0].found.startswith("dataset.json cannot be read")
+    assert check_dataset("501")[0].found.startswith(f"{folder / 'dataset.json'}: cannot be read")
     assert check_dataset("502")[0].found.startswith("no dataset 502")
+
+
+@pytest.mark.parametrize(
+    "name", ["Ignore", "IGNORE", "ignored", "unlabeled", "Unlabelled", "un-labelled", "ignore label"]
+)
+def test_a_label_that_is_meant_as_ignore_is_named(folders, name):
+    write_dataset(folders / "nnUNet_raw", scribble(), {"background": 0, "organ": 1, name: 2})
+    (finding,) = check_dataset("501")
+    assert finding.status == PROBLEM
+    assert finding.found.startswith(f"the label '{name}' is a class like others to nnU-Net")
+    assert finding.advice.startswith("call it ignore in dataset.json")
+    assert told(list_datasets())[0] == (NOTE, "Dataset501_Tiny: perhaps scribbles, but `ignore` has another name")
+    with pytest.raises(AttenScribbleError, match=f"the label '{name}'"):  # as inspect, scribble and fingerprint do
+        read_description(folders / "nnUNet_raw" / "Dataset501_Tiny")
+
+
+def test_classes_whose_names_are_alike_are_classes(folders):
+    labels = {"background": 0, "ignored_lesion": 1, "signore": 2, "labelled": 3}
+    write_dataset(folders / "nnUNet_raw", scribble() % 2, labels)
+    assert check_dataset("501")[0].found == "has no label `ignore`: its labels are dense"
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "problem"),
+    [
+        ({"background": 0, "a": 1, "b": 3, "ignore": 4}, None, "no label is 2, and 3 is the next"),
+        ({"background": 0, "a": 2, "ignore": 3}, None, "no label is 1, and 2 is the next"),
+        ({"a": 1, "ignore": 2}, None, "has no label `background`"),
+        ({"background": 1, "a": 2, "ignore": 3}, None, "`background` is 1"),
+        (
+            {"background": 0, "all": [1, 2], "b": 2, "ignore": 3},
+            None,
+            "has regions, and there is no regions_class_order",
+        ),
+        ({"background": 0, "all": [1, 2], "b": 2, "ignore": 3}, [1], "has regions, and regions_class_order is [1]"),
+        ({"background": 0, "all": [1, 2], "b": 2, "ignore": 3}, [1, 2], None),
+        ({"background": 0, "a": 1, "b": [2], "ignore": 3}, None, None),
+    ],
+)
+def test_labels_are_as_nnunet_wants_them(labels, order, problem):
+    """Beside it stands what nnU-Net itself says."""
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    findings = check_labels("Dataset501_Tiny", {"labels": labels, "regions_class_order": order})
+    assert [finding.found for finding in findings if finding.status == PROBLEM] == ([problem] if problem else [])
+    try:
+        manager = LabelManager(labels, order)
+        accepted = manager.all_labels == list(range(len(manager.all_labels)))  # as `--verify_dataset_integrity` asks
+    except (AssertionError, RuntimeError):
+        accepted = False
+    assert accepted == (problem is None)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha"])
+def test_an_image_that_is_not_whole(folders, ending):
+    folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS, file_ending=ending)
+    for file in list(folder.glob("*/*.nii.gz")) if ending != ".nii.gz" else []:
+        sitk.WriteImage(sitk.ReadImage(file), file.with_name(file.name.replace(".nii.gz", ending)))
+        file.unlink()
+    image = folder / "imagesTr" / f"b_0000{ending}"
+    image.write_bytes(image.read_bytes()[: -20 if ending != ".nii.gz" else -10])
+    (found,) = (finding.found for finding in check_dataset("501") if finding.status == PROBLEM)
+    assert found.startswith(f"{image}: is truncated")
+
+
+def test_a_copy_of_dataset_json_with_other_labels(folders):
+    folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
+    place = folders / "nnUNet_preprocessed" / "Dataset501_Tiny"
+    place.mkdir()
+    (place / "mine.json").write_text(json.dumps({"plans_name": "mine", "configurations": {}}))
+    (place / "dataset.json").write_text((folder / "dataset.json").read_text())
+    assert not [finding for finding in check_dataset("501") if finding.status == PROBLEM]
+    (place / "dataset.json").write_text((folder / "dataset.json").read_text().replace("ignore", "Ignore"))
+    (finding,) = (finding for finding in check_dataset("501") if finding.status == PROBLEM)
+    assert finding.found == f"{place / 'dataset.json'} has other labels than the raw dataset"
+
+
+def test_plans_of_any_name_and_no_other_file(folders):
+    write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
+    place = folders / "nnUNet_preprocessed" / "Dataset501_Tiny"
+    place.mkdir()
+    for name in ("dataset", "splits_final", "dataset_fingerprint", "notes"):
+        (place / f"{name}.json").write_text('{"of": "mine"}')
+    assert told(check_dataset("501"))[-1] == (NOTE, "is not planned yet")
+    (place / "nnUNetResEncUNetPlans_80G.json").write_text(json.dumps({"plans_name": "p", "configurations": {}}))
+    (place / "small.json").write_text(json.dumps({"plans_name": "small", "configurations": {}}))
+    (place / "myplans.json").write_text("[]")
+    assert told(check_dataset("501"))[-3:] == [
+        (PROBLEM, "myplans.json: is not an object of keys and values: plan the dataset again"),
+        (NOTE, "nnUNetResEncUNetPlans_80G: nothing is preprocessed yet"),
+        (NOTE, "small: nothing is preprocessed yet"),
+    ]
 
 
 def test_label_values_in_quotes_are_numbers_as_nnunet_takes_them(folders):
@@ -325,7 +471,9 @@ def test_plans(folders):
     write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
     place = folders / "nnUNet_preprocessed" / "Dataset501_Tiny"
     place.mkdir()
-    plans = {"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}, "2d_b": {"inherits_from": "2d"}}}
+    plans = {"plans_name": "nnUNetPlans"} | {
+        "configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}, "2d_b": {"inherits_from": "2d"}}
+    }
     (place / "nnUNetPlans.json").write_text(json.dumps(plans))
     finding = check_dataset("501")[-1]
     assert (finding.status, finding.advice) == (NOTE, "nnUNetv2_preprocess -d 501 -plans_name nnUNetPlans -c 2d")

@@ -1,0 +1,260 @@
+"""What is wrong with a benchmark as far as it is known before its first command runs.
+
+Datasets and plans may still have to be made: what the commands of `prepare` say that they create counts as there.
+nnU-Net is asked for trainers and for the options of its prediction in a process of its own: its search leaves traces.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
+from nnunet_attenscribble.evaluation.benchmark.steps import Step
+from nnunet_attenscribble.evaluation.benchmark.test_set import list_twin_problems, name_test_folders, read_fold
+from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+from nnunet_attenscribble.plans import read_plans, resolve_configuration
+
+__all__ = ["ask_nnunet", "check_ahead", "list_problems_ahead"]
+
+_PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # what nnU-Net's planners may write
+
+
+def check_ahead(
+    benchmark: Benchmark,
+    workspace: Workspace,
+    steps: Sequence[Step],
+    prefix: Sequence[str],
+    environment: Mapping[str, str],
+    problems: Iterable[str] = (),
+) -> None:
+    """Refuse what is known to fail before the first command runs.
+
+    Where everything is prepared, the plan of all rows asks nnU-Net for the trainers, with their datasets; elsewhere it
+    is asked here.
+
+    Args:
+        benchmark, workspace, steps, prefix: see `list_problems_ahead`.
+        environment: of the commands.
+        problems: found by the caller.
+
+    Raises:
+        AttenScribbleError: every problem.
+    """
+    found = [*list_problems_ahead(benchmark, workspace, steps, prefix), *problems]
+    if found or benchmark.predict or not all(step.is_done() for step in steps):
+        found += ask_nnunet(benchmark, environment)
+    if found:
+        raise AttenScribbleError(dict.fromkeys(found))
+
+
+def list_problems_ahead(
+    benchmark: Benchmark, workspace: Workspace, steps: Sequence[Step], prefix: Sequence[str]
+) -> list[str]:
+    """Every problem that files and programs tell, in sentences; takes no time.
+
+    Args:
+        benchmark: what was asked for.
+        workspace: where.
+        steps: of its `prepare`, in the same order.
+        prefix: put before every command.
+    """
+    ahead = _Ahead(benchmark, workspace, steps)
+    problems = list(_list_program_problems(benchmark, steps, prefix))
+    try:
+        names = {kind: workspace.find_dataset(name) for kind, name in ahead.datasets.items()}
+    except AttenScribbleError as error:
+        return [*problems, *error.problems]
+    for kind, name in names.items():
+        problems += _list_dataset_problems(ahead, kind, name)
+    problems += list_twin_problems(workspace, names["scribble"], names["dense"], ahead=True)
+    if benchmark.test_images is not None:
+        try:
+            folders = name_test_folders(benchmark, workspace, benchmark.folds[0])
+        except AttenScribbleError as error:
+            return [*problems, *error.problems]
+        problems += [
+            f"'test.{kind}': {folder} is not a folder, and no command of 'prepare' creates it"
+            for kind, folder in zip(("images", "labels"), folders, strict=True)
+            if not folder.is_dir() and not ahead.creates(re.escape(str(folder)))
+        ]
+    return problems
+
+
+class _Ahead:
+    """What there will be when `prepare` has run."""
+
+    def __init__(self, benchmark: Benchmark, workspace: Workspace, steps: Sequence[Step]):
+        self.benchmark, self.workspace = benchmark, workspace
+        self.datasets = {"scribble": benchmark.scribble, "dense": benchmark.dense}
+        pending = [own for own, step in zip(benchmark.prepare, steps, strict=True) if not step.is_done()]
+        self.created = [workspace.expand(path) for own in pending for path in own.creates]
+        self.unknown = any(not own.creates for own in pending)  # a command that does not say what it makes
+        self.preprocesses = any(
+            "preprocess" in " ".join(own.command) and "--no_pp" not in own.command for own in pending
+        )
+
+    def creates(self, pattern: str) -> bool:
+        """Whether a command will, or may, create a path that begins so."""
+        return self.unknown or any(re.match(pattern, path) for path in self.created)
+
+
+def _list_program_problems(benchmark: Benchmark, steps: Sequence[Step], prefix: Sequence[str]) -> Iterator[str]:
+    if prefix and not _is_program(prefix[0]):
+        yield f"prefix '{' '.join(prefix)}': there is no program {prefix[0]}: correct it, or leave it out"
+    for own, step in zip(benchmark.prepare, steps, strict=True):
+        if not step.is_done() and "$" not in step.command[0] and not _is_program(step.command[0]):
+            yield f"'prepare' {own.name}: there is no program {step.command[0]}: correct 'command', or install it"
+
+
+def _is_program(word: str) -> bool:
+    """A path may be that of a script which an earlier command makes."""
+    beside = shutil.which(word, path=str(Path(sys.executable).parent))
+    return bool(os.path.dirname(word)) or beside is not None or shutil.which(word) is not None
+
+
+def _list_dataset_problems(ahead: _Ahead, kind: str, name: str) -> list[str]:
+    workspace, benchmark = ahead.workspace, ahead.benchmark
+    folder = f"Dataset{name}_[^/]+" if name.isdecimal() else re.escape(name)
+    raw = workspace.raw / name
+    there = any((place / name / "dataset.json").is_file() for place in (workspace.raw, workspace.preprocessed))
+    if not there and not ahead.creates(f"{re.escape(str(workspace.raw))}/{folder}(/|$)"):
+        return [
+            f"'datasets.{kind}' {name}: no such dataset is in {workspace.raw}, and no command of 'prepare' creates it: "
+            "convert it, or name another"
+        ]
+    problems = []
+    if there and not ahead.creates(f".*/{folder}/splits_final[.]json"):
+        known = (raw / "dataset.json").is_file() or (workspace.preprocessed / name / "splits_final.json").is_file()
+        for fold in benchmark.folds if known else ():
+            try:
+                read_fold(workspace, name, fold) if fold != "all" else None
+            except AttenScribbleError as error:
+                problems += error.problems
+    return problems + _list_plans_problems(ahead, kind, name, folder)
+
+
+def _list_plans_problems(ahead: _Ahead, kind: str, name: str, folder: str) -> list[str]:
+    workspace, benchmark = ahead.workspace, ahead.benchmark
+    file = workspace.preprocessed / name / f"{benchmark.plans}.json"
+    place = f"{re.escape(str(workspace.preprocessed))}/{folder}/{re.escape(benchmark.plans)}"
+    if not file.is_file() and not ahead.creates(f"{place}(_|[.]json)"):  # data are preprocessed by plans
+        return [f"{file} is not there: plan the dataset, or add the command to 'prepare'"]
+    try:
+        plans: Mapping[str, Any] | None = read_plans(file) if file.is_file() else None
+    except AttenScribbleError as error:
+        return error.problems
+    problems = []
+    known = _PLANNED if plans is None else tuple(plans["configurations"])
+    for row in benchmark.rows:
+        if row.labels != kind or ahead.creates(f"{place}[.]json#{re.escape(row.configuration)}$"):
+            continue
+        if row.configuration not in known:
+            where = f"what nnU-Net plans for {name}" if plans is None else str(file)
+            problems.append(
+                f"the row '{row.name}': no configuration {row.configuration} is in {where} ({', '.join(known)}), and "
+                "no command of 'prepare' creates it: see attenscribble configure"
+            )
+        elif plans is not None:
+            problems += _list_data_problems(ahead, plans, row.configuration, file)
+    return list(dict.fromkeys(problems))
+
+
+def _list_data_problems(ahead: _Ahead, plans: Mapping[str, Any], configuration: str, file: Path) -> list[str]:
+    try:
+        identifier = resolve_configuration(plans, configuration).get("data_identifier")
+    except AttenScribbleError as error:
+        return [f"{file}: {problem}" for problem in error.problems]
+    folder = file.parent / str(identifier)
+    if identifier is None or folder.is_dir() or ahead.preprocesses or ahead.creates(f"{re.escape(str(folder))}$"):
+        return []
+    return [f"{folder} is not there: preprocess {configuration} of {file.parent.name}, or add the command to 'prepare'"]
+
+
+def ask_nnunet(benchmark: Benchmark, environment: Mapping[str, str]) -> list[str]:
+    """What nnU-Net itself refuses: trainers that it does not find, options of prediction that it does not know; and
+    trainers for scribbles that are to be trained on dense labels. Takes seconds.
+
+    Args:
+        benchmark: what was asked for.
+        environment: of the commands.
+    """
+    question = {"trainers": sorted({row.trainer for row in benchmark.rows}), "predict": list(benchmark.predict)}
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()", folder],
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            env=dict(environment),
+        )
+    if done.returncode != 0:
+        tail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return [f"nnU-Net could not be asked for its trainers: {tail[0]}"]
+    answer = json.loads(done.stdout)
+    problems = []
+    for row in benchmark.rows:
+        found = answer["trainers"][row.trainer]
+        if "problem" in found:
+            problems.append(f"the row '{row.name}' cannot be trained: {found['problem']}")
+        elif found["scribbles"] and row.labels == "dense":
+            problems.append(
+                f"the row '{row.name}' is on dense labels, {row.trainer} trains from scribbles: give one of nnU-Net's "
+                "own trainers, or 'labels: scribble'"
+            )
+    if answer["predict"] is not None:
+        problems.append(f"'predict': {answer['predict']}: give options as nnUNetv2_predict --help names them")
+    return problems
+
+
+def _answer(trainers: Sequence[str], options: Sequence[str], folder: str) -> dict[str, Any]:
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    found: dict[str, dict] = {}
+    for name in trainers:
+        try:
+            classes = recursive_find_trainer_class_by_name(name).__mro__
+            found[name] = {"scribbles": any(one.__name__ == "nnUNetTrainerScribble" for one in classes)}
+        except (Exception, SystemExit) as error:  # whatever a module of a trainer raises
+            found[name] = {"problem": " ".join(str(error).split())[:500] or type(error).__name__}
+    return {"trainers": found, "predict": _try_options(options, folder) if options else None}
+
+
+def _try_options(options: Sequence[str], folder: str) -> str | None:
+    """What nnUNetv2_predict says to options; called for a device that there is none of, it ends behind reading them."""
+    from nnunetv2.inference.predict_from_raw_data import predict_entry_point
+
+    told = io.StringIO()
+    sys.argv = ["nnUNetv2_predict", "-i", folder, "-o", folder, "-d", "Dataset001_None", "-c", "2d", "-f", "0"]
+    sys.argv += ["-device", "none", *options]
+    try:
+        with redirect_stderr(told):
+            predict_entry_point()
+    except SystemExit as end:
+        lines = told.getvalue().strip().splitlines()
+        return lines[-1].partition("error: ")[2] or lines[-1] if end.code and lines else None
+    except Exception:  # of the device, as intended
+        return None
+    return None
+
+
+def print_answer() -> None:
+    """Print as JSON what nnU-Net says to the JSON of standard input, and end the process."""
+    gc.disable()  # with what nnU-Net imports, collecting takes a tenth of the time, and clearing up at the end a fifth
+    with redirect_stdout(sys.stderr):  # nnU-Net prints
+        given = json.load(sys.stdin)
+        content = _answer(given["trainers"], given["predict"], sys.argv[1])
+    print(json.dumps(content), flush=True)
+    os._exit(0)

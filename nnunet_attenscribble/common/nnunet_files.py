@@ -1,0 +1,180 @@
+"""The JSON files of nnU-Net that this package reads, their content checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_attenscribble.common.shapes import (
+    ANYTHING,
+    COUNT,
+    NUMBER,
+    SIZE,
+    TEXT,
+    TRUTH,
+    Shape,
+    list_of,
+    mapping,
+    nullable,
+    read_shaped,
+)
+
+__all__ = [
+    "CONVOLUTIONAL",
+    "DATASET",
+    "FINGERPRINT",
+    "PLANS",
+    "entry_values",
+    "list_misnamed_ignore",
+    "read_dataset_json",
+    "read_splits_json",
+]
+
+_MISNAMED = re.compile(
+    r"(ignor(e|ed|ing)|un-?(labell?ed|annotated|scribbled))([ _-]?(labels?|regions?|areas?|voxels?|pixels?))?",
+    re.IGNORECASE,
+)
+
+
+def _is_label(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.isdecimal()
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+
+
+def _is_label_or_region(value: Any) -> bool:
+    return bool(value) and all(map(_is_label, value)) if isinstance(value, list) else _is_label(value)
+
+
+_LABEL = Shape('a whole number, or a list of them (the name comes first: "heart": 1)', _is_label_or_region)
+_CHANNELS = Shape(
+    'names by number, such as {"0": "T1"}',
+    lambda value: (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and key.isdecimal() for key in value)
+        and all(isinstance(name, str) for name in value.values())
+    ),
+)
+_CASE = mapping({"images": list_of(TEXT, expected="a list of files", at_least=1), "label": TEXT})
+_CODING = {
+    "labels": mapping(each=_LABEL, expected='names with their values, such as {"background": 0, "heart": 1}'),
+    "file_ending": Shape('text such as ".nii.gz"', lambda value: isinstance(value, str) and bool(value)),
+}
+DATASET = mapping(
+    {**_CODING, "channel_names": _CHANNELS},
+    {
+        "numTraining": COUNT,
+        "dataset": mapping(
+            each=_CASE, expected='cases with their files, {"CASE": {"images": ["FILE", ...], "label": "FILE"}, ...}'
+        ),
+        "regions_class_order": nullable(list_of(COUNT, expected="a list of whole numbers")),
+        "overwrite_image_reader_writer": TEXT,
+    },
+)
+
+_AXES = Shape(
+    "a list of 2 or 3 whole numbers from 1",
+    lambda value: isinstance(value, list) and len(value) in (2, 3) and all(map(SIZE.accept, value)),
+)
+_EDGES = Shape(
+    "a list of 2 or 3 numbers above 0",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and all(NUMBER.accept(edge) and 0 < edge < float("inf") for edge in value)
+    ),
+)
+_SIZES = list_of(SIZE, expected="a list of whole numbers from 1")
+#: A configuration, resolved, whose network is one of nnU-Net's convolutional ones.
+CONVOLUTIONAL = mapping(
+    {
+        "patch_size": _AXES,
+        "spacing": _EDGES,
+        "median_image_size_in_voxels": _EDGES,
+        "architecture": mapping(
+            {
+                "arch_kwargs": mapping(
+                    {
+                        "n_stages": SIZE,
+                        "features_per_stage": _SIZES,
+                        "strides": list_of(_AXES, expected="a list of strides", at_least=1),
+                        "kernel_sizes": list_of(_AXES, expected="a list of sizes", at_least=1),
+                    },
+                    {f"n_{what}": _SIZES for what in ("conv_per_stage", "blocks_per_stage", "conv_per_stage_decoder")},
+                )
+            }
+        ),
+    }
+)
+_CONFIGURATION = mapping(
+    optional={
+        "inherits_from": TEXT,
+        "data_identifier": TEXT,
+        "previous_stage": nullable(TEXT),
+        "patch_size": _AXES,
+        "spacing": _EDGES,
+        "median_image_size_in_voxels": _EDGES,
+        "batch_size": SIZE,
+        "architecture": mapping(),
+        "resampling_fn_seg_kwargs": mapping(),
+        "normalization_schemes": list_of(TEXT),
+        "use_mask_for_norm": list_of(TRUTH),
+        "attenscribble": mapping(expected="settings with their values"),
+    }
+)
+_INTENSITIES = mapping(each=mapping(each=NUMBER), expected="intensities of every channel")
+PLANS = mapping(
+    {
+        "plans_name": TEXT,
+        "configurations": mapping(each=_CONFIGURATION, expected="configurations by their names"),
+    },
+    {"foreground_intensity_properties_per_channel": _INTENSITIES},
+)
+FINGERPRINT = mapping(
+    {"foreground_intensity_properties_per_channel": _INTENSITIES},
+    {"median_relative_size_after_cropping": NUMBER, "attenscribble": ANYTHING},
+)
+_FOLD = mapping({"train": list_of(TEXT, expected="a list of cases"), "val": list_of(TEXT, expected="a list of cases")})
+SPLITS = list_of(_FOLD, expected="a list of folds", at_least=1)
+
+
+def read_dataset_json(
+    file: Path, advice: str = "correct it: see docs/datasets.md", *, labels_only: bool = False
+) -> dict[str, Any]:
+    """The content of a dataset.json.
+
+    Args:
+        file: to read.
+        advice: what to do where it is not in order.
+        labels_only: only `labels` and `file_ending` are needed.
+
+    Raises:
+        AttenScribbleError: it cannot be read, or every key that is not what nnU-Net needs.
+    """
+    return read_shaped(file, mapping(_CODING) if labels_only else DATASET, advice)
+
+
+def read_splits_json(file: Path) -> list[dict[str, list[str]]]:
+    """The content of a splits_final.json.
+
+    Raises:
+        AttenScribbleError: it cannot be read, and every side of a fold that is no list of cases.
+    """
+    return read_shaped(file, SPLITS, "correct it, or delete the file")
+
+
+def entry_values(entry: Any) -> tuple[int, ...]:
+    """Values of a label in dataset.json, of a region several; numbers in quotes count, as for nnU-Net."""
+    return tuple(int(value) for value in (entry if isinstance(entry, list) else [entry]))
+
+
+def list_misnamed_ignore(labels: Mapping[str, Any]) -> list[str]:
+    """Labels that are meant as nnU-Net's `ignore`, by their names, and are classes to it: it knows that word only."""
+    return [
+        name
+        for name, entry in labels.items()
+        if name != "ignore" and _MISNAMED.fullmatch(name.strip()) and entry_values(entry) != (0,)
+    ]

@@ -1,0 +1,127 @@
+"""Files and folders whole or not at all, on a disk that fills up as well."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nnunet_attenscribble.common import writing
+from nnunet_attenscribble.common.writing import replaced_file, replaced_folder, write_json, write_text, write_texts
+from nnunet_attenscribble.errors import AttenScribbleError
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(entry.relative_to(folder)) for entry in folder.rglob("*"))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that has room for what holds no `x`."""
+    real = Path.write_text
+
+    def write(file, text, *arguments, **options):
+        real(file, text[:10], *arguments, **options)
+        if "x" in text:
+            raise OSError(28, os.strerror(28))  # without a name, as write(2) has it
+        return real(file, text, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", write)
+
+
+def test_a_file_is_replaced_and_nothing_else_stays(tmp_path):
+    write_text(tmp_path / "new" / "a", "1\n")
+    write_json(tmp_path / "new" / "a", {"ß": 1}, indent=None)
+    assert (tmp_path / "new" / "a").read_text(encoding="utf-8") == '{"ß": 1}\n'
+    assert listing(tmp_path) == ["new", "new/a"]
+
+
+def test_on_a_full_disk_the_old_file_stays_and_the_name_is_told(tmp_path, full_disk):
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(AttenScribbleError) as error:
+        write_text(tmp_path / "a", "x" * 99)
+    assert error.value.problems == [f"{tmp_path / 'a'}: cannot be written (No space left on device)"]
+    assert listing(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_of_several_files_all_are_written_or_none(tmp_path, full_disk):
+    first, second = tmp_path / "new" / "deep" / "a", tmp_path / "b"
+    with pytest.raises(AttenScribbleError, match="b: cannot be written"):
+        write_texts({first: "1", second: "x"})
+    assert listing(tmp_path) == []
+    write_texts({first: "1", second: "2"})
+    assert (first.read_text(), second.read_text()) == ("1", "2")
+
+
+def test_a_folder_in_the_place_of_a_file_keeps_the_others_from_being_written(tmp_path):
+    (tmp_path / "b").mkdir()
+    with pytest.raises(AttenScribbleError, match="b: cannot be written"):
+        write_texts({tmp_path / "a": "1", tmp_path / "b": "2"})
+    assert listing(tmp_path) == ["b"]
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(AttenScribbleError, match="b: cannot be written"):
+        write_text(tmp_path / "a" / "b", "")
+    assert listing(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_file_leaves_nothing(tmp_path, error):
+    def interrupt() -> None:
+        with replaced_file(tmp_path / "new" / "a") as part:
+            part.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        interrupt()
+    assert listing(tmp_path) == []
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    for content in ("1", "2"):
+        with replaced_folder(tmp_path / "new" / "a") as part:
+            (part / content).touch()
+    assert listing(tmp_path) == ["new", "new/a", "new/a/2"]
+
+
+def test_a_file_in_a_new_folder_is_told_by_the_name_that_it_would_have_had(tmp_path, full_disk):
+    def fill() -> None:
+        with replaced_folder(tmp_path / "new" / "a") as part:
+            write_text(part / "file", "x")
+
+    with pytest.raises(AttenScribbleError) as error:
+        fill()
+    assert error.value.problems == [f"{tmp_path / 'new' / 'a' / 'file'}: cannot be written (No space left on device)"]
+    assert listing(tmp_path) == []
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    real = Path.rename
+
+    def rename(source, target):
+        if source.name.endswith(".part"):
+            raise OSError(28, os.strerror(28))
+        return real(source, target)
+
+    monkeypatch.setattr(writing.Path, "rename", rename)
+
+    def replace() -> None:
+        with replaced_folder(tmp_path / "a") as part:
+            (part / "new").touch()
+
+    with pytest.raises(AttenScribbleError, match="a: cannot be written"):
+        replace()
+    assert listing(tmp_path) == ["a", "a/old"]
+
+
+def test_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with replaced_folder(Path(".")) as part:
+        (part / "a").touch()
+    assert listing(tmp_path) == ["a"]
