@@ -524,7 +524,7 @@ SCRIBBLEBENCH = {
         lambda f: _describe(f, labels={"background": 0, "RV": 2}),
         ("dataset.json: its classes have the values [2]",),
     ),
-    "no JSON": (lambda f: (f / "dataset.json").write_text("{"), ("dataset.json: does not tell labels and channels",)),
+    "no JSON": (lambda f: (f / "dataset.json").write_text("{"), ("dataset.json: is no JSON", "give --labels and")),
     "no description": (lambda f: (f / "dataset.json").unlink(), ("dataset.json: does not exist",)),
     "no scribbles": (lambda f: shutil.rmtree(f / "labelsTr"), ("Hearts: holds no labelsTr",)),
     "dense labels as scribbles": (
