@@ -16,7 +16,7 @@ def kernels_take(tensor: Tensor) -> bool:
 
 
 def tensor_cores_run_kernels(device: torch.device) -> bool:
-    """Whether the kernels run on tensor cores that know TF32: those of Ampere (2020) and later."""
+    """Whether the kernels run, on tensor cores of Ampere (2020) or later: earlier ones have too little memory."""
     return _run_on(device) and (device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0))
 
 

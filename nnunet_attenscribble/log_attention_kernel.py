@@ -3,7 +3,8 @@
 q k^T is formed tile by tile on tensor cores and never leaves the multiprocessor: forward keeps the logarithm of each
 row's sum and the entries of the window, backward forms the tiles again, once for the queries and once for the keys.
 The products of half-precision entries are exact in float32, in which they are added. In backward the gradients of the
-logits are rounded to TF32, which has the mantissa of the half precision that the result is rounded to.
+logits are rounded to the half precision that the result is rounded to, as shares of the largest gradient, so that they
+neither overflow nor vanish.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _arguments(query: Tensor, grid: list[int], radius: list[int]) -> tuple[tuple
     channels = query.shape[2]
     block = max(16, triton.next_power_of_2(channels))
     options = dict(zip(("REACH_Z", "REACH_Y", "REACH_X"), reach, strict=True))
-    options |= {"CHANNELS": channels, "CHANNEL_BLOCK": block, "TILE": 64, "STEP": 32, "num_warps": 8}
+    options |= {"CHANNELS": channels, "CHANNEL_BLOCK": block, "TILE": 64, "STEP": 32, "num_warps": 4, "num_stages": 3}
     return (pair_count(grid, radius), depth, height, width), options
 
 
@@ -54,17 +55,31 @@ def fused_log_attention_backward(
     gradient: Tensor, query: Tensor, key: Tensor, normaliser: Tensor, grid: list[int], radius: list[int], factor: float
 ) -> tuple[Tensor, Tensor]:
     """As `log_attention._log_attention_backward`, of half-precision query and key."""
+    if gradient.numel() == 0:  # no pairs
+        return torch.zeros_like(query), torch.zeros_like(key)
     query, key, gradient = query.contiguous(), key.contiguous(), gradient.contiguous()
     samples, tokens, _ = query.shape
     sizes, options = _arguments(query, grid, radius)
     starts = start_table(tuple(grid), tuple(radius), query.device)
     offsets = offset_table(tuple(grid), tuple(radius), query.device)
     grad_query, grad_key, row_sums = torch.empty_like(query), torch.empty_like(key), torch.empty_like(normaliser)
+    largest = torch.linalg.vector_norm(gradient, torch.inf).clamp_(min=1e-30)
     with torch.cuda.device_of(query):
         _sum_rows[(triton.cdiv(tokens, 128), samples)](gradient, offsets, row_sums, len(offsets), *sizes, BLOCK=128)
         for own, other, out, of_key in ((query, key, grad_query, False), (key, query, grad_key, True)):
             _backward[(triton.cdiv(tokens, options["TILE"]), samples)](
-                own, other, starts, gradient, normaliser, row_sums, out, factor, *sizes, OF_KEY=of_key, **options
+                own,
+                other,
+                starts,
+                gradient,
+                largest,
+                normaliser,
+                row_sums,
+                out,
+                factor,
+                *sizes,
+                OF_KEY=of_key,
+                **options,
             )
     return grad_query, grad_key
 
@@ -167,7 +182,7 @@ def _sum_rows(gradient_ptr, offsets_ptr, sums_ptr, offsets, pairs, depth, height
 
 @triton.jit(do_not_specialize=["pairs", "depth", "height", "width"])
 def _backward(
-    own_ptr, other_ptr, starts_ptr, gradient_ptr, normaliser_ptr, row_sums_ptr, out_ptr,
+    own_ptr, other_ptr, starts_ptr, gradient_ptr, largest_ptr, normaliser_ptr, row_sums_ptr, out_ptr,
     factor, pairs, depth, height, width,
     REACH_Z: tl.constexpr, REACH_Y: tl.constexpr, REACH_X: tl.constexpr,
     CHANNELS: tl.constexpr, CHANNEL_BLOCK: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
@@ -191,6 +206,7 @@ def _backward(
     there = (here[:, None] < tokens) & (channels[None, :] < CHANNELS)
     own = tl.load(own_ptr + at, mask=there, other=0.0)
     out = tl.zeros([TILE, CHANNEL_BLOCK], tl.float32)
+    largest = tl.load(largest_ptr)
     if not OF_KEY:  # rows of A are queries: their own
         normaliser = tl.load(normaliser_ptr + here, mask=here < tokens, other=float("inf"))[:, None]
         row_sums = tl.load(row_sums_ptr + here, mask=here < tokens, other=0.0)[:, None]
@@ -211,5 +227,5 @@ def _backward(
                 i, j = step[None, :], here[:, None]
             slots, near = _slots(i, j, starts_ptr, pairs, depth, height, width, REACH_Z, REACH_Y, REACH_X)
             grad_logits += tl.load(gradient_ptr + slots, mask=near, other=0.0)
-        out = tl.dot(grad_logits, other.to(tl.float32), out, input_precision="tf32")
-    tl.store(out_ptr + at, (factor * out).to(own.dtype), mask=there)
+        out = tl.dot((grad_logits * (1 / largest)).to(own.dtype), other, out)
+    tl.store(out_ptr + at, (factor * largest * out).to(own.dtype), mask=there)

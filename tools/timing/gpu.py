@@ -26,8 +26,8 @@ import torch
 from nnunet_attenscribble.common.nnunet import dataset_folder, trainers_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.settings import KEY
-from tools.timing.cases import CLASSES, IGNORE, PLANS
 from tools.timing.references import unfolded_crf
+from tools.timing.workloads import CLASSES, IGNORE, PLANS
 
 NAME = "Dataset999_Timing"
 QUARTER = "2d_quarter"
