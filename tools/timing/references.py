@@ -20,7 +20,7 @@ def unfolded_crf(
     p: Tensor, image: Tensor, mask: Tensor, radius: int = 5, sigma_position: float = 6.0, sigma_intensity: float = 0.1
 ) -> Tensor:
     """L_crf in 2D, through unfolded copies of the image and the prediction."""
-    offsets = torch.arange(-radius, radius + 1)
+    offsets = torch.arange(-radius, radius + 1, device=p.device)
     squares = (offsets[:, None] ** 2 + offsets[None, :] ** 2).flatten().to(p.dtype)
     differences = unfold(image, radius) - image[:, :, None]
     inside = unfold(torch.ones_like(mask), radius)[:, 0]
