@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.dataset_conversion.codings import UNLABELLED_NAMES
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
