@@ -30,13 +30,13 @@ def test_regions_are_scored_as_unions(tmp_path, write_dataset_json):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "no 'labels' or no 'file_ending'"),
-        (json.dumps({"labels": {"background": 0, "RV": 1}}), "no 'labels' or no 'file_ending'"),
-        (json.dumps({"labels": {"0": "background"}, "file_ending": ".nii.gz"}), "label '0' is 'background'"),
-        (json.dumps({"labels": {"background": 0, "RV": 1.5}, "file_ending": ".nii.gz"}), "label 'RV' is 1.5"),
-        (json.dumps({"labels": {"background": 0, "RV": -1}, "file_ending": ".nii.gz"}), "label 'RV' is -1"),
-        (json.dumps({"labels": {"background": 0, "RV": []}, "file_ending": ".nii.gz"}), "label 'RV' is "),
+        ("{", "is no JSON"),
+        ("[]", "is not an object of keys and values"),
+        (json.dumps({"labels": {"background": 0, "RV": 1}}), "has no 'file_ending'"),
+        (json.dumps({"labels": {"0": "background"}, "file_ending": ".nii.gz"}), "'labels.0' is 'background'"),
+        (json.dumps({"labels": {"background": 0, "RV": 1.5}, "file_ending": ".nii.gz"}), "'labels.RV' is 1.5"),
+        (json.dumps({"labels": {"background": 0, "RV": -1}, "file_ending": ".nii.gz"}), "'labels.RV' is -1"),
+        (json.dumps({"labels": {"background": 0, "RV": []}, "file_ending": ".nii.gz"}), "'labels.RV' is []"),
         (
             json.dumps({"labels": {"background": 0, "ignore": 1}, "file_ending": ".nii.gz"}),
             "no label but the background",

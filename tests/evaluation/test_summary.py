@@ -183,12 +183,14 @@ def test_what_is_refused(tmp_path, summary):
     for change, message in (
         ({"schema": "other"}, "is not a summary"),
         ({"schema_version": 2}, "has schema version 2, this program reads 1"),
-        ({"cases": [{"case": "a"}]}, "is damaged"),
+        ({"cases": [{"case": "a"}]}, r"has no 'cases\[0\].shape': it must be a list"),
+        ({"notes": 1}, "'notes' is 1: it must be a list"),
+        ({"cases": content["cases"][:1] * 2}, "a case stands twice"),
     ):
         file.write_text(json.dumps(content | change))
         with pytest.raises(AttenScribbleError, match=message):
             read_summary(file)
-    for text, message in (("{", "cannot be read"), ("[]", "is not a summary")):
+    for text, message in (("{", "is no JSON"), ("[]", "is not a summary")):
         file.write_text(text)
         with pytest.raises(AttenScribbleError, match=message):
             read_summary(file)

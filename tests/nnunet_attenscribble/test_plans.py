@@ -13,6 +13,7 @@ from nnunet_attenscribble.plans import (
     add_configuration,
     add_cpu_configuration,
     describe_difference,
+    list_plans,
     nearest_labels,
     read_plans,
     resolve_configuration,
@@ -156,8 +157,79 @@ def test_reading_what_is_no_plans_file(tmp_path):
     with pytest.raises(AttenScribbleError, match="is no JSON"):
         read_plans(tmp_path / "a.json")
     (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(AttenScribbleError, match="no plans file"):
+    with pytest.raises(AttenScribbleError) as error:
         read_plans(tmp_path / "b.json")
+    assert [problem.split(": ")[1] for problem in error.value.problems] == [
+        "has no 'plans_name'",
+        "has no 'configurations'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (("configurations",), [1], "'configurations' is [1]: it must be configurations by their names"),
+        (("configurations", "2d"), None, "'configurations.2d' is None: it must be an object of keys and values"),
+        (
+            ("configurations", "2d", "inherits_from"),
+            ["2d"],
+            "'configurations.2d.inherits_from' is ['2d']: it must be text",
+        ),
+        (
+            ("configurations", "2d", "patch_size"),
+            [0, 8],
+            "'configurations.2d.patch_size' is [0, 8]: it must be a list of 2",
+        ),
+        (("configurations", "2d", "attenscribble"), 5, "'configurations.2d.attenscribble' is 5: it must be settings"),
+        (("plans_name",), None, "'plans_name' is None: it must be text"),
+    ],
+)
+def test_plans_are_checked_where_they_are_read(tmp_path, place, value, problem):
+    plans = some_plans()
+    here = plans
+    for key in place[:-1]:
+        here = here[key]
+    here[place[-1]] = value
+    (tmp_path / "a.json").write_text(json.dumps(plans))
+    with pytest.raises(AttenScribbleError) as error:
+        read_plans(tmp_path / "a.json")
+    (told,) = error.value.problems
+    assert told.startswith(f"{tmp_path / 'a.json'}: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("n_stages", 9, "its network has 9 stages, and not every one has features, strides and a kernel"),
+        ("strides", [[1, 1, 1]] * 6, "its patch has 2 axes, and not all of spacing, size and strides have"),
+        ("strides", "all", "'architecture.arch_kwargs.strides' is 'all': it must be a list of strides"),
+        ("features_per_stage", None, "'architecture.arch_kwargs.features_per_stage' is None: it must be a list"),
+    ],
+)
+def test_a_network_that_cannot_be_made_smaller(key, value, problem):
+    plans = some_plans()
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"][key] = value
+    with pytest.raises(AttenScribbleError) as error:
+        add_cpu_configuration(plans)
+    assert error.value.problems[0].startswith(f"plans: configuration '2d': {problem}")
+
+
+def test_a_spacing_that_leaves_nothing_of_the_patch_is_refused_with_what_it_can_be():
+    """The patch is 256 x 224, and five stages make a position of the deepest features 16 pixels wide."""
+    with pytest.raises(AttenScribbleError, match="give 14 at most"):
+        add_cpu_configuration(some_plans(), spacing_factor=14.1)
+    assert resolve_configuration(add_cpu_configuration(some_plans(), spacing_factor=14), "2d_cpu")["patch_size"] == [
+        32,
+        16,
+    ]
+
+
+def test_plans_have_any_name(tmp_path):
+    for name in ("dataset", "dataset_fingerprint", "splits_final", "notes"):
+        (tmp_path / f"{name}.json").write_text('{"configurations": {}}' if name != "notes" else "{}")
+    for name in ("nnUNetPlans", "small", "my_plans_80G"):
+        (tmp_path / f"{name}.json").write_text('{"configurations": {}}' if name == "small" else "[")
+    assert [file.stem for file in list_plans(tmp_path)] == ["my_plans_80G", "nnUNetPlans", "small"]
 
 
 @pytest.fixture

@@ -145,3 +145,36 @@ def test_the_similarity_of_volumes_reaches_as_far_in_mm_across_slices():
     radius, _, spacing = similarity_window(AttenScribbleSettings(), (5.0, 1.25, 1.25), (1, 4, 4))
     assert (radius, spacing) == ((5, 5, 5), [5.0, 5.0, 5.0])
     assert similarity_window(AttenScribbleSettings(), (10.0, 1.25, 1.25), (1, 4, 4))[0] == (2, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "patch", "most"),
+    [
+        ({"crf_radius": 10000}, [48, 48], "23"),
+        ({"crf_radius": 24}, [48, 64], "23"),
+        ({"crf_radius": 23}, [48, 64], None),
+        ({"crf_radius": 5}, [8, 8], None),  # the usual one fits any patch
+        ({"crf_radius": 6}, [8, 8], "5"),
+        ({"crf_radius": [1, 24, 5]}, [16, 48, 48], "[7, 23, 23]"),
+        ({"crf_radius": [0, 23, 23]}, [16, 48, 48], None),
+        ({"similarity_radius": 8}, [64, 64], "7"),  # of a grid of 16 positions
+        ({"similarity_radius": 15, "attention_stride": 2}, [64, 64], None),
+        ({"attention_stride": 65}, [64, 80], "64"),
+        ({"crf_radius": 10000}, None, None),  # of a configuration that does not say its patch
+    ],
+)
+def test_what_no_patch_can_hold_is_refused_with_what_it_can(values, patch, most):
+    configuration = {"attenscribble": values} | ({"patch_size": patch} if patch else {})
+    if most is None:
+        AttenScribbleSettings.from_configuration(configuration)
+        return
+    with pytest.raises(AttenScribbleError) as error:
+        AttenScribbleSettings.from_configuration(configuration)
+    (problem,) = error.value.problems
+    assert problem.endswith(f"give {most} at most")
+
+
+@pytest.mark.parametrize("value", [1e-200, 1e200, 10**400, 0])
+def test_numbers_beyond_what_can_be_squared_are_refused(value):
+    with pytest.raises(AttenScribbleError, match=r"at least 0\.001 and at most 1000000"):
+        AttenScribbleSettings.from_mapping({"crf_sigma_intensity": value})

@@ -784,8 +784,9 @@ def test_another_nnunet_folder_than_before_is_refused(toy, monkeypatch):
 def test_a_damaged_memory_of_folders_is_told(toy, content):
     toy.work.mkdir()
     (toy.work / "benchmark.json").write_text(content)
-    (problem,) = toy.problems()
-    assert "benchmark.json is damaged" in problem
+    problems = toy.problems()
+    assert all("benchmark.json: " in problem for problem in problems)
+    assert all("remove it, and name nnU-Net's folders once more" in problem for problem in problems)
 
 
 def test_a_file_is_no_place_to_work_in(toy):

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble import __version__, cli
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli.training import read_assignments
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -185,12 +186,29 @@ def test_completion_can_be_installed(tmp_path, shell, file):
     assert "attenscribble" in (tmp_path / file).read_text()
 
 
-def test_help_does_not_import_torch():
+def test_help_imports_what_it_shows_and_no_more():
     code = (
         "import sys; sys.argv[1:] = ['--help']\n"
+        "before = set(sys.modules)\n"
         "from nnunet_attenscribble.cli import main\n"
         "try: main()\n"
-        "except SystemExit: pass\n"
-        "sys.exit('torch' in sys.modules)"
+        "except SystemExit: print(*sys.modules.keys() - before, file=sys.stderr)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = set(done.stderr.split())
+    heavy = {"torch", "numpy", "SimpleITK", "yaml", "matplotlib", "nnunetv2", "importlib.metadata", "rich.progress"}
+    assert "typer" in loaded
+    assert not loaded & heavy
+    # typer and rich, which write the page, are 290 of them.
+    assert len(loaded) < 400
+
+
+def test_settings_given_twice_and_in_no_form_are_refused_together():
+    with pytest.raises(AttenScribbleError) as error:
+        read_assignments(["a=1", "b", "a=2", "=3", "c=[[1"])
+    assert error.value.problems == [
+        "--set 'b' is not of the form name=value",
+        "--set a is given twice: leave one of them out",
+        "--set '=3' is not of the form name=value",
+    ]
+    assert read_assignments(["a=1", "b=[0, 5]", "c=[[1", "d=" + "[" * 100_000])["b"] == [0, 5]
