@@ -566,6 +566,10 @@ def test_a_printed_script_runs_by_hand_with_the_test_set_as_late_as_in_a_run(toy
 
 
 def test_a_dry_run_tells_why_the_test_set_is_not_known_yet(toy):
+    places = [f"$nnUNet_raw/{name}/dataset.json" for name in (SCRIBBLE, DENSE)]
+    places += [f"$nnUNet_preprocessed/{name}/nnUNetPlans.json" for name in (SCRIBBLE, DENSE)]
+    places.append(f"$nnUNet_preprocessed/{SCRIBBLE}/nnUNetPlans.json#2d_crf")
+    toy.write(prepare=[{"name": "conversion", "command": "true", "creates": places}])
     shutil.rmtree(toy.raw)
     shutil.rmtree(toy.preprocessed)
     (told,) = [line for line in toy.call("--dry-run").splitlines() if "test set" in line]

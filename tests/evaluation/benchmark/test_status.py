@@ -59,7 +59,7 @@ def test_datasets_and_what_is_preprocessed(folders):
         "2d_b": {"inherits_from": "2d"},
         "3d": {"data_identifier": "x"},
     }
-    write_json(preprocessed / NAME / "nnUNetPlans.json", {"configurations": plans})
+    write_json(preprocessed / NAME / "nnUNetPlans.json", {"plans_name": "nnUNetPlans", "configurations": plans})
     write_json(preprocessed / NAME / "dataset_fingerprint.json", {})
     (preprocessed / NAME / "nnUNetPlans_2d").mkdir()
     (preprocessed / NAME / "nnUNetPlans_2d" / "a.b2nd").write_bytes(b"")
