@@ -125,7 +125,10 @@ _CONFIGURATION = mapping(
         "attenscribble": mapping(expected="settings with their values"),
     }
 )
-_INTENSITIES = mapping(each=mapping(each=NUMBER), expected="intensities of every channel")
+_INTENSITIES = mapping(
+    each=mapping(dict.fromkeys(("mean", "std", "percentile_00_5", "percentile_99_5"), NUMBER)),
+    expected="intensities of every channel",
+)
 PLANS = mapping(
     {
         "plans_name": TEXT,

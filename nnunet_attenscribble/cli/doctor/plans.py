@@ -81,14 +81,15 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
 
 def _check_copy(file: Path, description: Mapping[str, Any]) -> list[Finding]:
     """Whether the dataset.json that planning copied, by which nnU-Net trains, has the labels of now."""
-    try:
-        labels = read_dataset_json(file)["labels"]
-    except AttenScribbleError:
+    if not file.exists():
         return []  # training tells
-    if labels == description["labels"]:
-        return []
     advice = f"plan again: nnUNetv2_plan_and_preprocess -d {file.parent.name[7:10]}"
-    return [Finding(file.parent.name, f"{file} has other labels than the raw dataset", PROBLEM, advice)]
+    try:
+        same = read_dataset_json(file)["labels"] == description["labels"]
+    except AttenScribbleError as error:
+        return [Finding(file.parent.name, problem, PROBLEM, advice) for problem in error.problems]
+    told = f"{file} has other labels than the raw dataset"
+    return [] if same else [Finding(file.parent.name, told, PROBLEM, advice)]
 
 
 def _check_normalisation(
@@ -102,7 +103,8 @@ def _check_normalisation(
     judged: dict[tuple[int, ...], bool] = {}
     told: dict[str, None] = {}
     for entry in configurations:
-        channels = tuple(channel for channel in list_ct_channels(entry) if str(channel) in intensities)
+        known = (number for number in map(str, range(len(description["channel_names"]))) if number in intensities)
+        channels = tuple(sorted({*list_ct_channels(entry)} & {*map(int, known)}))
         if channels and channels not in judged:
             scaled = _read_scaled(raw, description, {channel: intensities[str(channel)] for channel in channels})
             judged[channels] = is_scaled_by_unlabelled(scaled, channels, description["labels"]["ignore"])
