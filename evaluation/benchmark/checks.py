@@ -23,7 +23,12 @@ from typing import Any
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
-from nnunet_attenscribble.evaluation.benchmark.test_set import list_twin_problems, name_test_folders, read_fold
+from nnunet_attenscribble.evaluation.benchmark.test_set import (
+    find_test_set,
+    list_twin_problems,
+    name_test_folders,
+    read_fold,
+)
 from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 
@@ -90,6 +95,12 @@ def list_problems_ahead(
             for kind, folder in zip(("images", "labels"), folders, strict=True)
             if not folder.is_dir() and not ahead.creates(re.escape(str(folder)))
         ]
+    elif all((workspace.preprocessed / name / "splits_final.json").is_file() for name in names.values()):
+        for fold in benchmark.folds:
+            try:
+                find_test_set(benchmark, workspace, fold)
+            except AttenScribbleError as error:
+                problems += error.problems
     return problems
 
 

@@ -14,6 +14,8 @@ from nnunet_attenscribble.network import add_block, add_spatial_attention, initi
 
 CONFIGURATION = {
     "patch_size": [32, 32],
+    "spacing": [1.0, 1.0],
+    "median_image_size_in_voxels": [32.0, 32.0],
     "architecture": {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
@@ -79,7 +81,7 @@ def test_a_block_that_replaces_features_comes_without_a_gate(checkpoint, tmp_pat
 def test_command_writes_what_nnunet_takes(checkpoint, tmp_path, monkeypatch):
     folder = tmp_path / "nnUNet_preprocessed" / "Dataset501_Heart"
     folder.mkdir(parents=True)
-    (folder / "ResEncM.json").write_text(json.dumps({"configurations": {"2d": CONFIGURATION}}))
+    (folder / "ResEncM.json").write_text(json.dumps({"plans_name": "ResEncM", "configurations": {"2d": CONFIGURATION}}))
     monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
     out = tmp_path / "with_block.pth"
     arguments = ["pretrained", str(checkpoint[0]), "-d", "501", "-p", "ResEncM", "-o", str(out)]

@@ -413,7 +413,7 @@ def test_kept_results_of_another_training_are_refused_all_at_once(toy, kept):
     assert f"{name} trainer 'Other' and should have 'nnUNetTrainerMaskedCRF': it is not of this benchmark" in problems
     assert f"{name} epochs '50' and should have '5': it is not of this benchmark" in problems
     assert "seed_1/fold_0/dense is kept with other test cases than this benchmark's (d)" in problems
-    assert any("cannot be read" in problem for problem in problems)
+    assert any("is no JSON" in problem for problem in problems)
     assert any(problem.startswith(f"{toy.folder / 'empty'} has no result of a cell") for problem in problems)
     assert f"seed_1/fold_0/crf is both in {kept / 'cells'} and in {again}: give one of them" in problems
     assert len(problems) == 6

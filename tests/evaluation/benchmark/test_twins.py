@@ -57,4 +57,4 @@ def test_a_dataset_json_that_is_not_there_is_told(toy):
         (toy.preprocessed / name / "dataset.json").unlink()
     problems = toy.problems("--prepare")
     assert len(problems) == 2
-    assert all("cannot be read as JSON" in problem for problem in problems)
+    assert all("dataset.json: cannot be read" in problem for problem in problems)
