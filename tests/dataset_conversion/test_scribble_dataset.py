@@ -102,8 +102,11 @@ def test_splits_that_lie_in_the_raw_folder_alone_are_taken_over(raw, tmp_path, m
     ("content", "told"),
     [
         ('[{"train": ["a"', ["is no JSON"]),
-        ("{}", ["is no list of folds"]),
-        ('[{"train": ["a", "b b"], "val": ["ç"]}, {"train": "a"}, 3]', ["fold 1", "fold 1", "fold 2", "fold 2"]),
+        ("{}", ["is not a list of folds"]),
+        (
+            '[{"train": ["a", "b b"], "val": ["ç"]}, {"train": "a"}, 3]',
+            ["'[1].train' is", "has no '[1].val'", "'[2]' is 3"],
+        ),
     ],
 )
 def test_damaged_splits_are_told_by_their_file(raw, content, told):
