@@ -15,6 +15,7 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM
 from nnunet_attenscribble.cli.doctor.datasets import check_dataset
 from nnunet_attenscribble.cli.inspect import planning_commands
+from nnunet_attenscribble.common import writing
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import (
     FINGERPRINT,
@@ -189,6 +190,34 @@ def test_ct_is_judged_by_its_values():
     assert not is_scaled_by_unlabelled([(both, np.full_like(labels, IGNORE))], [0, 1], IGNORE)
     assert list_ct_channels({"normalization_schemes": ["ZScoreNormalization", "CTNormalization"]}) == [1]
     assert list_ct_channels({}) == []
+
+
+def test_a_disk_that_is_full_leaves_the_fingerprint_of_before(folders, monkeypatch):
+    """ITK says nothing of what it could not write; and nnU-Net removes what it could not write whole."""
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    write_raw(folders / "nnUNet_raw" / NAME, "CT", ct())
+    extract()
+    file = folders / "nnUNet_preprocessed" / NAME / FINGERPRINT
+    before, write = file.read_bytes(), SimpleITKIO.write_seg
+
+    def write_half(reader, labels, name, properties):
+        write(reader, labels, name, properties)
+        whole = Path(name).read_bytes()
+        Path(name).write_bytes(whole[: len(whole) // 2])
+
+    monkeypatch.setattr(SimpleITKIO, "write_seg", write_half)
+    result = run("711")
+    assert "a.nii.gz was not written completely: is the disk full?" in str(result.exception)
+    monkeypatch.setattr(SimpleITKIO, "write_seg", write)
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing.os, "replace", fail)
+    assert str(run("711").exception) == f"{file}: cannot be written (No space left on device)"
+    assert file.read_bytes() == before
+    assert [entry.name for entry in file.parent.iterdir()] == [FINGERPRINT]
 
 
 def told_of_ct() -> list[str]:
