@@ -25,7 +25,7 @@ from nnunet_attenscribble.dataset_conversion.cases import (
     Coding,
     check_case,
 )
-from nnunet_attenscribble.dataset_conversion.drawing import drawing_notes, nothing_drawn_problems
+from nnunet_attenscribble.dataset_conversion.coverage import drawing_notes, nothing_drawn_problems
 from nnunet_attenscribble.dataset_conversion.plan_problems import (
     case_problems,
     dimension_problems,

@@ -4,7 +4,6 @@ from nnunet_attenscribble.evaluation.compare import Comparison, ComparisonRow, c
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison, to_csv, to_json, to_markdown
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.kept_scores import read_kept, write_kept
-from nnunet_attenscribble.evaluation.lesions import count_lesions
 from nnunet_attenscribble.evaluation.metrics import (
     StructureScores,
     compute_assd,
@@ -13,6 +12,7 @@ from nnunet_attenscribble.evaluation.metrics import (
     compute_iou,
     compute_nsd,
     compute_scores,
+    count_lesions,
 )
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.postprocess_folder import postprocess_folder

@@ -16,8 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nnunet_attenscribble.window_kernels import offset_table, start_table
-from nnunet_attenscribble.windows import pair_count, pair_indices
+from nnunet_attenscribble.windows import offset_table, pair_count, pair_indices, start_table
 
 
 def _arguments(query: Tensor, grid: list[int], radius: list[int]) -> tuple[tuple[int, ...], dict[str, Any]]:

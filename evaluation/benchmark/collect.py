@@ -39,12 +39,14 @@ from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark.kept import find_kept
-from nnunet_attenscribble.evaluation.benchmark.logs import read_commands, read_training_log, write_training_log
 from nnunet_attenscribble.evaluation.benchmark.provenance import (
     POSTPROCESSING,
     complete_postprocessed,
     complete_provenance,
     describe_selection,
+    read_commands,
+    read_training_log,
+    write_training_log,
 )
 from nnunet_attenscribble.evaluation.benchmark.state import CellState, read_states
 from nnunet_attenscribble.evaluation.compare import compare_summaries

@@ -24,9 +24,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from nnunet_attenscribble.common.locks import try_lock
 from nnunet_attenscribble.common.text import format_duration
-from nnunet_attenscribble.common.writing import naming
+from nnunet_attenscribble.common.writing import naming, try_lock
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
 

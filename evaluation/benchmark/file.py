@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nnunet_attenscribble.common.yaml_keys import (
+from nnunet_attenscribble.common.shapes import (
     Keys,
     count,
     is_number,

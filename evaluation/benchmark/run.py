@@ -15,13 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from nnunet_attenscribble.common.locks import try_lock
+from nnunet_attenscribble.common.writing import try_lock
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.execution import StepBusyError, run_steps
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Preparation, name_folder
-from nnunet_attenscribble.evaluation.benchmark.logs import append_command, read_commands
-from nnunet_attenscribble.evaluation.benchmark.provenance import complete_provenance
+from nnunet_attenscribble.evaluation.benchmark.provenance import append_command, complete_provenance, read_commands
 from nnunet_attenscribble.evaluation.benchmark.state import CellState
 from nnunet_attenscribble.evaluation.benchmark.steps import Step, nnunet_environment
 from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace

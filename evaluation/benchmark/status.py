@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_attenscribble.common.shapes import mapping, read_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark.logs import read_training_log
+from nnunet_attenscribble.evaluation.benchmark.provenance import read_training_log
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
 from nnunet_attenscribble.plans import list_plans, read_plans, resolve_configuration
 

@@ -15,7 +15,6 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     doctor,
     evaluate,
     inspect,
-    prepare,
     scribble,
     status,
     training,

@@ -11,7 +11,7 @@ from errno import EEXIST
 from pathlib import Path
 from typing import IO
 
-from nnunet_attenscribble.common.locks import try_lock
+from nnunet_attenscribble.common.writing import try_lock
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _LOCK = "lock"  # in a hidden folder: held as long as it is written to

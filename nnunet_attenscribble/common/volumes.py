@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
-from nnunet_attenscribble.common.nifti import has_right_angles, read_with_nibabel, write_with_nibabel
+from nnunet_attenscribble.common.headers import has_right_angles, read_with_nibabel, write_with_nibabel
 from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2
 from nnunet_attenscribble.common.tiff import TiffError, is_tiff, read_tiff
 from nnunet_attenscribble.errors import AttenScribbleError

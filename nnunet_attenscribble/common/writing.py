@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and locks that go with their process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -139,3 +139,26 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
+
+
+def try_lock(file: IO, *, wait: bool = False) -> bool:
+    """Hold the lock of an open file as long as it stays open, here and in processes that inherit it.
+
+    Args:
+        file: open for writing.
+        wait: until whoever holds it lets go.
+
+    Returns:
+        whether nobody else holds it; true as well where there are no locks (on Windows, on some file systems).
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

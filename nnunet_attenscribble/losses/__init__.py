@@ -2,8 +2,7 @@
 
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss, to_probabilities
 from nnunet_attenscribble.losses.attentive_similarity import AttentiveSimilarityLoss, SimilarityPairLoss
-from nnunet_attenscribble.losses.intensities import rescale_intensities
-from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
+from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss, rescale_intensities
 from nnunet_attenscribble.losses.segmentation import (
     PartialBinaryCrossEntropyLoss,
     PartialCrossEntropyLoss,

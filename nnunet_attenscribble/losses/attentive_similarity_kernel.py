@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nnunet_attenscribble.window_kernels import offset_table
+from nnunet_attenscribble.windows import offset_table
 
 
 def fused_energy(

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import label
 
-from nnunet_attenscribble.evaluation.lesions import LesionCounts, count_lesions
-from nnunet_attenscribble.evaluation.metrics import compute_scores
+from nnunet_attenscribble.evaluation.metrics import LesionCounts, compute_scores, count_lesions
 
 
 def row(*spans, length=20):

@@ -250,7 +250,7 @@ def measure_parts() -> list[dict[str, Any]]:
     """Each term alone, forward and backward; the goal is a time in ms, or that of another part."""
     from nnunet_attenscribble.attention import SpatialSelfAttention
     from nnunet_attenscribble.losses import AttentiveSimilarityLoss
-    from nnunet_attenscribble.losses.intensities import rescale_intensities
+    from nnunet_attenscribble.losses.masked_crf import rescale_intensities
 
     parts = []
 

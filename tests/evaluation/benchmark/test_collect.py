@@ -17,7 +17,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import cells
 from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
 from nnunet_attenscribble.evaluation.benchmark.execution import Execution
-from nnunet_attenscribble.evaluation.benchmark.logs import (
+from nnunet_attenscribble.evaluation.benchmark.provenance import (
     append_command,
     read_commands,
     read_training_log,

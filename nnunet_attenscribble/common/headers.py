@@ -1,4 +1,6 @@
-"""NIfTI through nibabel: NIfTI-2 and axes that are not at right angles, which SimpleITK does not take."""
+"""What headers state: NIfTI through nibabel (NIfTI-2, sheared axes, which SimpleITK does not take), and whether
+any file says how far apart its voxels are, or leaves readers to assume 1 mm.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.grids import Placed
 from nnunet_attenscribble.common.soundness import read_scaling
+from nnunet_attenscribble.common.tiff import is_tiff, stated_spacing
 
-__all__ = ["has_right_angles", "place", "read_with_nibabel", "write_with_nibabel"]
+__all__ = ["has_right_angles", "holds_place", "place", "read_with_nibabel", "states_spacing", "write_with_nibabel"]
 
 _TO_LPS = np.array(
     [-1.0, -1.0, 1.0]
@@ -79,3 +83,34 @@ def write_with_nibabel(image: sitk.Image, file: Path) -> None:
     affine[:3, 3] = _TO_LPS * np.array(image.GetOrigin())
     voxels = sitk.GetArrayFromImage(image).transpose()
     nibabel.save(nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype), file)
+
+
+_PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
+_KEYS = {".nrrd": (b"spacings:", b"space directions:"), ".mha": (b"ElementSpacing", b"ElementSize")}
+_HEADER = 1 << 14  # bytes
+
+
+def holds_place(file: Path | None) -> bool:
+    """Whether a file's format can say where its voxels lie; None, for what is no file, can."""
+    return file is None or not (is_tiff(file) or file.suffix.lower() in _PICTURES)
+
+
+def states_spacing(file: Path, image: Placed) -> bool:
+    """Whether the spacing of an image along all of its axes stands in its file, or beside a TIFF.
+
+    Args:
+        file: that was read and found in order.
+        image: what was read.
+    """
+    if is_tiff(file):
+        return len(stated_spacing(file) or ()) >= len(image.GetSize())
+    if any(step != 1 for step in image.GetSpacing()):
+        return True
+    if file.suffix.lower() in _PICTURES:
+        return False
+    keys = _KEYS.get(file.suffix.lower())
+    if keys is None:
+        return True
+    with file.open("rb") as stream:
+        lines = stream.read(_HEADER).split(b"\n")
+    return any(line.startswith(keys) and b"nan" not in line.lower() for line in lines)
