@@ -31,25 +31,21 @@ FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_gen
 _COLUMNS = {EXPERTS: "ACDC, experts' strokes", DRAWN: "ACDC, drawn strokes", HIPPOCAMPUS: "hippocampus, drawn strokes"}
 _BALANCED = "partial_dice_ce_padding_balanced"
 _WEIGHT_1, _FINER = "attenscribble_similarity_weight_1", "attenscribble_finer_block"
-#: The rows of the tables of steps, what is compared with what; in the table of HD95 those that change it.
+#: The rows of the table of steps: what is compared with what.
 STEPS = (
     ("attenscribble", "nnu_net_scribbles"),
     ("attenscribble", DENSE),
     (_BALANCED, "partial_ce"),
-    ("partial_dice_ce_padding_background", _BALANCED),
-    ("partial_dice_ce_padding_ignore", _BALANCED),
     ("masked_crf", _BALANCED),
     ("attention", "masked_crf"),
     ("attenscribble", "attention"),
     ("attenscribble", "masked_crf"),
     (_WEIGHT_1, "attenscribble"),
     (_WEIGHT_1, "masked_crf"),
-    (_FINER, "attenscribble"),
     (_FINER, "masked_crf"),
-    ("attenscribble", "attenscribble_affinity"),
     ("attenscribble", "attenscribble_paper"),
 )
-STEPS_OF_DISTANCES = (STEPS[0], STEPS[1], STEPS[5], STEPS[6], STEPS[7], STEPS[8], STEPS[10])
+POSTPROCESSED_ROWS = (DENSE, "nnu_net_scribbles", _BALANCED, "masked_crf", "attention", "attenscribble", _WEIGHT_1)
 _MARKED = re.compile(r"(<!-- generated: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 _EFFECT = re.compile(r"[^|\n]*(<!-- (\S+) minus (\S+) -->)")
 
@@ -141,28 +137,28 @@ def tabulate_differences(results: str, pairs: Sequence[tuple[str, str]]) -> str:
     return format_table(["difference", "Dice", *structures, "HD95 mm"], lines)
 
 
-def tabulate_steps(metric: str, steps: Sequence[tuple[str, str]]) -> str:
-    """A row per pair and a column per experiment, empty where it lacks a row; p after Holm's correction for
-    the classes and their mean.
+def tabulate_steps() -> str:
+    """Differences of Dice: a row per pair of `STEPS` and a column per experiment, empty where it lacks a row; p after
+    Holm's correction for the classes and their mean.
     """
     names = {row: name for results in _COLUMNS for row, name in list_rows(results).items()}
     lines = []
-    for own, other in steps:
+    for own, other in STEPS:
         there = {results: {own, other} <= set(list_rows(results)) for results in _COLUMNS}
         cells = [
-            _format_difference(compare(results, (own, other), other), own, FOREGROUND, metric) if found else ""
+            _format_difference(compare(results, (own, other), other), own, FOREGROUND, "dice") if found else ""
             for results, found in there.items()
         ]
         lines.append([f"{names[own]} minus {names[other]}", *cells])
-    return format_table([{"dice": "Dice", "hd95_mm": "HD95 in mm"}[metric], *_COLUMNS.values()], lines)
+    return format_table(["Dice", *_COLUMNS.values()], lines)
 
 
 def tabulate_postprocessed() -> str:
     """A row per model: Dice and HD95 before and after, of the trainings whose predictions were postprocessed."""
     lines = []
     names = {row: name for results in _COLUMNS for row, name in list_rows(results).items()}
-    for row, name in names.items():
-        cells = []
+    for row in POSTPROCESSED_ROWS:
+        name, cells = names[row], []
         for results in _COLUMNS:
             kept = _read(results)
             both = [one for one in kept if one.split("/")[2:] == [row] and f"{one}/{POSTPROCESSED}" in kept]
@@ -257,13 +253,9 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
-    "steps, Dice": partial(tabulate_steps, "dice", STEPS),
-    "steps, HD95": partial(tabulate_steps, "hd95_mm", STEPS_OF_DISTANCES),
+    "steps": tabulate_steps,
     "postprocessed": tabulate_postprocessed,
-    "similarity, ACDC": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),
-    "similarity, hippocampus": partial(
-        tabulate_similarities, "hippocampus_earlier_windows_cpu", ("background", "anterior", "posterior")
-    ),
+    "similarity": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),
 }
 
 
