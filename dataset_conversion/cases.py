@@ -364,6 +364,18 @@ def write_case(
     return written
 
 
+def coded_label(case: Case, coding: Coding) -> sitk.Image:
+    """The scribble of a checked case, or its dense label where there is none, as it will be written."""
+    source = case.scribble if case.scribbled else case.dense
+    assert source is not None  # or there would be nothing to show
+    grid = read_volume(case.images[0], "", thorough=False)
+    given = place_on(read_volume(source, "", thorough=False), grid)
+    values = coding.scribble(given, "", [], case.dense_slices)[0] if case.scribbled else coding.dense(given, "", [])
+    label = sitk.GetImageFromArray(values)
+    label.CopyInformation(grid)
+    return label
+
+
 def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[list[Path], sitk.Image]:
     """Write the channels of a checked case, `CASE_0000.nii.gz` and so on.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     count_colours,
     is_picture,
 )
-from nnunet_attenscribble.dataset_conversion.legends import Legend, find_legends
+from nnunet_attenscribble.dataset_conversion.legends import Legend, find_legends, read_header
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, Marks, Reading, format_colour
 from nnunet_attenscribble.dataset_conversion.pairing import (
     ENDINGS,
@@ -58,6 +58,8 @@ class FoundLabel:
     """What its voxels in no class are, `background` or `unlabelled`."""
     inputs: tuple[Path, ...] = ()
     """What is read besides, such as a description of its labels."""
+    legend: Legend | None = None
+    """What the file, or that description, calls its values."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class FoundCase:
     test: bool = False
     inputs: tuple[Path, ...] = ()
     """Files of images that are no file, such as a DICOM series."""
+
+    def or_test(self, *, dense_only: bool) -> FoundCase:
+        """The case as it is where there is a label to train with, as a test case otherwise."""
+        label = self.dense if dense_only else self.scribble
+        return self if label is not None else replace(self, test=True)
 
     def as_case(self, spacing: tuple[float, ...] | None, dense_slices: bool) -> Case:
         """For the writer of datasets, with the spacing of files that state none, and how its scribble is read."""
@@ -140,12 +147,12 @@ def find_images(files: Iterable[Path]) -> _Images:
     return images
 
 
-def look_at_folders(folders: Folders, marks: Marks, channels: Sequence[str] = ()) -> Findings:
+def look_at_folders(folders: Folders, marks: Marks | None, channels: Sequence[str] = ()) -> Findings:
     """Find out which files are which case, and what their values mean.
 
     Args:
         folders: of images and labels; one may lie in another, or be the same.
-        marks: what their owner says of the values.
+        marks: what their owner says of the values; None: nothing yet, and labels are found, but not read.
         channels: their names.
 
     Raises:
@@ -192,7 +199,9 @@ def _list_files(folders: Folders) -> dict[str, list[Path]]:
 
 def _tell_apart(folder: Path, files: list[Path], roles: list[str]) -> dict[str, list[Path]]:
     """Files of one folder by what they are, which the last words of their names tell."""
-    images, scribbles, others = split_by_words(files)
+    images, scribbles, others = split_by_words(folder, files)
+    named = [file for file in images if _names_segments(file)]
+    images, others = [file for file in images if file not in named], others + named
     if roles == ["images", "scribbles", "dense"]:
         parts = [images, scribbles, others]
     elif roles == ["scribbles", "dense"]:
@@ -208,8 +217,16 @@ def _tell_apart(folder: Path, files: list[Path], roles: list[str]) -> dict[str, 
     return dict(zip(roles, parts, strict=True))
 
 
+def _names_segments(file: Path) -> bool:
+    """Whether its header does, as no image's does: MITK gives segmentations any name."""
+    try:
+        return read_header(file) is not None
+    except AttenScribbleError:
+        return True  # what is wrong with it is told where it is read
+
+
 def _find_cases(
-    folders: Folders, files: Mapping[str, list[Path]], marks: Marks, channels: Sequence[str], *, test: bool
+    folders: Folders, files: Mapping[str, list[Path]], marks: Marks | None, channels: Sequence[str], *, test: bool
 ) -> tuple[list[FoundCase], list[str]]:
     pictures = "test_images" if test else "images"
     kinds = {"dense": "test_labels"} if test else {"scribble": "scribbles", "dense": "dense"}
@@ -252,7 +269,7 @@ def _read_labels(
     paths: Mapping[str, Sequence[Path]],
     images: _Images,
     files: Mapping[str, list[Path]],
-    marks: Marks,
+    marks: Marks | None,
 ) -> tuple[dict[str, FoundLabel], list[str]]:
     """How each label file is read, by case, and every problem."""
     legends, problems = find_legends(matched, paths, [file for part in files.values() for file in part])
@@ -269,9 +286,11 @@ def _read_labels(
     return found, problems
 
 
-def _read_label(file: Path, image: Source, legend: Legend | None, marks: Marks, *, dense: bool) -> FoundLabel:
+def _read_label(file: Path, image: Source, legend: Legend | None, marks: Marks | None, *, dense: bool) -> FoundLabel:
     if file.name.lower().endswith((".jpg", ".jpeg")):
         raise AttenScribbleError(f"{file}: JPEG changes the values of labels: save it as PNG")
+    if marks is None:
+        return FoundLabel(file, Reading("not yet", ()), file, UNLABELLED, legend=legend)
     zero = marks.zero(dense=dense)
     meanings = None if legend is None else marks.match(legend, dense=dense)
     if legend is not None and meanings is not None:
@@ -287,7 +306,7 @@ def _read_label(file: Path, image: Source, legend: Legend | None, marks: Marks, 
             image=image,
         )
         inputs = () if legend.source == file else (legend.source,)
-        return FoundLabel(file, marks.by_name(legend, meanings, dense=dense), named, zero, inputs)
+        return FoundLabel(file, marks.by_name(legend, meanings, dense=dense), named, zero, inputs, legend)
     if is_picture(file) and (marks.colours or count_colours(file) > 1):
         colours = marks.colours_of(dense=dense)
         transparent = BACKGROUND if dense else UNLABELLED

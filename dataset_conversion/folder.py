@@ -33,6 +33,7 @@ def convert_folder(
     test_images: Path | None = None,
     test_labels: Path | None = None,
     channels: Sequence[str] = ("MRI",),
+    undrawn_as_test: bool = False,
     subject: str | None = None,
     spacing: Sequence[float] | None = None,
     dense_id: int | None = None,
@@ -59,6 +60,7 @@ def convert_folder(
         test_images: cases kept out of training.
         test_labels: their dense labels.
         channels: names, which decide nnU-Net's normalisation (`CT` is special).
+        undrawn_as_test: images without a scribble (without `scribbles`: a dense label) are test cases, to predict on.
         subject: regular expression found in a case's name: cases in which it finds the same, its first group or the
             whole match, stay on one side of a fold.
         spacing: mm along x, y, z, of files that state none.
@@ -87,7 +89,8 @@ def convert_folder(
     values = None if scribbles is None else marks.scribble_values  # refused where one value would mean two things
     found = look_at_folders(Folders(images, scribbles, dense, test_images, test_labels), marks, channels)
     problems = list(found.problems)
-    training = [case.identifier for case in found.cases if not case.test]
+    cases = [case.or_test(dense_only=scribbles is None) for case in found.cases] if undrawn_as_test else found.cases
+    training = [case.identifier for case in cases if not case.test]
     if subject is not None:
         groups, note, more = group_by_subject(training, subject)
         problems += more
@@ -100,7 +103,7 @@ def convert_folder(
     if dense is not None and scribbles is not None and dense_id is None:
         dense_id = dataset_id + 1
     return write_raw_datasets(
-        [case.as_case(step, whole is not None and bool(whole.search(case.identifier))) for case in found.cases],
+        [case.as_case(step, whole is not None and bool(whole.search(case.identifier))) for case in cases],
         RawDataset(
             dataset_id=dataset_id,
             name=name,

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import has_control_character, list_some
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, UNLABELLED_NAMES, ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.codings import dense_values as values_of_dense
 from nnunet_attenscribble.dataset_conversion.codings import scribble_values as values_of_scribbles
 from nnunet_attenscribble.dataset_conversion.legends import Legend, Segment
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["BACKGROUND", "UNLABELLED", "Colour", "Marks", "Reading", "format_colour", "parse_mark", "parse_marks"]
+__all__ = [
+    "BACKGROUND",
+    "UNLABELLED",
+    "Colour",
+    "Marks",
+    "Reading",
+    "check_classes",
+    "fold",
+    "format_colour",
+    "is_colour",
+    "parse_mark",
+    "parse_marks",
+]
 
 BACKGROUND, UNLABELLED = "background", "unlabelled"
 Colour = tuple[int, int, int]
+_HIGHEST = 2**31 - 1  # of values
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -85,7 +98,7 @@ class Marks:
     def names(self) -> dict[str, str]:
         """What each name in a file means; names without regard to case."""
         said = {**self._own_names, **{mark: name for name, mark in self._said() if not _COLOUR.fullmatch(mark)}}
-        return {_fold(name): meaning for name, meaning in said.items()}
+        return {fold(name): meaning for name, meaning in said.items()}
 
     @cached_property
     def colours(self) -> dict[Colour, str]:
@@ -103,10 +116,10 @@ class Marks:
 
     def problems(self) -> list[str]:
         """Of one name or colour that would mean two things."""
-        seen = {_fold(name): meaning for name, meaning in self._own_names.items()}
+        seen = {fold(name): meaning for name, meaning in self._own_names.items()}
         found = []
         for name, mark in self._said():
-            other = seen.setdefault(_fold(mark), name)
+            other = seen.setdefault(fold(mark), name)
             if other != name:
                 found.append(f"{mark!r} cannot mean both {other} and {name}")
         return found
@@ -134,7 +147,7 @@ class Marks:
         Raises:
             AttenScribbleError: where names and values that were given contradict each other.
         """
-        found = tuple(self.names.get(_fold(segment.name)) for segment in legend.segments)
+        found = tuple(self.names.get(fold(segment.name)) for segment in legend.segments)
         if legend.tool == "ITK-SNAP" and not any(found) and all(map(_is_default, legend.segments)):
             return None
         given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
@@ -183,17 +196,34 @@ def parse_marks(text: str) -> dict[str, int | str | None]:
     >>> parse_marks("liver=63,lesion=#ff0000,scar=Segment_2,spleen")
     {'liver': 63, 'lesion': '#ff0000', 'scar': 'Segment_2', 'spleen': None}
     """
+    pairs: list[tuple[str, int | str | None]] = []
+    for part in text.split(","):
+        name, is_marked, told = (piece.strip() for piece in part.partition("="))
+        pairs.append((name, parse_mark(told) if is_marked else None))
+    return check_classes(pairs, f"labels {text!r}")
+
+
+def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> dict[str, int | str | None]:
+    """Classes and what marks them, where every name and every value is one class's alone.
+
+    Args:
+        pairs: name and mark, see `Marks`.
+        where: how an error calls them.
+
+    Raises:
+        AttenScribbleError: for the first that is not.
+    """
     marks: dict[str, int | str | None] = {}
     values: list[int] = []
-    for position, part in enumerate(text.split(","), start=1):
-        name, is_marked, told = (piece.strip() for piece in part.partition("="))
-        mark = parse_mark(told) if is_marked else None
+    for position, (name, mark) in enumerate(pairs, start=1):
         value = mark if isinstance(mark, int) else position
-        reserved = name.casefold() in (BACKGROUND, *UNLABELLED_NAMES)
-        twice = _fold(name) in map(_fold, marks) or value in values
-        if not name or reserved or twice or value == 0 or mark == "" or (told.startswith("#") and not is_colour(told)):
+        reserved = name.casefold() in (BACKGROUND, *UNLABELLED_NAMES) or has_control_character(name)
+        twice = fold(name) in map(fold, marks) or value in values
+        odd = isinstance(mark, str) and (not mark or (mark.startswith("#") and not is_colour(mark)))
+        if not name or reserved or twice or odd or not 0 < value <= _HIGHEST:
+            part = name if mark is None else f"{name}={mark}"
             raise AttenScribbleError(
-                f"labels {text!r}: {part.strip()!r} is no class of its own: give names such as RV,MYO,LV, "
+                f"{where}: {part!r} is no class of its own: give names such as RV,MYO,LV, "
                 "or with their values in the files, liver=63,spleen=252, without background and unlabelled"
             )
         marks[name] = mark
@@ -222,7 +252,8 @@ def format_colour(colour: Colour) -> str:
     return "#" + bytes(colour).hex()
 
 
-def _fold(name: str) -> str:
+def fold(name: str) -> str:
+    """A name as it is compared: without regard to case and blanks."""
     return " ".join(name.split()).casefold()
 
 

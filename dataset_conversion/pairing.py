@@ -138,15 +138,24 @@ def pair_files(
     return [*sound, *attempts, Pairing({}, [{} for _ in labels], [])][0]
 
 
-def split_by_words(files: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
-    """Images, scribbles and other labels that lie in one folder, told by the last word of their names."""
+def split_by_words(folder: Path, files: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Images, scribbles and other labels that lie in one folder, told by the last word of their names.
+
+    Where no name tells, those of the folders in it do, as of patients with a folder for images and one for labels each.
+    """
+    files = list(files)
+    last = {
+        file: "seg" if file.name.lower().endswith(_SEGMENTATION) else re.split("[_. -]", stem(file) or "")[-1]
+        for file in files
+    }
+    words = {file: {word.casefold()} for file, word in last.items()}
+    if not any(told & _LABEL_WORDS for told in words.values()):
+        words = {file: {part.casefold() for part in file.relative_to(folder).parts[:-1]} for file in files}
     images: list[Path] = []
     scribbles: list[Path] = []
     others: list[Path] = []
-    for file in files:
-        is_segmentation = file.name.lower().endswith(_SEGMENTATION)
-        word = "seg" if is_segmentation else re.split("[_. -]", stem(file) or "")[-1].casefold()
-        (scribbles if word in _SCRIBBLE_WORDS else others if word in _LABEL_WORDS else images).append(file)
+    for file, told in words.items():
+        (scribbles if told & _SCRIBBLE_WORDS else others if told & _LABEL_WORDS else images).append(file)
     return images, scribbles, others
 
 

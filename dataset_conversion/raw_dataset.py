@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -105,6 +105,8 @@ class Writing:
     """Processes; 1 for none beside this one, None for one per processor."""
     progress: bool = False
     """Shown on stderr."""
+    confirm: Callable[[Sequence[Case], Sequence[CheckedCase], Coding], None] | None = None
+    """Called when everything was found in order, before the first write; what it raises ends the conversion."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,8 @@ def write_raw_datasets(
         found += [] if found else nothing_drawn_problems(cases, checked, coding)
         if found:
             raise AttenScribbleError(dict.fromkeys(found))  # each once
+        if writing.confirm is not None:
+            writing.confirm(cases, checked, coding)
         try:
             with _nothing_kept():
                 _write(run, cases, checked, coding, dataset, writing, leftovers)

@@ -100,6 +100,10 @@ Subject = Annotated[
         "one side of every fold.",
     ),
 ]
+UndrawnAsTest = Annotated[
+    bool,
+    typer.Option("--undrawn-as-test", help="Images without a drawing become test cases (imagesTs), to predict on."),
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")]
 Raw = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_raw.")]
 Preprocessed = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_preprocessed.")]
@@ -157,7 +161,7 @@ def acdc(
         coding=_chosen_coding(coding, unlabelled, background_scribble),
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
-    _report_written(written, raw=raw, preprocessed=preprocessed)
+    report_written(written, raw=raw, preprocessed=preprocessed)
 
 
 @convert.command()
@@ -215,7 +219,7 @@ def chaos(
         coding=_chosen_coding(coding, unlabelled, background_scribble, default="chaos"),
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
-    _report_written(written, raw=raw, preprocessed=preprocessed)
+    report_written(written, raw=raw, preprocessed=preprocessed)
 
 
 @convert.command()
@@ -256,7 +260,7 @@ def mscmr(
         coding=_chosen_coding(coding, unlabelled, background_scribble),
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
-    _report_written(written, raw=raw, preprocessed=preprocessed)
+    report_written(written, raw=raw, preprocessed=preprocessed)
 
 
 @convert.command()
@@ -312,7 +316,7 @@ def h5(
         coding=_chosen_coding(coding, unlabelled, background_scribble),
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
-    _report_written(written, raw=raw, preprocessed=preprocessed)
+    report_written(written, raw=raw, preprocessed=preprocessed)
 
 
 @convert.command()
@@ -348,7 +352,7 @@ def scribblebench(
         dense_id=dense_id,
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
-    _report_written(written, raw=raw, preprocessed=preprocessed, planning="")
+    report_written(written, raw=raw, preprocessed=preprocessed, planning="")
 
 
 @convert.command()
@@ -377,6 +381,7 @@ def folder(
     ] = None,
     test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")] = None,
     test_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")] = None,
+    undrawn_as_test: UndrawnAsTest = False,
     channels: Annotated[
         str, typer.Option(help="Names of the channels _0000, _0001, ...; CT is normalised as such, others by z-score.")
     ] = "MRI",
@@ -419,47 +424,53 @@ def folder(
 
     Example:  attenscribble convert folder images --dense labels -d 4 --name Hippocampus --labels anterior,posterior
     """
-    from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+    from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions
     from nnunet_attenscribble.dataset_conversion.meanings import parse_mark, parse_marks
 
-    rest = [None if text is None else parse_mark(text) for text in (unlabelled, background_scribble)]
-    values = [mark if isinstance(mark, int) else None for mark in rest]
-    names = [mark if isinstance(mark, str) else None for mark in rest]
-    is_coded = coding is not None or values != [None, None]
-    written = convert_folder(
+    options = FolderOptions(
         images,
-        scribbles,
-        classes=parse_marks(labels),
+        dataset_id,
+        name,
+        parse_marks(labels),
+        scribbles=scribbles,
         dense=dense,
         test_images=test_images,
         test_labels=test_labels,
+        undrawn_as_test=undrawn_as_test,
         channels=[channel.strip() for channel in channels.split(",")],
         subject=subject,
         spacing=spacing,
+        link=link,
         dense_id=dense_id,
-        coding=_chosen_coding(coding, *values) if is_coded else None,
-        unlabelled=names[0],
-        background=names[1],
+        coding=None if coding is None else coding.value,
+        unlabelled=None if unlabelled is None else parse_mark(unlabelled),
+        background_scribble=None if background_scribble is None else parse_mark(background_scribble),
         dense_slices=dense_slices,
         axis=axis,
-        name=name,
-        link=link,
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        trust_scribbles=trust_scribbles,
     )
-    _report_written(written, raw=raw, preprocessed=preprocessed, planning="")
+    written = options.convert(**where_to_write(workers, raw, preprocessed))
+    report_written(written, raw=raw, preprocessed=preprocessed, planning="")
 
 
 def _writing_options(
     dataset_id: int, workers: int | None, raw: Path | None, preprocessed: Path | None, trust: bool = False
 ) -> dict[str, Any]:
-    """What every converter passes on to `write_raw_datasets`."""
-    in_environment = {variable: Path(value) for variable in FOLDERS if (value := os.environ.get(variable))}
+    """What every converter of published datasets passes on to `write_raw_datasets`."""
     return {
         "dataset_id": dataset_id,
+        "trust_scribbles": trust,
+        **where_to_write(workers, raw, preprocessed),
+    }
+
+
+def where_to_write(workers: int | None, raw: Path | None, preprocessed: Path | None) -> dict[str, Any]:
+    """nnU-Net's folders, by options or by its environment, and what else of `Writing` is no matter of the data."""
+    in_environment = {variable: Path(value) for variable in FOLDERS if (value := os.environ.get(variable))}
+    return {
         "raw_folder": raw or nnunet_folder("nnUNet_raw"),
         "preprocessed_folder": preprocessed or in_environment.get("nnUNet_preprocessed"),
         "results_folder": in_environment.get("nnUNet_results"),
-        "trust_scribbles": trust,
         "workers": workers,
         "progress": True,
     }
@@ -474,7 +485,7 @@ def _chosen_coding(
     return choose_coding(name.value if name else None, unlabelled, background, default=default)
 
 
-def _report_written(
+def report_written(
     written: WrittenDatasets, *, raw: Path | None, preprocessed: Path | None, planning: str = "-c 2d "
 ) -> None:
     """Tell what was written and what to type next."""
