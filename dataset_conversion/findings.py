@@ -33,7 +33,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["Findings", "Folders", "FoundCase", "FoundLabel", "find_images", "look_at_folders"]
+__all__ = ["Findings", "Folders", "FoundCase", "FoundLabel", "find_images", "look_at_folders", "tell_files_apart"]
 
 
 @dataclass(frozen=True)
@@ -199,9 +199,7 @@ def _list_files(folders: Folders) -> dict[str, list[Path]]:
 
 def _tell_apart(folder: Path, files: list[Path], roles: list[str]) -> dict[str, list[Path]]:
     """Files of one folder by what they are, which the last words of their names tell."""
-    images, scribbles, others = split_by_words(folder, files)
-    named = [file for file in images if _names_segments(file)]
-    images, others = [file for file in images if file not in named], others + named
+    images, scribbles, others = tell_files_apart(folder, files)
     if roles == ["images", "scribbles", "dense"]:
         parts = [images, scribbles, others]
     elif roles == ["scribbles", "dense"]:
@@ -215,6 +213,13 @@ def _tell_apart(folder: Path, files: list[Path], roles: list[str]) -> dict[str, 
             f"({list_some(names)}): call them as CASE_image, CASE_scribble and CASE_seg, or give a folder to each"
         )
     return dict(zip(roles, parts, strict=True))
+
+
+def tell_files_apart(folder: Path, files: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Images, scribbles and other labels of one folder, by their names, and by headers that no image has."""
+    images, scribbles, others = split_by_words(folder, files)
+    named = {file for file in images if _names_segments(file)}
+    return [file for file in images if file not in named], scribbles, [*others, *sorted(named)]
 
 
 def _names_segments(file: Path) -> bool:

@@ -29,7 +29,7 @@ from nnunet_attenscribble.dataset_conversion.legends import Legend
 from nnunet_attenscribble.dataset_conversion.meanings import Colour, format_colour
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["ColourLabel", "NamedLabel", "Unreadable", "count_colours", "is_picture"]
+__all__ = ["ColourLabel", "NamedLabel", "Unreadable", "count_colours", "is_picture", "split_layers"]
 
 _PICTURES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 _MOST_COLOURS = 16  # beyond, they are shades
@@ -104,7 +104,7 @@ class NamedLabel:
     def __call__(self) -> sitk.Image:
         """The label; raises AttenScribbleError where it cannot be read as one."""
         pixels = read_pixels(self.file)
-        layers, grid = _split_layers(pixels, str(self.file))
+        layers, grid = split_layers(pixels, str(self.file))
         merged = sitk.GetImageFromArray(self._merge(layers))
         merged.CopyInformation(grid)
         return self._place(merged) if self.legend.source == self.file else merged
@@ -186,7 +186,7 @@ class NamedLabel:
         return image
 
 
-def _split_layers(pixels: sitk.Image, name: str) -> tuple[np.ndarray, sitk.Image]:
+def split_layers(pixels: sitk.Image, name: str) -> tuple[np.ndarray, sitk.Image]:
     """(layers, z, y, x) and an image on the grid of each."""
     if pixels.GetDimension() == 4:
         count = pixels.GetSize()[3]

@@ -16,6 +16,7 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     evaluate,
     inspect,
     scribble,
+    start,
     status,
     training,
 )

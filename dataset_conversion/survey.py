@@ -1,0 +1,285 @@
+"""What stands in label files, and what images look like, before their owner has said anything of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.common.grids import (
+    DIRECTION_TOLERANCE,
+    ORIGIN_TOLERANCE,
+    SPACING_TOLERANCE,
+    Grid,
+)
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.spacing import states_spacing
+from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_pixels, read_volume
+from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel
+from nnunet_attenscribble.dataset_conversion.label_files import is_picture, split_layers
+from nnunet_attenscribble.dataset_conversion.legends import Legend
+from nnunet_attenscribble.dataset_conversion.meanings import fold, format_colour
+from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["FoundMark", "LabelContent", "Survey", "fitting_images", "is_default_name", "survey_cases"]
+
+_DEFAULT = re.compile(r"(segment|label|new label)[ _]?\d+")
+_AIR = -900  # Hounsfield units, below which CT has air and nothing else has anything
+_FEW = 16  # values of what may be a label
+_MOST_COLOURS = 64  # beyond, they are shades, and the file is no drawing
+
+
+def is_default_name(name: str) -> bool:
+    """Whether a program called a segment so by itself."""
+    return _DEFAULT.fullmatch(fold(name)) is not None
+
+
+@dataclass(frozen=True)
+class LabelContent:
+    """Of one label file.
+
+    Attributes:
+        how: what its marks are: `name`, `value` or `colour`.
+        voxels: of each mark that is drawn; of a file with names, 0 are those in no segment.
+        declared: names that its own header has, drawn or not; none of other files.
+        tool: that wrote the names.
+    """
+
+    how: str
+    voxels: Mapping[int | str, int]
+    declared: tuple[str, ...] = ()
+    tool: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Voxels of the file."""
+        return sum(self.voxels.values())
+
+
+@dataclass(frozen=True)
+class FoundMark:
+    """What stands in label files.
+
+    Attributes:
+        mark: a value, the name of a segment, or a colour.
+        how: which of these it is, see `LabelContent`.
+        files: in which it is drawn.
+        share: of the voxels of these files; those of a file cut to what is drawn count as they are.
+        role: of the files: `scribble` or `dense`.
+    """
+
+    mark: int | str
+    how: str
+    files: tuple[str, ...]
+    share: float
+    role: str
+
+
+@dataclass
+class _Look:
+    """What a worker found."""
+
+    labels: dict[str, LabelContent] = field(default_factory=dict)
+    lowest: float = 0.0
+    dimensions: int = 0
+    few_values: tuple[int, ...] = ()
+    states_spacing: bool = True
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Of all cases.
+
+    Attributes:
+        labels: content by role and case.
+        like_ct: cases whose images go down to air.
+        like_labels: images that hold few whole numbers, with these.
+        without_spacing: volumes that state none.
+        problems: of files that cannot be read.
+    """
+
+    labels: Mapping[str, Mapping[str, LabelContent]]
+    like_ct: tuple[str, ...]
+    like_labels: Mapping[str, tuple[int, ...]]
+    without_spacing: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    def marks(self, role: str) -> list[FoundMark]:
+        """What is drawn in the files of a role, in the order in which it is met."""
+        contents = self.labels.get(role, {})
+        met: dict[tuple[str, int | str], list[str]] = {}
+        spelled: dict[tuple[str, int | str], int | str] = {}
+        voxels: dict[tuple[str, int | str], int] = {}
+        for case, content in contents.items():
+            for mark, count in content.voxels.items():
+                key = (content.how, fold(mark) if isinstance(mark, str) else mark)
+                if case not in met.setdefault(key, []):
+                    met[key].append(case)
+                spelled.setdefault(key, mark)
+                voxels[key] = voxels.get(key, 0) + count
+        return [
+            FoundMark(
+                spelled[key],
+                key[0],
+                tuple(cases),
+                voxels[key] / max(1, sum(contents[case].size for case in cases)),
+                role,
+            )
+            for key, cases in met.items()
+        ]
+
+
+def survey_cases(found: Findings, *, workers: int | None = None, progress: bool = False) -> Survey:
+    """Read every label and the first channel of every image.
+
+    Args:
+        found: the cases.
+        workers: processes; None: one per processor.
+        progress: shown on stderr.
+    """
+    tasks = [case for case in found.cases if case.images]
+    workers = min(default_workers() if workers is None else workers, max(1, len(tasks)))
+    with worker_map(workers) as run:
+        looks = list(show_progress(run(_look, tasks), total=len(tasks), description="Looking", enabled=progress))
+    named = dict(zip([case.identifier for case in tasks], looks, strict=True))
+    first = {case.identifier: describe(case.images[0], f"image of case {case.identifier}") for case in tasks}
+    return Survey(
+        {
+            role: {case: look.labels[role] for case, look in named.items() if role in look.labels}
+            for role in ("scribble", "dense")
+        },
+        tuple(case for case, look in named.items() if look.lowest <= _AIR),
+        {first[case]: look.few_values for case, look in named.items() if look.few_values},
+        tuple(first[case] for case, look in named.items() if look.dimensions == 3 and not look.states_spacing),
+        tuple(dict.fromkeys(problem for look in looks for problem in look.problems)),
+    )
+
+
+def _look(case: FoundCase) -> _Look:
+    """Runs in a worker process."""
+    look = _Look()
+    source = case.images[0]
+    try:
+        image = read_volume(source, describe(source, f"image of case {case.identifier}"))
+        values = sitk.GetArrayViewFromImage(image)
+        look.lowest, look.dimensions = float(values.min()), image.GetDimension()
+        look.few_values = _few_values(values)
+        file = file_of(source)
+        look.states_spacing = file is None or states_spacing(file, image)
+    except AttenScribbleError as error:
+        look.problems += error.problems
+    for role, label in (("scribble", case.scribble), ("dense", case.dense)):
+        if label is None:
+            continue
+        try:
+            look.labels[role] = _read_content(label)
+        except AttenScribbleError as error:
+            look.problems += error.problems
+    return look
+
+
+def _few_values(values: np.ndarray) -> tuple[int, ...]:
+    """The values of an image that could as well be a label; none of others."""
+    sample = np.unique(values[tuple(slice(None, None, 2) for _ in values.shape)])  # most images show theirs here
+    if len(sample) > _FEW:
+        return ()
+    found = np.unique(values)
+    whole = 1 < len(found) <= _FEW and found[0] == 0 and (found == np.round(found)).all()
+    return tuple(int(value) for value in found) if whole else ()
+
+
+def _read_content(label: FoundLabel) -> LabelContent:
+    if callable(label.source):
+        label.source()  # which tells what is wrong with it
+    legend = label.legend
+    pixels = read_pixels(label.file)
+    if legend is not None and not (legend.tool == "ITK-SNAP" and all(is_default_name(s.name) for s in legend.segments)):
+        return _read_names(label.file, legend, pixels)
+    if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
+        return LabelContent("colour", _count_colours(pixels, str(label.file)))
+    read_volume(label.file, str(label.file), thorough=False, label=True)  # refuses several values per voxel
+    values, counts = np.unique(label_values(pixels, str(label.file), []), return_counts=True)
+    return LabelContent("value", dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+
+def _read_names(file: Path, legend: Legend, pixels: sitk.Image) -> LabelContent:
+    layers, _ = split_layers(pixels, str(file))
+    drawn = np.zeros(layers.shape[1:], bool)
+    voxels: dict[int | str, int] = {}
+    for segment in legend.segments:
+        if segment.layer < len(layers) and (segment.value or len(layers) == 1):
+            mask = layers[segment.layer] == segment.value
+            if count := int((mask & ~drawn).sum()):
+                voxels[segment.name] = voxels.get(segment.name, 0) + count
+            drawn |= mask
+    voxels[0] = int((~drawn).sum())  # 3D Slicer cuts files to what is drawn
+    own = legend.source == file
+    return LabelContent("name", voxels, tuple(segment.name for segment in legend.segments) if own else (), legend.tool)
+
+
+def _count_colours(pixels: sitk.Image, name: str) -> dict[int | str, int]:
+    values = sitk.GetArrayFromImage(pixels)
+    if values.shape[-1] in (2, 4):
+        visible = values[..., -1] > 0
+        values = values[..., :-1]
+    else:
+        visible = np.ones(values.shape[:-1], bool)
+    colours, counts = np.unique(values[visible].reshape(-1, values.shape[-1]), axis=0, return_counts=True)
+    if len(colours) > _MOST_COLOURS or values.dtype != np.uint8:
+        raise AttenScribbleError(
+            f"{name}: has {len(colours)} colours: it is a photograph, or was drawn with soft edges or saved as JPEG: "
+            "draw without antialiasing, and save as 8-bit PNG"
+        )
+    found: dict[int | str, int] = {}
+    for colour, count in zip(colours, counts, strict=True):
+        red, green, blue = (int(part) for part in (colour if len(colour) == 3 else colour.repeat(3)))
+        found[format_colour((red, green, blue))] = int(count)
+    return found
+
+
+def fitting_images(label: Path, images: Mapping[str, Source]) -> list[str]:
+    """Cases on whose grid a drawing lies, or on a part of it; none where files cannot be read."""
+    try:
+        own = Grid.of(_header(label))
+    except (RuntimeError, AttenScribbleError):
+        return []
+    fitting = []
+    for case, source in images.items():
+        try:
+            grid = Grid.of(
+                _header(source) if isinstance(source, Path) else read_volume(source, case, thorough=False, whole=False)
+            )
+        except (RuntimeError, AttenScribbleError):
+            continue
+        if _lies_on(own, grid):
+            fitting.append(case)
+    return fitting
+
+
+def _header(file: Path) -> sitk.Image | sitk.ImageFileReader:
+    if file.suffix.lower() != ".nrrd":
+        return read_volume(file, str(file), thorough=False, whole=False)
+    reader = sitk.ImageFileReader()  # layers make it no volume
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _lies_on(own: Grid, grid: Grid) -> bool:
+    if len(own.size) != len(grid.size):
+        return False
+    if not np.allclose(own.direction, grid.direction, rtol=0, atol=DIRECTION_TOLERANCE):
+        return False
+    if not np.allclose(own.spacing, grid.spacing, rtol=SPACING_TOLERANCE, atol=0):
+        return False
+    steps = np.linalg.solve(grid.axes, np.subtract(own.origin, grid.origin)) / grid.spacing
+    on_voxels = np.abs((steps - np.round(steps)) * grid.spacing).max() <= ORIGIN_TOLERANCE * min(grid.spacing)
+    inside = (np.round(steps) >= 0).all() and (np.round(steps) + own.size <= grid.size).all()
+    return bool(on_voxels and inside)
+
