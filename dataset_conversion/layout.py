@@ -52,6 +52,7 @@ class Layout:
     """What is believed of a folder.
 
     Attributes:
+        root: it.
         images: folders that may hold the images; one where that is clear.
         drawings: folders that may hold drawings.
         test_images: of cases kept out of training.
@@ -59,6 +60,7 @@ class Layout:
         unknown: folders, with the number of their files, whose names say nothing.
     """
 
+    root: Path
     images: tuple[Path, ...]
     drawings: tuple[Drawings, ...]
     test_images: Path | None
@@ -104,7 +106,7 @@ def find_layout(root: Path) -> Layout:
             images[root] = pictures
             unknown = {} if drawings else _count(root, pictures)
     test = {role: next(iter(found.roles.get(role, {})), None) for role in ("test_images", "test_labels")}
-    return Layout(tuple(images), tuple(drawings), test["test_images"], test["test_labels"], unknown)
+    return Layout(root, tuple(images), tuple(drawings), test["test_images"], test["test_labels"], unknown)
 
 
 def _sort(root: Path, files: Iterable[Path]) -> _Sorted:

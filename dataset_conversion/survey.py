@@ -282,4 +282,3 @@ def _lies_on(own: Grid, grid: Grid) -> bool:
     on_voxels = np.abs((steps - np.round(steps)) * grid.spacing).max() <= ORIGIN_TOLERANCE * min(grid.spacing)
     inside = (np.round(steps) >= 0).all() and (np.round(steps) + own.size <= grid.size).all()
     return bool(on_voxels and inside)
-

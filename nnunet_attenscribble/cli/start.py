@@ -1,4 +1,4 @@
-"""`attenscribble start`: finds out what a folder holds, asks what is not clear, and converts as `convert folder` does."""
+"""`attenscribble start`: what a folder holds, found out or asked, for `convert folder`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from nnunet_attenscribble.cli.convert import (
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
-    from nnunet_attenscribble.dataset_conversion.beliefs import Beliefs, Doubt, Given
+    from nnunet_attenscribble.dataset_conversion.beliefs import Beliefs
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
+    from nnunet_attenscribble.dataset_conversion.doubts import Doubt, Given
     from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 
@@ -59,7 +60,9 @@ def start(
         str | None, typer.Option(help="Classes, as for `convert folder`: RV,MYO, liver=63, LV=Segment_1.")
     ] = None,
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the images.")] = None,
-    scribbles: Annotated[Path | None, typer.Option("--scribbles", "-s", metavar="DIR", help="That of scribbles.")] = None,
+    scribbles: Annotated[
+        Path | None, typer.Option("--scribbles", "-s", metavar="DIR", help="That of scribbles.")
+    ] = None,
     dense: Annotated[Path | None, typer.Option(metavar="DIR", help="That of dense labels.")] = None,
     test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")] = None,
     test_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")] = None,
@@ -122,7 +125,8 @@ def _start(
     folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], writing: dict[str, Any]
 ) -> WrittenDatasets:
     from nnunet_attenscribble.common.writing import replaced_file, write_text
-    from nnunet_attenscribble.dataset_conversion.beliefs import Believer, Given, free_id, name_dataset
+    from nnunet_attenscribble.dataset_conversion.beliefs import Believer, free_id, name_dataset
+    from nnunet_attenscribble.dataset_conversion.doubts import Given
     from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions, encode_options
     from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
 
@@ -162,7 +166,11 @@ def _start(
             _draw_sheet(drawn, options.name, cases, coding)
             if asks:
                 typer.echo(f"\nContact sheet: {drawn}")
-                typer.confirm("Is all of this right, and is it to be converted?", abort=True)
+                if not typer.confirm("Is all of this right, and is it to be converted?"):
+                    raise AttenScribbleError(
+                        "nothing was written: say what is otherwise by options, such as --labels, --scribbles, "
+                        "--background-scribble or --channels (attenscribble start --help)"
+                    )
 
         written = options.convert(confirm=confirm, **writing)
         write_text(file, encode_options(options, file))
@@ -188,6 +196,7 @@ def _settle(believe: Callable[[Given], Beliefs], beliefs: Beliefs, asks: bool) -
 
 
 def _ask(doubt: Doubt) -> Given:
+    typer.echo()
     while True:
         text = typer.prompt(f"{doubt.question}{_choices(doubt)}", default=doubt.default).strip()
         if doubt.choices:
@@ -255,13 +264,18 @@ def _case_rows(folder: Path, beliefs: Beliefs) -> tuple[list[str], list[list[str
     cases = sorted(beliefs.cases.cases, key=lambda case: case.identifier)
     kinds = [
         (title, role)
-        for title, role in (("drawing" if beliefs.options is None else "scribble", "scribble"), ("dense label", "dense"))
+        for title, role in (
+            ("drawing" if beliefs.options is None else "scribble", "scribble"),
+            ("dense label", "dense"),
+        )
         if any(getattr(case, role) is not None for case in cases)
     ]
     trains_with = "scribble" if any(case.scribble is not None for case in cases) else "dense"
     rows = []
     for case in cases:
-        files = dict.fromkeys(file_of(source) or (case.inputs[0].parent if case.inputs else None) for source in case.images)
+        files = dict.fromkeys(
+            file_of(source) or (case.inputs[0].parent if case.inputs else None) for source in case.images
+        )
         labels = [getattr(case, role) for _, role in kinds]
         is_test = case.test or getattr(case, trains_with) is None
         rows.append(

@@ -1,0 +1,250 @@
+"""What is believed of the values, names and colours in drawings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from nnunet_attenscribble.common.text import format_percent
+from nnunet_attenscribble.dataset_conversion.codings import UNLABELLED_NAMES
+from nnunet_attenscribble.dataset_conversion.doubts import Doubt, Given, Mark
+from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, check_classes, fold, is_colour
+from nnunet_attenscribble.dataset_conversion.survey import FoundMark, Survey, is_default_name
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["as_options", "believe_marks", "says_scribbles"]
+
+#: What people call strokes in the background; only `background` itself is taken for one unasked.
+_LIKE_BACKGROUND = {"bg", "back", "back ground", "backgr", "outside", "rest", "other", "others", "surrounding", "none"}
+_MOST = 0.5  # share of voxels that no stroke has, see `Coding.strokes_problems`
+_ZEROS = (0, "#000000")
+
+
+def believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, str | None]], list[Doubt]]:
+    """What every mark is believed to mean, and what has to be asked."""
+    found: list[tuple[FoundMark, str | None]] = []
+    doubts: list[Doubt] = []
+    known: dict[Mark, str] = {}
+    for role in ("scribble", "dense"):
+        marks = survey.marks(role)
+        apart = _never_together(survey, role)
+        rest = _rest(marks, given, role)
+        for mark in sorted(marks, key=_order):
+            meaning = _meaning(mark, given, role, rest, known)
+            why = "" if meaning is None else _why_asked(mark, given, apart)
+            if meaning is None or why:
+                doubts.append(_ask_meaning(mark, given, why, meaning, survey))
+                found.append((mark, None))
+            else:
+                found.append((mark, meaning))
+                known[_key(mark.mark)] = meaning
+    return found, list({doubt.told: doubt for doubt in doubts}.values())
+
+
+def says_scribbles(given: Given, survey: Survey, meanings: Iterable[tuple[FoundMark, str | None]]) -> bool:
+    """Whether drawings are scribbles by what they hold: a background stroke, or what is called unlabelled."""
+    if given.unlabelled is not None or given.background_scribble is not None:
+        return True
+    contents = survey.labels.get("scribble", {}).values()
+    named = {fold(name) for content in contents for name in (*content.declared, *_names(content.voxels))}
+    if {BACKGROUND, UNLABELLED} & set(given.meanings.values()) or named & {BACKGROUND, *UNLABELLED_NAMES}:
+        return True
+    # Dense labels hold classes and zeros alone.
+    rest = [mark for mark, meaning in meanings if meaning in (BACKGROUND, UNLABELLED) and mark.mark not in _ZEROS]
+    return given.labels is not None and bool(rest)
+
+
+def as_options(
+    meanings: Sequence[tuple[FoundMark, str | None]], given: Given
+) -> tuple[dict[str, Mark | None], dict[str, Mark | None]]:
+    """`labels` of `convert folder`, and its `background_scribble` and `unlabelled`."""
+    named: dict[str, set[Mark]] = {name: set() for name in given.labels or ()}
+    rest: dict[str, Mark | None] = {BACKGROUND: given.background_scribble, UNLABELLED: given.unlabelled}
+    by_name = any(mark.how == "name" for mark, _ in meanings)
+    problems = []
+    for mark, meaning in meanings:
+        assert meaning is not None  # or there were doubts
+        own = {BACKGROUND: (BACKGROUND,), UNLABELLED: UNLABELLED_NAMES}.get(meaning, (fold(meaning),))
+        if _key(mark.mark) in own or (mark.mark in _ZEROS and mark.role == "dense"):
+            named.setdefault(meaning, set()) if meaning not in rest else None
+        elif mark.mark == 0 and mark.how == "name" and 0 not in given.meanings:
+            continue  # what `convert folder` takes it for
+        elif meaning not in rest:
+            named.setdefault(meaning, set()).add(mark.mark)
+        elif mark.role == "scribble":
+            other = rest[meaning]
+            if other is not None and _key(other) != _key(mark.mark):
+                problems.append(f"{other} and {mark.mark} both mean {meaning}: one of them can be said")
+            rest[meaning] = mark.mark
+    labels: dict[str, Mark | None] = {}
+    for position, (name, marks) in enumerate(named.items(), start=1):
+        said = (given.labels or {}).get(name)
+        different = {mark for mark in (*marks, *(() if said is None else (said,))) if not by_name or mark != position}
+        if len({_key(mark) for mark in different}) > 1:
+            told = " and ".join(sorted(map(str, different)))
+            problems.append(f"{told} both mean {name}: one other name, value or colour of a class is understood")
+        labels[name] = min(different, key=str, default=None)
+    if not labels:
+        problems.append("no drawing holds a class: draw one, or name it with --labels")
+    if problems:
+        raise AttenScribbleError(problems)
+    return check_classes(labels.items(), "labels"), rest
+
+
+def _order(mark: FoundMark) -> tuple[int, int]:
+    """Values by size, names and colours as they are met, and last the voxels in no segment."""
+    if mark.how == "value":
+        assert isinstance(mark.mark, int)
+        return 0, mark.mark
+    return (2, 0) if mark.mark == 0 else (1, 0)
+
+
+def _key(mark: Mark) -> Mark:
+    return fold(mark) if isinstance(mark, str) else mark
+
+
+def _names(marks: Iterable[Mark]) -> list[str]:
+    return [mark for mark in marks if isinstance(mark, str)]
+
+
+def _said(mark: FoundMark, given: Given) -> str | None:
+    """What options or answers say."""
+    key = _key(mark.mark)
+    for said, meaning in ((given.background_scribble, BACKGROUND), (given.unlabelled, UNLABELLED)):
+        if said is not None and _key(said) == key:
+            return meaning
+    for position, (name, said) in enumerate((given.labels or {}).items(), start=1):
+        if isinstance(mark.mark, int):
+            if mark.how == "value" and mark.mark == (said if isinstance(said, int) else position):
+                return name
+        elif key in (fold(name), _key(said) if isinstance(said, str) else None):
+            return name
+    return given.meanings.get(key)
+
+
+def _rest(marks: Sequence[FoundMark], given: Given, role: str) -> dict[Mark, str]:
+    """What values and colours are no class, by today's rules for them.
+
+    More than half of the voxels are no stroke, so they are unlabelled; then 0 is a background stroke, as in the coding
+    of ACDC; and where 0 is unlabelled, one more than the highest class is.
+    """
+    plain = [mark for mark in marks if mark.how != "name"]
+    if role == "dense":
+        return dict.fromkeys(_ZEROS, BACKGROUND)
+    rest: dict[Mark, str] = {}
+    unlabelled = given.unlabelled
+    if unlabelled is None:
+        most = [mark.mark for mark in plain if mark.share > _MOST and _said(mark, given) is None]
+        unlabelled = most[0] if len(most) == 1 else None
+    if unlabelled is None:
+        return rest
+    rest[_key(unlabelled)] = UNLABELLED
+    background = given.background_scribble
+    if background is None and unlabelled != 0:
+        background = 0
+    elif background is None and given.labels:
+        values = [mark if isinstance(mark, int) else n for n, mark in enumerate(given.labels.values(), start=1)]
+        background = max(values) + 1
+    if background is not None:
+        rest.setdefault(_key(background), BACKGROUND)
+    return rest
+
+
+def _meaning(
+    mark: FoundMark, given: Given, role: str, rest: Mapping[Mark, str], known: Mapping[Mark, str]
+) -> str | None:
+    if mark.how == "name":
+        if mark.mark == 0:
+            named = {meaning for key, meaning in known.items() if isinstance(key, str)}
+            return (
+                BACKGROUND
+                if role == "dense"
+                else _said(mark, given) or (UNLABELLED if UNLABELLED not in named or not mark.share else None)
+            )
+        assert isinstance(mark.mark, str)
+        own = fold(mark.mark)
+        if own == BACKGROUND:
+            return BACKGROUND
+        if own in UNLABELLED_NAMES:
+            return UNLABELLED
+        said = _said(mark, given)
+        return said if said is not None or given.labels is not None else mark.mark
+    said = _said(mark, given)
+    if said is not None:
+        return said
+    return rest.get(_key(mark.mark), known.get(_key(mark.mark)))
+
+
+def _why_asked(mark: FoundMark, given: Given, apart: Mapping[str, str]) -> str:
+    """Why a name is not taken for that of a class unasked; empty where it is."""
+    if mark.how != "name" or not isinstance(mark.mark, str) or _said(mark, given) is not None:
+        return ""
+    own = fold(mark.mark)
+    if own in (BACKGROUND, *UNLABELLED_NAMES):
+        return ""
+    if is_default_name(own):
+        return "is a name that the program gave by itself"
+    if own in _LIKE_BACKGROUND:
+        return "may be the background stroke, or a class"
+    if own in apart:
+        return f"never stands in one file with {apart[own]}, and may be the same class"
+    return ""
+
+
+def _never_together(survey: Survey, role: str) -> dict[str, str]:
+    """Names that stand in some files where another stands in others, and both in none."""
+    files: dict[str, set[str]] = {}
+    spelled: dict[str, str] = {}
+    named = {case: content for case, content in survey.labels.get(role, {}).items() if content.how == "name"}
+    for case, content in named.items():
+        for name in content.declared or _names(content.voxels):
+            files.setdefault(fold(name), set()).add(case)
+            spelled.setdefault(fold(name), name)
+    drawn = {fold(name) for content in named.values() for name in _names(content.voxels)}
+    apart: dict[str, str] = {}
+    for one, other in combinations(sorted(drawn & files.keys()), 2):
+        if not files[one] & files[other]:
+            apart.setdefault(one, spelled[other])
+            apart.setdefault(other, spelled[one])
+    return apart
+
+
+def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, survey: Survey) -> Doubt:
+    in_none = mark.how == "name" and mark.mark == 0
+    told = "what no name is given to" if in_none else f"'{mark.mark}'"
+    told = f"the {mark.how} {mark.mark}" if mark.how != "name" else told
+    shares = f"{format_percent(round(1e6 * mark.share), 1_000_000)} of the voxels"
+    where = f"in {len(mark.files)} of {len(survey.labels[mark.role])} files" + (
+        "" if mark.how == "name" else f", {shares}"
+    )
+    known = ", ".join(given.labels or ()) if given.labels is not None else ""
+    reason = (
+        "lies beside a name for unlabelled voxels"
+        if in_none
+        else why or (f"is none of the classes {known}" if known else "has no name")
+    )
+    written = f"'{mark.mark}'" if mark.how == "colour" or " " in str(mark.mark) else mark.mark
+    option = f"--labels CLASS={written}"
+    others = f"--background-scribble {written} or --unlabelled {written}" if mark.role == "scribble" else ""
+    if mark.how == "name" and why.startswith("never"):
+        option = f"--labels with it as a class of its own, or CLASS={written}"
+
+    def answer(text: str) -> Given:
+        name = " ".join(text.split())
+        own = fold(name)
+        name = BACKGROUND if own == BACKGROUND else UNLABELLED if own in UNLABELLED_NAMES else name
+        if name not in (BACKGROUND, UNLABELLED):
+            check_classes([(name, None)], "answer")
+            if name.isdecimal() or is_colour(name):
+                raise AttenScribbleError(f"{name!r} is no name of a class: give one, or background, or unlabelled")
+        return replace(given, meanings={**given.meanings, _key(mark.mark): name})
+
+    if in_none:
+        option, others = others, ""
+    return Doubt(
+        f"{told} ({where}, the first {mark.files[0]}) {reason}: give {option}" + (f", {others}" if others else ""),
+        f"What is {told} ({where})? {f'It {why}. ' if why else ''}A class, background or unlabelled",
+        answer,
+        default=meaning if why and isinstance(meaning, str) else None,
+    )

@@ -1,0 +1,565 @@
+"""`attenscribble start`: what it believes of folders, what it asks, and that it converts as `convert folder` does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+import typer
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from nnunet_attenscribble.cli import app, main
+from nnunet_attenscribble.cli import start as command
+from nnunet_attenscribble.common.volumes import read_volume
+from nnunet_attenscribble.dataset_conversion import contact_sheet
+from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions, encode_options, read_options
+from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.drawing_tools import describe_labels, write_mitk, write_slicer
+from tests.tiny import make_dense, make_scan, make_strokes, make_volume
+
+NAMES = ("background", "RV", "MYO", "LV")
+BUILT = typer.main.get_command(app)
+OPTIONS = ("--yes", "--workers", 1)
+
+
+def recode(values: np.ndarray, coded: tuple[int, ...], rest: int = 0) -> np.ndarray:
+    """Strokes with other values: `coded` by class, background first; `rest` where nobody drew."""
+    return np.select([values == value for value in range(4)], coded, rest).astype(np.uint8)
+
+
+def save(file: Path, image: sitk.Image | np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image if isinstance(image, sitk.Image) else make_volume(image), file)
+
+
+def read_labels(dataset: Path) -> dict[str, np.ndarray]:
+    return {
+        file.name.removesuffix(".nii.gz"): sitk.GetArrayFromImage(sitk.ReadImage(file))
+        for file in sorted((dataset / "labelsTr").iterdir())
+    }
+
+
+def check_labels(dataset: Path) -> None:
+    """Whether every class, by its name, is where it was drawn."""
+    names = yaml.safe_load((dataset / "dataset.json").read_text())["labels"]
+    assert next(iter(names)) == "background"
+    assert sorted(names) == sorted((*NAMES, "ignore"))
+    for drawn in read_labels(dataset).values():
+        strokes = make_strokes() if drawn.ndim == 3 else make_strokes()[1]
+        for value, name in enumerate((*NAMES, "ignore")):
+            np.testing.assert_array_equal(drawn == names[name], strokes == value, name)
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def draw(file: Path, cases: dict, **options: object) -> None:
+    """As much of the contact sheet as takes no time: every file is read."""
+    scans = {case: sitk.GetArrayFromImage(read_volume(scan, case)).shape for case, (scan, _, _) in cases.items()}
+    labels = {case: sitk.GetArrayFromImage(label).shape for case, (_, label, _) in cases.items()}
+    assert scans == labels
+    file.write_bytes(b"picture")
+
+
+@pytest.fixture
+def start(monkeypatch, capsys, tmp_path):
+    """Run the command, without what takes long, drawing and building typer's commands: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(typer.main, "get_command", lambda _: BUILT)
+    monkeypatch.setattr(contact_sheet, "draw_contact_sheet", draw)
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    monkeypatch.setenv("ATTENSCRIBBLE_QUIET", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["attenscribble", "start", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def answer(start, monkeypatch):
+    """Run the command with somebody at the terminal who types these lines."""
+
+    def run(folder, *lines, options=()):
+        monkeypatch.setattr(command, "is_terminal", lambda: True)
+        words = ["start", str(folder), "--workers", "1", *map(str, options)]
+        result = CliRunner().invoke(app, words, input="".join(f"{line}\n" for line in lines))
+        error = result.exception if isinstance(result.exception, AttenScribbleError) else None
+        assert result.exception is None or error is not None, result.output
+        return error, result.output
+
+    return run
+
+
+# --- the five tools ---
+
+
+def slicer(folder: Path) -> tuple:
+    """Another order of segments in each file, cut to what is drawn; the last image has no drawing."""
+    for number, values in enumerate(((4, 1, 2, 3), (1, 3, 2, 4), None)):
+        save(folder / f"p{number}.nrrd", make_scan(number))
+        if values is not None:
+            segments = [(name, value, 0) for name, value in zip(NAMES, values, strict=True)]
+            drawn = recode(make_strokes(), values)
+            write_slicer(folder / f"p{number}.seg.nrrd", [drawn], segments, cropped=True)
+    return ()
+
+
+def itk_snap(folder: Path) -> tuple:
+    """One description for all, with a label that nobody used."""
+    for number in range(2):
+        save(folder / "images" / f"p{number}.nii.gz", make_scan(number))
+        save(folder / "labels" / f"p{number}.nii.gz", recode(make_strokes(), (9, 3, 2, 1)))
+    told = describe_labels((1, "LV"), (2, "MYO"), (3, "RV"), (4, "spare"), (9, "background"))
+    (folder / "labels" / "labels.txt").write_text(told)
+    return ()
+
+
+def napari(folder: Path) -> tuple:
+    """Labels layers as they are saved: int32 without any tag of spacing."""
+    for number in range(2):
+        place = folder / "images" / f"p{number}.tif"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        told = {"spacing": 8.0, "unit": "mm", "axes": "ZYX"}
+        voxels = sitk.GetArrayFromImage(make_scan(number))
+        tifffile.imwrite(place, voxels, imagej=True, resolution=(1 / 1.5, 1 / 1.25), metadata=told)
+        (folder / "labels").mkdir(exist_ok=True)
+        tifffile.imwrite(folder / "labels" / f"p{number}.tif", recode(make_strokes(), (4, 1, 2, 3)).astype(np.int32))
+    return "--labels", "RV,MYO,LV", "--background-scribble", "4"
+
+
+def mitk(folder: Path) -> tuple:
+    """A folder per patient; nothing but the header says that it is a segmentation."""
+    for number, values in enumerate(((4, 1, 2, 3), (1, 4, 3, 2))):
+        save(folder / f"p{number}" / "scan.nrrd", make_scan(number))
+        drawn = recode(make_strokes(), values)
+        write_mitk(folder / f"p{number}" / "scan - by Anna.nrrd", [drawn], [list(zip(NAMES, values, strict=True))])
+    return ()
+
+
+def qupath(folder: Path) -> tuple:
+    """Pictures in colour, and exported palettes; black is what nobody annotated."""
+    strokes = make_strokes()[1]
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (*strokes.shape, 3), np.uint8)
+        for place in ("images", "annotations"):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / "images" / f"p{number}.png")
+        palette = Image.fromarray(recode(strokes, (1, 2, 3, 4)), "P")
+        palette.putpalette([0, 0, 0, 0, 255, 0, 255, 0, 0, 0, 0, 255, 255, 255, 0])
+        palette.save(folder / "annotations" / f"p{number}.png")
+    return "--labels", "RV=#ff0000,MYO=#0000ff,LV=#ffff00", "--background-scribble", "#00ff00"
+
+
+TOOLS = {"slicer": slicer, "itk_snap": itk_snap, "napari": napari, "mitk": mitk, "qupath": qupath}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_each_tools_files_become_the_right_labels_and_the_plan_repeats_them(tmp_path, start, tool):
+    options = TOOLS[tool](tmp_path / "hearts")
+    code, out, err = start(tmp_path / "hearts", *OPTIONS, *options)
+    assert code == 0, err
+    dataset = tmp_path / "nnUNet_raw" / "Dataset601_hearts"
+    assert sorted(read_labels(dataset)) == ["p0", "p1"]
+    check_labels(dataset)
+    assert max(map(len, out.splitlines()[: out.splitlines().index("Next:")][:12])) <= 80
+    assert "nnUNetv2_train 601 2d" in out
+    assert (tmp_path / "hearts_start.png").is_file()
+    before = read_tree(dataset / "labelsTr")
+    code, _, err = start("--plan", tmp_path / "hearts_start.yaml", "-d", 701, "--workers", 1)
+    assert code == 0, err
+    assert read_tree(tmp_path / "nnUNet_raw" / "Dataset701_hearts" / "labelsTr") == before
+
+
+def test_images_without_a_drawing_are_to_be_predicted(tmp_path, start):
+    slicer(tmp_path / "hearts")
+    _, out, _ = start(tmp_path / "hearts", *OPTIONS)
+    dataset = tmp_path / "nnUNet_raw" / "Dataset601_hearts"
+    assert [file.name for file in (dataset / "imagesTs").iterdir()] == ["p2_0000.nii.gz"]
+    assert "p2    p2.nrrd  -            predict" in out
+    assert f"nnUNetv2_predict -i {dataset / 'imagesTs'} " in out
+
+
+def test_the_plan_is_what_convert_folder_takes(tmp_path, start, monkeypatch, capsys):
+    options = napari(tmp_path / "hearts")
+    assert start(tmp_path / "hearts", *OPTIONS, *options)[0] == 0
+    told = yaml.safe_load((tmp_path / "hearts_start.yaml").read_text())
+    assert told == {
+        "images": "hearts/images",
+        "dataset_id": 601,
+        "name": "hearts",
+        "labels": {"RV": 1, "MYO": 2, "LV": 3},
+        "scribbles": "hearts/labels",
+        "unlabelled": 0,
+        "background_scribble": 4,
+    }
+    words = [tmp_path / told["images"], "-s", tmp_path / told["scribbles"], "-d", 611, "--name", "hearts"]
+    words += ["--labels", "RV=1,MYO=2,LV=3", "--unlabelled", 0, "--background-scribble", 4, "--workers", 1]
+    monkeypatch.setattr(sys, "argv", ["attenscribble", "convert", "folder", *map(str, words)])
+    with pytest.raises(SystemExit):
+        main()
+    found = [read_tree(tmp_path / "nnUNet_raw" / f"Dataset{number}_hearts" / "labelsTr") for number in (601, 611)]
+    assert found[0] == found[1]
+
+
+# --- nobody is asked ---
+
+
+def test_without_a_terminal_the_tables_are_shown_and_nothing_is_written(tmp_path, start):
+    slicer(tmp_path / "hearts")
+    before = read_tree(tmp_path)
+    code, out, err = start(tmp_path / "hearts", "--workers", 1)
+    assert code == 2
+    assert "p0    p0.nrrd  p0.seg.nrrd  train" in out
+    assert err == "error: nothing was written, as nobody could be asked: look at the table, and say --yes\n"
+    assert read_tree(tmp_path) == before
+    assert not (tmp_path / "nnUNet_raw").exists()
+
+
+def folders(root: Path, *names: str, scans: int = 2) -> None:
+    """Folders of strokes by value, named as images in `images`."""
+    for number in range(scans):
+        save(root / "images" / f"p{number}.nii.gz", make_scan(number))
+        for name in names:
+            save(root / name / f"p{number}.nii.gz", make_strokes())
+
+
+def segments(root: Path, number: int, names: tuple[str, ...], values: tuple[int, ...] = (1, 2, 3, 4)) -> None:
+    save(root / f"p{number}.nrrd", make_scan(number))
+    told = [(name, value, 0) for name, value in zip(names, values, strict=True)]
+    write_slicer(root / f"p{number}.seg.nrrd", [recode(make_strokes(), values)], told)
+
+
+def values_alone(root):
+    folders(root, "labels")
+
+
+def two_annotators(root):
+    folders(root, "scribbles/anna", "drawings/ben")
+
+
+def scribbles_and_labels(root):
+    folders(root, "scribbles", "labels")
+
+
+def names_that_differ(root):
+    segments(root, 0, NAMES)
+    segments(root, 1, ("background", "Right ventricle", "MYO", "LV"))
+
+
+def names_by_the_program(root):
+    segments(root, 0, ("background", "Segment_1", "MYO", "LV"))
+
+
+def no_background(root):
+    segments(root, 0, ("apex", "RV", "MYO", "LV"))
+
+
+def another_word_for_background(root):
+    segments(root, 0, ("outside", "RV", "MYO", "LV"))
+
+
+def unlabelled_by_name(root):
+    save(root / "p0.nrrd", make_scan(0))
+    told = [("ignore", 5, 0), ("RV", 2, 0), ("MYO", 3, 0), ("LV", 4, 0)]
+    write_slicer(root / "p0.seg.nrrd", [recode(make_strokes(), (0, 2, 3, 4), rest=5)], told)
+
+
+def ct(root):
+    for number in range(2):
+        scan = make_scan(number)
+        save(root / "images" / f"p{number}.nii.gz", scan - 1200)
+        told = [(name, value, 0) for value, name in enumerate(NAMES, start=1)]
+        write_slicer(root / "labels" / f"p{number}.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], told)
+
+
+def numbered_channels(root):
+    for channel in range(2):
+        save(root / "images" / f"p0_000{channel}.nii.gz", make_scan(channel))
+    write_slicer(
+        root / "labels" / "p0.seg.nrrd",
+        [recode(make_strokes(), (1, 2, 3, 4))],
+        [(name, value, 0) for value, name in enumerate(NAMES, start=1)],
+    )
+
+
+def no_spacing(root):
+    napari(root)
+    tifffile.imwrite(root / "images" / "p0.tif", sitk.GetArrayFromImage(make_scan(0)))
+
+
+def a_label_among_images(root):
+    itk_snap(root)
+    save(root / "images" / "p2.nii.gz", make_dense())
+
+
+def unknown_folders(root):
+    folders(root)
+    (root / "images").rename(root / "A")
+    for number in range(2):
+        save(root / "B" / f"p{number}.nii.gz", make_strokes())
+
+
+DOUBTS = {
+    values_alone: (
+        ["labels (2 files): nothing says whether these are scribbles, with voxels that nobody drew on, or dense labels",
+         "the value 1 (in 2 of 2 files, 1.67 % of the voxels, the first p0) has no name: give --labels CLASS=1",
+         "the value 2 (", "the value 3 ("],
+        ["-s", "{root}/labels", "--labels", "RV,MYO,LV"],
+    ),
+    two_annotators: (
+        ["{root}/drawings, {root}/scribbles: hold scribbles of the same images: give one of them with --scribbles"],
+        ["-s", "{root}/scribbles/anna", "--labels", "RV,MYO,LV"],
+    ),
+    scribbles_and_labels: (
+        ["hold drawings of the same images: say which are scribbles and which are dense labels, with --scribbles DIR"],
+        ["-s", "{root}/scribbles", "--labels", "RV,MYO,LV"],
+    ),
+    names_that_differ: (
+        ["'RV' (in 1 of 2 files, the first p0) never stands in one file with Right ventricle, and may be the same",
+         "'Right ventricle' (in 1 of 2 files, the first p1) never stands in one file with RV"],
+        ["--labels", "RV=Right ventricle,MYO,LV"],
+    ),
+    names_by_the_program: (
+        ["'Segment_1' (in 1 of 1 files, the first p0) is a name that the program gave by itself: "
+         "give --labels CLASS=Segment_1, --background-scribble Segment_1 or --unlabelled Segment_1"],
+        ["--labels", "RV=Segment_1,MYO,LV"],
+    ),
+    no_background: (
+        ["hearts (1 file): nothing says whether these are scribbles"],
+        ["--background-scribble", "apex"],
+    ),
+    another_word_for_background: (
+        ["nothing says whether", "'outside' (in 1 of 1 files, the first p0) may be the background stroke, or a class"],
+        ["--background-scribble", "outside"],
+    ),
+    unlabelled_by_name: (
+        ["what no name is given to (in 1 of 1 files, the first p0) lies beside a name for unlabelled voxels: "
+         "give --background-scribble 0 or --unlabelled 0"],
+        ["--background-scribble", "0"],
+    ),
+    ct: (["images go down to -900 and below, as CT does (p0, p1): say --channels CT, or --channels MRI"],
+         ["--channels", "MRI"]),
+    numbered_channels: (["images have 2 channels, _0000, _0001 and so on: name them in this order, as --channels"],
+                        ["--channels", "T1,FLAIR"]),
+    no_spacing: (["p0.tif: state no spacing, by which nnU-Net plans: give it with --spacing X Y Z, in mm"],
+                 ["--spacing", "1.5", "1.25", "8"]),
+    a_label_among_images: (["p2.nii.gz: holds the values 0, 1, 2, 3 alone, as a label does"],
+                           ["--images", "{root}/images"]),
+    unknown_folders: (["no name says which of its folders, {root}/A (2 files), {root}/B (2 files), holds"],
+                      ["--images", "{root}/A", "-s", "{root}/B", "--labels", "RV,MYO,LV"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", DOUBTS, ids=lambda make: make.__name__)
+def test_what_is_not_clear_is_refused_at_once_and_answered_by_the_options_that_it_names(tmp_path, start, make):
+    root = tmp_path / "hearts"
+    make(root)
+    given = ["--labels", "RV,MYO,LV", "--background-scribble", 4] if make is no_spacing else []
+    before = read_tree(tmp_path)
+    code, _, err = start(root, *OPTIONS, *given)
+    told, options = DOUBTS[make]
+    assert code == 2
+    assert len(err.splitlines()) == len(told), err
+    for one, line in zip(told, err.splitlines(), strict=True):
+        assert line.startswith("error: ")
+        assert one.format(root=root) in line
+    assert read_tree(tmp_path) == before
+    code, _, err = start(root, *OPTIONS, *given, *(word.format(root=root) for word in options))
+    assert code == 0, err
+    check_labels(next((tmp_path / "nnUNet_raw").iterdir()))
+
+
+PROBLEMS = {
+    "no drawing": (["a.nii.gz", "b.nii.gz"], "holds images and no drawing ({root} (2 files)): call drawings"),
+    "drawings alone": (["labels/a.nii.gz"], "holds drawings ({root}/labels (1 file)) and no image: put the images"),
+    "nothing": ([], "holds no image, nor does any folder in it"),
+    "twice": (["images/x/a.nii.gz", "images/y/a.nii.gz", "images/y/b.nii.gz", "scribbles/a.nii.gz"], "is called as"),
+    "two of one case": (
+        ["images/a.nii.gz", "scribbles/a_anna.nii.gz", "scribbles/a_ben.nii.gz"],
+        "is a scribble of the same case: keep one, with all classes in it",
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_what_no_answer_mends_is_told(tmp_path, start, problem):
+    root = tmp_path / "hearts"
+    root.mkdir()
+    files, told = PROBLEMS[problem]
+    for file in files:
+        save(root / file, make_strokes() if "labels" in file or "scribbles" in file else make_scan(0))
+    code, _, err = start(root, *OPTIONS, "--labels", "RV,MYO,LV")
+    assert code == 2
+    assert told.format(root=root) in err
+    assert not (tmp_path / "nnUNet_raw").exists()
+
+
+def test_a_drawing_under_another_name_is_told_which_images_it_fits(tmp_path, start):
+    for number in range(2):
+        segments(tmp_path / "hearts", number, NAMES)
+    (tmp_path / "hearts" / "p1.seg.nrrd").rename(tmp_path / "hearts" / "Segmentation.seg.nrrd")
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 2
+    assert "Segmentation.seg.nrrd: has no image: add it, or remove the scribble" in err
+    assert "Segmentation.seg.nrrd: lies on the grid of p0.nrrd, p1.nrrd: call it as its image" in err
+
+
+def test_channels_are_found_by_the_names_that_every_case_has(tmp_path, start):
+    root = tmp_path / "brains"
+    for number in range(2):
+        for word in ("t1", "flair"):
+            save(root / f"p{number}_{word}.nii.gz", make_scan(number))
+        told = [(name, value, 0) for value, name in enumerate(NAMES, start=1)]
+        write_slicer(root / f"p{number}.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], told)
+    code, out, err = start(root, *OPTIONS)
+    assert code == 0, err
+    assert "Becomes: Dataset601_brains, channels flair, t1" in out
+    assert yaml.safe_load((tmp_path / "brains_start.yaml").read_text())["channels"] == ["flair", "t1"]
+
+
+def test_test_folders_a_dense_twin_and_a_folder_each(tmp_path, start):
+    root = tmp_path / "hearts"
+    for number in range(2):
+        save(root / "train" / "images" / f"p{number}.nii.gz", make_scan(number))
+        save(root / "train" / "scribbles" / f"p{number}.nii.gz", make_strokes())
+        save(root / "train" / "dense" / f"p{number}.nii.gz", make_dense())
+    save(root / "test" / "images" / "p7.nii.gz", make_scan(7))
+    save(root / "test" / "labels" / "p7.nii.gz", make_dense())
+    code, _, err = start(root, *OPTIONS, "--labels", "RV,MYO,LV", "-d", 12)
+    assert code == 0, err
+    raw = tmp_path / "nnUNet_raw"
+    assert sorted(entry.name for entry in raw.iterdir()) == ["Dataset012_hearts", "Dataset013_heartsDense"]
+    assert [file.name for file in (raw / "Dataset012_hearts" / "labelsTs").iterdir()] == ["p7.nii.gz"]
+    np.testing.assert_array_equal(read_labels(raw / "Dataset013_heartsDense")["p0"], make_dense())
+
+
+def test_a_free_id_is_taken_and_what_is_there_stays(tmp_path, start):
+    (tmp_path / "nnUNet_results" / "Dataset602_Other").mkdir(parents=True)
+    itk_snap(tmp_path / "hearts")
+    assert start(tmp_path / "hearts", *OPTIONS)[0] == 0
+    assert [entry.name for entry in (tmp_path / "nnUNet_raw").iterdir()] == ["Dataset603_hearts"]
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 2
+    plan = tmp_path / "hearts_start.yaml"
+    assert err.startswith(f"error: {plan}: is there already: attenscribble start --plan {plan} converts by it")
+
+
+# --- somebody is asked ---
+
+
+def test_a_yes_converts_and_a_no_writes_nothing(tmp_path, answer):
+    itk_snap(tmp_path / "hearts")
+    before = read_tree(tmp_path)
+    error, _ = answer(tmp_path / "hearts", "n")
+    assert error.problems[0].startswith("nothing was written: say what is otherwise by options, such as --labels")
+    assert read_tree(tmp_path) == before
+    error, out = answer(tmp_path / "hearts", "y")
+    assert error is None, out
+    assert "Is all of this right" in out
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+
+
+ANSWERS = {
+    values_alone: ("yes", "scribbles", "RV", "7", "MYO", "LV", "y"),
+    two_annotators: ("2", "RV", "MYO", "LV", "y"),
+    scribbles_and_labels: ("neither", "RV", "MYO", "LV", "y"),
+    names_that_differ: ("RV", "RV", "y"),
+    names_by_the_program: ("RV", "y"),
+    no_background: ("1", "y"),
+    another_word_for_background: ("scribbles", "background", "y"),
+    unlabelled_by_name: ("background", "y"),
+    ct: ("3", "CT", "y"),
+    numbered_channels: ("T1", "T1, FLAIR", "y"),
+    a_label_among_images: ("yes", "y"),
+    unknown_folders: ("2", "RV", "MYO", "LV", "y"),
+}
+
+
+@pytest.mark.parametrize("make", ANSWERS, ids=lambda make: make.__name__)
+def test_what_is_not_clear_is_asked(tmp_path, answer, make):
+    make(tmp_path / "hearts")
+    error, out = answer(tmp_path / "hearts", *ANSWERS[make])
+    assert error is None, (error, out)
+    dataset = tmp_path / "nnUNet_raw" / "Dataset601_hearts"
+    if make is not no_background:
+        check_labels(dataset)
+    before = read_tree(dataset / "labelsTr")
+    options = read_options(tmp_path / "hearts_start.yaml")
+    options.convert(raw_folder=tmp_path / "again", workers=1)
+    assert read_tree(tmp_path / "again" / "Dataset601_hearts" / "labelsTr") == before
+
+
+# --- the plan ---
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    options = FolderOptions(
+        tmp_path / "d" / "images",
+        601,
+        "H",
+        {"Left, the ventricle": "Segment=1", "RV": 7, "MYO": None, "on": "#00ff00"},
+        scribbles=tmp_path / "d" / "s",
+        dense=tmp_path / "d" / "dense",
+        test_images=tmp_path / "other",
+        undrawn_as_test=True,
+        channels=("CT", "PET"),
+        subject="p[0-9]+",
+        spacing=(1.0, 1.5, 8.0),
+        coding="chaos",
+        unlabelled=0,
+        background_scribble="Outside",
+        dense_slices=".",
+        axis=0,
+        trust_scribbles=True,
+    )
+    file = tmp_path / "d" / "plan.yaml"
+    file.parent.mkdir()
+    text = encode_options(options, file)
+    assert str(tmp_path) not in text
+    file.write_text(text)
+    assert read_options(file) == options
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"images": None}, "'images' is missing: it must be a folder, from this file on"),
+        ({"images": "/"}, "'images' is '/': it must be a folder, from this file on"),
+        ({"labels": {"RV": 1, "rv": 2}}, "'labels': 'rv=2' is no class of its own"),
+        ({"labels": {"background": 1}}, "'labels': 'background=1' is no class of its own"),
+        ({"labels": {"RV": [1]}}, "'labels' is {'RV': [1]}: it must be classes, each with what marks it in the files"),
+        ({"labels": 3}, "'labels' is 3: it must be classes"),
+        ({"dataset_id": "x"}, "'dataset_id' is 'x': it must be a whole number from 1"),
+        ({"spacing": [1, 1]}, "'spacing' is [1, 1]: it must be three numbers above 0, mm along x, y and z"),
+        ({"coding": "other"}, "'coding' is 'other': it must be one of acdc, chaos, prostatex"),
+        ({"axis": True}, "'axis' is True: it must be 0, 1 or 2 (z, y, x)"),
+        ({"unlabelled": -1}, "'unlabelled' is -1: it must be a value, a name or a colour"),
+        ({"scribble": "x"}, "unknown key 'scribble'; there are images, dataset_id"),
+        ({"channels": []}, "'channels' is []: it must be a list of names"),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_refused(tmp_path, change, told):
+    content = {"images": "i", "scribbles": "s", "dataset_id": 601, "name": "H", "labels": {"RV": None}, **change}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(AttenScribbleError) as caught:
+        read_options(tmp_path / "plan.yaml")
+    assert [problem for problem in caught.value.problems if f"plan.yaml: {told}" in problem]
+
+
+def test_nothing_to_start_from(start):
+    assert start()[2] == "error: nothing to start from: give a folder with images and drawings, or --plan YAML\n"
