@@ -80,6 +80,7 @@ THROWN = [
     Thrown(
         ("report", "/collected", "-o", "/report"), "/collected/cells/seed_0/fold_0/method_new/attention/attention.json"
     ),
+    Thrown(("start", "--plan", "/plans/mine/start.yaml", "--workers", "1"), "/plans/mine/start.yaml"),
     Thrown(("status",), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("status",), f"{_RAW}/dataset.json"),
     Thrown(_BENCHMARK, "/toy/toy.yaml"),
@@ -226,6 +227,11 @@ def write_folder(folder: Path, monkeypatch) -> None:
     described = {"labels": names, "file_ending": ".nii.gz"}
     (folder / "predictions" / "dataset.json").write_text(json.dumps(described))
     write_collected(folder / "collected")
+    drawn = f"../../nnUNet_raw/{NAME}"
+    begun = {"images": f"{drawn}/imagesTr", "scribbles": f"{drawn}/labelsTr", "labels": {"shell": 1, "core": 2}}
+    begun |= {"dataset_id": 504, "name": "Drawn", "channels": ["CT"], "undrawn_as_test": True, "spacing": [1.5, 1.5, 6]}
+    (folder / "plans" / "mine").mkdir(parents=True)
+    (folder / "plans" / "mine" / "start.yaml").write_text(yaml.safe_dump(begun))
     (folder / "toy").mkdir()
     toy = Toy(folder / "toy", monkeypatch)
     toy.work.mkdir()

@@ -138,7 +138,8 @@ def napari(folder: Path) -> tuple:
         voxels = sitk.GetArrayFromImage(make_scan(number))
         tifffile.imwrite(place, voxels, imagej=True, resolution=(1 / 1.5, 1 / 1.25), metadata=told)
         (folder / "labels").mkdir(exist_ok=True)
-        tifffile.imwrite(folder / "labels" / f"p{number}.tif", recode(make_strokes(), (4, 1, 2, 3)).astype(np.int32))
+        drawn = recode(make_strokes(), (4, 1, 2, 3)).astype(np.int32)
+        tifffile.imwrite(folder / "labels" / f"p{number}.tif", drawn, compression=("zlib", 1), photometric="minisblack")
     return "--labels", "RV,MYO,LV", "--background-scribble", "4"
 
 
@@ -299,7 +300,7 @@ def numbered_channels(root):
 
 def no_spacing(root):
     napari(root)
-    tifffile.imwrite(root / "images" / "p0.tif", sitk.GetArrayFromImage(make_scan(0)))
+    tifffile.imwrite(root / "images" / "p0.tif", sitk.GetArrayFromImage(make_scan(0)), photometric="minisblack")
 
 
 def a_label_among_images(root):
@@ -559,6 +560,13 @@ def test_a_plan_that_cannot_be_followed_is_refused(tmp_path, change, told):
     with pytest.raises(AttenScribbleError) as caught:
         read_options(tmp_path / "plan.yaml")
     assert [problem for problem in caught.value.problems if f"plan.yaml: {told}" in problem]
+
+
+@pytest.mark.parametrize("text", ["a: 2001-99-99", "a: !!int x", "? [a]\n: 1", "[" * 5000, "- a", "a: [", "\0"])
+def test_a_plan_that_is_no_yaml_of_keys_is_refused(tmp_path, text):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(AttenScribbleError, match="write it again with attenscribble start"):
+        read_options(tmp_path / "plan.yaml")
 
 
 def test_nothing_to_start_from(start):
