@@ -128,13 +128,14 @@ def _sort(root: Path, files: Iterable[Path]) -> _Sorted:
 
 
 def _find_role(parts: tuple[str, ...]) -> tuple[str, int] | None:
-    """The role of the outermost folder that has one, and its place; of labels in a folder of images, theirs."""
+    """The role of the outermost folder that has one, and its place; images in drawings are images, and vice versa."""
     roles = {place: role for place, part in enumerate(parts) if (role := _ROLES.get(_plain(part))) is not None}
     if not roles:
         return None
     first = min(roles)
-    if roles[first] == "images":
-        first = next((place for place, role in roles.items() if role in _DRAWN), first)
+    for place, role in roles.items():
+        if (role == "images") != (roles[first] == "images"):
+            first = place
     role = roles[first]
     if any(_plain(part) in _TEST for part in parts[:first]):
         role = "test_images" if role in ("images", "test_images") else "test_labels"

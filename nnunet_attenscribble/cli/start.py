@@ -289,7 +289,10 @@ def _case_rows(folder: Path, beliefs: Beliefs) -> tuple[list[str], list[list[str
     if len(rows) > _SHOWN:
         tests = sum(row[-1] == "predict" for row in rows[_SHOWN:])
         rest = len(rows) - _SHOWN
-        rows = [*rows[:_SHOWN], ["...", f"and {rest} more", *("" for _ in kinds), f"{rest - tests} + {tests}"]]
+        rows = [
+            *rows[:_SHOWN],
+            ["...", f"and {rest} more", *("" for _ in kinds), f"{rest - tests} train, {tests} predict"],
+        ]
     return ["case", "image", *(title for title, _ in kinds), "to"], rows
 
 

@@ -139,7 +139,7 @@ def napari(folder: Path) -> tuple:
         tifffile.imwrite(place, voxels, imagej=True, resolution=(1 / 1.5, 1 / 1.25), metadata=told)
         (folder / "labels").mkdir(exist_ok=True)
         drawn = recode(make_strokes(), (4, 1, 2, 3)).astype(np.int32)
-        tifffile.imwrite(folder / "labels" / f"p{number}.tif", drawn, compression=("zlib", 1), photometric="minisblack")
+        tifffile.imwrite(folder / "labels" / f"p{number}.tif", drawn, compression="zlib", photometric="minisblack")
     return "--labels", "RV,MYO,LV", "--background-scribble", "4"
 
 
@@ -447,6 +447,36 @@ def test_test_folders_a_dense_twin_and_a_folder_each(tmp_path, start):
     assert sorted(entry.name for entry in raw.iterdir()) == ["Dataset012_hearts", "Dataset013_heartsDense"]
     assert [file.name for file in (raw / "Dataset012_hearts" / "labelsTs").iterdir()] == ["p7.nii.gz"]
     np.testing.assert_array_equal(read_labels(raw / "Dataset013_heartsDense")["p0"], make_dense())
+
+
+@pytest.mark.parametrize(
+    ("image", "drawing"),
+    [
+        ("{}.nrrd", "{}.seg.nrrd"),
+        ("{}/{}.nrrd", "{}/Segmentation.seg.nrrd"),
+        ("{}/scan.nrrd", "{}/strokes.nrrd"),
+        ("{}/image/scan.nrrd", "{}/mask/scan.nrrd"),
+        ("imagesTr/{}_0000.nrrd", "labelsTr/{}.nrrd"),
+        ("{}_image.nrrd", "{}_seg.nrrd"),
+        ("{}.nrrd", "scribbles/{}.nrrd"),
+        ("ground_truth/images/{}.nrrd", "ground_truth/masks/{}.nrrd"),
+        ("Scans/{}.nrrd", "Drawings by Anna/{}-label.nrrd"),
+        ("{}/day1/scan.nrrd", "{}/day1/label.nrrd"),
+    ],
+)
+def test_layouts(tmp_path, start, image, drawing):
+    root = tmp_path / "hearts"
+    for number, case in enumerate(("p1", "p2")):
+        save(root / image.replace("{}", case), make_scan(number))
+        told = [(name, value, 0) for value, name in enumerate(NAMES, start=1)]
+        drawn = recode(make_strokes(), (1, 2, 3, 4))
+        write_slicer(root / drawing.replace("{}", case), [drawn], told)
+    given = ["-s", root / "ground_truth"] if "truth" in image else []  # what it is called says dense
+    if "Anna" in drawing:
+        given = ["-s", root / "Drawings by Anna"]
+    code, _, err = start(root, *OPTIONS, *given)
+    assert code == 0, err
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
 
 
 def test_a_free_id_is_taken_and_what_is_there_stays(tmp_path, start):
