@@ -16,8 +16,8 @@ from nnunet_attenscribble.common.grids import (
     SPACING_TOLERANCE,
     Grid,
 )
+from nnunet_attenscribble.common.headers import states_spacing
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.common.spacing import states_spacing
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_pixels, read_volume
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel
 from nnunet_attenscribble.dataset_conversion.label_files import is_picture, split_layers
