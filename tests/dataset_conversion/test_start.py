@@ -25,6 +25,7 @@ from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
 NAMES = ("background", "RV", "MYO", "LV")
 BUILT = typer.main.get_command(app)
+DRAW = contact_sheet.draw_contact_sheet
 OPTIONS = ("--yes", "--workers", 1)
 
 
@@ -186,13 +187,17 @@ def test_each_tools_files_become_the_right_labels_and_the_plan_repeats_them(tmp_
     assert read_tree(tmp_path / "nnUNet_raw" / "Dataset701_hearts" / "labelsTr") == before
 
 
-def test_images_without_a_drawing_are_to_be_predicted(tmp_path, start):
+def test_images_without_a_drawing_are_to_be_predicted(tmp_path, start, monkeypatch):
+    monkeypatch.setattr(contact_sheet, "draw_contact_sheet", DRAW)
     slicer(tmp_path / "hearts")
     _, out, _ = start(tmp_path / "hearts", *OPTIONS)
     dataset = tmp_path / "nnUNet_raw" / "Dataset601_hearts"
     assert [file.name for file in (dataset / "imagesTs").iterdir()] == ["p2_0000.nii.gz"]
     assert "p2    p2.nrrd  -            predict" in out
     assert f"nnUNetv2_predict -i {dataset / 'imagesTs'} " in out
+    sheet = np.asarray(Image.open(tmp_path / "hearts_start.png").convert("RGB"))
+    for colour in ((230, 159, 0), (86, 180, 233), (0, 158, 115)):  # the classes, in two tiles and the legend
+        assert (sheet == colour).all(axis=-1).sum() > 1000
 
 
 def test_the_plan_is_what_convert_folder_takes(tmp_path, start, monkeypatch, capsys):
