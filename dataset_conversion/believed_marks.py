@@ -211,24 +211,18 @@ def _never_together(survey: Survey, role: str) -> dict[str, str]:
 
 
 def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, survey: Survey) -> Doubt:
-    in_none = mark.how == "name" and mark.mark == 0
-    told = "what no name is given to" if in_none else f"'{mark.mark}'"
-    told = f"the {mark.how} {mark.mark}" if mark.how != "name" else told
-    shares = f"{format_percent(round(1e6 * mark.share), 1_000_000)} of the voxels"
-    where = f"in {len(mark.files)} of {len(survey.labels[mark.role])} files" + (
-        "" if mark.how == "name" else f", {shares}"
-    )
-    known = ", ".join(given.labels or ()) if given.labels is not None else ""
-    reason = (
-        "lies beside a name for unlabelled voxels"
-        if in_none
-        else why or (f"is none of the classes {known}" if known else "has no name")
-    )
+    is_zero = mark.mark == 0
+    told = f"the {mark.how} {mark.mark}"
+    if mark.how == "name":
+        told = "what no name is given to" if is_zero else f"'{mark.mark}'"
+    where = f"in {len(mark.files)} of {len(survey.labels[mark.role])} files"
+    if mark.how != "name":
+        where += f", {format_percent(round(1e6 * mark.share), 1_000_000)} of the voxels"
     written = f"'{mark.mark}'" if mark.how == "colour" or " " in str(mark.mark) else mark.mark
-    option = f"--labels CLASS={written}"
-    others = f"--background-scribble {written} or --unlabelled {written}" if mark.role == "scribble" else ""
-    if mark.how == "name" and why.startswith("never"):
-        option = f"--labels with it as a class of its own, or CLASS={written}"
+    options = [] if is_zero else [f"--labels CLASS={written}"]
+    if why.startswith("never"):
+        options = [f"--labels with it as a class of its own, or CLASS={written}"]
+    options += [f"--background-scribble {written}", f"--unlabelled {written}"] if mark.role == "scribble" else []
 
     def answer(text: str) -> Given:
         name = " ".join(text.split())
@@ -240,11 +234,20 @@ def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, s
                 raise AttenScribbleError(f"{name!r} is no name of a class: give one, or background, or unlabelled")
         return replace(given, meanings={**given.meanings, _key(mark.mark): name})
 
-    if in_none:
-        option, others = others, ""
+    reason = why or _why_unknown(mark, given)
     return Doubt(
-        f"{told} ({where}, the first {mark.files[0]}) {reason}: give {option}" + (f", {others}" if others else ""),
-        f"What is {told} ({where})? {f'It {why}. ' if why else ''}A class, background or unlabelled",
+        f"{told} ({where}, the first {mark.files[0]}) {reason}: give {' or '.join(options)}",
+        f"What is {told} ({where})? "
+        + (f"It {reason}." if is_zero else f"{f'It {why}. ' if why else ''}A class, background or unlabelled"),
         answer,
-        default=meaning if why and isinstance(meaning, str) else None,
+        (BACKGROUND, UNLABELLED) if is_zero else (),
+        meaning if why else None,
     )
+
+
+def _why_unknown(mark: FoundMark, given: Given) -> str:
+    if mark.mark == 0 and mark.how == "name":
+        return "lies beside a name for unlabelled voxels"
+    if mark.mark == 0:
+        return "may be unlabelled, or a background stroke"
+    return f"is none of the classes {', '.join(given.labels)}" if given.labels else "has no name"

@@ -358,7 +358,8 @@ def _tell_training(written: WrittenDatasets) -> None:
         commands.append(f'export {VARIABLE}="$(attenscribble trainers)"')
     if not torch.cuda.is_available():
         configuration, device = "2d_cpu", " -device cpu"
-        commands += [f"attenscribble configure {number} --cpu", f"nnUNetv2_preprocess -d {number} -c 2d_cpu"]
+        few = "--set num_epochs=5    # for a first look"
+        commands += [f"attenscribble configure {number} --cpu {few}", f"nnUNetv2_preprocess -d {number} -c 2d_cpu"]
     commands.append(f"nnUNetv2_train {number} {configuration} {fold} -tr {_TRAINER}{device}")
     if written.test:
         commands.append(

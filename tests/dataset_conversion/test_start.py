@@ -313,6 +313,12 @@ def a_label_among_images(root):
     save(root / "images" / "p2.nii.gz", make_dense())
 
 
+def zeros_that_are_no_majority(root):
+    """As much drawn as not: no value has more than half of the voxels."""
+    save(root / "images" / "p0.nii.gz", make_scan(0))
+    save(root / "scribbles" / "p0.nii.gz", np.select([np.arange(6) < 3, np.arange(6) < 5], [0, 1], 2))
+
+
 def unknown_folders(root):
     folders(root)
     (root / "images").rename(root / "A")
@@ -342,7 +348,7 @@ DOUBTS = {
     ),
     names_by_the_program: (
         ["'Segment_1' (in 1 of 1 files, the first p0) is a name that the program gave by itself: "
-         "give --labels CLASS=Segment_1, --background-scribble Segment_1 or --unlabelled Segment_1"],
+         "give --labels CLASS=Segment_1 or --background-scribble Segment_1 or --unlabelled Segment_1"],
         ["--labels", "RV=Segment_1,MYO,LV"],
     ),
     no_background: (
@@ -366,6 +372,13 @@ DOUBTS = {
                  ["--spacing", "1.5", "1.25", "8"]),
     a_label_among_images: (["p2.nii.gz: holds the values 0, 1, 2, 3 alone, as a label does"],
                            ["--images", "{root}/images"]),
+    zeros_that_are_no_majority: (
+        ["the value 0 (in 1 of 1 files, 50.00 % of the voxels, the first p0) may be unlabelled, or a background "
+         "stroke: "
+         "give --background-scribble 0 or --unlabelled 0",
+         "the value 1 (", "the value 2 ("],
+        ["--labels", "A", "--unlabelled", "0"],
+    ),
     unknown_folders: (["no name says which of its folders, {root}/A (2 files), {root}/B (2 files), holds"],
                       ["--images", "{root}/A", "-s", "{root}/B", "--labels", "RV,MYO,LV"]),
 }  # fmt: skip
@@ -387,6 +400,10 @@ def test_what_is_not_clear_is_refused_at_once_and_answered_by_the_options_that_i
     assert read_tree(tmp_path) == before
     code, _, err = start(root, *OPTIONS, *given, *(word.format(root=root) for word in options))
     assert code == 0, err
+    if make is zeros_that_are_no_majority:  # 2 is one more than the highest class, and so the background
+        values = read_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")["p0"]
+        np.testing.assert_array_equal(values[0, 0], [2, 2, 2, 1, 1, 0])
+        return
     check_labels(next((tmp_path / "nnUNet_raw").iterdir()))
 
 
@@ -522,6 +539,7 @@ ANSWERS = {
     ct: ("3", "CT", "y"),
     numbered_channels: ("T1", "T1, FLAIR", "y"),
     a_label_among_images: ("yes", "y"),
+    zeros_that_are_no_majority: ("unlabelled", "A", "background", "y"),
     unknown_folders: ("2", "RV", "MYO", "LV", "y"),
 }
 
@@ -532,7 +550,7 @@ def test_what_is_not_clear_is_asked(tmp_path, answer, make):
     error, out = answer(tmp_path / "hearts", *ANSWERS[make])
     assert error is None, (error, out)
     dataset = tmp_path / "nnUNet_raw" / "Dataset601_hearts"
-    if make is not no_background:
+    if make not in (no_background, zeros_that_are_no_majority):
         check_labels(dataset)
     before = read_tree(dataset / "labelsTr")
     options = read_options(tmp_path / "hearts_start.yaml")
