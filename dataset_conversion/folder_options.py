@@ -88,7 +88,7 @@ def encode_options(options: FolderOptions, file: Path) -> str:
         if value == field.default:
             continue
         if isinstance(value, Path):
-            value = Path(os.path.relpath(os.path.abspath(value), home)).as_posix()
+            value = _tell_folder(Path(os.path.abspath(value)), home)
         elif isinstance(value, Mapping):
             value = dict(value)
         elif isinstance(value, tuple):
@@ -99,6 +99,13 @@ def encode_options(options: FolderOptions, file: Path) -> str:
         "# Folders are told from this file on.\n"
     )
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _tell_folder(folder: Path, home: Path) -> str:
+    try:
+        return Path(os.path.relpath(folder, home)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return folder.as_posix()
 
 
 def read_options(file: Path) -> FolderOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -130,7 +131,7 @@ def _start(
     from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions, encode_options
     from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
 
-    home = folder.resolve()
+    home = Path(os.path.abspath(folder))
     file = home.parent / f"{home.name}_start.yaml" if plan is None else plan
     sheet = file.with_suffix(".png")
     problems = [
@@ -344,7 +345,6 @@ def _tell_training(written: WrittenDatasets) -> None:
     """What comes after planning; on a machine without a GPU a small configuration."""
     if written.scribble is None:
         return
-    import os
 
     import torch
 
