@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -177,7 +178,7 @@ def _start(
         write_text(file, encode_options(options, file))
         with replaced_file(sheet) as part:
             shutil.copyfile(drawn, part)
-    typer.echo(f"\nAgreed on:     {file}  (attenscribble start --plan {file} converts again)")
+    typer.echo(f"\nAgreed on:     {file}  (attenscribble start --plan {quote(str(file))} converts again)")
     typer.echo(f"Contact sheet: {sheet}")
     return written
 
@@ -360,11 +361,10 @@ def _tell_training(written: WrittenDatasets) -> None:
         configuration, device = "2d_cpu", " -device cpu"
         few = "--set num_epochs=5    # for a first look"
         commands += [f"attenscribble configure {number} --cpu {few}", f"nnUNetv2_preprocess -d {number} -c 2d_cpu"]
-    commands.append(f"nnUNetv2_train {number} {configuration} {fold} -tr {_TRAINER}{device}")
+    how = f"-tr {_TRAINER}{device}"
+    commands.append(f"nnUNetv2_train {number} {configuration} {fold} {how}")
     if written.test:
-        commands.append(
-            f"nnUNetv2_predict -i {written.scribble / 'imagesTs'} -o predictions -d {number} -c {configuration} "
-            f"-f {fold} -tr {_TRAINER}{device}"
-        )
+        images = quote(str(written.scribble / "imagesTs"))
+        commands.append(f"nnUNetv2_predict -i {images} -o predictions -d {number} -c {configuration} -f {fold} {how}")
     for command in commands:
         typer.echo(f"  {command}")
