@@ -179,15 +179,19 @@ def describe_difference(plans: Mapping[str, Any], base: str, name: str) -> list[
     return [f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in keys]
 
 
-def read_plans(file: Path) -> dict[str, Any]:
+def read_plans(file: Path, advice: str = "plan the dataset again") -> dict[str, Any]:
     """Read a plans file.
+
+    Args:
+        file: to read.
+        advice: what to do where it is not in order.
 
     Raises:
         AttenScribbleError: where there is none, or it is not what nnU-Net's planning writes.
     """
     if not file.exists():
         raise AttenScribbleError(f"no plans file {file}: run nnUNetv2_plan_and_preprocess first")
-    return read_shaped(file, PLANS, "plan the dataset again")
+    return read_shaped(file, PLANS, advice)
 
 
 def list_plans(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 import typer
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
@@ -29,6 +30,8 @@ from hypothesis import strategies as st
 from nnunet_attenscribble.cli import app, main
 from nnunet_attenscribble.cli.doctor import installation
 from nnunet_attenscribble.common.nnunet import FOLDERS, list_trainers, trainers_folder
+from nnunet_attenscribble.evaluation.kept_scores import write_kept
+from nnunet_attenscribble.evaluation.summary import read_summary
 from tests.evaluation.benchmark.fake_nnunet import Toy
 from tests.evaluation.collected_folder import write_collected
 from tests.nnunet_attenscribble.test_plans import some_plans
@@ -49,13 +52,25 @@ class Thrown:
     command: tuple[str, ...]
     file: str
 
+    @property
+    def name(self) -> str:
+        """Of the command."""
+        return " ".join(self.command[: 2 if self.command[0] in ("benchmark", "convert") else 1])
+
     def __str__(self) -> str:
-        return f"{self.command[0]} {Path(self.file).name}"
+        return f"{self.name} {Path(self.file).name}"
 
 
 _RAW, _PREPROCESSED = f"/nnUNet_raw/{NAME}", f"/nnUNet_preprocessed/{NAME}"
 _CELL = "/collected/cells/seed_0/fold_0/method_new"
-_BENCHMARK = ("benchmark", "/toy/toy.yaml", "--work", "/toy/work", "--dry-run")
+_MODEL = f"/nnUNet_results/{NAME}/nnUNetTrainerAttenScribble__nnUNetPlans__2d"
+_ATTENTION = ("attention", _MODEL, "-i", f"{_RAW}/imagesTr", "-o", "/attention", "--case", "a")
+_BENCHMARK = ("benchmark", "run", "/toy/toy.yaml", "--work", "/toy/made", "--dry-run")
+_COLLECT = ("benchmark", "collect", "/toy/toy.yaml", "--work", "/toy/made", "--kept", "/kept")
+_KEPT = ("compare", "A=/kept/method_new", "-r", "B=/kept/dense_full", "-o", "/t.csv")
+_FOLDER = ("convert", "folder", "/pictures", "-s", "/strokes", "-d", "504", "--name", "T", "--labels", "shell,core")
+# What these read is neither JSON nor YAML, but for what `demo` wrote itself.
+OTHERS = {"trainers", "demo", *(f"convert {name}" for name in ("acdc", "chaos", "mscmr", "h5"))}
 THROWN = [
     Thrown(("doctor", "501"), f"{_RAW}/dataset.json"),
     Thrown(("doctor", "501"), f"{_PREPROCESSED}/nnUNetPlans.json"),
@@ -66,6 +81,7 @@ THROWN = [
     Thrown(("pretrained", "/plain.pth", "-d", "501", "-o", "/block.pth"), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("fingerprint", "501"), f"{_RAW}/dataset.json"),
     Thrown(("inspect", "501", "--cases", "0", "--workers", "1", "--json", "/x.json"), f"{_RAW}/dataset.json"),
+    Thrown(("fingerprint", "501"), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("inspect", "501", "--cases", "0", "--workers", "1"), f"{_RAW}/provenance.json"),
     Thrown(("scribble", "502", "-o", "503", "--workers", "1"), f"/nnUNet_raw/{DENSE}/dataset.json"),
     Thrown(("scribble", "502", "-o", "503", "--workers", "1"), f"/nnUNet_preprocessed/{DENSE}/splits_final.json"),
@@ -80,13 +96,26 @@ THROWN = [
     Thrown(
         ("report", "/collected", "-o", "/report"), "/collected/cells/seed_0/fold_0/method_new/attention/attention.json"
     ),
+    Thrown(("postprocess", "/predictions", f"{_RAW}/labelsTr", "-o", "/processed"), "/predictions/dataset.json"),
+    Thrown(_ATTENTION, f"{_MODEL}/dataset.json"),
+    Thrown(_ATTENTION, f"{_MODEL}/plans.json"),
+    Thrown(("prepare", _MODEL, "-i", f"{_RAW}/imagesTr", "-o", "/named", "--workers", "1"), f"{_MODEL}/dataset.json"),
+    Thrown(("evaluate", f"{_MODEL}/fold_0/validation", f"/nnUNet_raw/{DENSE}/labelsTr"), f"{_MODEL}/dataset.json"),
+    Thrown(("status",), f"{_MODEL}/fold_0/debug.json"),
     Thrown(("status",), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("status",), f"{_RAW}/dataset.json"),
     Thrown(_BENCHMARK, "/toy/toy.yaml"),
     Thrown(_BENCHMARK, "/toy/nnUNet_preprocessed/Dataset501_Toy/nnUNetPlans.json"),
     Thrown(_BENCHMARK, "/toy/nnUNet_preprocessed/Dataset501_Toy/splits_final.json"),
     Thrown(_BENCHMARK, "/toy/nnUNet_preprocessed/Dataset501_Toy/dataset.json"),
-    Thrown(_BENCHMARK, "/toy/work/benchmark.json"),
+    Thrown(_BENCHMARK, "/toy/made/benchmark.json"),
+    Thrown(_COLLECT, "/toy/toy.yaml"),
+    Thrown(_COLLECT, "/toy/nnUNet_preprocessed/Dataset501_Toy/nnUNetPlans.json"),
+    Thrown(_COLLECT, "/toy/nnUNet_preprocessed/Dataset501_Toy/splits_final.json"),
+    Thrown(_COLLECT, "/kept/trainings.json"),
+    Thrown(_KEPT, "/kept/trainings.json"),
+    Thrown(("convert", "scribblebench", "/bench", "-d", "504", "--workers", "1"), "/bench/dataset.json"),
+    Thrown((*_FOLDER, "--workers", "1"), "/pictures/a.json"),
 ]
 
 
@@ -223,11 +252,21 @@ def write_folder(folder: Path, monkeypatch) -> None:
         (target / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
     save(dense, folder / "predictions" / "x.nii.gz")
     save(dense, folder / f"nnUNet_raw/{DENSE}/labelsTr/x.nii.gz")
-    described = {"labels": names, "file_ending": ".nii.gz"}
-    (folder / "predictions" / "dataset.json").write_text(json.dumps(described))
+    (folder / "predictions" / "dataset.json").write_text(json.dumps({"labels": names, "file_ending": ".nii.gz"}))
     write_collected(folder / "collected")
+    summaries = folder.glob("collected/cells/*/*/*/attenscribble_summary.json")
+    write_kept(folder / "kept", {"/".join(file.parts[-4:-1]): read_summary(file) for file in sorted(summaries)})
+    write_model(folder / _MODEL[1:], plans, described | {"labels": names | {"ignore": 3}})
+    shutil.copytree(folder / "predictions", folder / _MODEL[1:] / "fold_0" / "validation", dirs_exist_ok=True)
+    (folder / _MODEL[1:] / "fold_0" / "validation" / "dataset.json").unlink()
+    shutil.copytree(folder / _RAW[1:], folder / "bench")
+    for name, array in (("pictures", dense), ("strokes", strokes)):
+        (folder / name).mkdir()
+        tifffile.imwrite(folder / name / "a.tif", array, photometric="minisblack")
+        (folder / name / "a.json").write_text(json.dumps({"spacing": [6.0, 1.5, 1.5]}))
     (folder / "toy").mkdir()
     toy = Toy(folder / "toy", monkeypatch)
+    toy.work = folder / "toy" / "made"
     toy.work.mkdir()
     own = {"nnUNet_raw": str(toy.raw), "nnUNet_preprocessed": str(toy.preprocessed)}
     (toy.work / "benchmark.json").write_text(json.dumps(own))
@@ -239,6 +278,46 @@ def write_folder(folder: Path, monkeypatch) -> None:
     monkeypatch.setenv("ATTENSCRIBBLE_QUIET", "1")
     monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
     monkeypatch.chdir(folder)
+
+
+def write_model(folder: Path, plans: dict, description: dict) -> None:
+    """A tiny network of random weights, as a training leaves it."""
+    import torch
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_attenscribble.trainers.nnUNetTrainerAttenScribble import nnUNetTrainerAttenScribble
+
+    arguments = {
+        **{"n_stages": 2, "features_per_stage": [4, 4], "kernel_sizes": [[3, 3]] * 2, "strides": [[1, 1], [2, 2]]},
+        **{"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1], "conv_bias": True, "norm_op_kwargs": {}},
+        **{"conv_op": "torch.nn.Conv2d", "norm_op": "torch.nn.InstanceNorm2d", "nonlin": "torch.nn.LeakyReLU"},
+        **{"dropout_op": None, "dropout_op_kwargs": None, "nonlin_kwargs": {}},
+    }
+    architecture = {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": arguments,
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+    resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    configuration = plans["configurations"]["2d"] | {
+        **{"patch_size": [16, 16], "median_image_size_in_voxels": [12, 12], "architecture": architecture},
+        **{"preprocessor_name": "DefaultPreprocessor", "resampling_fn_data": "resample_data_or_seg_to_shape"},
+        **{"resampling_fn_data_kwargs": resampling, "attenscribble": {"similarity_radius": 1}},
+    }
+    plans = plans | {
+        **{"configurations": {"2d": configuration}, "dataset_name": NAME, "image_reader_writer": "SimpleITKIO"},
+        **{"transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2], "label_manager": "LabelManager"},
+    }
+    manager = PlansManager(plans)
+    network = nnUNetTrainerAttenScribble.build_network_architecture(
+        manager, manager.get_configuration("2d"), 1, 3, enable_deep_supervision=False
+    )
+    (folder / "fold_0").mkdir(parents=True)
+    checkpoint = {"trainer_name": "nnUNetTrainerAttenScribble", "init_args": {"configuration": "2d"}}
+    torch.save(checkpoint | {"network_weights": network.state_dict()}, folder / "fold_0" / "checkpoint_final.pth")
+    (folder / "fold_0" / "debug.json").write_text(json.dumps({"num_epochs": "5"}))
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(description))
 
 
 def spare_what_takes_long(monkeypatch) -> None:
@@ -350,6 +429,14 @@ def folder(tmp_path, monkeypatch) -> Path:
     write_folder(tmp_path, monkeypatch)
     spare_what_takes_long(monkeypatch)
     return tmp_path
+
+
+def test_every_command_is_among_them():
+    def names(command, words=()):
+        for name, own in command.commands.items():
+            yield from names(own, (*words, name)) if hasattr(own, "commands") else [" ".join((*words, name))]
+
+    assert set(names(typer.main.get_command(app))) == {thrown.name for thrown in THROWN} | OTHERS
 
 
 @pytest.mark.parametrize("thrown", THROWN, ids=str)
