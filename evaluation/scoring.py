@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,12 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
         problems.append(f"no dense labels to compare with: {dense} has no label file; give a folder of dense labels")
     if problems:
         raise AttenScribbleError(problems)
+    if not predicted.keys() & true.keys():
+        raise AttenScribbleError(
+            f"no prediction in {predictions} is called as a dense label in {dense}: these are called "
+            f"{list_some(list(true))}, predictions {list_some(list(predicted))}"
+            f"{_tell_ends(list(predicted), list(true))}: call both CASE{file_ending}"
+        )
     for case, files in predicted.items():
         if case not in true:
             problems.append(
@@ -90,6 +97,25 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
         raise AttenScribbleError(problems)
     pairs = [CasePair(case, files[0], true[case][0]) for case, files in predicted.items()]
     return pairs, [case for case in true if case not in predicted]
+
+
+def _tell_ends(predicted: list[str], true: list[str]) -> str:
+    """What is behind the names that predictions share with dense labels, in words; nothing where they share none."""
+    ends = sorted(
+        ((one, other) for one in _shared_ends(predicted) for other in _shared_ends(true)),
+        key=lambda pair: sum(map(len, pair)),
+    )
+    for one, other in ends:
+        if {case[: len(case) - len(one)] for case in predicted} <= {case[: len(case) - len(other)] for case in true}:
+            return f", which are the same but for {' and '.join(repr(end) for end in (other, one) if end)} at the end"
+    return ""
+
+
+def _shared_ends(names: list[str]) -> list[str]:
+    """What all names end in (`_seg`, `_0000`, `.seg`), or nothing; a number that is no channel's is of the case."""
+    starts = [match.start() for match in re.finditer(r"(?<=.)[_. -](?!\d{1,3}$|\d{5,}$)", names[0])]
+    ends = [names[0][start:] for start in starts]
+    return ["", *(end for end in ends if all(name.endswith(end) and name != end for name in names))]
 
 
 def list_cases(folder: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
