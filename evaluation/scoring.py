@@ -280,9 +280,11 @@ def score_case(
 
 
 def _check_values(pair: CasePair, prediction: LabelImage, dense: LabelImage, coding: LabelCoding) -> list[str]:
+    from nnunet_attenscribble.common.volumes import count_values
+
     problems = []
     for image, file, role in ((prediction, pair.prediction, "prediction"), (dense, pair.dense, "dense label")):
-        strange = sorted(set(np.unique(image.labels).tolist()) - coding.allowed)
+        strange = sorted(count_values(image.labels).keys() - coding.allowed)
         if not strange:
             continue
         if role == "dense label" and coding.ignore in strange:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import stat
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -330,6 +332,7 @@ def spare_what_takes_long(monkeypatch) -> None:
     found = {"trainers": {name: {"folder": str(trainers_folder())} for name in list_trainers()}}
     answer = {"gpus": [], "cuda": None, "mps": False, "broken": None, **found}
     monkeypatch.setattr(installation, "ask_nnunet", lambda: lambda: answer)
+    monkeypatch.setattr(installation, "check_versions", lambda: [])
     intensities = {"0": dict.fromkeys(("mean", "std", "percentile_00_5", "percentile_99_5"), 1.0)}
     content = {"foreground_intensity_properties_per_channel": intensities, "median_relative_size_after_cropping": 1.0}
 
@@ -344,24 +347,29 @@ def spare_what_takes_long(monkeypatch) -> None:
     monkeypatch.setattr(Figure, "savefig", lambda figure, stream, **_: stream.write(b"picture"))
 
 
-def read_tree(folder: Path) -> dict[str, bytes | str | None]:
-    """Content of every file, target of every link; None for a folder."""
-    return {
-        str(file.relative_to(folder)): str(file.readlink())
-        if file.is_symlink()
-        else None
-        if file.is_dir()
-        else file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-    }
+State = dict[str, tuple[int, int] | None]
 
 
-def restore_tree(folder: Path, before: dict[str, bytes | str | None]) -> None:
-    for name, content in read_tree(folder).items():
-        if name not in before:
-            shutil.rmtree(folder / name, ignore_errors=True) if content is None else (folder / name).unlink(True)
-        elif content != before[name]:
-            (folder / name).write_bytes(before[name])  # type: ignore[arg-type]
+def read_tree(folder: Path) -> State:
+    """When each file was written and its bytes, by its name; None for a folder."""
+    found: State = {}
+    for here, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            told = os.lstat(os.path.join(here, name))
+            found[os.path.join(here[len(str(folder)) + 1 :], name)] = (
+                None if stat.S_ISDIR(told.st_mode) else (told.st_mtime_ns, told.st_size)
+            )
+    return found
+
+
+def restore_tree(folder: Path, before: State, contents: dict[str, bytes]) -> None:
+    now = read_tree(folder)
+    for name in now.keys() - before.keys():
+        shutil.rmtree(folder / name, ignore_errors=True) if now[name] is None else (folder / name).unlink(True)
+    for name, told in before.items():
+        if told is not None and now.get(name) != told:
+            (folder / name).write_bytes(contents[name])
+            os.utime(folder / name, ns=(told[0], told[0]))
 
 
 def call(folder: Path, command: tuple[str, ...]) -> tuple[int, str]:
@@ -389,13 +397,14 @@ def throw(thrown: Thrown, folder: Path, examples: int) -> Counter:
     """
     file = folder / thrown.file[1:]
     untouched = read_tree(folder)
+    contents = {name: (folder / name).read_bytes() for name, told in untouched.items() if told is not None}
     is_json = file.suffix == ".json"
     text = file.read_text(encoding="utf-8")
     content, dump = (json.loads(text), json.dumps) if is_json else (yaml.safe_load(text), yaml.safe_dump)
     counts: Counter = Counter()
     code, printed = call(folder, thrown.command)
     assert code == 0 or thrown.command[0] == "doctor", printed
-    restore_tree(folder, untouched)
+    restore_tree(folder, untouched, contents)
 
     @settings(
         max_examples=examples,
@@ -408,7 +417,7 @@ def throw(thrown: Thrown, folder: Path, examples: int) -> Counter:
     @given(changed_text(content, dump))
     def attempt(changed: bytes) -> None:
         file.write_bytes(changed)
-        before = {**untouched, str(file.relative_to(folder)): changed}
+        before = read_tree(folder)
         try:
             code, printed = call(folder, thrown.command)
             assert code in (0, 1, 2), printed
@@ -418,7 +427,7 @@ def throw(thrown: Thrown, folder: Path, examples: int) -> Counter:
                 assert read_tree(folder) == before
             counts["refused" if code else "accepted"] += 1
         finally:
-            restore_tree(folder, untouched)
+            restore_tree(folder, untouched, contents)
 
     attempt()
     return counts

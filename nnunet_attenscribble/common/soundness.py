@@ -27,6 +27,7 @@ _METAIMAGE_BYTES = {
     **{"MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4, "MET_DOUBLE": 8},
 }
 _LONGEST_LINE = 1 << 15  # bytes
+_SHORT = 1 << 10  # bytes that hold a header
 
 
 def examine(path: Path) -> tuple[int | None, list[str]]:
@@ -61,22 +62,22 @@ def decompressed_size(path: Path) -> int:
         return sum(map(len, _inflate(file)))
 
 
-def _inflate(file: BinaryIO) -> Iterator[bytes]:
+def _inflate(file: BinaryIO, chunk: int = CHUNK) -> Iterator[bytes]:
     """What is behind gzip, in pieces."""
-    data = file.read(CHUNK)
+    data = file.read(chunk)
     while data:  # a file may hold several streams
-        data = yield from _inflate_stream(file, data, _GZIP)
-        data = (data or file.read(CHUNK)).lstrip(b"\0")  # some writers pad the end with zeros
+        data = yield from _inflate_stream(file, data, _GZIP, chunk)
+        data = (data or file.read(chunk)).lstrip(b"\0")  # some writers pad the end with zeros
 
 
-def _inflate_stream(file: BinaryIO, data: bytes, window_bits: int) -> Generator[bytes, None, bytes]:
+def _inflate_stream(file: BinaryIO, data: bytes, window_bits: int, chunk: int = CHUNK) -> Generator[bytes, None, bytes]:
     """What is behind one compressed stream, which begins with `data`; returns what was read beyond it."""
     stream = zlib.decompressobj(window_bits)
     while not stream.eof:
-        data = data or file.read(CHUNK)
+        data = data or file.read(chunk)
         if not data:
             raise EOFError
-        yield stream.decompress(data, CHUNK)
+        yield stream.decompress(data, chunk)
         data = stream.unconsumed_tail
     return stream.unused_data
 
@@ -116,11 +117,11 @@ def _open_nifti_header(path: Path) -> _NiftiHeader | None:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None
     with path.open("rb") as file:
-        return _read_nifti_header(_begin(_pieces(path, file)))
+        return _read_nifti_header(_begin(_pieces(path, file, _SHORT)))
 
 
-def _pieces(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    return _inflate(file) if path.name.lower().endswith(".gz") else iter(partial(file.read, CHUNK), b"")
+def _pieces(path: Path, file: BinaryIO, chunk: int = CHUNK) -> Iterator[bytes]:
+    return _inflate(file, chunk) if path.name.lower().endswith(".gz") else iter(partial(file.read, chunk), b"")
 
 
 def _begin(pieces: Iterator[bytes]) -> bytes:

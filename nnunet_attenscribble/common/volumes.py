@@ -162,6 +162,14 @@ def label_values(label: sitk.Image, name: str, notes: list[str] | None = None) -
     return values
 
 
+def count_values(labels: np.ndarray) -> dict[int, int]:
+    """Voxels by value, of integers."""
+    if labels.dtype == np.uint8:  # where nothing need be sorted
+        counts = np.bincount(labels.ravel())
+        return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
+    return {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+
+
 def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
     """The axis across which a volume is cut into slices.
 

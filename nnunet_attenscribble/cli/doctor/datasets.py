@@ -9,8 +9,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM, Finding
 from nnunet_attenscribble.cli.doctor.plans import check_plans
 from nnunet_attenscribble.common.nnunet import dataset_folder, nnunet_folder
@@ -18,7 +16,7 @@ from nnunet_attenscribble.common.nnunet_files import entry_values, read_dataset_
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.volumes import describe, label_values, read_volume
+from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _MEND_FILE = "put it right, or take its case out: see docs/datasets.md"
@@ -215,6 +213,6 @@ def _count_values(files: Sequence[str], reader: Reader) -> tuple[dict[int, int],
             findings += [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in error.problems]
             continue
         total += voxels.size
-        for value, count in zip(*np.unique(voxels, return_counts=True), strict=True):
-            counts[int(value)] = counts.get(int(value), 0) + int(count)
+        for value, count in count_values(voxels).items():
+            counts[value] = counts.get(value, 0) + count
     return counts, total, findings
