@@ -367,7 +367,7 @@ def restore_tree(folder: Path, before: State, contents: dict[str, bytes]) -> Non
     for name in now.keys() - before.keys():
         shutil.rmtree(folder / name, ignore_errors=True) if now[name] is None else (folder / name).unlink(True)
     for name, told in before.items():
-        if told is not None and now.get(name) != told:
+        if name in contents and now.get(name) != told:
             (folder / name).write_bytes(contents[name])
             os.utime(folder / name, ns=(told[0], told[0]))
 
@@ -397,7 +397,7 @@ def throw(thrown: Thrown, folder: Path, examples: int) -> Counter:
     """
     file = folder / thrown.file[1:]
     untouched = read_tree(folder)
-    contents = {name: (folder / name).read_bytes() for name, told in untouched.items() if told is not None}
+    contents = {name: (folder / name).read_bytes() for name in untouched if (folder / name).is_file()}
     is_json = file.suffix == ".json"
     text = file.read_text(encoding="utf-8")
     content, dump = (json.loads(text), json.dumps) if is_json else (yaml.safe_load(text), yaml.safe_dump)
