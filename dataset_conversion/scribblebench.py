@@ -90,6 +90,10 @@ def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:
     classes = {name: value for name, value in values.items() if value > 0 and name not in unlabelled}
     if wrong := [name for name in classes if name.casefold() == "background"]:
         raise AttenScribbleError(f"{file}: {wrong[0]} is {classes[wrong[0]]}: it must be 0, correct it")
+    if not classes:
+        raise AttenScribbleError(f"{file}: names no class but the background: correct it, or give --labels")
+    if not all(isinstance(name, str) for name in names):
+        raise AttenScribbleError(f"{file}: its channels {names} are no names: correct it, or give --channels")
     if sorted(classes.values()) != list(range(1, len(classes) + 1)):
         raise AttenScribbleError(
             f"{file}: its classes have the values {sorted(classes.values())}: they must be 1, 2, ..."

@@ -68,7 +68,7 @@ _CELL = "/collected/cells/seed_0/fold_0/method_new"
 _MODEL = f"/nnUNet_results/{NAME}/nnUNetTrainerAttenScribble__nnUNetPlans__2d"
 _ATTENTION = ("attention", _MODEL, "-i", f"{_RAW}/imagesTr", "-o", "/attention", "--case", "a")
 _BENCHMARK = ("benchmark", "run", "/toy/toy.yaml", "--work", "/toy/made", "--dry-run")
-_COLLECT = ("benchmark", "collect", "/toy/toy.yaml", "--work", "/toy/made", "--kept", "/kept")
+_COLLECT = ("benchmark", "collect", "/toy/toy.yaml", "--work", "/toy/made")
 _KEPT = ("compare", "A=/kept/method_new", "-r", "B=/kept/dense_full", "-o", "/t.csv")
 _FOLDER = ("convert", "folder", "/pictures", "-s", "/strokes", "-d", "504", "--name", "T", "--labels", "shell,core")
 # What these read is neither JSON nor YAML, but for what `demo` wrote itself.
@@ -114,7 +114,6 @@ THROWN = [
     Thrown(_COLLECT, "/toy/toy.yaml"),
     Thrown(_COLLECT, "/toy/nnUNet_preprocessed/Dataset501_Toy/nnUNetPlans.json"),
     Thrown(_COLLECT, "/toy/nnUNet_preprocessed/Dataset501_Toy/splits_final.json"),
-    Thrown(_COLLECT, "/kept/trainings.json"),
     Thrown(_KEPT, "/kept/trainings.json"),
     Thrown(("convert", "scribblebench", "/bench", "-d", "504", "--workers", "1"), "/bench/dataset.json"),
     Thrown((*_FOLDER, "--workers", "1"), "/pictures/a.json"),

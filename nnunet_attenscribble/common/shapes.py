@@ -179,7 +179,7 @@ def read_keys(file: Path, problems: list[str], advice: str) -> Keys:
     """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise AttenScribbleError(f"{file} cannot be read as YAML ({reason}): {advice}") from error
     if not isinstance(content, Mapping):
