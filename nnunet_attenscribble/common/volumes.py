@@ -275,7 +275,7 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
         if "orthonormal" in told:
             raise AttenScribbleError(
                 f"{path}: its axes are not at right angles, which SimpleITK refuses ({told}): "
-                "set the qform of its header, or resample it"
+                "resample it, or name NibabelIO in dataset.json (overwrite_image_reader_writer)"
             ) from None
         with path.open("rb") as file:
             start = file.read(26)

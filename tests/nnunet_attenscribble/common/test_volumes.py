@@ -85,7 +85,9 @@ def test_what_the_library_says_is_told(tmp_path):
     header[252:256] = np.array([0, 1], np.int16).tobytes()  # qform_code, sform_code
     header[280:328] = np.array([[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32).tobytes()  # srow_x, _y, _z
     file.write_bytes(gzip.compress(bytes(header)))
-    with pytest.raises(AttenScribbleError, match=r"not at right angles.*\(ITK only supports ortho.*: set the qform"):
+    with pytest.raises(
+        AttenScribbleError, match=r"not at right angles.*\(ITK only supports ortho.*: resample it, or name"
+    ):
         read_volume(file, str(file))
     grey_and_opacity = tmp_path / "a.png"
     PIL.Image.new("LA", (4, 4)).save(grey_and_opacity)
