@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, scor
 from nnunet_attenscribble.evaluation.structures import LabelCoding
 
 if TYPE_CHECKING:
+    from SimpleITK import Image
+
     from nnunet_attenscribble.common.readers import Reader
 
 __all__ = ["CasePair", "CaseScores", "LabelImage", "list_cases", "pair_cases", "read_label_image", "score_case"]
@@ -145,12 +148,14 @@ class LabelImage:
         spacing: millimetres per axis of `labels`.
         grid: where its voxels lie.
         rounded: values that the file's header scales were rounded, see `volumes.label_values`.
+        names: of its values, where it says them itself (3D Slicer), in small letters.
     """
 
     labels: np.ndarray
     spacing: tuple[float, ...]
     grid: Grid
     rounded: bool = False
+    names: Mapping[str, int] = field(default_factory=dict)
 
     def on(self, other: LabelImage) -> LabelImage:
         """The same in the order of axes of another, on which it lies."""
@@ -208,7 +213,17 @@ def read_label_image(file: Path, reader: Reader = None) -> LabelImage:
     except AttenScribbleError as error:
         raise ValueError("; ".join(error.problems)) from error
     # The array's axes are those of the file turned round, (x, y, z) to (z, y, x); the spacing must follow.
-    return LabelImage(labels, image.GetSpacing()[::-1], Grid.of(image), bool(notes))
+    return LabelImage(labels, image.GetSpacing()[::-1], Grid.of(image), bool(notes), _read_names(image))
+
+
+def _read_names(image: Image) -> dict[str, int]:
+    """The names of values in the header of a segmentation of 3D Slicer, in small letters."""
+    keys = [key.removesuffix("_Name") for key in image.GetMetaDataKeys() if re.fullmatch(r"Segment\d+_Name", key)]
+    return {
+        image.GetMetaData(f"{key}_Name").strip().casefold(): int(image.GetMetaData(f"{key}_LabelValue"))
+        for key in keys
+        if image.HasMetaDataKey(f"{key}_LabelValue") and image.GetMetaData(f"{key}_LabelValue").isdecimal()
+    }
 
 
 def score_case(
@@ -284,6 +299,12 @@ def _check_values(pair: CasePair, prediction: LabelImage, dense: LabelImage, cod
 
     problems = []
     for image, file, role in ((prediction, pair.prediction, "prediction"), (dense, pair.dense, "dense label")):
+        problems += [
+            f"{role} {file} says that {structure.name} is {own}, dataset.json that it is {structure.values[0]}: bring "
+            "both to one coding"
+            for structure in coding.structures
+            if (own := image.names.get(structure.name.casefold())) is not None and (own,) != structure.values
+        ]
         strange = sorted(count_values(image.labels).keys() - coding.allowed)
         if not strange:
             continue

@@ -4,7 +4,8 @@ any file says how far apart its voxels are, or leaves readers to assume 1 mm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "holds_place",
     "is_sheared",
     "place",
+    "quiet",
     "read_with_nibabel",
     "states_spacing",
     "write_with_nibabel",
@@ -75,6 +77,17 @@ def place(image: sitk.Image, affine: np.ndarray, spacing: Sequence[float]) -> No
         image.SetDirection((columns / np.linalg.norm(columns, axis=0)).ravel().tolist())
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without ITK's C++ warnings, which no caller can catch and which would bury our own messages."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
 def is_sheared(file: Path) -> bool:
     """Whether it is a NIfTI file whose axes SimpleITK refuses, as they are not at right angles."""
     if not file.name.lower().endswith((".nii", ".nii.gz")):
@@ -82,7 +95,8 @@ def is_sheared(file: Path) -> bool:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        with quiet():
+            reader.ReadImageInformation()
     except RuntimeError as error:
         return "orthonormal" in str(error)
     return False

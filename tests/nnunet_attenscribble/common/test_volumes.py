@@ -184,6 +184,16 @@ def test_nifti2_is_read_as_nifti1(tmp_path, ending, dtype):
         read_volume(files[1], "")
 
 
+@pytest.mark.parametrize(("unit", "consistent"), [(0, True), (2, True), (10, True), (3, False), (1, False)])
+def test_a_unit_that_readers_take_for_mm_is_noticed(tmp_path, volume, unit, consistent):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(volume(), file)
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[123] = unit  # xyzt_units: micron is 3, metre 1, 8 is added for seconds
+    file.write_bytes(gzip.compress(bytes(content)))
+    assert has_consistent_header(read_volume(file, "")) == consistent
+
+
 def test_an_sform_of_unit_scale_is_noticed(tmp_path, volume):
     file = tmp_path / "a.nii.gz"
     sitk.WriteImage(volume(), file)
