@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -80,4 +81,5 @@ def test_a_damaged_byte_never_ends_in_anything_but_an_explanation(tmp_path):
         with suppress(AttenScribbleError):
             read_series(files)
     # GDCM took 1.5 GB for four of these bytes each, the kinds of values behind which a length stands, and kept them.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 300_000  # kB
+    if sys.platform == "linux":  # where it is told in kB
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 300_000
