@@ -83,7 +83,6 @@ THROWN = [
     Thrown(("pretrained", "/plain.pth", "-d", "501", "-o", "/block.pth"), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("fingerprint", "501"), f"{_RAW}/dataset.json"),
     Thrown(("inspect", "501", "--cases", "0", "--workers", "1", "--json", "/x.json"), f"{_RAW}/dataset.json"),
-    Thrown(("fingerprint", "501"), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("inspect", "501", "--cases", "0", "--workers", "1"), f"{_RAW}/provenance.json"),
     Thrown(("scribble", "502", "-o", "503", "--workers", "1"), f"/nnUNet_raw/{DENSE}/dataset.json"),
     Thrown(("scribble", "502", "-o", "503", "--workers", "1"), f"/nnUNet_preprocessed/{DENSE}/splits_final.json"),
@@ -98,7 +97,6 @@ THROWN = [
     Thrown(
         ("report", "/collected", "-o", "/report"), "/collected/cells/seed_0/fold_0/method_new/attention/attention.json"
     ),
-    Thrown(("postprocess", "/predictions", f"{_RAW}/labelsTr", "-o", "/processed"), "/predictions/dataset.json"),
     Thrown(_ATTENTION, f"{_MODEL}/dataset.json"),
     Thrown(_ATTENTION, f"{_MODEL}/plans.json"),
     Thrown(("prepare", _MODEL, "-i", f"{_RAW}/imagesTr", "-o", "/named", "--workers", "1"), f"{_MODEL}/dataset.json"),
