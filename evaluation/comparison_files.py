@@ -353,10 +353,11 @@ def _refuse_gaps(comparison: Comparison) -> None:
         raise KeyError(comparison.reference)
     for model in comparison.models:
         comparison.provenance[model]
-        for metric in {*list_titles(comparison), "volume_share"}:
-            for structure in (*comparison.structures_of(metric), FOREGROUND):
-                if (model, structure, metric) not in there:
-                    raise KeyError((model, structure, metric))
+        needed = [(FOREGROUND, metric) for metric in list_titles(comparison)]
+        needed += [(name, metric) for metric in METRICS for name in comparison.structures_of(metric)]
+        for structure, metric in needed:
+            if (model, structure, metric) not in there:
+                raise KeyError((model, structure, metric))
         for structure in comparison.structures_of("lesion_f1"):
             comparison.lesion_counts[model][structure]
 

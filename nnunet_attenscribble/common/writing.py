@@ -156,12 +156,7 @@ def try_lock(file: IO, *, wait: bool = False) -> bool:
         whether nobody else holds it; true as well where there are no locks, as on some file systems.
     """
     try:
-        if sys.platform == "win32":
-            _lock_byte(file.fileno(), wait)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _lock(file, wait)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
@@ -169,21 +164,25 @@ def try_lock(file: IO, *, wait: bool = False) -> bool:
     return True
 
 
-def _lock_byte(descriptor: int, wait: bool) -> None:
-    """Windows locks bytes, which nobody else can write then: one that no file here reaches."""
-    assert sys.platform == "win32"
-    import msvcrt
+def _lock(file: IO, wait: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
 
-    before = os.lseek(descriptor, 0, os.SEEK_CUR)
-    try:
-        while True:
-            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-            try:
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-                return
-            except PermissionError:
-                if not wait:
-                    raise
-            time.sleep(_PATIENCE)
-    finally:
-        os.lseek(descriptor, before, os.SEEK_SET)
+        # Windows locks bytes, which nobody else can write then: one that no file here reaches.
+        before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+        try:
+            while True:
+                os.lseek(file.fileno(), _LOCKED_BYTE, os.SEEK_SET)
+                try:
+                    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                    return
+                except PermissionError:
+                    if not wait:
+                        raise
+                time.sleep(_PATIENCE)
+        finally:
+            os.lseek(file.fileno(), before, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
