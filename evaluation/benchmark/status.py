@@ -120,8 +120,8 @@ def _describe_dataset(name: str, raw: Path, preprocessed: Path | None) -> Datase
     places = [raw / name, *([preprocessed / name] if preprocessed is not None else [])]
     content = next((content for place in places if (content := _read_json(place / "dataset.json"))), {})
     labels = content.get("labels")
-    known = isinstance(labels, dict) and ("ignore" in labels or not any(map(means_ignore, labels)))
-    kind = "unknown" if not known else "scribbles" if "ignore" in labels else "dense"
+    names = labels if isinstance(labels, dict) else ()
+    kind = "scribbles" if "ignore" in names else "dense" if names and not any(map(means_ignore, names)) else "unknown"
     cases = content.get("numTraining")
     plans = {}
     for file in list_plans(places[-1]) if preprocessed is not None else []:
