@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
+from nnunet_attenscribble.common.nnunet_files import means_ignore
 from nnunet_attenscribble.common.text import format_percent
-from nnunet_attenscribble.dataset_conversion.codings import UNLABELLED_NAMES
 from nnunet_attenscribble.dataset_conversion.doubts import Doubt, Given, Mark
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, check_classes, fold, is_colour
 from nnunet_attenscribble.dataset_conversion.survey import FoundMark, Survey, is_default_name
@@ -48,7 +48,7 @@ def says_scribbles(given: Given, survey: Survey, meanings: Iterable[tuple[FoundM
         return True
     contents = survey.labels.get("scribble", {}).values()
     named = {fold(name) for content in contents for name in (*content.declared, *_names(content.voxels))}
-    if {BACKGROUND, UNLABELLED} & set(given.meanings.values()) or named & {BACKGROUND, *UNLABELLED_NAMES}:
+    if {BACKGROUND, UNLABELLED} & set(given.meanings.values()) or any(map(_is_no_class, named)):
         return True
     # Dense labels hold classes and zeros alone.
     rest = [mark for mark, meaning in meanings if meaning in (BACKGROUND, UNLABELLED) and mark.mark not in _ZEROS]
@@ -65,8 +65,9 @@ def as_options(
     problems = []
     for mark, meaning in meanings:
         assert meaning is not None  # or there were doubts
-        own = {BACKGROUND: (BACKGROUND,), UNLABELLED: UNLABELLED_NAMES}.get(meaning, (fold(meaning),))
-        if _key(mark.mark) in own or (mark.mark in _ZEROS and mark.role == "dense"):
+        key = _key(mark.mark)
+        is_own = isinstance(key, str) and (means_ignore(key) if meaning == UNLABELLED else key == fold(meaning))
+        if is_own or (mark.mark in _ZEROS and mark.role == "dense"):
             named.setdefault(meaning, set()) if meaning not in rest else None
         elif mark.mark == 0 and mark.how == "name" and 0 not in given.meanings:
             continue  # what `convert folder` takes it for
@@ -98,6 +99,10 @@ def _order(mark: FoundMark) -> tuple[int, int]:
         assert isinstance(mark.mark, int)
         return 0, mark.mark
     return (2, 0) if mark.mark == 0 else (1, 0)
+
+
+def _is_no_class(name: str) -> bool:
+    return name == BACKGROUND or means_ignore(name)
 
 
 def _key(mark: Mark) -> Mark:
@@ -166,7 +171,7 @@ def _meaning(
         own = fold(mark.mark)
         if own == BACKGROUND:
             return BACKGROUND
-        if own in UNLABELLED_NAMES:
+        if means_ignore(own):
             return UNLABELLED
         said = _said(mark, given)
         return said if said is not None or given.labels is not None else mark.mark
@@ -181,7 +186,7 @@ def _why_asked(mark: FoundMark, given: Given, apart: Mapping[str, str]) -> str:
     if mark.how != "name" or not isinstance(mark.mark, str) or _said(mark, given) is not None:
         return ""
     own = fold(mark.mark)
-    if own in (BACKGROUND, *UNLABELLED_NAMES):
+    if _is_no_class(own):
         return ""
     if is_default_name(own):
         return "is a name that the program gave by itself"
@@ -227,7 +232,7 @@ def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, s
     def answer(text: str) -> Given:
         name = " ".join(text.split())
         own = fold(name)
-        name = BACKGROUND if own == BACKGROUND else UNLABELLED if own in UNLABELLED_NAMES else name
+        name = BACKGROUND if own == BACKGROUND else UNLABELLED if means_ignore(own) else name
         if name not in (BACKGROUND, UNLABELLED):
             check_classes([(name, None)], "answer")
             if name.isdecimal() or is_colour(name):

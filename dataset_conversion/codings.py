@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["PRESETS", "UNLABELLED_NAMES", "ScribbleCoding", "choose_coding", "dense_values", "scribble_values"]
-
-#: In any case of letters, these name no class but the voxels that nobody drew on.
-UNLABELLED_NAMES = ("ignore", "unlabeled", "unlabelled")
+__all__ = ["PRESETS", "ScribbleCoding", "choose_coding", "dense_values", "scribble_values"]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_attenscribble.common.nnunet_files import entry_values, list_misnamed_ignore, read_dataset_json
+from nnunet_attenscribble.common.nnunet_files import entry_values, read_dataset_json
 from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.volumes import Source
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -46,13 +46,14 @@ def read_description(source: Path) -> Description:
     """
     file = source / "dataset.json"
     content = read_dataset_json(file)
-    if misnamed := list_misnamed_ignore(content["labels"]):
-        raise AttenScribbleError(
-            f"{file}: the label '{name}' is a class like others to nnU-Net: call it ignore if it is where nobody drew, "
-            "or give it another name"
-            for name in misnamed
-        )
     values = {name: entry_values(entry) for name, entry in content["labels"].items()}
+    problems = []
+    if values.get("background") != (0,):
+        problems.append(f"{file}: has no label background that is 0, which nnU-Net needs: add it")
+    if not any(held != (0,) for name, held in values.items() if name != "ignore"):
+        problems.append(f"{file}: names no class but the background: add those that the labels hold")
+    if problems:
+        raise AttenScribbleError(problems)
     channels = {int(number): channel for number, channel in content["channel_names"].items()}
     ignore = values.pop("ignore", (None,))[0]
     names: dict[int, str] = {}

@@ -126,6 +126,7 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
     for file in files:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
+            _refuse_unknown_kinds(header)
             absent = [name for name in _NEEDED if not header.get(name)]
             if not absent:
                 for name in _NEEDED[1:]:
@@ -140,6 +141,18 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
     if problems:
         raise AttenScribbleError(problems)
     return headers
+
+
+def _refuse_unknown_kinds(header: Any) -> None:
+    """A ValueError about a value of a kind that DICOM has not: GDCM takes the bytes behind it for its length, and makes
+    room for gigabytes. pydicom looks at kinds late, or never.
+    """
+    from pydicom.valuerep import VR
+
+    known = {kind.value for kind in VR}
+    for element in (*header.file_meta.values(), *header.values()):
+        if element.VR is not None and element.VR not in known:
+            raise ValueError(f"{element.tag} is of the kind {element.VR!r}, which DICOM has not")
 
 
 def _unreadable(paths: Sequence[Path]) -> list[str]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.headers import is_sheared
+from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_reader
+from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
 from nnunet_attenscribble.dataset_conversion.meanings import Marks, parse_marks
@@ -102,8 +106,13 @@ def convert_folder(
         problems.append(f"--dense-slices {dense_slices!r}: is found in the name of no case: `.` is all of them")
     if dense is not None and scribbles is not None and dense_id is None:
         dense_id = dataset_id + 1
+    written, reader = _read_sheared(
+        [case.as_case(step, whole is not None and bool(whole.search(case.identifier))) for case in cases]
+    )
+    if reader is not None:
+        notes.append(f"images have axes that are not at right angles: dataset.json names {reader.__name__} for nnU-Net")
     return write_raw_datasets(
-        [case.as_case(step, whole is not None and bool(whole.search(case.identifier))) for case in cases],
+        written,
         RawDataset(
             dataset_id=dataset_id,
             name=name,
@@ -125,12 +134,35 @@ def convert_folder(
             dense_id=dense_id,
             dense_only=scribbles is None,
             slice_axis=axis,
+            reader=reader,
             splits=splits,
         ),
         Writing(**writing),
         problems=problems,
         notes=[*found.tell_readings(), *notes],
     )
+
+
+def _read_sheared(cases: list[Case]) -> tuple[list[Case], Reader]:
+    """The same cases; where an image has axes that are not at right angles, read by nnU-Net's reader for them."""
+    images = [source for case in cases for source in case.images if isinstance(source, Path)]
+    if not any(map(is_sheared, images)):
+        return cases, None
+    from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+
+    def read(source: Any, *, label: bool = False) -> Any:
+        is_nifti = isinstance(source, Path) and source.name.lower().endswith(tuple(NibabelIO.supported_file_endings))
+        return DatasetFile(source, as_reader(NibabelIO), label=label) if is_nifti else source
+
+    return [
+        replace(
+            case,
+            images=tuple(map(read, case.images)),
+            scribble=read(case.scribble, label=True),
+            dense=read(case.dense, label=True),
+        )
+        for case in cases
+    ], as_reader(NibabelIO)
 
 
 def _compile(pattern: str | None) -> re.Pattern[str] | None:

@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.soundness import room_problems
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
 from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     Case,
@@ -193,17 +194,21 @@ def _check(file: Path, size: tuple[int, ...] | None, spacing_csv: Path | None) -
 
     try:
         with h5py.File(file) as content:
-            shapes = {key: content[key].shape for key in ("image", "scribble", "label") if key in content}
+            found = [key for key in ("image", "scribble", "label") if key in content]
+            shapes = {key: content[key].shape for key in found}
+            problems = room_problems(file, max((content[key].nbytes for key in found), default=0))
     except (OSError, AttributeError) as error:  # an AttributeError: a group in place of a volume
         raise AttenScribbleError(
             f"{file}: cannot be read as h5 ({str(error).splitlines()[0]}): download it again"
         ) from None
+    if problems:
+        raise AttenScribbleError(problems)
     absent = [key for key in ("image", "scribble") if key not in shapes]
     if absent:
         raise AttenScribbleError(f"{file}: holds no {' and no '.join(absent)}: give WSL4MIS's training volumes")
     if len(shapes["image"]) != 3:
         raise AttenScribbleError(f"{file}: its image has {len(shapes['image'])} dimensions: give volumes, not slices")
-    problems = [
+    problems += [
         f"{file}: its {key} has the shape {shape}, its image {shapes['image']} (z, y, x): both must share voxels"
         for key, shape in shapes.items()
         if shape != shapes["image"]

@@ -18,6 +18,7 @@ from nnunet_attenscribble.common.shapes import TEXT, Shape, mapping, read_shaped
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Source,
+    count_values,
     describe,
     label_values,
     read_volume,
@@ -178,7 +179,7 @@ def _inspect_case(
             problems += error.problems
     known = {*labels.values(), *(() if ignore is None else (ignore,))}
     for (name, _), array in zip(drawn, values, strict=False):
-        if strange := sorted(set(np.unique(array).tolist()) - known):
+        if strange := sorted(count_values(array).keys() - known):
             problems.append(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
     if problems:
         return problems

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from nnunet_attenscribble.common.nnunet_files import means_ignore
 from nnunet_attenscribble.common.text import has_control_character, list_some
-from nnunet_attenscribble.dataset_conversion.codings import PRESETS, UNLABELLED_NAMES, ScribbleCoding
+from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.codings import dense_values as values_of_dense
 from nnunet_attenscribble.dataset_conversion.codings import scribble_values as values_of_scribbles
 from nnunet_attenscribble.dataset_conversion.legends import Legend, Segment
@@ -58,7 +59,7 @@ class Marks:
         classes: name to what marks it in the files: a value, a name, a colour (`#ff0000`); None: its position, from 1.
         coding: of the values that are no class; None: nothing was said.
         background: name or colour of strokes in the background, besides `background`.
-        unlabelled: name or colour of what nobody drew on, besides `UNLABELLED_NAMES`.
+        unlabelled: name or colour of what nobody drew on, besides those of `means_ignore`.
     """
 
     classes: Mapping[str, int | str | None]
@@ -91,12 +92,11 @@ class Marks:
 
     @property
     def _own_names(self) -> dict[str, str]:
-        names = {**{name: name for name in self.classes}, BACKGROUND: BACKGROUND}
-        return {**names, **dict.fromkeys(UNLABELLED_NAMES, UNLABELLED)}
+        return {**{name: name for name in self.classes}, BACKGROUND: BACKGROUND, UNLABELLED: UNLABELLED}
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """What each name in a file means; names without regard to case."""
+        """What each name in a file means, but for those of `means_ignore`; without regard to case."""
         said = {**self._own_names, **{mark: name for name, mark in self._said() if not _COLOUR.fullmatch(mark)}}
         return {fold(name): meaning for name, meaning in said.items()}
 
@@ -104,6 +104,9 @@ class Marks:
     def colours(self) -> dict[Colour, str]:
         """What each colour means."""
         return {parse_colour(mark): name for name, mark in self._said() if _COLOUR.fullmatch(mark)}
+
+    def _meaning(self, name: str) -> str | None:
+        return self.names.get(fold(name), UNLABELLED if means_ignore(name) else None)
 
     @property
     def known(self) -> str:
@@ -119,7 +122,7 @@ class Marks:
         seen = {fold(name): meaning for name, meaning in self._own_names.items()}
         found = []
         for name, mark in self._said():
-            other = seen.setdefault(fold(mark), name)
+            other = seen.setdefault(fold(mark), UNLABELLED if means_ignore(mark) else name)
             if other != name:
                 found.append(f"{mark!r} cannot mean both {other} and {name}")
         return found
@@ -147,7 +150,7 @@ class Marks:
         Raises:
             AttenScribbleError: where names and values that were given contradict each other.
         """
-        found = tuple(self.names.get(fold(segment.name)) for segment in legend.segments)
+        found = tuple(self._meaning(segment.name) for segment in legend.segments)
         if legend.tool == "ITK-SNAP" and not any(found) and all(map(_is_default, legend.segments)):
             return None
         given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
@@ -217,7 +220,7 @@ def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> 
     values: list[int] = []
     for position, (name, mark) in enumerate(pairs, start=1):
         value = mark if isinstance(mark, int) else position
-        reserved = name.casefold() in (BACKGROUND, *UNLABELLED_NAMES) or has_control_character(name)
+        reserved = name.casefold() == BACKGROUND or means_ignore(name) or has_control_character(name)
         twice = fold(name) in map(fold, marks) or value in values
         odd = isinstance(mark, str) and (not mark or (mark.startswith("#") and not is_colour(mark)))
         if not name or reserved or twice or odd or not 0 < value <= _HIGHEST:

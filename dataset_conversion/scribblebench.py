@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import read_json
-from nnunet_attenscribble.dataset_conversion.codings import UNLABELLED_NAMES
+from nnunet_attenscribble.common.nnunet_files import means_ignore
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -86,10 +86,14 @@ def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:
             f"{file}: does not tell labels and channels ({type(error).__name__}: {error}): "
             "correct it, or give --labels and --channels"
         ) from None
-    unlabelled = {name: value for name, value in values.items() if name.casefold() in UNLABELLED_NAMES}
+    unlabelled = {name: value for name, value in values.items() if means_ignore(name)}
     classes = {name: value for name, value in values.items() if value > 0 and name not in unlabelled}
     if wrong := [name for name in classes if name.casefold() == "background"]:
         raise AttenScribbleError(f"{file}: {wrong[0]} is {classes[wrong[0]]}: it must be 0, correct it")
+    if not classes:
+        raise AttenScribbleError(f"{file}: names no class but the background: correct it, or give --labels")
+    if not all(isinstance(name, str) for name in names):
+        raise AttenScribbleError(f"{file}: its channels {names} are no names: correct it, or give --channels")
     if sorted(classes.values()) != list(range(1, len(classes) + 1)):
         raise AttenScribbleError(
             f"{file}: its classes have the values {sorted(classes.values())}: they must be 1, 2, ..."

@@ -339,9 +339,27 @@ def read_comparison(file: Path) -> Comparison:
             for model, table in content.get("confusion", {}).items()
         }
         values["rows"] = tuple(_read_row(row, names) for row in content["rows"])
-        return Comparison(**values)
+        found = Comparison(**values)
+        _refuse_gaps(found)
     except (KeyError, TypeError, ValueError) as error:
         raise AttenScribbleError(f"{file} is damaged ({error!r}): compare the models again") from error
+    return found
+
+
+def _refuse_gaps(comparison: Comparison) -> None:
+    """A KeyError where a row is missing that the tables need, or a model's origin or count of lesions."""
+    there = {(row.model, row.structure, row.metric) for row in comparison.rows}
+    if comparison.reference not in comparison.models:
+        raise KeyError(comparison.reference)
+    for model in comparison.models:
+        comparison.provenance[model]
+        needed = [(FOREGROUND, metric) for metric in list_titles(comparison)]
+        needed += [(name, metric) for metric in METRICS for name in comparison.structures_of(metric)]
+        for structure, metric in needed:
+            if (model, structure, metric) not in there:
+                raise KeyError((model, structure, metric))
+        for structure in comparison.structures_of("lesion_f1"):
+            comparison.lesion_counts[model][structure]
 
 
 def _read_row(row: Mapping[str, Any], metrics: Mapping[str, str]) -> ComparisonRow:

@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import read_json
+from nnunet_attenscribble.common.shapes import mapping, shape_problems
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.writing import replaced_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import METRICS, OPTIONAL_METRICS
 from nnunet_attenscribble.evaluation.pooling import list_differences
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
+from nnunet_attenscribble.evaluation.result_shapes import GRIDS, TRAINING
 from nnunet_attenscribble.evaluation.summary import (
     Summary,
     from_content,
@@ -228,6 +230,8 @@ def _dump(value: object) -> str:
 def _put_together(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
     """The summaries; KeyError, TypeError or ValueError where something is not as it was written."""
     told = {training: _put_back(own, content["shared"]) for training, own in content["trainings"].items()}
+    for problem in (*shape_problems(told, mapping(each=TRAINING)), *shape_problems(content["cases"], GRIDS)):
+        raise ValueError(problem)
     scores: dict[str, dict[str, dict[str, Any]]] = {training: {} for training in told}
     for row in rows:
         entries = scores[row["training"]].setdefault(row["case"], {})

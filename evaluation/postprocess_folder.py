@@ -16,7 +16,7 @@ from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.staging import finish_interrupted, staged_folders
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.tiff import find_sidecar
-from nnunet_attenscribble.common.volumes import read_image, slice_axis, write_volume
+from nnunet_attenscribble.common.volumes import count_values, read_image, slice_axis, write_volume
 from nnunet_attenscribble.common.writing import encode_numbers, naming
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import select_structure
@@ -175,7 +175,7 @@ def _read_coding(file: Path) -> LabelCoding:
 
 def _look_at(case: str, file: Path, coding: LabelCoding, reader: Reader) -> Iterator[StrokeEvidence]:
     image = read_label_image(file, reader)
-    strange = sorted(set(np.unique(image.labels).tolist()) - coding.allowed - {coding.ignore})
+    strange = sorted(count_values(image.labels).keys() - coding.allowed - {coding.ignore})
     if strange:
         raise ValueError(
             f"scribble {file} holds {list_some(list(map(str, strange)))}, which dataset.json does not know"

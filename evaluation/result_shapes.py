@@ -21,7 +21,17 @@ from nnunet_attenscribble.common.shapes import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["ATTENTION", "COLLECTED", "COMPARISON", "POSTPROCESSING", "SUMMARY", "VERSION", "read_result"]
+__all__ = [
+    "ATTENTION",
+    "COLLECTED",
+    "COMPARISON",
+    "GRIDS",
+    "POSTPROCESSING",
+    "SUMMARY",
+    "TRAINING",
+    "VERSION",
+    "read_result",
+]
 
 VERSION = 1  # of all of them
 
@@ -36,27 +46,23 @@ _SCORES = mapping(
     {"status": _STATUS, "dice": _SCORE, "iou": _SCORE, "prediction_voxels": COUNT, "dense_voxels": COUNT},
     dict.fromkeys(("hd95_mm", "hd95_voxels", "assd_mm", "assd_voxels", "volume_difference_ml"), _SCORE),
 )
-SUMMARY = mapping(
-    {
-        "protocol": TEXT,
-        "hd95": mapping({"name": nullable(TEXT)}),
-        "structures": list_of(mapping({"name": TEXT, "values": list_of(COUNT, at_least=1)}), at_least=1),
-        "cases": list_of(
-            mapping(
-                {
-                    "case": TEXT,
-                    "shape": list_of(SIZE),
-                    "spacing_mm": list_of(NUMBER),
-                    "structures": mapping(each=_SCORES),
-                }
-            )
-        ),
-        "not_predicted": _TEXTS,
-        "notes": _TEXTS,
-        "provenance": _NAMES,
-        "versions": mapping(each=TEXT),
-    }
-)
+_GRID = {"shape": list_of(SIZE), "spacing_mm": list_of(NUMBER)}
+_IOUS = mapping(each=NUMBER)
+_TOLD = {
+    "protocol": TEXT,
+    "hd95": mapping({"name": nullable(TEXT)}),
+    "structures": list_of(mapping({"name": TEXT, "values": list_of(COUNT, at_least=1)}), at_least=1),
+    "not_predicted": _TEXTS,
+    "notes": _TEXTS,
+    "provenance": _NAMES,
+    "versions": mapping(each=TEXT),
+}
+_ASKED = {"nsd": mapping({"tolerance_mm": NUMBER}), "lesions": mapping({"iou": _IOUS}), "classes": _TEXTS}
+_COUNTS = list_of(list_of(COUNT))
+_CASES = list_of(mapping({"case": TEXT, "structures": mapping(each=_SCORES), **_GRID}, {"confusion": _COUNTS}))
+SUMMARY = mapping({**_TOLD, "cases": _CASES}, _ASKED)
+#: What kept scores tell of a training beside the scores, and of cases.
+TRAINING, GRIDS = mapping(_TOLD, {**_ASKED, "confusions": mapping(each=_COUNTS)}), mapping(each=mapping(_GRID))
 _NUMBERS = ("n", "infinite", "runs", "missed", "spurious", "pairs")
 _SCORED = (
     *("mean", "sd", "sd_runs", "median", "low", "high", "share", "difference", "difference_low", "difference_high"),
@@ -75,7 +81,7 @@ COMPARISON = mapping(
         "confidence": NUMBER,
         "resamples": COUNT,
         "seed": COUNT,
-        "provenance": mapping(each=mapping()),
+        "provenance": mapping(each=mapping({"versions": mapping(each=TEXT)})),
         "rows": list_of(
             mapping(
                 dict.fromkeys(("model", "structure", "metric"), TEXT)
@@ -83,7 +89,13 @@ COMPARISON = mapping(
                 | dict.fromkeys(_SCORED, _SCORE)
             )
         ),
-    }
+    },
+    {
+        "nsd_mm": nullable(NUMBER),
+        "lesions": _IOUS,
+        "confusion": mapping(each=mapping(each=mapping(each=_SCORE))),
+        "lesion_counts": mapping(each=mapping(each=mapping(each=NUMBER))),
+    },
 )
 ATTENTION = mapping(
     {
@@ -95,7 +107,7 @@ ATTENTION = mapping(
         "similarity": list_of(mapping()),
     }
 )
-_TABLES = nullable(mapping({"json": TEXT}, each=TEXT))
+_TABLES = nullable(mapping(dict.fromkeys(("json", "csv", "md"), TEXT)))
 COLLECTED = mapping(
     {
         "name": TEXT,

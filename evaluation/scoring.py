@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,8 @@ from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, scor
 from nnunet_attenscribble.evaluation.structures import LabelCoding
 
 if TYPE_CHECKING:
+    from SimpleITK import Image
+
     from nnunet_attenscribble.common.readers import Reader
 
 __all__ = ["CasePair", "CaseScores", "LabelImage", "list_cases", "pair_cases", "read_label_image", "score_case"]
@@ -72,6 +76,12 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
         problems.append(f"no dense labels to compare with: {dense} has no label file; give a folder of dense labels")
     if problems:
         raise AttenScribbleError(problems)
+    if not predicted.keys() & true.keys():
+        raise AttenScribbleError(
+            f"no prediction in {predictions} is called as a dense label in {dense}: these are called "
+            f"{list_some(list(true))}, predictions {list_some(list(predicted))}"
+            f"{_tell_ends(list(predicted), list(true))}: call both CASE{file_ending}"
+        )
     for case, files in predicted.items():
         if case not in true:
             problems.append(
@@ -90,6 +100,25 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
         raise AttenScribbleError(problems)
     pairs = [CasePair(case, files[0], true[case][0]) for case, files in predicted.items()]
     return pairs, [case for case in true if case not in predicted]
+
+
+def _tell_ends(predicted: list[str], true: list[str]) -> str:
+    """What is behind the names that predictions share with dense labels, in words; nothing where they share none."""
+    ends = sorted(
+        ((one, other) for one in _shared_ends(predicted) for other in _shared_ends(true)),
+        key=lambda pair: sum(map(len, pair)),
+    )
+    for one, other in ends:
+        if {case[: len(case) - len(one)] for case in predicted} <= {case[: len(case) - len(other)] for case in true}:
+            return f", which are the same but for {' and '.join(repr(end) for end in (other, one) if end)} at the end"
+    return ""
+
+
+def _shared_ends(names: list[str]) -> list[str]:
+    """What all names end in (`_seg`, `_0000`, `.seg`), or nothing; a number that is no channel's is of the case."""
+    starts = [match.start() for match in re.finditer(r"(?<=.)[_. -](?!\d{1,3}$|\d{5,}$)", names[0])]
+    ends = [names[0][start:] for start in starts]
+    return ["", *(end for end in ends if all(name.endswith(end) and name != end for name in names))]
 
 
 def list_cases(folder: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -119,12 +148,14 @@ class LabelImage:
         spacing: millimetres per axis of `labels`.
         grid: where its voxels lie.
         rounded: values that the file's header scales were rounded, see `volumes.label_values`.
+        names: of its values, where it says them itself (3D Slicer), in small letters.
     """
 
     labels: np.ndarray
     spacing: tuple[float, ...]
     grid: Grid
     rounded: bool = False
+    names: Mapping[str, int] = field(default_factory=dict)
 
     def on(self, other: LabelImage) -> LabelImage:
         """The same in the order of axes of another, on which it lies."""
@@ -182,7 +213,17 @@ def read_label_image(file: Path, reader: Reader = None) -> LabelImage:
     except AttenScribbleError as error:
         raise ValueError("; ".join(error.problems)) from error
     # The array's axes are those of the file turned round, (x, y, z) to (z, y, x); the spacing must follow.
-    return LabelImage(labels, image.GetSpacing()[::-1], Grid.of(image), bool(notes))
+    return LabelImage(labels, image.GetSpacing()[::-1], Grid.of(image), bool(notes), _read_names(image))
+
+
+def _read_names(image: Image) -> dict[str, int]:
+    """The names of values in the header of a segmentation of 3D Slicer, in small letters."""
+    keys = [key.removesuffix("_Name") for key in image.GetMetaDataKeys() if re.fullmatch(r"Segment\d+_Name", key)]
+    return {
+        image.GetMetaData(f"{key}_Name").strip().casefold(): int(image.GetMetaData(f"{key}_LabelValue"))
+        for key in keys
+        if image.HasMetaDataKey(f"{key}_LabelValue") and image.GetMetaData(f"{key}_LabelValue").isdecimal()
+    }
 
 
 def score_case(
@@ -254,9 +295,17 @@ def score_case(
 
 
 def _check_values(pair: CasePair, prediction: LabelImage, dense: LabelImage, coding: LabelCoding) -> list[str]:
+    from nnunet_attenscribble.common.volumes import count_values
+
     problems = []
     for image, file, role in ((prediction, pair.prediction, "prediction"), (dense, pair.dense, "dense label")):
-        strange = sorted(set(np.unique(image.labels).tolist()) - coding.allowed)
+        problems += [
+            f"{role} {file} says that {structure.name} is {own}, dataset.json that it is {structure.values[0]}: bring "
+            "both to one coding"
+            for structure in coding.structures
+            if (own := image.names.get(structure.name.casefold())) is not None and (own,) != structure.values
+        ]
+        strange = sorted(count_values(image.labels).keys() - coding.allowed)
         if not strange:
             continue
         if role == "dense label" and coding.ignore in strange:

@@ -298,6 +298,8 @@ def from_content(content: Mapping[str, Any]) -> Summary:
     names = [entry["case"] for entry in content["cases"]]
     if len(set(names)) < len(names):
         raise ValueError("a case stands twice")
+    if any(len(entry["shape"]) != len(entry["spacing_mm"]) for entry in content["cases"]):
+        raise ValueError("a case whose shape and spacing have not as many axes")
     protocol = content["protocol"]
     structures = tuple(Structure(entry["name"], tuple(entry["values"])) for entry in content["structures"])
     nsd_mm = content["nsd"]["tolerance_mm"] if "nsd" in content else None

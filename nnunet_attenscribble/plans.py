@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.common.nnunet_files import CONVOLUTIONAL, PLANS
 from nnunet_attenscribble.common.shapes import read_shaped, shape_problems
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.settings import KEY, AttenScribbleSettings
@@ -179,15 +180,32 @@ def describe_difference(plans: Mapping[str, Any], base: str, name: str) -> list[
     return [f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in keys]
 
 
-def read_plans(file: Path) -> dict[str, Any]:
+def read_plans(file: Path, advice: str = "plan the dataset again") -> dict[str, Any]:
     """Read a plans file.
+
+    Args:
+        file: to read.
+        advice: what to do where it is not in order.
 
     Raises:
         AttenScribbleError: where there is none, or it is not what nnU-Net's planning writes.
     """
     if not file.exists():
         raise AttenScribbleError(f"no plans file {file}: run nnUNetv2_plan_and_preprocess first")
-    return read_shaped(file, PLANS, "plan the dataset again")
+    return read_shaped(file, PLANS, advice)
+
+
+def name_plans_file(folder: Path, name: str) -> Path:
+    """The plans file that nnU-Net's `-p NAME` means in a dataset's preprocessed folder.
+
+    Raises:
+        AttenScribbleError: where there is none, with the names of those that are there.
+    """
+    file = folder / f"{name}.json"
+    if file.parent != folder or not file.is_file():
+        there = list_some([plans.stem for plans in list_plans(folder)]) or "none, so plan it first"
+        raise AttenScribbleError(f"-p {name}: {folder.name} has no plans of this name; it has {there}")
+    return file
 
 
 def list_plans(folder: Path) -> list[Path]:

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_attenscribble.common.nnunet import trainers_folder
+from nnunet_attenscribble.common.nnunet_files import read_dataset_json
+from nnunet_attenscribble.common.shapes import TEXT, check_shape, mapping
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.plans import read_plans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TRAINERS = "nnUNet_extTrainer"
+_PLANS = mapping({"dataset_name": TEXT, "image_reader_writer": TEXT})  # what is read of a model's, besides all plans'
 
 Window = tuple[slice, ...]  # over the axes of a prepared case; of a 2D model, one plane
 
@@ -271,6 +275,9 @@ def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnU
         )
     if problems:
         raise AttenScribbleError(problems)
+    again = "copy it from the model again"
+    read_dataset_json(folder / "dataset.json", again)
+    check_shape(read_plans(folder / "plans.json", again), _PLANS, folder / "plans.json", again)
     with _trainers_known(), redirect_stdout(io.StringIO()):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -298,8 +305,8 @@ def _calls_of_nnunet(problem: str) -> Iterator[None]:
     with redirect_stdout(io.StringIO()):
         try:
             yield
-        except (RuntimeError, OSError, AssertionError, ValueError, IndexError) as error:
-            reason = " ".join(str(error).split())[:300]
+        except Exception as error:  # each of its readers and preprocessors has its own
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise AttenScribbleError(f"{problem} ({reason})") from error
 
 

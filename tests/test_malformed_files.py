@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import stat
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 import typer
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
@@ -29,6 +32,8 @@ from hypothesis import strategies as st
 from nnunet_attenscribble.cli import app, main
 from nnunet_attenscribble.cli.doctor import installation
 from nnunet_attenscribble.common.nnunet import FOLDERS, list_trainers, trainers_folder
+from nnunet_attenscribble.evaluation.kept_scores import write_kept
+from nnunet_attenscribble.evaluation.summary import read_summary
 from tests.evaluation.benchmark.fake_nnunet import Toy
 from tests.evaluation.collected_folder import write_collected
 from tests.nnunet_attenscribble.test_plans import some_plans
@@ -49,13 +54,25 @@ class Thrown:
     command: tuple[str, ...]
     file: str
 
+    @property
+    def name(self) -> str:
+        """Of the command."""
+        return " ".join(self.command[: 2 if self.command[0] in ("benchmark", "convert") else 1])
+
     def __str__(self) -> str:
-        return f"{self.command[0]} {Path(self.file).name}"
+        return f"{self.name} {Path(self.file).name}"
 
 
 _RAW, _PREPROCESSED = f"/nnUNet_raw/{NAME}", f"/nnUNet_preprocessed/{NAME}"
 _CELL = "/collected/cells/seed_0/fold_0/method_new"
-_BENCHMARK = ("benchmark", "/toy/toy.yaml", "--work", "/toy/work", "--dry-run")
+_MODEL = f"/nnUNet_results/{NAME}/nnUNetTrainerAttenScribble__nnUNetPlans__2d"
+_ATTENTION = ("attention", _MODEL, "-i", f"{_RAW}/imagesTr", "-o", "/attention", "--case", "a")
+_BENCHMARK = ("benchmark", "run", "/toy/toy.yaml", "--work", "/toy/made", "--dry-run")
+_COLLECT = ("benchmark", "collect", "/toy/toy.yaml", "--work", "/toy/made")
+_KEPT = ("compare", "A=/kept/method_new", "-r", "B=/kept/dense_full", "-o", "/t.csv")
+_FOLDER = ("convert", "folder", "/pictures", "-s", "/strokes", "-d", "504", "--name", "T", "--labels", "shell,core")
+# What these read is neither JSON nor YAML, but for what `demo` wrote itself.
+OTHERS = {"trainers", "demo", *(f"convert {name}" for name in ("acdc", "chaos", "mscmr", "h5"))}
 THROWN = [
     Thrown(("doctor", "501"), f"{_RAW}/dataset.json"),
     Thrown(("doctor", "501"), f"{_PREPROCESSED}/nnUNetPlans.json"),
@@ -81,13 +98,24 @@ THROWN = [
         ("report", "/collected", "-o", "/report"), "/collected/cells/seed_0/fold_0/method_new/attention/attention.json"
     ),
     Thrown(("start", "--plan", "/plans/mine/start.yaml", "--workers", "1"), "/plans/mine/start.yaml"),
+    Thrown(_ATTENTION, f"{_MODEL}/dataset.json"),
+    Thrown(_ATTENTION, f"{_MODEL}/plans.json"),
+    Thrown(("prepare", _MODEL, "-i", f"{_RAW}/imagesTr", "-o", "/named", "--workers", "1"), f"{_MODEL}/dataset.json"),
+    Thrown(("evaluate", f"{_MODEL}/fold_0/validation", f"/nnUNet_raw/{DENSE}/labelsTr"), f"{_MODEL}/dataset.json"),
+    Thrown(("status",), f"{_MODEL}/fold_0/debug.json"),
     Thrown(("status",), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("status",), f"{_RAW}/dataset.json"),
     Thrown(_BENCHMARK, "/toy/toy.yaml"),
     Thrown(_BENCHMARK, "/toy/nnUNet_preprocessed/Dataset501_Toy/nnUNetPlans.json"),
     Thrown(_BENCHMARK, "/toy/nnUNet_preprocessed/Dataset501_Toy/splits_final.json"),
     Thrown(_BENCHMARK, "/toy/nnUNet_preprocessed/Dataset501_Toy/dataset.json"),
-    Thrown(_BENCHMARK, "/toy/work/benchmark.json"),
+    Thrown(_BENCHMARK, "/toy/made/benchmark.json"),
+    Thrown(_COLLECT, "/toy/toy.yaml"),
+    Thrown(_COLLECT, "/toy/nnUNet_preprocessed/Dataset501_Toy/nnUNetPlans.json"),
+    Thrown(_COLLECT, "/toy/nnUNet_preprocessed/Dataset501_Toy/splits_final.json"),
+    Thrown(_KEPT, "/kept/trainings.json"),
+    Thrown(("convert", "scribblebench", "/bench", "-d", "504", "--workers", "1"), "/bench/dataset.json"),
+    Thrown((*_FOLDER, "--workers", "1"), "/pictures/a.json"),
 ]
 
 
@@ -224,16 +252,26 @@ def write_folder(folder: Path, monkeypatch) -> None:
         (target / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
     save(dense, folder / "predictions" / "x.nii.gz")
     save(dense, folder / f"nnUNet_raw/{DENSE}/labelsTr/x.nii.gz")
-    described = {"labels": names, "file_ending": ".nii.gz"}
-    (folder / "predictions" / "dataset.json").write_text(json.dumps(described))
+    (folder / "predictions" / "dataset.json").write_text(json.dumps({"labels": names, "file_ending": ".nii.gz"}))
     write_collected(folder / "collected")
     drawn = f"../../nnUNet_raw/{NAME}"
     begun = {"images": f"{drawn}/imagesTr", "scribbles": f"{drawn}/labelsTr", "labels": {"shell": 1, "core": 2}}
     begun |= {"dataset_id": 504, "name": "Drawn", "channels": ["CT"], "undrawn_as_test": True, "spacing": [1.5, 1.5, 6]}
     (folder / "plans" / "mine").mkdir(parents=True)
     (folder / "plans" / "mine" / "start.yaml").write_text(yaml.safe_dump(begun))
+    summaries = folder.glob("collected/cells/*/*/*/attenscribble_summary.json")
+    write_kept(folder / "kept", {"/".join(file.parts[-4:-1]): read_summary(file) for file in sorted(summaries)})
+    write_model(folder / _MODEL[1:], plans, described | {"labels": names | {"ignore": 3}})
+    shutil.copytree(folder / "predictions", folder / _MODEL[1:] / "fold_0" / "validation", dirs_exist_ok=True)
+    (folder / _MODEL[1:] / "fold_0" / "validation" / "dataset.json").unlink()
+    shutil.copytree(folder / _RAW[1:], folder / "bench")
+    for name, array in (("pictures", dense), ("strokes", strokes)):
+        (folder / name).mkdir()
+        tifffile.imwrite(folder / name / "a.tif", array, photometric="minisblack")
+        (folder / name / "a.json").write_text(json.dumps({"spacing": [6.0, 1.5, 1.5]}))
     (folder / "toy").mkdir()
     toy = Toy(folder / "toy", monkeypatch)
+    toy.work = folder / "toy" / "made"
     toy.work.mkdir()
     own = {"nnUNet_raw": str(toy.raw), "nnUNet_preprocessed": str(toy.preprocessed)}
     (toy.work / "benchmark.json").write_text(json.dumps(own))
@@ -247,6 +285,46 @@ def write_folder(folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
 
 
+def write_model(folder: Path, plans: dict, description: dict) -> None:
+    """A tiny network of random weights, as a training leaves it."""
+    import torch
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_attenscribble.trainers.nnUNetTrainerAttenScribble import nnUNetTrainerAttenScribble
+
+    arguments = {
+        **{"n_stages": 2, "features_per_stage": [4, 4], "kernel_sizes": [[3, 3]] * 2, "strides": [[1, 1], [2, 2]]},
+        **{"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1], "conv_bias": True, "norm_op_kwargs": {}},
+        **{"conv_op": "torch.nn.Conv2d", "norm_op": "torch.nn.InstanceNorm2d", "nonlin": "torch.nn.LeakyReLU"},
+        **{"dropout_op": None, "dropout_op_kwargs": None, "nonlin_kwargs": {}},
+    }
+    architecture = {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": arguments,
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+    resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    configuration = plans["configurations"]["2d"] | {
+        **{"patch_size": [16, 16], "median_image_size_in_voxels": [12, 12], "architecture": architecture},
+        **{"preprocessor_name": "DefaultPreprocessor", "resampling_fn_data": "resample_data_or_seg_to_shape"},
+        **{"resampling_fn_data_kwargs": resampling, "attenscribble": {"similarity_radius": 1}},
+    }
+    plans = plans | {
+        **{"configurations": {"2d": configuration}, "dataset_name": NAME, "image_reader_writer": "SimpleITKIO"},
+        **{"transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2], "label_manager": "LabelManager"},
+    }
+    manager = PlansManager(plans)
+    network = nnUNetTrainerAttenScribble.build_network_architecture(
+        manager, manager.get_configuration("2d"), 1, 3, enable_deep_supervision=False
+    )
+    (folder / "fold_0").mkdir(parents=True)
+    checkpoint = {"trainer_name": "nnUNetTrainerAttenScribble", "init_args": {"configuration": "2d"}}
+    torch.save(checkpoint | {"network_weights": network.state_dict()}, folder / "fold_0" / "checkpoint_final.pth")
+    (folder / "fold_0" / "debug.json").write_text(json.dumps({"num_epochs": "5"}))
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
 def spare_what_takes_long(monkeypatch) -> None:
     """nnU-Net's processes, drawing, and the command line that typer builds anew for every call."""
     built = typer.main.get_command(app)
@@ -257,6 +335,7 @@ def spare_what_takes_long(monkeypatch) -> None:
     found = {"trainers": {name: {"folder": str(trainers_folder())} for name in list_trainers()}}
     answer = {"gpus": [], "cuda": None, "mps": False, "broken": None, **found}
     monkeypatch.setattr(installation, "ask_nnunet", lambda: lambda: answer)
+    monkeypatch.setattr(installation, "check_versions", lambda: [])
     intensities = {"0": dict.fromkeys(("mean", "std", "percentile_00_5", "percentile_99_5"), 1.0)}
     content = {"foreground_intensity_properties_per_channel": intensities, "median_relative_size_after_cropping": 1.0}
 
@@ -271,24 +350,29 @@ def spare_what_takes_long(monkeypatch) -> None:
     monkeypatch.setattr(Figure, "savefig", lambda figure, stream, **_: stream.write(b"picture"))
 
 
-def read_tree(folder: Path) -> dict[str, bytes | str | None]:
-    """Content of every file, target of every link; None for a folder."""
-    return {
-        str(file.relative_to(folder)): str(file.readlink())
-        if file.is_symlink()
-        else None
-        if file.is_dir()
-        else file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-    }
+State = dict[str, tuple[int, int] | None]
 
 
-def restore_tree(folder: Path, before: dict[str, bytes | str | None]) -> None:
-    for name, content in read_tree(folder).items():
-        if name not in before:
-            shutil.rmtree(folder / name, ignore_errors=True) if content is None else (folder / name).unlink(True)
-        elif content != before[name]:
-            (folder / name).write_bytes(before[name])  # type: ignore[arg-type]
+def read_tree(folder: Path) -> State:
+    """When each file was written and its bytes, by its name; None for a folder."""
+    found: State = {}
+    for here, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            told = os.lstat(os.path.join(here, name))
+            found[os.path.join(here[len(str(folder)) + 1 :], name)] = (
+                None if stat.S_ISDIR(told.st_mode) else (told.st_mtime_ns, told.st_size)
+            )
+    return found
+
+
+def restore_tree(folder: Path, before: State, contents: dict[str, bytes]) -> None:
+    now = read_tree(folder)
+    for name in now.keys() - before.keys():
+        shutil.rmtree(folder / name, ignore_errors=True) if now[name] is None else (folder / name).unlink(True)
+    for name, told in before.items():
+        if name in contents and now.get(name) != told:
+            (folder / name).write_bytes(contents[name])
+            os.utime(folder / name, ns=(told[0], told[0]))
 
 
 def call(folder: Path, command: tuple[str, ...]) -> tuple[int, str]:
@@ -316,13 +400,14 @@ def throw(thrown: Thrown, folder: Path, examples: int) -> Counter:
     """
     file = folder / thrown.file[1:]
     untouched = read_tree(folder)
+    contents = {name: (folder / name).read_bytes() for name in untouched if (folder / name).is_file()}
     is_json = file.suffix == ".json"
     text = file.read_text(encoding="utf-8")
     content, dump = (json.loads(text), json.dumps) if is_json else (yaml.safe_load(text), yaml.safe_dump)
     counts: Counter = Counter()
     code, printed = call(folder, thrown.command)
     assert code == 0 or thrown.command[0] == "doctor", printed
-    restore_tree(folder, untouched)
+    restore_tree(folder, untouched, contents)
 
     @settings(
         max_examples=examples,
@@ -335,7 +420,7 @@ def throw(thrown: Thrown, folder: Path, examples: int) -> Counter:
     @given(changed_text(content, dump))
     def attempt(changed: bytes) -> None:
         file.write_bytes(changed)
-        before = {**untouched, str(file.relative_to(folder)): changed}
+        before = read_tree(folder)
         try:
             code, printed = call(folder, thrown.command)
             assert code in (0, 1, 2), printed
@@ -345,7 +430,7 @@ def throw(thrown: Thrown, folder: Path, examples: int) -> Counter:
                 assert read_tree(folder) == before
             counts["refused" if code else "accepted"] += 1
         finally:
-            restore_tree(folder, untouched)
+            restore_tree(folder, untouched, contents)
 
     attempt()
     return counts
@@ -356,6 +441,14 @@ def folder(tmp_path, monkeypatch) -> Path:
     write_folder(tmp_path, monkeypatch)
     spare_what_takes_long(monkeypatch)
     return tmp_path
+
+
+def test_every_command_is_among_them():
+    def names(command, words=()):
+        for name, own in command.commands.items():
+            yield from names(own, (*words, name)) if hasattr(own, "commands") else [" ".join((*words, name))]
+
+    assert set(names(typer.main.get_command(app))) == {thrown.name for thrown in THROWN} | OTHERS
 
 
 @pytest.mark.parametrize("thrown", THROWN, ids=str)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.nnunet_files import means_ignore
 from nnunet_attenscribble.common.shapes import mapping, read_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.provenance import read_training_log
@@ -119,7 +120,8 @@ def _describe_dataset(name: str, raw: Path, preprocessed: Path | None) -> Datase
     places = [raw / name, *([preprocessed / name] if preprocessed is not None else [])]
     content = next((content for place in places if (content := _read_json(place / "dataset.json"))), {})
     labels = content.get("labels")
-    kind = "unknown" if not isinstance(labels, dict) else "scribbles" if "ignore" in labels else "dense"
+    names = labels if isinstance(labels, dict) else ()
+    kind = "scribbles" if "ignore" in names else "dense" if names and not any(map(means_ignore, names)) else "unknown"
     cases = content.get("numTraining")
     plans = {}
     for file in list_plans(places[-1]) if preprocessed is not None else []:

@@ -110,6 +110,7 @@ def configure(
         add_configuration,
         add_cpu_configuration,
         describe_difference,
+        name_plans_file,
         nearest_labels,
         read_plans,
         write_plans,
@@ -123,7 +124,7 @@ def configure(
             f"--{option.replace('_', '-')} is only for --cpu: give --cpu too, or leave it out" for option in for_cpu
         )
     settings = (dict(PAPER) if paper else {}) | read_assignments(assignments or [])
-    file = dataset_folder("nnUNet_preprocessed", dataset) / f"{plans_name}.json"
+    file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
     plans = read_plans(file)
     if cpu:
         name = f"{base}_cpu" if name is None else name
@@ -165,7 +166,7 @@ def pretrained(
     Example:  attenscribble pretrained checkpoint_final.pth -d 501 -c 2d -o with_block.pth
     """
     from nnunet_attenscribble.common.nnunet import dataset_folder
-    from nnunet_attenscribble.plans import read_plans, resolve_configuration
+    from nnunet_attenscribble.plans import name_plans_file, read_plans, resolve_configuration
 
     problems = []
     if not checkpoint.is_file():
@@ -174,7 +175,7 @@ def pretrained(
         problems.append(f"{output} exists already: give another name with -o")
     if not output.parent.is_dir():
         problems.append(f"{output.parent}, where {output.name} shall go, does not exist")
-    file = dataset_folder("nnUNet_preprocessed", dataset) / f"{plans_name}.json"
+    file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
     resolved = resolve_configuration(read_plans(file), configuration)
     if problems:
         raise AttenScribbleError(problems)

@@ -4,7 +4,8 @@ any file says how far apart its voxels are, or leaves readers to assume 1 mm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from nnunet_attenscribble.common.grids import Placed
 from nnunet_attenscribble.common.soundness import read_scaling
 from nnunet_attenscribble.common.tiff import is_tiff, stated_spacing
 
-__all__ = ["has_right_angles", "holds_place", "place", "read_with_nibabel", "states_spacing", "write_with_nibabel"]
+__all__ = [
+    "has_right_angles",
+    "holds_place",
+    "is_sheared",
+    "place",
+    "quiet",
+    "read_with_nibabel",
+    "states_spacing",
+    "write_with_nibabel",
+]
 
 _TO_LPS = np.array(
     [-1.0, -1.0, 1.0]
@@ -65,6 +75,31 @@ def place(image: sitk.Image, affine: np.ndarray, spacing: Sequence[float]) -> No
     image.SetOrigin((_TO_LPS * affine[:3, 3])[:count].tolist())
     if np.linalg.det(columns):
         image.SetDirection((columns / np.linalg.norm(columns, axis=0)).ravel().tolist())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without ITK's C++ warnings, which no caller can catch and which would bury our own messages."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def is_sheared(file: Path) -> bool:
+    """Whether it is a NIfTI file whose axes SimpleITK refuses, as they are not at right angles."""
+    if not file.name.lower().endswith((".nii", ".nii.gz")):
+        return False
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        with quiet():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        return "orthonormal" in str(error)
+    return False
 
 
 def has_right_angles(image: sitk.Image) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from nnunet_attenscribble.common.shapes import (
     nullable,
     read_shaped,
 )
+from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [
     "CONVOLUTIONAL",
@@ -27,13 +28,14 @@ __all__ = [
     "FINGERPRINT",
     "PLANS",
     "entry_values",
-    "list_misnamed_ignore",
+    "means_ignore",
     "read_dataset_json",
     "read_splits_json",
 ]
 
-_MISNAMED = re.compile(
-    r"(ignor(e|ed|ing)|un-?(labell?ed|annotated|scribbled))([ _-]?(labels?|regions?|areas?|voxels?|pixels?))?",
+_IGNORE = re.compile(
+    r"[\W_]*(ignor(e|ed|ing)|(un|no[nt])[\W_]*(labell?ed|annotated|scribbled))"
+    r"([\W_]*(labels?|class|value|index|mask|regions?|areas?|voxels?|pixels?))?[\W_]*",
     re.IGNORECASE,
 )
 
@@ -75,9 +77,16 @@ DATASET = mapping(
     },
 )
 
+# What nnU-Net plans comes nowhere near these; beyond, memory or years would end before a sentence is said.
+_FEW, _MOST_VOXELS = 10_000, 1 << 29
 _AXES = Shape(
-    "a list of 2 or 3 whole numbers from 1",
-    lambda value: isinstance(value, list) and len(value) in (2, 3) and all(map(SIZE.accept, value)),
+    "a list of 2 or 3 whole numbers from 1, and no more voxels than memory holds",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and all(map(SIZE.accept, value))
+        and math.prod(value) <= _MOST_VOXELS
+    ),
 )
 _EDGES = Shape(
     "a list of 2 or 3 numbers above 0",
@@ -87,27 +96,36 @@ _EDGES = Shape(
         and all(NUMBER.accept(edge) and 0 < edge < float("inf") for edge in value)
     ),
 )
-_SIZES = list_of(SIZE, expected="a list of whole numbers from 1")
+_SMALL = Shape(f"a whole number from 1 to {_FEW}", lambda value: SIZE.accept(value) and value <= _FEW)
+_SIZES = list_of(_SMALL, expected=f"a list of whole numbers from 1 to {_FEW}")
+_STAGES = {f"n_{what}": _SIZES for what in ("conv_per_stage", "blocks_per_stage", "conv_per_stage_decoder")}
+_NETWORK = {
+    "n_stages": _SMALL,
+    "features_per_stage": _SIZES,
+    "strides": list_of(_AXES, expected="a list of strides", at_least=1),
+    "kernel_sizes": list_of(_AXES, expected="a list of sizes", at_least=1),
+}
 #: A configuration, resolved, whose network is one of nnU-Net's convolutional ones.
 CONVOLUTIONAL = mapping(
     {
         "patch_size": _AXES,
         "spacing": _EDGES,
         "median_image_size_in_voxels": _EDGES,
-        "architecture": mapping(
-            {
-                "arch_kwargs": mapping(
-                    {
-                        "n_stages": SIZE,
-                        "features_per_stage": _SIZES,
-                        "strides": list_of(_AXES, expected="a list of strides", at_least=1),
-                        "kernel_sizes": list_of(_AXES, expected="a list of sizes", at_least=1),
-                    },
-                    {f"n_{what}": _SIZES for what in ("conv_per_stage", "blocks_per_stage", "conv_per_stage_decoder")},
-                )
-            }
-        ),
+        "architecture": mapping({"arch_kwargs": mapping(_NETWORK, _STAGES)}),
     }
+)
+
+
+def _highest(value: Any) -> float:
+    """Of the numbers that a value holds, however deep."""
+    if isinstance(value, dict | list):
+        return max(map(_highest, value.values() if isinstance(value, dict) else value), default=0)
+    return value if isinstance(value, int | float) else 0
+
+
+_ARGUMENTS = Shape(
+    f"an object of arguments, no number in it above {_FEW}",
+    lambda value: isinstance(value, dict) and _highest(value) <= _FEW,
 )
 _CONFIGURATION = mapping(
     optional={
@@ -118,7 +136,7 @@ _CONFIGURATION = mapping(
         "spacing": _EDGES,
         "median_image_size_in_voxels": _EDGES,
         "batch_size": SIZE,
-        "architecture": mapping(),
+        "architecture": mapping(optional={"arch_kwargs": _ARGUMENTS}),
         "resampling_fn_seg_kwargs": mapping(),
         "normalization_schemes": list_of(TEXT),
         "use_mask_for_norm": list_of(TRUTH),
@@ -155,9 +173,22 @@ def read_dataset_json(
         labels_only: only `labels` and `file_ending` are needed.
 
     Raises:
-        AttenScribbleError: it cannot be read, or every key that is not what nnU-Net needs.
+        AttenScribbleError: it cannot be read, every key that is not what nnU-Net needs, or every label that is meant as
+            nnU-Net's `ignore` by its name and would be a class.
     """
-    return read_shaped(file, mapping(_CODING) if labels_only else DATASET, advice)
+    content = read_shaped(file, mapping(_CODING) if labels_only else DATASET, advice)
+    misnamed = [
+        name
+        for name, entry in content["labels"].items()
+        if name != "ignore" and means_ignore(name) and entry_values(entry) != (0,)
+    ]
+    if misnamed:
+        raise AttenScribbleError(
+            f"{file}: the label '{name}' is a class like others to nnU-Net: call it ignore if it is where nobody "
+            "drew, or give it another name"
+            for name in misnamed
+        )
+    return content
 
 
 def read_splits_json(file: Path) -> list[dict[str, list[str]]]:
@@ -174,10 +205,6 @@ def entry_values(entry: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in (entry if isinstance(entry, list) else [entry]))
 
 
-def list_misnamed_ignore(labels: Mapping[str, Any]) -> list[str]:
-    """Labels that are meant as nnU-Net's `ignore`, by their names, and are classes to it: it knows that word only."""
-    return [
-        name
-        for name, entry in labels.items()
-        if name != "ignore" and _MISNAMED.fullmatch(name.strip()) and entry_values(entry) != (0,)
-    ]
+def means_ignore(name: str) -> bool:
+    """Whether a label called so is where nobody drew: `ignore`, `Unlabelled`, `un-annotated voxels`..."""
+    return _IGNORE.fullmatch(name) is not None

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ["CHUNK", "NOT_FINITE", "decompressed_size", "examine", "is_nifti2", "read_scaling"]
+__all__ = ["CHUNK", "NOT_FINITE", "decompressed_size", "examine", "is_nifti2", "read_scaling", "room_problems"]
 
 CHUNK = 1 << 20  # bytes
 NOT_FINITE = "{}: holds NaN or infinite voxels, which nnU-Net refuses: replace them"
@@ -22,11 +22,16 @@ NOT_FINITE = "{}: holds NaN or infinite voxels, which nnU-Net refuses: replace t
 _GZIP, _ANY = 31, 47  # zlib's window bits: of gzip alone, and of whichever of its formats there is
 _NIFTI1, _NIFTI2 = 348, 540  # bytes of their headers, which begin with this number
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by datatype; ITK reads no others, but complex ones, which are refused
+_NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}  # by datatype, too
 _METAIMAGE_BYTES = {
     **{"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_LONG": 4},
     **{"MET_ULONG": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_FLOAT": 4, "MET_DOUBLE": 8},
 }
 _LONGEST_LINE = 1 << 15  # bytes
+_SHORT = 1 << 10  # bytes that hold a header
+_HARMLESS = 1 << 28  # bytes that any machine has room for
+_MOST_PACKED = 1100  # times that deflate makes zeros smaller, and a little; what packs better does not come near it
+_DETACHED = (".mhd", ".nhdr", ".hdr")  # headers in files of their own
 
 
 def examine(path: Path) -> tuple[int | None, list[str]]:
@@ -48,7 +53,42 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
         return _examine_nifti(path)
     if name.endswith((".mha", ".mhd")):
         _examine_metaimage(path)
-    return None, []
+    try:
+        told = _read_told_bytes(path)
+    except Exception:  # what is wrong is told where it is read
+        return None, []
+    return None, room_problems(path, told)
+
+
+def room_problems(path: Path, told: int) -> list[str]:
+    """A sentence where a header tells of more bytes than its file can hold, which readers would make room for first."""
+    held = path.stat().st_size
+    if told <= max(_HARMLESS, held * _MOST_PACKED):
+        return []
+    return [
+        f"{path}: its header tells of {told / 2**30:.3g} GiB of voxels, which {held} bytes cannot hold: it is corrupt: "
+        "copy or download it again"
+    ]
+
+
+def _read_told_bytes(path: Path) -> int:
+    """Of all voxels, by a header that stands in front of them."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile
+
+        with tifffile.TiffFile(path) as content:
+            return max(max(series.nbytes, series.pages[0].nbytes) for series in content.series)
+    with path.open("rb") as file:
+        if path.suffix.lower() in _DETACHED or b"data file:" in file.read(_LONGEST_LINE).lower():
+            return 0
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    components = reader.GetNumberOfComponents()
+    pixel = sitk.Image([1, 1], reader.GetPixelID(), components if components > 1 else 0)
+    return math.prod(reader.GetSize()) * components * pixel.GetSizeOfPixelComponent()
 
 
 def decompressed_size(path: Path) -> int:
@@ -61,22 +101,22 @@ def decompressed_size(path: Path) -> int:
         return sum(map(len, _inflate(file)))
 
 
-def _inflate(file: BinaryIO) -> Iterator[bytes]:
+def _inflate(file: BinaryIO, chunk: int = CHUNK) -> Iterator[bytes]:
     """What is behind gzip, in pieces."""
-    data = file.read(CHUNK)
+    data = file.read(chunk)
     while data:  # a file may hold several streams
-        data = yield from _inflate_stream(file, data, _GZIP)
-        data = (data or file.read(CHUNK)).lstrip(b"\0")  # some writers pad the end with zeros
+        data = yield from _inflate_stream(file, data, _GZIP, chunk)
+        data = (data or file.read(chunk)).lstrip(b"\0")  # some writers pad the end with zeros
 
 
-def _inflate_stream(file: BinaryIO, data: bytes, window_bits: int) -> Generator[bytes, None, bytes]:
+def _inflate_stream(file: BinaryIO, data: bytes, window_bits: int, chunk: int = CHUNK) -> Generator[bytes, None, bytes]:
     """What is behind one compressed stream, which begins with `data`; returns what was read beyond it."""
     stream = zlib.decompressobj(window_bits)
     while not stream.eof:
-        data = data or file.read(CHUNK)
+        data = data or file.read(chunk)
         if not data:
             raise EOFError
-        yield stream.decompress(data, CHUNK)
+        yield stream.decompress(data, chunk)
         data = stream.unconsumed_tail
     return stream.unused_data
 
@@ -116,11 +156,11 @@ def _open_nifti_header(path: Path) -> _NiftiHeader | None:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None
     with path.open("rb") as file:
-        return _read_nifti_header(_begin(_pieces(path, file)))
+        return _read_nifti_header(_begin(_pieces(path, file, _SHORT)))
 
 
-def _pieces(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    return _inflate(file) if path.name.lower().endswith(".gz") else iter(partial(file.read, CHUNK), b"")
+def _pieces(path: Path, file: BinaryIO, chunk: int = CHUNK) -> Iterator[bytes]:
+    return _inflate(file, chunk) if path.name.lower().endswith(".gz") else iter(partial(file.read, chunk), b"")
 
 
 def _begin(pieces: Iterator[bytes]) -> bytes:
@@ -154,11 +194,11 @@ def _read_nifti_header(begun: bytes) -> _NiftiHeader | None:
     for order in "<>":
         if begun[:4] == struct.pack(f"{order}i", _NIFTI1) and begun[344:348] == b"n+1\0":
             axes, *sizes = struct.unpack_from(f"{order}8h", begun, 40)
-            datatype, bits = struct.unpack_from(f"{order}2h", begun, 70)
+            datatype, told = struct.unpack_from(f"{order}2h", begun, 70)
             spacing = struct.unpack_from(f"{order}7f", begun, 80)
             offset, *scaling = struct.unpack_from(f"{order}3f", begun, 108)
         elif begun[:4] == struct.pack(f"{order}i", _NIFTI2) and begun[4:8] == b"n+2\0" and len(begun) >= _NIFTI2:
-            datatype, bits = struct.unpack_from(f"{order}2h", begun, 12)
+            datatype, told = struct.unpack_from(f"{order}2h", begun, 12)
             axes, *sizes = struct.unpack_from(f"{order}8q", begun, 16)
             spacing = struct.unpack_from(f"{order}7d", begun, 112)
             offset, *scaling = struct.unpack_from(f"{order}q2d", begun, 168)
@@ -167,7 +207,7 @@ def _read_nifti_header(begun: bytes) -> _NiftiHeader | None:
         if not 1 <= axes <= 7 or not math.isfinite(offset):
             return None
         length = struct.unpack(f"{order}i", begun[:4])[0]
-        start = max(int(offset), length)
+        start, bits = max(int(offset), length), max(told, _NIFTI_BITS.get(datatype, 0))
         return _NiftiHeader(
             version=1 if length == _NIFTI1 else 2,
             spacing=spacing[: min(axes, 3)],  # further axes are none of space, and of one frame where that is accepted

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
@@ -14,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
-from nnunet_attenscribble.common.headers import has_right_angles, read_with_nibabel, write_with_nibabel
+from nnunet_attenscribble.common.headers import has_right_angles, quiet, read_with_nibabel, write_with_nibabel
 from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2
 from nnunet_attenscribble.common.tiff import TiffError, is_tiff, read_tiff
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -29,6 +28,7 @@ _SCALARS = {sitk.sitkFloat32, sitk.sitkFloat64} | {
 _PNG = b"\x89PNG\r\n\x1a\n"
 _WHITE = 255  # which SimpleITK makes of the 1 of a PNG of one bit per pixel
 _ROUNDING = 1e-6  # relative, of single precision, in which SimpleITK scales
+_UNIT_OF_SPACE, _MM = 7, 2  # NIfTI's: bits, and their value of mm
 _HEADER = 352  # bytes in front of the voxels of a NIfTI file
 
 
@@ -162,6 +162,14 @@ def label_values(label: sitk.Image, name: str, notes: list[str] | None = None) -
     return values
 
 
+def count_values(labels: np.ndarray) -> dict[int, int]:
+    """Voxels by value, of integers."""
+    if labels.dtype == np.uint8:  # where nothing need be sorted
+        counts = np.bincount(labels.ravel())
+        return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
+    return {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+
+
 def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
     """The axis across which a volume is cut into slices.
 
@@ -181,8 +189,11 @@ def has_consistent_header(image: sitk.Image) -> bool:
     """Whether every NIfTI reader will see the spacing that SimpleITK sees.
 
     Some files, ACDC's among them, carry an sform of unit scale beside the true voxel size. SimpleITK falls back to the
-    latter (and warns at each reading), others do not. An image without NIfTI header fields is consistent.
+    latter (and warns at each reading), others do not. Nor do they all regard a unit other than mm. An image without
+    NIfTI header fields is consistent.
     """
+    if image.HasMetaDataKey("xyzt_units") and int(image.GetMetaData("xyzt_units")) & _UNIT_OF_SPACE not in (0, _MM):
+        return False
     keys = ("srow_x", "srow_y", "srow_z", "sform_code", "pixdim[1]", "pixdim[2]", "pixdim[3]")
     if not all(image.HasMetaDataKey(key) for key in keys) or int(image.GetMetaData("sform_code")) == 0:
         return True
@@ -199,7 +210,7 @@ def write_volume(image: sitk.Image, path: Path) -> None:
     """
     try:
         if has_right_angles(image):
-            with _quiet():
+            with quiet():
                 sitk.WriteImage(image, str(path), useCompression=True)
         else:
             write_with_nibabel(image, path)
@@ -256,7 +267,7 @@ def check_file(path: Path, *, thorough: bool = True) -> int | None:
 def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
     size = check_file(path, thorough=thorough)
     try:
-        with _quiet():
+        with quiet():
             image: Grid | None = None if whole or size is None or is_nifti2(path) else _read_header(path)
             if image is None or not image.HasMetaDataKey("bitpix") or image.GetPixelID() not in _SCALARS:
                 image = read_image(path)
@@ -267,7 +278,7 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
         if "orthonormal" in told:
             raise AttenScribbleError(
                 f"{path}: its axes are not at right angles, which SimpleITK refuses ({told}): "
-                "set the qform of its header, or resample it"
+                "resample it, or name NibabelIO in dataset.json (overwrite_image_reader_writer)"
             ) from None
         with path.open("rb") as file:
             start = file.read(26)
@@ -298,14 +309,3 @@ def _told_size(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(max(file.seek(0, 2) - 4, 0))
         return int.from_bytes(file.read(4), "little")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without ITK's C++ warnings, which no caller can catch and which would bury our own messages."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)

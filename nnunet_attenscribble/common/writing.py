@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EISDIR
@@ -24,6 +26,8 @@ __all__ = [
     "write_text",
     "write_texts",
 ]
+
+_LOCKED_BYTE, _PATIENCE = (1 << 31) - 1, 0.2  # the last that 32 bits tell; seconds
 
 
 def write_text(file: Path, text: str) -> None:
@@ -142,23 +146,43 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def try_lock(file: IO, *, wait: bool = False) -> bool:
-    """Hold the lock of an open file as long as it stays open, here and in processes that inherit it.
+    """Hold the lock of an open file as long as it stays open, here and (not on Windows) in processes that inherit it.
 
     Args:
         file: open for writing.
         wait: until whoever holds it lets go.
 
     Returns:
-        whether nobody else holds it; true as well where there are no locks (on Windows, on some file systems).
+        whether nobody else holds it; true as well where there are no locks, as on some file systems.
     """
     try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
+        _lock(file, wait)
+    except (BlockingIOError, PermissionError):
         return False
     except OSError:
         return True
     return True
+
+
+def _lock(file: IO, wait: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Windows locks bytes, which nobody else can write then: one that no file here reaches.
+        before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+        try:
+            while True:
+                os.lseek(file.fileno(), _LOCKED_BYTE, os.SEEK_SET)
+                try:
+                    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                    return
+                except PermissionError:
+                    if not wait:
+                        raise
+                time.sleep(_PATIENCE)
+        finally:
+            os.lseek(file.fileno(), before, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -520,6 +520,11 @@ SCRIBBLEBENCH = {
         lambda f: _describe(f, labels={**LABELS, "Background": 4}),
         ("dataset.json: Background is 4: it must be 0",),
     ),
+    "no classes": (lambda f: _describe(f, labels={"background": 0}), ("dataset.json: names no class but the",)),
+    "channels without names": (
+        lambda f: _describe(f, channel_names={"0": []}),
+        ("dataset.json: its channels [[]] are no",),
+    ),
     "gaps between classes": (
         lambda f: _describe(f, labels={"background": 0, "RV": 2}),
         ("dataset.json: its classes have the values [2]",),

@@ -177,3 +177,26 @@ def test_masks_of_one_bit(raw, bits):
     assert not mask[drawn == 0].any()
     assert "state no spacing: 1 mm was taken, as nnU-Net does" in output
     assert inspect_dataset(folder, workers=1).cases["c0"].classes["A"].scribbled == mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({}, ["has no label background that is 0", "names no class but the background"]),
+        ({"background": 0}, ["names no class but the background"]),
+        ({"background": 0, "ignore": 1}, ["names no class but the background"]),
+        ({"A": 1}, ["has no label background that is 0"]),
+        ({"background": 1, "A": 2}, ["has no label background that is 0"]),
+        ({"background": 0, "A": 1, "Ignore": 2}, ["the label 'Ignore' is a class like others to nnU-Net: call it"]),
+    ],
+)
+def test_labels_that_nnunet_would_refuse(raw, labels, told):
+    source = write_dataset(raw, TURNED, labels=labels)
+    for command in (lambda: read_description(source), lambda: inspect_dataset(source, workers=1), scribble):
+        with pytest.raises(AttenScribbleError) as caught:
+            command()
+        assert len(caught.value.problems) == len(told)
+        assert all(
+            problem.startswith(f"{source / 'dataset.json'}: {what}")
+            for problem, what in zip(caught.value.problems, told, strict=True)
+        )

@@ -6,9 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 
 from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
@@ -262,3 +264,30 @@ def test_geometry_is_that_of_the_source(tmp_path, writing, direction, spacing):
             np.testing.assert_allclose(
                 getattr(one, f"Get{part}")(), getattr(other, f"Get{part}")(), rtol=1e-6, atol=2e-7
             )
+
+
+def test_axes_that_are_not_at_right_angles(tmp_path, writing):
+    """SimpleITK refuses such files; nnU-Net's NibabelIO, which the dataset names then, reads what went in."""
+    affine = np.array([[1.0, 0.3, 0, 5], [0, 1.2, 0, 6], [0, 0, 8, 7], [0, 0, 0, 1]])
+    arrays = {"images": sitk.GetArrayFromImage(make_scan(0)), "scribbles": make_strokes(), "dense": make_dense()}
+    for name, array in arrays.items():
+        (tmp_path / name).mkdir()
+        for case in "ab":
+            nibabel.save(nibabel.Nifti1Image(array.transpose(), affine), tmp_path / name / f"{case}.nii.gz")
+    sitk.WriteImage(make_scan(1), tmp_path / "images" / "c.nii.gz")
+    sitk.WriteImage(make_volume(make_strokes()), tmp_path / "scribbles" / "c.nii.gz")
+    sitk.WriteImage(make_volume(make_dense()), tmp_path / "dense" / "c.nii.gz")
+    images, scribbles, dense = (tmp_path / name for name in arrays)
+    written = convert_folder(images, scribbles, classes=CLASSES, dense=dense, **writing)
+    assert any(note.endswith("dataset.json names NibabelIO for nnU-Net") for note in written.notes)
+    for folder, label in ((written.scribble, "scribbles"), (written.dense, "dense")):
+        assert json.loads((folder / "dataset.json").read_text())["overwrite_image_reader_writer"] == "NibabelIO"
+        for case in "ab":
+            drawn, frame = NibabelIO().read_seg(str(folder / "labelsTr" / f"{case}.nii.gz"))
+            np.testing.assert_array_equal(drawn[0], arrays[label])
+            np.testing.assert_allclose(frame["nibabel_stuff"]["original_affine"], affine, atol=1e-5)
+    pixels, frame = NibabelIO().read_images([str(written.scribble / "imagesTr" / "a_0000.nii.gz")])
+    np.testing.assert_array_equal(pixels[0], arrays["images"])
+    np.testing.assert_allclose(frame["nibabel_stuff"]["original_affine"], affine, atol=1e-5)
+    pixels, _ = NibabelIO().read_images([str(written.scribble / "imagesTr" / "c_0000.nii.gz")])
+    np.testing.assert_array_equal(pixels[0], sitk.GetArrayFromImage(make_scan(1)))

@@ -128,3 +128,12 @@ def test_the_real_volumes(shared_data, convert):
         truth = sitk.ReadImage(original / f"{name}_gt.nii.gz") if original.is_dir() else dense
         np.testing.assert_array_equal(sitk.GetArrayFromImage(dense), sitk.GetArrayFromImage(truth))
         np.testing.assert_allclose(dense.GetSpacing(), truth.GetSpacing(), rtol=1e-5)
+
+
+def test_no_room_is_made_for_voxels_that_cannot_be_there(tmp_path):
+    file = tmp_path / "case001.h5"
+    with h5py.File(file, "w") as content:
+        for key in ("image", "scribble"):
+            content.create_dataset(key, (100_000,) * 3, "u1", chunks=(1, 64, 64))
+    with pytest.raises(AttenScribbleError, match=r"tells of 9.31e\+05 GiB of voxels, which \d+ bytes cannot hold"):
+        convert_h5(tmp_path, dataset_id=541, spacing=(1, 1, 1), raw_folder=tmp_path / "raw")

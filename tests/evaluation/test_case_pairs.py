@@ -65,3 +65,26 @@ def test_a_folder_is_not_compared_with_itself(touch, tmp_path):
             pair_cases(folder, other, ".nii.gz")
         (problem,) = caught.value.problems
         assert problem.startswith(f"{folder} was given as predictions and as dense labels: the truth would be compared")
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "told"),
+    [
+        ("a b", "a_seg b_seg c_seg", ", which are the same but for '_seg' at the end"),
+        ("a_pred b_pred", "a b c", ", which are the same but for '_pred' at the end"),
+        ("p_1_pred p_2_pred", "p_1_gt p_2_gt", ", which are the same but for '_gt' and '_pred' at the end"),
+        ("a_0000 b_0000", "a b", ", which are the same but for '_0000' at the end"),
+        ("a b", "a.seg b.seg", ", which are the same but for '.seg' at the end"),
+        ("a", "a_manual_seg", ", which are the same but for '_manual_seg' at the end"),
+        ("a b", "c d", ""),
+        ("a_seg b", "a b_seg", ""),
+        ("heart_3", "heart", ""),  # another case
+    ],
+)
+def test_names_that_differ_are_shown_and_not_guessed(touch, predicted, true, told):
+    names = {"p": predicted.split(), "t": true.split()}
+    folders = [touch(name, *(f"{case}.nii.gz" for case in cases)) for name, cases in names.items()]
+    with pytest.raises(AttenScribbleError) as caught:
+        pair_cases(*folders, ".nii.gz")
+    (problem,) = caught.value.problems
+    assert f"these are called {', '.join(names['t'])}, predictions {', '.join(names['p'])}{told}: call" in problem

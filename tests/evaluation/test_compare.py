@@ -258,6 +258,24 @@ def test_confusion_stands_where_it_is_known(tmp_path):
     assert "true class" not in to_markdown(without)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content["rows"].pop(0),
+        lambda content: content["rows"].remove(next(row for row in content["rows"] if row["metric"] == "volume_share")),
+        lambda content: content.update(reference="other"),
+        lambda content: content["provenance"].pop("s"),
+        lambda content: content.update(nsd_mm=[2]),
+    ],
+)
+def test_a_comparison_with_gaps_is_refused(tmp_path, damage):
+    content = json.loads(to_json(compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", resamples=50)))
+    damage(content)
+    (tmp_path / "new.json").write_text(json.dumps(content))
+    with pytest.raises(AttenScribbleError, match=r"new\.json.*compare the models again"):
+        read_comparison(tmp_path / "new.json")
+
+
 def test_a_comparison_of_an_earlier_version_is_read(tmp_path):
     content = json.loads(to_json(compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", resamples=50)))
     for name in ("nsd_mm", "lesions", "confusion", "lesion_counts"):

@@ -154,6 +154,21 @@ def test_dense_labels_that_a_header_scales_are_rounded(tmp_path, two_slabs):
     assert result.scores["a"]["RV"].dice == result.scores["a"]["MYO"].dice == 1
 
 
+def test_names_in_a_header_that_say_otherwise(tmp_path, two_slabs):
+    """A segmentation of 3D Slicer, in which the two classes have each other's value."""
+    pair = CasePair("a", tmp_path / "p.nrrd", tmp_path / "d.nrrd")
+    for file, values in ((pair.prediction, (1, 2)), (pair.dense, (2, 1))):
+        image = sitk.GetImageFromArray(two_slabs)
+        for number, (name, value) in enumerate(zip(("RV", "myo"), values, strict=True)):
+            image.SetMetaData(f"Segment{number}_Name", name)
+            image.SetMetaData(f"Segment{number}_LabelValue", str(value))
+        sitk.WriteImage(image, file)
+    assert score_case(pair, CODING, get_protocol("default")).problems == tuple(
+        f"dense label {pair.dense} says that {name} is {own}, dataset.json that it is {known}: bring both to one coding"
+        for name, own, known in (("RV", 2, 1), ("MYO", 1, 2))
+    )
+
+
 def test_images_of_two_axes(score):
     result = score(voxel(0, 1, 1)[0], voxel(0, 3, 1)[0])
     assert result.scores["a"]["RV"].hd95_mm == pytest.approx(4)

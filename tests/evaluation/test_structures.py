@@ -35,6 +35,7 @@ def test_regions_are_scored_as_unions(tmp_path, write_dataset_json):
         (json.dumps({"labels": {"background": 0, "RV": 1}}), "has no 'file_ending'"),
         (json.dumps({"labels": {"0": "background"}, "file_ending": ".nii.gz"}), "'labels.0' is 'background'"),
         (json.dumps({"labels": {"background": 0, "RV": 1.5}, "file_ending": ".nii.gz"}), "'labels.RV' is 1.5"),
+        (json.dumps({"labels": {"RV": 1, "UNLABELLED ": 2}, "file_ending": ".nii.gz"}), "the label 'UNLABELLED ' is a"),
         (json.dumps({"labels": {"background": 0, "RV": -1}, "file_ending": ".nii.gz"}), "'labels.RV' is -1"),
         (json.dumps({"labels": {"background": 0, "RV": []}, "file_ending": ".nii.gz"}), "'labels.RV' is []"),
         (

@@ -310,7 +310,9 @@ def test_command_for_thin_strokes(dataset, arguments):
         (("501", "--name", "", "--cpu"), "configuration name ''"),
         (("502", "--cpu"), "no dataset 502"),
         (("heart", "--cpu"), "neither an ID"),
-        (("501", "--cpu", "-p", "Other"), "Other.json"),
+        (("501", "--cpu", "-p", "Other"), "has no plans of this name; it has nnUNetPlans"),
+        (("501", "--cpu", "-p", "nnUNetPlans.json"), "has no plans of this name; it has nnUNetPlans"),
+        (("501", "--cpu", "-p", "../Dataset501_Tiny/nnUNetPlans"), "has no plans of this name"),
         (("501", "--name", "x", "--thin-strokes", "--batch-size", "4"), "--batch-size is only for --cpu"),
         (
             ("501", "--name", "x", "--set", "padding=ignore", "--spacing-factor", "1"),

@@ -9,16 +9,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM, Finding
 from nnunet_attenscribble.cli.doctor.plans import check_plans
 from nnunet_attenscribble.common.nnunet import dataset_folder, nnunet_folder
-from nnunet_attenscribble.common.nnunet_files import entry_values, list_misnamed_ignore, read_dataset_json
+from nnunet_attenscribble.common.nnunet_files import entry_values, read_dataset_json
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.volumes import describe, label_values, read_volume
+from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _MEND_FILE = "put it right, or take its case out: see docs/datasets.md"
@@ -34,18 +32,18 @@ def list_datasets() -> list[Finding]:
         return []
     scribbles: list[str] = []
     dense: list[str] = []
-    misnamed: list[str] = []
+    damaged: list[str] = []
     for folder in sorted(raw.glob("Dataset[0-9][0-9][0-9]_*")):
         try:
             labels = read_dataset_json(folder / "dataset.json")["labels"]
         except AttenScribbleError:
+            damaged.append(folder.name)
             continue
-        kind = scribbles if "ignore" in labels else misnamed if list_misnamed_ignore(labels) else dense
-        kind.append(folder.name)
+        (scribbles if "ignore" in labels else dense).append(folder.name)
     findings = []
-    if misnamed:
-        told = f"{list_some(misnamed)}: perhaps scribbles, but `ignore` has another name"
-        findings = [Finding("datasets", told, NOTE, f"attenscribble doctor {misnamed[0][7:10]} tells more")]
+    if damaged:
+        told = f"{list_some(damaged)}: dataset.json is not in order"
+        findings = [Finding("datasets", told, NOTE, f"attenscribble doctor {damaged[0][7:10]} tells what is wrong")]
     if scribbles:
         told = f"{list_some(scribbles)} with scribbles"
         return [
@@ -83,15 +81,7 @@ def check_dataset(dataset: str) -> list[Finding]:
 def check_labels(name: str, description: Mapping[str, Any]) -> list[Finding]:
     """Whether the labels are as nnU-Net wants them: consecutive, regions with their order, `ignore` alone and last."""
     labels = description["labels"]
-    problems = [
-        Finding(
-            name,
-            f"the label '{wrong}' is a class like others to nnU-Net, which knows the word `ignore` only",
-            PROBLEM,
-            f"call it ignore in dataset.json, in small letters, if {labels[wrong]} is where nobody drew",
-        )
-        for wrong in list_misnamed_ignore(labels)
-    ]
+    problems: list[Finding] = []
     if labels.get("background") not in (0, "0", 0.0):
         told = f"`background` is {labels['background']!r}" if "background" in labels else "has no label `background`"
         problems.append(Finding(name, told, PROBLEM, "background must be there, and 0"))
@@ -223,6 +213,6 @@ def _count_values(files: Sequence[str], reader: Reader) -> tuple[dict[int, int],
             findings += [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in error.problems]
             continue
         total += voxels.size
-        for value, count in zip(*np.unique(voxels, return_counts=True), strict=True):
-            counts[int(value)] = counts.get(int(value), 0) + int(count)
+        for value, count in count_values(voxels).items():
+            counts[value] = counts.get(value, 0) + count
     return counts, total, findings

@@ -15,8 +15,6 @@ from nnunet_attenscribble.cli.doctor import installation
 from nnunet_attenscribble.cli.doctor.command import NOTE, OK, PROBLEM
 from nnunet_attenscribble.cli.doctor.datasets import check_dataset, check_labels, list_datasets
 from nnunet_attenscribble.common.nnunet import FOLDERS, list_trainers, trainers_folder
-from nnunet_attenscribble.dataset_conversion.description import read_description
-from nnunet_attenscribble.errors import AttenScribbleError
 
 
 def told(findings) -> list[tuple[str, str]]:
@@ -368,17 +366,14 @@ def test_a_description_that_is_not_in_order(folders):
 
 
 @pytest.mark.parametrize(
-    "name", ["Ignore", "IGNORE", "ignored", "unlabeled", "Unlabelled", "un-labelled", "ignore label"]
+    "name", ["Ignore", "IGNORE", "unlabeled", "Unlabelled", "un-labelled", "unlabelled_", " ignore", "not annotated"]
 )
 def test_a_label_that_is_meant_as_ignore_is_named(folders, name):
     write_dataset(folders / "nnUNet_raw", scribble(), {"background": 0, "organ": 1, name: 2})
     (finding,) = check_dataset("501")
     assert finding.status == PROBLEM
-    assert finding.found.startswith(f"the label '{name}' is a class like others to nnU-Net")
-    assert finding.advice.startswith("call it ignore in dataset.json")
-    assert told(list_datasets())[0] == (NOTE, "Dataset501_Tiny: perhaps scribbles, but `ignore` has another name")
-    with pytest.raises(AttenScribbleError, match=f"the label '{name}'"):  # as inspect, scribble and fingerprint do
-        read_description(folders / "nnUNet_raw" / "Dataset501_Tiny")
+    assert f"dataset.json: the label '{name}' is a class like others to nnU-Net: call it ignore" in finding.found
+    assert told(list_datasets())[0] == (NOTE, "Dataset501_Tiny: dataset.json is not in order")
 
 
 def test_classes_whose_names_are_alike_are_classes(folders):
@@ -437,7 +432,7 @@ def test_a_copy_of_dataset_json_with_other_labels(folders):
     (place / "mine.json").write_text(json.dumps({"plans_name": "mine", "configurations": {}}))
     (place / "dataset.json").write_text((folder / "dataset.json").read_text())
     assert not [finding for finding in check_dataset("501") if finding.status == PROBLEM]
-    (place / "dataset.json").write_text((folder / "dataset.json").read_text().replace("ignore", "Ignore"))
+    (place / "dataset.json").write_text((folder / "dataset.json").read_text().replace("organ", "other"))
     (finding,) = (finding for finding in check_dataset("501") if finding.status == PROBLEM)
     assert finding.found == f"{place / 'dataset.json'} has other labels than the raw dataset"
 
@@ -490,6 +485,9 @@ def test_without_an_id_datasets_are_listed(folders):
     assert told(list_datasets()) == [(NOTE, "none in nnUNet_raw")]
     write_dataset(folders / "nnUNet_raw", scribble() % 2, {"background": 0, "organ": 1}, "Dataset502_Dense")
     assert told(list_datasets()) == [(NOTE, "Dataset502_Dense: dense labels, no scribbles")]
-    write_dataset(folders / "nnUNet_raw", scribble(), 5, "Dataset503_Broken")  # which `doctor 503` tells
+    write_dataset(folders / "nnUNet_raw", scribble(), 5, "Dataset503_Broken")
     write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
-    assert told(list_datasets()) == [(OK, "Dataset501_Tiny with scribbles")]
+    assert told(list_datasets()) == [
+        (NOTE, "Dataset503_Broken: dataset.json is not in order"),
+        (OK, "Dataset501_Tiny with scribbles"),
+    ]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-from nnunet_attenscribble.common import soundness
+from nnunet_attenscribble.common import soundness, volumes
+from nnunet_attenscribble.common.readers import as_reader, read_label
 from nnunet_attenscribble.common.volumes import read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -159,3 +165,71 @@ def test_a_label_with_nan_is_not_read_as_background(tmp_path):
 def test_a_quick_reading_asks_for_none_of_it(tmp_path):
     file = _write(tmp_path / "a.nii.gz", _nifti("f4", _with_one(np.nan)))
     read_volume(file, "", thorough=False)  # of what has been read thoroughly before
+
+
+# --- headers that tell of more than there is ---
+
+_HUGE = 100_000  # voxels along every axis
+_NIFTI_HEADER = struct.pack("<i36x8h14x2h2x8ff", 348, 3, *[30_000] * 3, *[1] * 4, 4, 16, *[1.0] * 8, 352)
+_NRRD = (
+    f"NRRD0004\ntype: short\ndimension: 3\nspace: LPS\nsizes: {_HUGE} {_HUGE} {_HUGE}\nendian: little\n"
+    "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: "
+)
+_MHA = (
+    f"ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = {_HUGE} {_HUGE} {_HUGE}\nElementSpacing = 1 1 1\n"
+    "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+)
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _tiff() -> bytes:
+    """Of one strip, its width and length replaced."""
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, np.zeros((8, 8), np.uint8), metadata=None)
+    content = bytearray(stream.getvalue())
+    stream.seek(0)
+    with tifffile.TiffFile(stream) as file:
+        for name in ("ImageWidth", "ImageLength"):
+            place = file.pages.first.tags[name].offset
+            struct.pack_into("<H", content, place + 2, 4)  # of 32 bits
+            struct.pack_into("<I", content, place + 8, _HUGE)
+    return bytes(content)
+
+
+_NII = _NIFTI_HEADER.ljust(344, b"\0") + b"n+1\0" + bytes(1004)
+_SHORT_HEADERS = {
+    "a.nii": _NII,
+    "lying_bits.nii": _NII[:72] + b"\1\0" + _NII[74:],
+    "a.nii.gz": gzip.compress(_NII),
+    "a.mha": _MHA.encode() + bytes(1000),
+    "raw.nrrd": f"{_NRRD}raw\n\n".encode() + bytes(1000),
+    "packed.nrrd": f"{_NRRD}gzip\n\n".encode() + gzip.compress(bytes(1000)),
+    "a.png": b"\x89PNG\r\n\x1a\n"
+    + _png_chunk(b"IHDR", struct.pack(">IIBBBBB", _HUGE, _HUGE, 8, 0, 0, 0, 0))
+    + _png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    + _png_chunk(b"IEND", b""),
+    "a.bmp": struct.pack("<2sI4xI", b"BM", 1142, 1078)
+    + struct.pack("<IiiHHIIiiII", 40, _HUGE, _HUGE, 1, 8, 0, 0, 0, 0, 256, 0)
+    + bytes(1088),
+    "a.tif": _tiff(),
+}
+
+
+@pytest.mark.parametrize("name", _SHORT_HEADERS)
+def test_no_room_is_made_for_voxels_that_cannot_be_there(tmp_path, monkeypatch, name):
+    file = tmp_path / name
+    file.write_bytes(_SHORT_HEADERS[name])
+    monkeypatch.setattr(volumes, "read_image", lambda _: pytest.fail("room was made"))
+    for reader in (None, as_reader(Tiff3DIO) if name == "a.tif" else as_reader(SimpleITKIO)):
+        with pytest.raises(AttenScribbleError, match=r"truncated|cannot hold: it is corrupt"):
+            read_label(file, reader)
+
+
+def test_a_blank_volume_is_packed_well_and_sound(tmp_path):
+    blank = sitk.Image([800, 800, 450], sitk.sitkUInt8)
+    sitk.WriteImage(blank, tmp_path / "a.nrrd", useCompression=True)
+    assert (tmp_path / "a.nrrd").stat().st_size < blank.GetNumberOfPixels() / 500
+    assert soundness.examine(tmp_path / "a.nrrd") == (None, [])

@@ -85,7 +85,9 @@ def test_what_the_library_says_is_told(tmp_path):
     header[252:256] = np.array([0, 1], np.int16).tobytes()  # qform_code, sform_code
     header[280:328] = np.array([[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32).tobytes()  # srow_x, _y, _z
     file.write_bytes(gzip.compress(bytes(header)))
-    with pytest.raises(AttenScribbleError, match=r"not at right angles.*\(ITK only supports ortho.*: set the qform"):
+    with pytest.raises(
+        AttenScribbleError, match=r"not at right angles.*\(ITK only supports ortho.*: resample it, or name"
+    ):
         read_volume(file, str(file))
     grey_and_opacity = tmp_path / "a.png"
     PIL.Image.new("LA", (4, 4)).save(grey_and_opacity)
@@ -180,6 +182,16 @@ def test_nifti2_is_read_as_nifti1(tmp_path, ending, dtype):
     files[1].write_bytes(cut if ending == ".nii" else gzip.compress(cut))
     with pytest.raises(AttenScribbleError, match="is truncated: it ends before its last voxel"):
         read_volume(files[1], "")
+
+
+@pytest.mark.parametrize(("unit", "consistent"), [(0, True), (2, True), (10, True), (3, False), (1, False)])
+def test_a_unit_that_readers_take_for_mm_is_noticed(tmp_path, volume, unit, consistent):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(volume(), file)
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[123] = unit  # xyzt_units: micron is 3, metre 1, 8 is added for seconds
+    file.write_bytes(gzip.compress(bytes(content)))
+    assert has_consistent_header(read_volume(file, "")) == consistent
 
 
 def test_an_sform_of_unit_scale_is_noticed(tmp_path, volume):

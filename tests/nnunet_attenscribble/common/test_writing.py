@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nnunet_attenscribble.common import writing
-from nnunet_attenscribble.common.writing import replaced_file, replaced_folder, write_json, write_text, write_texts
+from nnunet_attenscribble.common.writing import (
+    replaced_file,
+    replaced_folder,
+    try_lock,
+    write_json,
+    write_text,
+    write_texts,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -125,3 +134,33 @@ def test_the_folder_that_one_is_in(tmp_path, monkeypatch):
     with replaced_folder(Path(".")) as part:
         (part / "a").touch()
     assert listing(tmp_path) == ["a"]
+
+
+def _lock_as_windows_does(held: dict[int, int]):
+    """A module `msvcrt`: a byte of a file is locked for one descriptor at a time, and others are refused."""
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (2, 1)
+        assert os.lseek(descriptor, 0, os.SEEK_CUR) > 1 << 30  # behind whatever is written
+        if held.setdefault(os.fstat(descriptor).st_ino, descriptor) != descriptor:
+            raise PermissionError(13, "Permission denied")
+
+    return SimpleNamespace(locking=locking, LK_NBLCK=2)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_lock_is_held_by_one_at_a_time(tmp_path, monkeypatch, windows):
+    held: dict[int, int] = {}
+    if windows:
+        monkeypatch.setattr(sys, "platform", "win32")
+        monkeypatch.setitem(sys.modules, "msvcrt", _lock_as_windows_does(held))
+    file = tmp_path / "lock"
+    with file.open("a") as first, file.open("a") as second:
+        assert try_lock(first)
+        assert not try_lock(second)
+        second.write("a log goes on")
+        second.flush()
+        first.close()
+        held.clear()
+        assert try_lock(second, wait=True)
+    assert file.read_text() == "a log goes on"
