@@ -33,7 +33,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["Findings", "Folders", "FoundCase", "FoundLabel", "find_images", "look_at_folders"]
+__all__ = ["Findings", "Folders", "FoundCase", "FoundLabel", "find_images", "find_reading", "look_at_folders"]
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _read_labels(
     found = {}
     for case, file in matched.items():
         try:
-            found[case] = _read_label(
+            found[case] = find_reading(
                 file, images.sources[paths[case][0]][0], legends.get(case), marks, dense=kind.what != "scribble"
             )
         except AttenScribbleError as error:  # told with all that is found when files are read
@@ -269,7 +269,12 @@ def _read_labels(
     return found, problems
 
 
-def _read_label(file: Path, image: Source, legend: Legend | None, marks: Marks, *, dense: bool) -> FoundLabel:
+def find_reading(file: Path, image: Source, legend: Legend | None, marks: Marks, *, dense: bool) -> FoundLabel:
+    """How a label file is read: by its names, its colours or its values.
+
+    Raises:
+        AttenScribbleError: where it cannot be.
+    """
     if file.name.lower().endswith((".jpg", ".jpeg")):
         raise AttenScribbleError(f"{file}: JPEG changes the values of labels: save it as PNG")
     zero = marks.zero(dense=dense)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
@@ -19,6 +19,7 @@ __all__ = [
     "encode_numbers",
     "naming",
     "replaced_file",
+    "replaced_files",
     "replaced_folder",
     "write_json",
     "write_text",
@@ -96,6 +97,58 @@ def replaced_file(file: Path) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink()
         _remove_empty(made)
+
+
+@contextmanager
+def replaced_files(folder: Path) -> Iterator[Callable[[Path], Path]]:
+    """For writers that go by a name's ending: files that take their places together at the end, or none of them.
+
+    Args:
+        folder: of the same file system as the files; the hidden folder that they are written to lies in it.
+
+    Yields:
+        a function from where a file shall lie to where to write it. They are moved in the order of its calls, each with
+        what its writer has put beside it.
+
+    Raises:
+        AttenScribbleError: where one cannot be written.
+    """
+    hidden = folder / f".{os.getpid()}.part"
+    places: list[Path] = []
+    missing = _list_missing(folder.absolute())
+    moved: list[tuple[Path, Path]] = []
+
+    def stage(place: Path) -> Path:
+        places.append(place)
+        part = hidden / str(len(places)) / place.name
+        part.parent.mkdir()
+        return part
+
+    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        with naming(folder):
+            hidden.mkdir(parents=True)
+            yield stage
+            try:
+                for number, place in enumerate(places, start=1):
+                    missing = [*_list_missing(place.absolute().parent), *missing]
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    for part in sorted((hidden / str(number)).iterdir()):
+                        target = place.with_name(part.name)
+                        if os.path.lexists(target):
+                            old = part.with_name(f"{part.name}.old")
+                            target.rename(old)
+                            moved.append((old, target))
+                        part.rename(target)
+                        moved.append((target, part))
+            except BaseException:
+                for now, then in reversed(moved):
+                    now.rename(then)
+                raise
+            missing = []
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        _remove_empty(missing)
 
 
 @contextmanager
