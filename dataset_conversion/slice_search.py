@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ from nnunet_attenscribble.trained_model import TrainedModel
 
 __all__ = ["Search", "search_slices"]
 
+_COARSE = 2.0  # times the next spacing: nobody draws across another axis then
+
 
 @dataclass(frozen=True)
 class Search:
@@ -37,14 +38,13 @@ class Search:
 
     Attributes:
         cases: that were predicted: those with a slice that nobody drew on.
+        slices: of each.
         chosen: slices to draw on, the best first.
-        axis: across which all cases were cut, told by their strokes or given; None: the coarsest of each.
     """
 
     cases: Mapping[str, CaseToDraw]
     slices: Mapping[str, CaseSlices]
     chosen: Sequence[ChosenSlice]
-    axis: int | None
     labels: Mapping[str, int]
     predictions: Path
 
@@ -121,21 +121,23 @@ def search_slices(
         labels: name to value, background included.
         count: of slices to choose.
         predictions: an empty folder, which keeps them.
-        axis: of the arrays (z, y, x), across which slices are cut; None: as strokes were drawn, or the coarsest.
+        axis: of the arrays (z, y, x), across which slices are cut; None: the coarsest, and where none is, that across
+            which strokes were drawn.
         progress: shown on stderr.
 
     Raises:
         AttenScribbleError: every case that cannot be read or predicted.
     """
     problems: list[str] = []
+    axes: dict[str, int | None] = dict.fromkeys(cases, axis)
     if axis is None:
-        axis = find_drawing_axis(_read_drawn(case, labels, problems) for case in cases.values() if case.label)
+        axes = _find_axes(cases, labels, problems)
     if problems:
         raise AttenScribbleError(problems)
     looked: dict[str, CaseSlices] = {}
     for name, case in show_progress(cases.items(), total=len(cases), description="Predicting", enabled=progress):
         try:
-            found = _look(model, case, labels, axis, predictions)
+            found = _look(model, case, labels, axes[name], predictions)
         except AttenScribbleError as error:
             problems += error.problems
             continue
@@ -143,17 +145,39 @@ def search_slices(
             looked[name] = found
     if problems:
         raise AttenScribbleError(problems)
-    return Search(
-        {name: cases[name] for name in looked}, looked, choose_slices(looked, count), axis, labels, predictions
-    )
+    return Search({name: cases[name] for name in looked}, looked, choose_slices(looked, count), labels, predictions)
 
 
-def _read_drawn(case: CaseToDraw, labels: Mapping[str, int], problems: list[str]) -> np.ndarray:
-    try:
-        return case.read_strokes(labels) != len(labels)
-    except AttenScribbleError as error:
-        problems += error.problems
-        return np.zeros((1, 1, 1), bool)
+def _find_axes(
+    cases: Mapping[str, CaseToDraw], labels: Mapping[str, int], problems: list[str]
+) -> dict[str, int | None]:
+    """The axis of each case; None where neither its spacing nor any strokes tell."""
+    axes: dict[str, int | None] = {}
+    undecided = []
+    for name, case in cases.items():
+        try:
+            grid = case.read_grid()
+        except AttenScribbleError as error:
+            problems += error.problems
+            continue
+        clear = len(grid.size) == 2 or 1 in grid.size or max(grid.spacing) > _COARSE * sorted(grid.spacing)[-2]
+        axes[name] = _coarsest(grid) if clear else None
+        if not clear:
+            undecided.append(name)
+
+    def read_drawn() -> Iterator[np.ndarray]:
+        for name in undecided:
+            if cases[name].label is not None:
+                try:
+                    yield cases[name].read_strokes(labels) != len(labels)
+                except AttenScribbleError as error:
+                    problems.extend(error.problems)
+
+    return {**axes, **dict.fromkeys(undecided, find_drawing_axis(read_drawn()))}
+
+
+def _coarsest(grid: Grid) -> int:
+    return 0 if len(grid.size) == 2 else slice_axis(grid.size[::-1], grid.spacing[::-1])
 
 
 def _look(
@@ -162,8 +186,7 @@ def _look(
     """The slices of a case; None where all of them are drawn on."""
     grid = case.read_grid()
     drawn = case.read_strokes(labels) != len(labels)
-    spacing = grid.spacing[::-1] if len(grid.size) == 3 else (math.inf, *grid.spacing[::-1])
-    axis = 0 if len(grid.size) == 2 else slice_axis(drawn.shape, spacing) if axis is None else axis
+    axis = 0 if len(grid.size) == 2 else _coarsest(grid) if axis is None else axis
     if drawn.any(axis=tuple(other for other in range(3) if other != axis)).all():
         return None
     predicted = predict_case(model, list(case.images))

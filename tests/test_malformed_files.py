@@ -56,6 +56,7 @@ class Thrown:
 _RAW, _PREPROCESSED = f"/nnUNet_raw/{NAME}", f"/nnUNet_preprocessed/{NAME}"
 _CELL = "/collected/cells/seed_0/fold_0/method_new"
 _BENCHMARK = ("benchmark", "/toy/toy.yaml", "--work", "/toy/work", "--dry-run")
+_NEXT = ("next", "501", "--folder", "/drawing")
 THROWN = [
     Thrown(("doctor", "501"), f"{_RAW}/dataset.json"),
     Thrown(("doctor", "501"), f"{_PREPROCESSED}/nnUNetPlans.json"),
@@ -80,6 +81,9 @@ THROWN = [
     Thrown(
         ("report", "/collected", "-o", "/report"), "/collected/cells/seed_0/fold_0/method_new/attention/attention.json"
     ),
+    Thrown(_NEXT, "/drawing/next.json"),
+    Thrown(_NEXT, f"{_RAW}/dataset.json"),
+    Thrown(_NEXT, f"{_PREPROCESSED}/splits_final.json"),
     Thrown(("status",), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("status",), f"{_RAW}/dataset.json"),
     Thrown(_BENCHMARK, "/toy/toy.yaml"),
@@ -221,6 +225,7 @@ def write_folder(folder: Path, monkeypatch) -> None:
         fingerprint = {"foreground_intensity_properties_per_channel": {"0": intensities}, "attenscribble": {}}
         fingerprint["median_relative_size_after_cropping"] = 1.0
         (target / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    write_drawing_folder(folder, save, strokes)
     save(dense, folder / "predictions" / "x.nii.gz")
     save(dense, folder / f"nnUNet_raw/{DENSE}/labelsTr/x.nii.gz")
     described = {"labels": names, "file_ending": ".nii.gz"}
@@ -239,6 +244,25 @@ def write_folder(folder: Path, monkeypatch) -> None:
     monkeypatch.setenv("ATTENSCRIBBLE_QUIET", "1")
     monkeypatch.setenv("nnUNet_extTrainer", str(trainers_folder()))
     monkeypatch.chdir(folder)
+
+
+def write_drawing_folder(folder: Path, save: Callable[[np.ndarray, Path], None], strokes: np.ndarray) -> None:
+    """A trained model, and strokes that were drawn since on a training case and on a further one."""
+    place = folder / "nnUNet_results" / NAME / "nnUNetTrainerAttenScribble__nnUNetPlans__2d" / "fold_all"
+    place.mkdir(parents=True)
+    (place / "checkpoint_final.pth").write_bytes(b"weights")
+    shown = np.array([3, 1, 2, 0], np.uint8)[strokes]  # as tools have it
+    shown[0, 0, 0] = 2
+    entries = {}
+    for case in ("a", "new"):
+        images = folder / "nnUNet_raw" / NAME / "imagesTr" if case == "a" else folder / "further"
+        if case == "new":
+            save(np.arange(strokes.size, dtype=np.float32).reshape(strokes.shape), images / "new_0000.nii.gz")
+        save(shown, folder / "drawing" / case / f"{case}_strokes.nii.gz")
+        own = {"images": [str(images / f"{case}_0000.nii.gz")], "is_training": case == "a"}
+        entries[case] = own | {"strokes": "another", "prediction": "none"}
+    content = {"dataset": NAME, "tool": "itk-snap", "slices": [], "files": ["next.csv"], "cases": entries}
+    (folder / "drawing" / "next.json").write_text(json.dumps(content))
 
 
 def spare_what_takes_long(monkeypatch) -> None:

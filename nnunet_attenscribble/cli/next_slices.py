@@ -50,7 +50,7 @@ def next_slices(
     axis: Annotated[
         int | None,
         typer.Option(
-            min=0, max=2, help="Across which slices are cut (0 z, 1 y, 2 x); by default that of the strokes so far."
+            min=0, max=2, help="Across which slices are cut (0 z, 1 y, 2 x); by default the coarsest, or as was drawn."
         ),
     ] = None,
     tool: Annotated[Tool, typer.Option(help="Drawn with; decides formats and slice numbers.")] = Tool.slicer,
@@ -190,8 +190,8 @@ def _choose(
             before=before,
         )
     cases = f"{len(found.cases)} cases with slices that nobody drew on"
-    where = "the coarsest axis of each" if found.axis is None else f"axis {'zyx'[found.axis]} of the files"
-    typer.echo(f"{cases} were predicted; slices are cut across {where}.")
+    axes = "/".join(sorted({"zyx"[slices.axis] for slices in found.slices.values()}))
+    typer.echo(f"{cases} were predicted; slices are cut across axis {axes} of the files (--axis takes another).")
     _print_slices(rows, tool)
     typer.echo(f"Pictures: {folder / 'next.png'}")
     typer.echo(f"Next: draw on these slices in {folder}/CASE/CASE_strokes{TOOLS[tool]} (labels: labels.label), or")
