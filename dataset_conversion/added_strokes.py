@@ -16,7 +16,7 @@ from nnunet_attenscribble.common.readers import Reader, write_label
 from nnunet_attenscribble.common.staging import reserved
 from nnunet_attenscribble.common.tiff import find_sidecar
 from nnunet_attenscribble.common.volumes import file_of, write_volume
-from nnunet_attenscribble.common.writing import encode_json, replaced_files, write_texts
+from nnunet_attenscribble.common.writing import encode_json, replaced_files
 from nnunet_attenscribble.dataset_conversion.drawing_folder import Addition
 from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, identifier_problems
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -43,13 +43,14 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     """
     new = [addition for addition in additions if addition.case.label is None]
     places = [place for place in (raw, preprocessed) if place.is_dir()]
-    described, folds, problems = {}, {}, []
+    texts: dict[Path, Any] = {}
+    problems = []
     for place in places:
         try:
             if (place / "dataset.json").is_file():
-                described[place / "dataset.json"] = _add_cases(read_dataset_json(place / "dataset.json"), new)
+                texts[place / "dataset.json"] = _add_cases(read_dataset_json(place / "dataset.json"), new)
             if (place / _SPLITS).is_file():
-                folds[place / _SPLITS] = _add_to_folds(read_splits_json(place / _SPLITS), new)
+                texts[place / _SPLITS] = _add_to_folds(read_splits_json(place / _SPLITS), new)
         except AttenScribbleError as error:
             problems += error.problems
     provenance = _read_provenance(raw / "provenance.json", additions)
@@ -57,10 +58,10 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     problems += [problem for place in places for problem in folder_problems(place, None)]
     if problems:
         raise AttenScribbleError(problems)
-    ending = described[raw / "dataset.json"]["file_ending"]
-    texts = {**described, **folds} if new else {}
+    ending = texts[raw / "dataset.json"]["file_ending"]
+    texts = texts if new else {}
     texts |= {} if provenance is None else {raw / "provenance.json": provenance}
-    with reserved(raw.parent, [raw.name[7:10]], "dataset ID"), replaced_files(raw) as stage:
+    with reserved(raw.parent, [raw.name[7:10]], "dataset ID"), replaced_files(*places) as stage:
         for addition in additions:  # labels first: nnU-Net passes over a label without an image, and not the reverse
             label = addition.case.label
             target = raw / "labelsTr" / f"{addition.case.identifier}{ending}" if label is None else file_of(label)
@@ -72,9 +73,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
                 if (sidecar := find_sidecar(image)) is not None:
                     shutil.copyfile(sidecar, stage(raw / "imagesTr" / sidecar.name))
         for file, content in texts.items():
-            if file.parent == raw:
-                stage(file).write_text(encode_json(content), encoding="utf-8")
-    write_texts({file: encode_json(content) for file, content in texts.items() if file.parent == preprocessed})
+            stage(file).write_text(encode_json(content), encoding="utf-8")
     for addition in new:
         for image in addition.case.images:
             if image.resolve().parent == (raw / "imagesTs").resolve():
@@ -110,11 +109,10 @@ def _add_cases(content: dict[str, Any], new: Sequence[Addition]) -> dict[str, An
     """A dataset.json with more cases."""
     if "numTraining" in content:
         content["numTraining"] += len(new)
-    if "dataset" in content:
-        for addition in new:
-            name = addition.case.identifier
-            images = [f"imagesTr/{image.name}" for image in addition.case.images]
-            content["dataset"][name] = {"images": images, "label": f"labelsTr/{name}{content['file_ending']}"}
+    for addition in new if "dataset" in content else ():
+        name = addition.case.identifier
+        images = [f"imagesTr/{image.name}" for image in addition.case.images]
+        content["dataset"][name] = {"images": images, "label": f"labelsTr/{name}{content['file_ending']}"}
     return content
 
 

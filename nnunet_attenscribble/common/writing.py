@@ -100,11 +100,11 @@ def replaced_file(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced_files(folder: Path) -> Iterator[Callable[[Path], Path]]:
+def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
     """For writers that go by a name's ending: files that take their places together at the end, or none of them.
 
     Args:
-        folder: of the same file system as the files; the hidden folder that they are written to lies in it.
+        folders: in which the files will lie, at whatever depth; each gets a hidden folder, of the same file system.
 
     Yields:
         a function from where a file shall lie to where to write it. They are moved in the order of its calls, each with
@@ -113,41 +113,45 @@ def replaced_files(folder: Path) -> Iterator[Callable[[Path], Path]]:
     Raises:
         AttenScribbleError: where one cannot be written.
     """
-    hidden = folder / f".{os.getpid()}.part"
-    places: list[Path] = []
-    missing = _list_missing(folder.absolute())
+    hidden = {folder: folder / f".{os.getpid()}.part" for folder in folders}
+    staged: list[tuple[Path, Path]] = []
+    missing = [place for folder in folders for place in _list_missing(folder.absolute())]
     moved: list[tuple[Path, Path]] = []
 
     def stage(place: Path) -> Path:
-        places.append(place)
-        part = hidden / str(len(places)) / place.name
+        home = next(folder for folder in folders if folder in place.parents)
+        part = hidden[home] / str(len(staged)) / place.name
         part.parent.mkdir()
+        staged.append((part.parent, place))
         return part
 
-    shutil.rmtree(hidden, ignore_errors=True)
+    def move(source: Path, target: Path) -> None:
+        source.rename(target)
+        moved.append((target, source))
+
     try:
-        with naming(folder):
-            hidden.mkdir(parents=True)
+        with naming(folders[0]):
+            for place in hidden.values():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir(parents=True)
             yield stage
             try:
-                for number, place in enumerate(places, start=1):
+                for part, place in staged:
                     missing = [*_list_missing(place.absolute().parent), *missing]
                     place.parent.mkdir(parents=True, exist_ok=True)
-                    for part in sorted((hidden / str(number)).iterdir()):
-                        target = place.with_name(part.name)
+                    for file in sorted(part.iterdir()):
+                        target = place.with_name(file.name)
                         if os.path.lexists(target):
-                            old = part.with_name(f"{part.name}.old")
-                            target.rename(old)
-                            moved.append((old, target))
-                        part.rename(target)
-                        moved.append((target, part))
+                            move(target, file.with_name(f"{file.name}.old"))
+                        move(file, target)
             except BaseException:
-                for now, then in reversed(moved):
-                    now.rename(then)
+                for now, before in reversed(moved):
+                    now.rename(before)
                 raise
             missing = []
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        for place in hidden.values():
+            shutil.rmtree(place, ignore_errors=True)
         _remove_empty(missing)
 
 

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common import writing
+from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion.added_strokes import add_strokes, new_case_problems
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.drawing_files import TOOLS, write_drawing
@@ -217,6 +218,56 @@ def test_every_problem_is_told_and_nothing_is_written(work, tmp_path):
     assert read_tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "NaturalImage2DIO"])
+def test_files_of_nnunets_other_readers(work, tmp_path, reader):
+    """One turns volumes round where it reads them, the other reads pictures in colour."""
+    picture = reader == "NaturalImage2DIO"
+    labels = {**LABELS, "ignore": 4}
+    ending = ".png" if picture else ".nii.gz"
+    for place in (work.raw, work.preprocessed):
+        content = json.loads((place / "dataset.json").read_text())
+        cases = {
+            name: {"images": [f"imagesTr/{name}_0000{ending}"], "label": f"labelsTr/{name}{ending}"} for name in "ab"
+        }
+        channels = {"0": "R", "1": "G", "2": "B"} if picture else {"0": "MRI"}
+        content |= {"file_ending": ending, "dataset": cases, "overwrite_image_reader_writer": reader}
+        (place / "dataset.json").write_text(json.dumps(content | {"channel_names": channels, "labels": labels}))
+    if picture:
+        rng = np.random.default_rng(0)
+        for file in (work.raw / "imagesTr/a", work.raw / "imagesTr/b", work.further / "c"):
+            colours = sitk.GetImageFromArray(rng.integers(0, 255, (5, 6, 3), dtype=np.uint8), isVector=True)
+            sitk.WriteImage(colours, f"{file}_0000.png")
+        for name in "ab":
+            sitk.WriteImage(sitk.GetImageFromArray(make_strokes()[0]), str(work.raw / f"labelsTr/{name}.png"))
+    example = work.raw / f"imagesTr/a_0000{ending}"
+    found = find_reader(json.loads((work.raw / "dataset.json").read_text()), example)
+    new = CaseToDraw.of_files("c", [work.further / f"c_0000{ending}"], found, 3 if picture else 1)
+    cases = [work.training()["a"], new]
+    strokes = cases[0].read_strokes(LABELS)
+    assert (strokes == (make_strokes()[:1] if picture else make_strokes())).all()  # in the order of the file
+    write_folder(
+        work.folder,
+        [DrawnCase(case, case.read_strokes(LABELS), np.zeros_like(strokes)) for case in cases],
+        tool="slicer",
+        description=read_description(work.raw),
+        state={"dataset": NAME, "slices": []},
+        further={},
+        before=None,
+    )
+    strokes[STRAY] = 2
+    for case in cases:
+        file = work.folder / case.identifier / f"{case.identifier}_strokes.seg.nrrd"
+        write_drawing(file, strokes, case.read_grid(), LABELS, dense=False)
+    state = read_state(work.folder, NAME)
+    additions, _ = read_additions(work.folder, state, work.training(), read_description(work.raw), found)
+    add_strokes(work.raw, work.preprocessed, additions, found)
+    expected = strokes[0] if picture else strokes
+    for name in "ac":
+        label = sitk.ReadImage(str(work.raw / f"labelsTr/{name}{ending}"))
+        assert (sitk.GetArrayFromImage(label) == expected).all()
+    assert set(work.training()) == {"a", "b", "c"}
+
+
 def test_what_cannot_be_written_leaves_all_as_it_was(work, tmp_path, monkeypatch):
     work.write()
     work.draw("a", drawn((STRAY, 1), on=make_strokes()))
@@ -227,7 +278,7 @@ def test_what_cannot_be_written_leaves_all_as_it_was(work, tmp_path, monkeypatch
 
     def fail_at_the_last(path, target):
         moves.append(path)
-        if path.name == "dataset.json" and ".part" in str(path):
+        if path.name == "dataset.json" and ".part" in str(path) and work.preprocessed in path.parents:
             raise OSError(28, "No space left on device")
         return rename(path, target)
 

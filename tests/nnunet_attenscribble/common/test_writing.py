@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from nnunet_attenscribble.common import writing
-from nnunet_attenscribble.common.writing import replaced_file, replaced_folder, write_json, write_text, write_texts
+from nnunet_attenscribble.common.writing import (
+    replaced_file,
+    replaced_files,
+    replaced_folder,
+    write_json,
+    write_text,
+    write_texts,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -125,3 +133,44 @@ def test_the_folder_that_one_is_in(tmp_path, monkeypatch):
     with replaced_folder(Path(".")) as part:
         (part / "a").touch()
     assert listing(tmp_path) == ["a"]
+
+
+def test_files_of_several_folders_take_their_places_together(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    (one / "a.txt").write_text("old")
+    with replaced_files(one, two) as stage:
+        stage(one / "a.txt").write_text("new")
+        part = stage(two / "deep/b.tif")
+        assert part.name == "b.tif"  # by whose ending writers go
+        part.write_text("voxels")
+        part.with_suffix(".json").write_text("spacing")  # as a writer of TIFF puts it beside
+        assert (one / "a.txt").read_text() == "old"
+    assert listing(tmp_path) == ["one", "one/a.txt", "two", "two/deep", "two/deep/b.json", "two/deep/b.tif"]
+    assert (one / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_or_none_of_them_does(tmp_path, monkeypatch, late):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    (one / "a.txt").write_text("old")
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.name == "b.txt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(path, target)
+
+    def write() -> None:
+        with replaced_files(one, two) as stage:
+            stage(one / "a.txt").write_text("new")
+            stage(two / "b.txt").write_text("new")
+            if not late:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            monkeypatch.setattr(Path, "rename", fail)
+
+    with pytest.raises(AttenScribbleError, match="No space left"):
+        write()
+    assert listing(tmp_path) == ["one", "one/a.txt"]
+    assert (one / "a.txt").read_text() == "old"
