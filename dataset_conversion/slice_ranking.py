@@ -20,7 +20,7 @@ class CaseSlices:
     Attributes:
         axis: across which they are cut, of the array (z, y, x).
         entropy, disagreement: (N,), mean over each slice.
-        unsure: (N,), the class predicted where most of a slice's entropy is.
+        unsure: (N,), the class predicted where most of a slice's entropy is; background only where no other is.
         drawn: (N,), whether a slice holds a stroke.
     """
 
@@ -59,6 +59,7 @@ def measure_slices(
     within = tuple(other for other in range(3) if other != axis)
     classes = np.unique(labels)
     by_class = np.stack([np.where(labels == value, entropy, 0).sum(axis=within) for value in classes])
+    by_class[classes == 0] = 0  # it surrounds all others, and is always unsure along them
     return CaseSlices(
         axis,
         entropy.mean(axis=within, dtype=float),

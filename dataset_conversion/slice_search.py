@@ -67,8 +67,8 @@ class Search:
                     "offset_mm": f"{letter} {offset:.2f}",
                     "entropy": round(float(slices.entropy[chosen.position]), 5),
                     "disagreement": round(float(slices.disagreement[chosen.position]), 5),
-                    "reason": f"unsure at {names.get(int(slices.unsure[chosen.position]), 'a label')}; "
-                    f"{drawn or 'none'} of {len(slices.drawn)} slices drawn",
+                    "reason": f"most unsure of {names.get(int(slices.unsure[chosen.position]), 'a label')}; "
+                    f"{drawn or 'none'} of {len(slices.drawn)} drawn",
                 }
             )
         return rows

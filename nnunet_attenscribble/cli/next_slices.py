@@ -248,10 +248,9 @@ def _print_slices(rows: Sequence[Mapping[str, Any]], tool: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    numbers = {"slicer": "voxel, from 0", "itk-snap": "cursor, from 1", "napari": "slider, from 0"}
     table = Table(box=None, pad_edge=False)
-    for title in ("", "case", f"slice ({numbers[tool]})", "entropy", "disagreement", "why"):
-        table.add_column(title, justify="right" if title in ("", "entropy", "disagreement") else "left")
+    for title in ("", "case", "slice", "entropy", "mirrors", "why"):
+        table.add_column(title, justify="right" if title in ("", "entropy", "mirrors") else "left")
     for row in rows:
         table.add_row(
             str(row["rank"]),
@@ -262,3 +261,9 @@ def _print_slices(rows: Sequence[Mapping[str, Any]], tool: str) -> None:
             row["reason"],
         )
     Console(highlight=False, markup=False).print(table)
+    numbers = {
+        "slicer": "voxels from 0 (Data Probe), millimetres at the slider",
+        "itk-snap": "from 1 (Cursor Inspector)",
+        "napari": "from 0 (slider)",
+    }
+    typer.echo(f"Slices are counted as {tool} shows them: {numbers[tool]}.")
