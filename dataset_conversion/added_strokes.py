@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     Raises:
         AttenScribbleError: every problem.
     """
+    raw, preprocessed = (Path(os.path.abspath(place)) for place in (raw, preprocessed))
     new = [addition for addition in additions if addition.case.label is None]
     places = [place for place in (raw, preprocessed) if place.is_dir()]
     texts: dict[Path, Any] = {}
@@ -56,6 +58,12 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     provenance = _read_provenance(raw / "provenance.json", additions)
     problems += new_case_problems(raw, {addition.case.identifier: addition.case.images for addition in new})
     problems += [problem for place in places for problem in folder_problems(place, None)]
+    problems += [
+        f"{file}: the label of case {addition.case.identifier} lies in another dataset: copy it into labelsTr, and "
+        "correct dataset.json"
+        for addition in additions
+        if addition.case.label is not None and raw not in (file := _label_file(addition)).parents
+    ]
     if problems:
         raise AttenScribbleError(problems)
     ending = texts[raw / "dataset.json"]["file_ending"]
@@ -63,10 +71,9 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     texts |= {} if provenance is None else {raw / "provenance.json": provenance}
     with reserved(raw.parent, [raw.name[7:10]], "dataset ID"), replaced_files(*places) as stage:
         for addition in additions:  # labels first: nnU-Net passes over a label without an image, and not the reverse
-            label = addition.case.label
-            target = raw / "labelsTr" / f"{addition.case.identifier}{ending}" if label is None else file_of(label)
-            assert target is not None  # training cases have label files
-            _write(addition, stage(target), reader)
+            is_new = addition.case.label is None
+            name = f"{addition.case.identifier}{ending}"
+            _write(addition, stage(raw / "labelsTr" / name if is_new else _label_file(addition)), reader)
         for addition in new:
             for image in addition.case.images:
                 shutil.copyfile(image, stage(raw / "imagesTr" / image.name))
@@ -99,6 +106,13 @@ def new_case_problems(raw: Path, images: Mapping[str, Sequence[Path]]) -> list[s
             if place.is_file() and place.read_bytes() != file.read_bytes():
                 problems.append(f"{file}: {place} is another image of this name: rename one of the two")
     return problems
+
+
+def _label_file(addition: Addition) -> Path:
+    """Of a training case."""
+    file = file_of(addition.case.label)
+    assert file is not None  # nnU-Net's datasets have files
+    return Path(os.path.abspath(file))
 
 
 def _list(folder: Path) -> list[Path]:

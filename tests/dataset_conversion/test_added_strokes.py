@@ -337,3 +337,31 @@ def test_a_dataset_that_does_not_list_its_cases(work):
     work.bring_in()
     assert "dataset" not in json.loads((work.raw / "dataset.json").read_text())
     assert set(work.training()) == {"a", "b", "c"}
+
+
+def test_labels_of_another_dataset_are_not_written_to(work, tmp_path):
+    (tmp_path / "nnUNet_raw" / "Dataset602_Other").mkdir()
+    (work.raw / "labelsTr").rename(tmp_path / "nnUNet_raw" / "Dataset602_Other" / "labelsTr")
+    content = json.loads((work.raw / "dataset.json").read_text())
+    for name in "ab":
+        content["dataset"][name]["label"] = f"../Dataset602_Other/labelsTr/{name}.nii.gz"
+    (work.raw / "dataset.json").write_text(json.dumps(content))
+    work.write()
+    work.draw("b", drawn((STRAY, 1)))
+    before = read_tree(tmp_path)
+    with pytest.raises(AttenScribbleError, match="the label of case b lies in another dataset"):
+        work.bring_in()
+    assert read_tree(tmp_path) == before
+
+
+def test_a_label_that_is_a_link_becomes_a_file_of_its_own(work, tmp_path):
+    """Converters link what can be used as it is: the user's own scribble stays as it was."""
+    own = tmp_path / "mine.nii.gz"
+    (work.raw / "labelsTr/b.nii.gz").rename(own)
+    (work.raw / "labelsTr/b.nii.gz").symlink_to(own)
+    content = own.read_bytes()
+    work.write()
+    work.draw("b", drawn((STRAY, 1)))
+    work.bring_in()
+    assert own.read_bytes() == content
+    assert work.label("b")[STRAY] == 1
