@@ -162,7 +162,7 @@ def write_folder(
     cases: Sequence[DrawnCase],
     *,
     tool: str,
-    description: Description,
+    labels: Mapping[str, int],
     state: Mapping[str, Any],
     further: Mapping[str, bytes],
     before: Mapping[str, Any] | None,
@@ -175,7 +175,7 @@ def write_folder(
         folder: to write; made where it is missing.
         cases: to draw on.
         tool: of `drawing_files.TOOLS`.
-        description: of the dataset.
+        labels: name to value, background included.
         state: for the state file: `dataset`, `slices` and more.
         further: files by name.
         before: what `read_state` told.
@@ -183,7 +183,7 @@ def write_folder(
     Raises:
         AttenScribbleError: where it cannot be written; then everything is as it was.
     """
-    labels, ending = description.labels, TOOLS[tool]
+    ending = TOOLS[tool]
     entries: dict[str, Any] = {}
     files: list[str] = []
     with replaced_files(folder) as stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.description import Description
     from nnunet_attenscribble.dataset_conversion.drawing_folder import Addition, CaseToDraw
     from nnunet_attenscribble.trained_model import ModelPlace, TrainedModel
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """A raw dataset: its folder and description, its training cases, the reader of its files."""
+
+    raw: Path
+    description: Description
+    training: Mapping[str, CaseToDraw]
+    reader: Reader
 
 
 class Tool(str, Enum):
@@ -66,9 +77,11 @@ def next_slices(
 
     Example:  attenscribble next 501 -i new_images --tool itk-snap
     """
+    from nnunet_attenscribble.common.nnunet_files import read_dataset_json
+    from nnunet_attenscribble.common.readers import find_reader
     from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
     from nnunet_attenscribble.dataset_conversion.drawing_folder import CaseToDraw, read_additions, read_state
-    from nnunet_attenscribble.trained_model import find_model
+    from nnunet_attenscribble.trained_model import TrainedModel, find_model, read_device
 
     raw = dataset_folder("nnUNet_raw", dataset)
     results = nnunet_folder("nnUNet_results") / raw.name
@@ -78,9 +91,8 @@ def next_slices(
     folder = (folder or results / "next").absolute()
     description = read_description(raw)
     _check_labels(raw, description)
-    found = find_cases(raw, description)
-    training = {name: CaseToDraw.of_training(name, *files) for name, files in found.items()}
-    reader = _find_reader(raw, next(iter(training.values())))
+    training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
+    reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
     state = read_state(folder, raw.name)
     if state is not None:
         additions, notes = read_additions(folder, state, training, description, reader)
@@ -89,7 +101,9 @@ def next_slices(
         if additions:
             _bring_in(raw, additions, place, reader, device)
             return
-    _choose(raw, description, training, images or [], place, reader, folder, tool.value, slices, axis, device, state)
+    model = TrainedModel(place.folder, place.fold, place.checkpoint, read_device(device))
+    own = _Dataset(raw, description, training, reader)
+    _choose(own, images or [], model, folder, state, tool=tool.value, count=slices, axis=axis)
 
 
 def _check_labels(raw: Path, description: Description) -> None:
@@ -106,13 +120,6 @@ def _check_labels(raw: Path, description: Description) -> None:
         problems.append("two labels have the same name, in small letters and without blanks: rename one")
     if problems:
         raise AttenScribbleError(f"{file}: {problem}" for problem in problems)
-
-
-def _find_reader(raw: Path, example: CaseToDraw) -> Reader:
-    from nnunet_attenscribble.common.nnunet_files import read_dataset_json
-    from nnunet_attenscribble.common.readers import find_reader
-
-    return find_reader(read_dataset_json(raw / "dataset.json"), example.images[0])
 
 
 def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reader: Reader, device: str) -> None:
@@ -142,33 +149,29 @@ def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reade
 
 
 def _choose(
-    raw: Path,
-    description: Description,
-    training: Mapping[str, CaseToDraw],
+    dataset: _Dataset,
     images: Sequence[Path],
-    place: ModelPlace,
-    reader: Reader,
+    model: TrainedModel,
     folder: Path,
+    before: Mapping[str, Any] | None,
+    *,
     tool: str,
     count: int,
     axis: int | None,
-    device: str,
-    before: Mapping[str, Any] | None,
 ) -> None:
     from tempfile import TemporaryDirectory
 
     from nnunet_attenscribble.dataset_conversion.drawing_files import TOOLS
     from nnunet_attenscribble.dataset_conversion.drawing_folder import read_additions, write_folder
     from nnunet_attenscribble.dataset_conversion.slice_search import search_slices
-    from nnunet_attenscribble.trained_model import TrainedModel, read_device
 
-    model = TrainedModel(place.folder, place.fold, place.checkpoint, read_device(device))
-    further = _find_further(raw, description, training, images, model, reader)
+    raw, labels = dataset.raw, dataset.description.labels
+    further = _find_further(dataset, images, model)
     with TemporaryDirectory(prefix="attenscribble-") as predictions:
         found = search_slices(
             model,
-            {**training, **further},
-            description.labels,
+            {**dataset.training, **further},
+            labels,
             count=count,
             predictions=Path(predictions),
             axis=axis,
@@ -177,14 +180,15 @@ def _choose(
         if not found.chosen:
             typer.echo("Every slice of every case is drawn on: give further images with -i.")
             return
-        if before is not None and read_additions(folder, before, training, description, reader)[0]:
+        known = (dataset.training, dataset.description, dataset.reader)
+        if before is not None and read_additions(folder, before, *known)[0]:
             raise AttenScribbleError(f"{folder}: was drawn in meanwhile, nothing was written: call this again")
         rows = found.list_rows(tool)
         write_folder(
             folder,
             found.list_drawn_cases(),
             tool=tool,
-            description=description,
+            labels=labels,
             state={"dataset": raw.name, "tool": tool, "model": model.describe(), "slices": rows},
             further={"next.csv": _encode_csv(rows), "next.png": found.draw(tool, f"{raw.name}: slices to draw next")},
             before=before,
@@ -198,20 +202,20 @@ def _choose(
     typer.echo("correct CASE_prediction there, save, and call this again.")
 
 
-def _find_further(
-    raw: Path,
-    description: Description,
-    training: Mapping[str, CaseToDraw],
-    folders: Sequence[Path],
-    model: TrainedModel,
-    reader: Reader,
-) -> dict[str, CaseToDraw]:
-    """The cases of further folders that are no training cases yet."""
+def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedModel) -> dict[str, CaseToDraw]:
+    """The cases of further folders that are no training cases yet; a model of other labels is refused as well."""
     from nnunet_attenscribble.dataset_conversion.added_strokes import new_case_problems
+    from nnunet_attenscribble.dataset_conversion.description import read_description
     from nnunet_attenscribble.dataset_conversion.drawing_folder import CaseToDraw
 
     found: dict[str, list[Path]] = {}
     problems = []
+    learnt = read_description(model.folder).labels
+    if learnt != dataset.description.labels:
+        problems.append(
+            f"{model.folder}: was trained with the labels {', '.join(learnt)}, the dataset has "
+            f"{', '.join(dataset.description.labels)}: train on it first"
+        )
     for folder in folders:
         try:
             cases = model.find_cases(folder)
@@ -222,14 +226,14 @@ def _find_further(
             if name in found:
                 problems.append(f"case {name}: is in {found[name][0].parent} and in {folder}: leave one out")
             found[name] = files.images
-    problems += new_case_problems(raw, found)
+    problems += new_case_problems(dataset.raw, found)
     if problems:
         raise AttenScribbleError(problems)
-    channels = len(description.channels)
+    channels = len(dataset.description.channels)
     return {
-        name: CaseToDraw.of_files(name, files, reader, channels)
+        name: CaseToDraw.of_files(name, files, dataset.reader, channels)
         for name, files in found.items()
-        if name not in training
+        if name not in dataset.training
     }
 
 

@@ -217,7 +217,8 @@ def test_the_printed_commands_run_on_a_phantom(tmp_path):
         name = "Dataset801_Phantom"
         raw, preprocessed = tmp_path / "nnUNet_raw" / name, tmp_path / "nnUNet_preprocessed" / name
         further = tmp_path / "further"
-        shutil.copytree(raw / "imagesTs", further)
+        (raw / "imagesTs").rename(further)
+        shutil.rmtree(raw / "labelsTs")  # as if nobody had scored with them
         extract_fingerprints([801], num_processes=1, show_progress_bar=False)
         plan_experiments([801])
         settings = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
