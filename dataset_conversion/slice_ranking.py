@@ -9,6 +9,8 @@ import numpy as np
 
 __all__ = ["CaseSlices", "ChosenSlice", "choose_slices", "find_drawing_axis", "measure_slices"]
 
+_LEAST = 0.01  # added to the foreground of a slice: where nothing is predicted yet, doubt alone decides
+_LEVEL = 0.2  # of a case's length: slices of different cases that lie closer show much the same
 _NEIGHBOUR = 0.5  # of the score of a slice beside one that is drawn or chosen
 _DECISIVE = 2.0  # times as many strokes go on along another axis
 
@@ -20,6 +22,7 @@ class CaseSlices:
     Attributes:
         axis: across which they are cut, of the array (z, y, x).
         entropy, disagreement: (N,), mean over each slice.
+        foreground: (N,), share of each slice that is predicted as a structure.
         unsure: (N,), the class predicted where most of a slice's entropy is; background only where no other is.
         drawn: (N,), whether a slice holds a stroke.
     """
@@ -27,13 +30,22 @@ class CaseSlices:
     axis: int
     entropy: np.ndarray
     disagreement: np.ndarray
+    foreground: np.ndarray
     unsure: np.ndarray
     drawn: np.ndarray
 
     @property
     def scores(self) -> np.ndarray:
-        """By which slices are ranked, before they are spread."""
-        return self.entropy + self.disagreement
+        """By which slices are ranked, before they are spread: doubt, where there is something to draw.
+
+        By doubt alone, slices beyond the ends of an organ come first, whose strokes teach little but background.
+        """
+        return (self.entropy + self.disagreement) * (self.foreground + _LEAST)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Where each slice lies along the case, from 0 to 1."""
+        return (np.arange(len(self.drawn)) + 0.5) / len(self.drawn)
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,7 @@ def measure_slices(
         axis,
         entropy.mean(axis=within, dtype=float),
         disagreement.mean(axis=within, dtype=float),
+        (labels > 0).mean(axis=within),
         classes[by_class.argmax(axis=0)],
         np.asarray(strokes.any(axis=within)),
     )
@@ -72,13 +85,15 @@ def measure_slices(
 def choose_slices(cases: Mapping[str, CaseSlices], count: int) -> list[ChosenSlice]:
     """The slices to draw on next, the best first; none that is drawn on already.
 
-    One after the other, that of the highest score: mean entropy and disagreement of the slice, divided by one more
-    than the slices of its case that are chosen already, and halved beside a slice that is drawn or chosen. Of equal
-    ones, the first by case and position.
+    One after the other, that of the highest score: entropy and disagreement of the slice times its foreground, divided
+    by one more than the slices of its case that are chosen already, and by one more than those at its level in all
+    cases (less as they lie farther off); halved beside a slice that is drawn or chosen. Of equal ones, the first by
+    case and position.
     """
     base = {case: np.where(slices.drawn, -1.0, slices.scores) for case, slices in sorted(cases.items())}
     taken = {case: slices.drawn.copy() for case, slices in cases.items()}
     numbers = dict.fromkeys(cases, 0)
+    levels: list[float] = []
     chosen: list[ChosenSlice] = []
     while len(chosen) < count:
         best: ChosenSlice | None = None
@@ -86,7 +101,8 @@ def choose_slices(cases: Mapping[str, CaseSlices], count: int) -> list[ChosenSli
             free = ~taken[case]
             if not free.any():
                 continue
-            spread = scores * np.where(_beside(taken[case]), _NEIGHBOUR, 1.0) / (1 + numbers[case])
+            crowd = np.clip(1 - np.abs(np.subtract.outer(cases[case].levels, levels)) / _LEVEL, 0, None).sum(axis=1)
+            spread = scores * np.where(_beside(taken[case]), _NEIGHBOUR, 1.0) / ((1 + numbers[case]) * (1 + crowd))
             position = int(np.where(free, spread, -np.inf).argmax())
             if best is None or spread[position] > best.score:
                 best = ChosenSlice(case, position, float(spread[position]))
@@ -95,6 +111,7 @@ def choose_slices(cases: Mapping[str, CaseSlices], count: int) -> list[ChosenSli
         chosen.append(best)
         taken[best.case][best.position] = True
         numbers[best.case] += 1
+        levels.append(float(cases[best.case].levels[best.position]))
     return chosen
 
 

@@ -11,11 +11,12 @@ from nnunet_attenscribble.dataset_conversion.slice_ranking import (
 )
 
 
-def slices(*entropy: float, drawn: tuple[int, ...] = ()) -> CaseSlices:
+def slices(*entropy: float, drawn: tuple[int, ...] = (), foreground: tuple[float, ...] | None = None) -> CaseSlices:
+    """Whose scores are their entropy, unless a foreground is given."""
     count = len(entropy)
-    return CaseSlices(
-        0, np.array(entropy), np.zeros(count), np.zeros(count, int), np.isin(np.arange(count), np.array(drawn, int))
-    )
+    is_drawn = np.isin(np.arange(count), np.array(drawn, int))
+    share = np.full(count, 0.99) if foreground is None else np.array(foreground)
+    return CaseSlices(0, np.array(entropy), np.zeros(count), share, np.zeros(count, int), is_drawn)
 
 
 def choose(cases: dict[str, CaseSlices], count: int) -> list[tuple[str, int]]:
@@ -32,6 +33,8 @@ def test_a_slice_is_measured_by_its_means():
     found = measure_slices(entropy, disagreement, labels, strokes, 0)
     assert found.entropy.tolist() == pytest.approx([0, 0.2])  # 1.2 over 6 pixels
     assert found.disagreement.tolist() == pytest.approx([0.1, 0])
+    assert found.foreground.tolist() == pytest.approx([2 / 6, 3 / 6])
+    assert found.scores.tolist() == pytest.approx([0.1 * (2 / 6 + 0.01), 0.2 * (3 / 6 + 0.01)])
     assert found.unsure.tolist() == [0, 2]  # 0.3 against 0.2 of class 1; background, 0.7, always is along the others
     assert found.drawn.tolist() == [True, False]
     across = measure_slices(entropy, disagreement, labels, strokes, 2)
@@ -44,10 +47,18 @@ def test_the_surest_slices_come_last_and_drawn_ones_never():
     assert choose({"a": slices(0.5, drawn=(0,))}, 10) == []
 
 
-def test_slices_are_spread_over_cases():
-    # 0.9 first; 0.8 of the same case counts half, so 0.5 of another goes before it; then 0.7 / 3 before 0.3 / 2.
-    cases = {"a": slices(0.9, 0, 0.8, 0, 0.7), "b": slices(0.5, 0, 0.3)}
-    assert choose(cases, 4) == [("a", 0), ("b", 0), ("a", 2), ("a", 4)]
+def test_doubt_counts_where_there_is_something_to_draw():
+    assert choose({"a": slices(0.9, 0.5, foreground=(0, 0.3))}, 2) == [("a", 1), ("a", 0)]  # 0.009 and 0.155
+    assert choose({"a": slices(0.5, 0.9, foreground=(0, 0))}, 2) == [("a", 1), ("a", 0)]  # nothing is predicted yet
+
+
+def test_slices_are_spread_over_cases_and_levels():
+    # a lies at 0.1, 0.5 and 0.9, b at 1/6 and 5/6. After a's 0.9 come 0.8 / 2; 0.6 / (1 + 2/3), as b's first slice is
+    # a third of 0.2 off; 0.7 / 3; and 0.35 / 2 / (1 + 2/3).
+    cases = {"a": slices(0.9, 0, 0.8, 0, 0.7), "b": slices(0.6, 0, 0.35)}
+    assert choose(cases, 5) == [("a", 0), ("a", 2), ("b", 0), ("a", 4), ("b", 2)]
+    # At the level of another 0.8 becomes 0.4.
+    assert choose({"a": slices(0.9, 0, 0), "b": slices(0.8, 0, 0.5)}, 2) == [("a", 0), ("b", 2)]
 
 
 def test_a_slice_beside_another_counts_half():
@@ -58,7 +69,7 @@ def test_a_slice_beside_another_counts_half():
 
 def test_equal_scores_go_by_case_and_position_whatever_the_order():
     cases = {"b": slices(0.5, 0.5), "a": slices(0.5, 0.5), "c": slices(0.5, 0.5)}
-    expected = [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("b", 1), ("c", 1)]
+    expected = [("a", 0), ("b", 1), ("c", 0), ("a", 1), ("b", 0), ("c", 1)]
     assert choose(cases, 6) == expected
     assert choose(dict(reversed(cases.items())), 6) == expected
     assert choose({"a": slices(0, 0, 0)}, 3) == [("a", 0), ("a", 1), ("a", 2)]  # where nothing is unsure, too
