@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nnunet_attenscribble.common.figures import escape_dollars
+from nnunet_attenscribble.common.figures import encode_png, escape_dollars
 from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.volumes import Source, read_volume, slice_axis
 from nnunet_attenscribble.common.writing import replaced_file
 
-__all__ = ["draw_contact_sheet"]
+__all__ = ["BACKGROUND_COLOUR", "Section", "choose_colour", "draw_contact_sheet", "draw_sections"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; without black, which scans are full of.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
-_BACKGROUND = "#FFFFFF"
+BACKGROUND_COLOUR = "#FFFFFF"
 _COLUMNS = 5
 _WIDTH = 2.4  # inches of a tile
 _DPI = 160
 _MARGIN = 0.08  # of the slice, around everything that is drawn
+
+
+def choose_colour(position: int) -> str:
+    """The colour of the class at a position, from 0."""
+    return _COLOURS[position % len(_COLOURS)]
 
 
 def draw_contact_sheet(
@@ -46,28 +53,83 @@ def draw_contact_sheet(
         ignore: value of unlabelled voxels; None: labels are dense, and the background stays bare.
         title: above all tiles.
     """
-    columns = min(_COLUMNS, len(cases))
-    rows = math.ceil(len(cases) / columns)
-    figure = Figure(figsize=(_WIDTH * columns, (_WIDTH + 0.25) * rows + 0.8), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, tiles = _lay_out(len(cases))
     painted = {name: value for name, value in labels.items() if value > 0}
-    colours = {value: _COLOURS[i % len(_COLOURS)] for i, value in enumerate(painted.values())}
+    colours = {value: choose_colour(i) for i, value in enumerate(painted.values())}
     if ignore is not None:
-        colours[0] = _BACKGROUND
-    tiles = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in tiles:
-        axes.set_axis_off()
+        colours[0] = BACKGROUND_COLOUR
     for axes, (case, files) in zip(tiles, cases.items(), strict=False):
         _draw_tile(axes, case, files, colours, ignore)
     legend = [Patch(color=colours[value], label=escape_dollars(name)) for name, value in painted.items()]
     if ignore is not None:
-        legend.append(Patch(facecolor=_BACKGROUND, edgecolor="black", linewidth=0.5, label="background stroke"))
-    figure.suptitle(escape_dollars(title), fontsize=9)
-    figure.legend(
-        handles=legend, loc="outside lower center", ncols=min(len(legend), columns + 1), fontsize=8, frameon=False
-    )
+        legend.append(Patch(facecolor=BACKGROUND_COLOUR, edgecolor="black", linewidth=0.5, label="background stroke"))
+    _finish(figure, legend, title)
     with replaced_file(file) as part:
         figure.savefig(part, format="png")
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """One slice to show.
+
+    Attributes:
+        title: above it.
+        scan, labels: (Y, X).
+        aspect: of its pixels, height to width.
+    """
+
+    title: str
+    scan: np.ndarray
+    labels: np.ndarray
+    aspect: float
+
+
+def draw_sections(sections: Sequence[Section], *, labels: Mapping[str, int], title: str) -> bytes:
+    """A PNG with a tile for each slice: the outlines of its labels over the scan.
+
+    Args:
+        sections: to show.
+        labels: name to value, background included.
+        title: above all tiles.
+    """
+    figure, tiles = _lay_out(len(sections))
+    colours = {value: choose_colour(value - 1) for value in labels.values() if value > 0}
+    for axes, section in zip(tiles, sections, strict=False):
+        _show_scan(axes, section.scan, section.aspect)
+        _outline(axes, section.labels, colours)
+        axes.set_title(escape_dollars(section.title), fontsize=6, pad=2)
+    legend = [Patch(color=colours[value], label=escape_dollars(name)) for name, value in labels.items() if value > 0]
+    _finish(figure, legend, title)
+    return encode_png(figure)
+
+
+def _lay_out(count: int) -> tuple[Figure, Sequence[Axes]]:
+    columns = min(_COLUMNS, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(_WIDTH * columns, (_WIDTH + 0.25) * rows + 0.8), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    tiles = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in tiles:
+        axes.set_axis_off()
+    return figure, list(tiles)
+
+
+def _finish(figure: Figure, legend: Sequence[Patch], title: str) -> None:
+    figure.suptitle(escape_dollars(title), fontsize=9)
+    columns = min(len(legend), _COLUMNS + 1)
+    figure.legend(handles=legend, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+
+def _show_scan(axes: Axes, scan: np.ndarray, aspect: float) -> None:
+    black, white = np.percentile(scan, (0.5, 99.5))
+    axes.imshow(scan, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=aspect)
+
+
+def _outline(axes: Axes, labels: np.ndarray, colours: Mapping[int, str]) -> None:
+    for value, colour in colours.items():
+        mask = labels == value
+        if value > 0 and mask.any() and not mask.all():
+            axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=0.6)
 
 
 def _draw_tile(
@@ -81,13 +143,9 @@ def _draw_tile(
     window = _window(label[position] != (0 if ignore is None else ignore))
     down, across = (edge for i, edge in enumerate(spacing) if i != axis)
     section = scan[position][window].astype(float)
-    black, white = np.percentile(section, (0.5, 99.5))
-    axes.imshow(section, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=down / across)
+    _show_scan(axes, section, down / across)
     if dense is not None:
-        for value, colour in colours.items():
-            mask = dense[position][window] == value
-            if value > 0 and mask.any() and not mask.all():
-                axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=0.6)
+        _outline(axes, dense[position][window], colours)
     overlay = np.zeros((*section.shape, 4))
     for value, colour in colours.items():
         overlay[label[position][window] == value] = (*to_rgb(colour), 1.0 if ignore is not None else 0.45)

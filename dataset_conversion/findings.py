@@ -33,7 +33,16 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["Findings", "Folders", "FoundCase", "FoundLabel", "find_images", "look_at_folders", "tell_files_apart"]
+__all__ = [
+    "Findings",
+    "Folders",
+    "FoundCase",
+    "FoundLabel",
+    "find_images",
+    "find_reading",
+    "look_at_folders",
+    "tell_files_apart",
+]
 
 
 @dataclass(frozen=True)
@@ -281,7 +290,7 @@ def _read_labels(
     found = {}
     for case, file in matched.items():
         try:
-            found[case] = _read_label(
+            found[case] = find_reading(
                 file, images.sources[paths[case][0]][0], legends.get(case), marks, dense=kind.what != "scribble"
             )
         except AttenScribbleError as error:  # told with all that is found when files are read
@@ -291,7 +300,12 @@ def _read_labels(
     return found, problems
 
 
-def _read_label(file: Path, image: Source, legend: Legend | None, marks: Marks | None, *, dense: bool) -> FoundLabel:
+def find_reading(file: Path, image: Source, legend: Legend | None, marks: Marks | None, *, dense: bool) -> FoundLabel:
+    """How a label file is read: by its names, its colours or its values; not at all yet where nothing was said of them.
+
+    Raises:
+        AttenScribbleError: where it cannot be.
+    """
     if file.name.lower().endswith((".jpg", ".jpeg")):
         raise AttenScribbleError(f"{file}: JPEG changes the values of labels: save it as PNG")
     if marks is None:

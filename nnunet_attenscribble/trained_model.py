@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import re
@@ -57,6 +58,75 @@ class PreparedCase:
     image: Tensor
     labels: Tensor | None
     spacing: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """A trained fold of a model, by nnU-Net's names.
+
+    Attributes:
+        folder: TRAINER__PLANS__CONFIGURATION in nnUNet_results.
+    """
+
+    folder: Path
+    fold: str
+    checkpoint: str
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Of trainer, plans and configuration."""
+        trainer, plans, configuration = self.folder.name.split("__", 2)
+        return trainer, plans, configuration
+
+    @property
+    def file(self) -> Path:
+        """The checkpoint."""
+        return self.folder / f"fold_{self.fold}" / self.checkpoint
+
+    def __str__(self) -> str:
+        return "-tr {} -p {} -c {} -f {}".format(*self.names, self.fold)
+
+
+def find_model(
+    folder: Path,
+    *,
+    trainer: str | None = None,
+    plans: str | None = None,
+    configuration: str | None = None,
+    fold: str | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+) -> ModelPlace:
+    """The one fold that was trained on a dataset, or that is left by what is given.
+
+    Args:
+        folder: of the dataset in nnUNet_results.
+        trainer, plans, configuration, fold: as nnU-Net's commands take them; None: any.
+        checkpoint: file that must be there.
+
+    Raises:
+        AttenScribbleError: there is none, or several.
+    """
+    given = {"-tr": trainer, "-p": plans, "-c": configuration, "-f": fold}
+    every = [
+        ModelPlace(file.parents[1], file.parent.name.removeprefix("fold_"), checkpoint)
+        for file in sorted(folder.glob(f"*__*__*/fold_*/{glob.escape(checkpoint)}"))
+    ]
+    wanted = (trainer, plans, configuration, fold)
+    found = [
+        place
+        for place in every
+        if all(value in (None, own) for value, own in zip(wanted, (*place.names, place.fold), strict=True))
+    ]
+    if len(found) == 1:
+        return found[0]
+    asked = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+    if found:
+        raise AttenScribbleError(
+            f"{folder} holds {len(found)} trained models{f' of {asked}' if asked else ''}: choose one: "
+            + "; ".join(map(str, found))
+        )
+    there = f"; there are: {'; '.join(map(str, every))}" if every else ": train one, or name another with -chk"
+    raise AttenScribbleError(f"{folder} holds no {checkpoint}{f' of {asked}' if asked else ''}{there}")
 
 
 class TrainedModel:
@@ -144,7 +214,7 @@ class TrainedModel:
 
     def _count_channels(self, images: list[Path]) -> int:
         """How many channels nnU-Net reads from the files of a case."""
-        with _calls_of_nnunet(f"{images[0]} cannot be read"):
+        with calls_of_nnunet(f"{images[0]} cannot be read"):
             pixels, _ = self.predictor.plans_manager.image_reader_writer_class().read_images(list(map(str, images)))
         return len(pixels)
 
@@ -164,7 +234,7 @@ class TrainedModel:
         own = self.predictor
         configured = own.configuration_manager
         known = self._read_labels(images, labels)
-        with _calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
+        with calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
             pixels, properties = own.plans_manager.image_reader_writer_class().read_images(list(map(str, images)))
             image, found, *_ = configured.preprocessor_class(verbose=False).run_case_npy(
                 pixels, known, properties, own.plans_manager, configured, own.dataset_json
@@ -300,8 +370,8 @@ def _refuse_what_has_no_picture(folder: Path, predictor: Any) -> None:
 
 
 @contextmanager
-def _calls_of_nnunet(problem: str) -> Iterator[None]:
-    """nnU-Net prints nothing, and what it cannot do with a file is told."""
+def calls_of_nnunet(problem: str) -> Iterator[None]:
+    """For a while nnU-Net prints nothing, and what it cannot do with a file is told as an AttenScribbleError."""
     with redirect_stdout(io.StringIO()):
         try:
             yield

@@ -71,6 +71,7 @@ _BENCHMARK = ("benchmark", "run", "/toy/toy.yaml", "--work", "/toy/made", "--dry
 _COLLECT = ("benchmark", "collect", "/toy/toy.yaml", "--work", "/toy/made")
 _KEPT = ("compare", "A=/kept/method_new", "-r", "B=/kept/dense_full", "-o", "/t.csv")
 _FOLDER = ("convert", "folder", "/pictures", "-s", "/strokes", "-d", "504", "--name", "T", "--labels", "shell,core")
+_NEXT = ("next", "501", "--folder", "/drawing")
 # What these read is neither JSON nor YAML, but for what `demo` wrote itself.
 OTHERS = {"trainers", "demo", *(f"convert {name}" for name in ("acdc", "chaos", "mscmr", "h5"))}
 THROWN = [
@@ -103,6 +104,9 @@ THROWN = [
     Thrown(("prepare", _MODEL, "-i", f"{_RAW}/imagesTr", "-o", "/named", "--workers", "1"), f"{_MODEL}/dataset.json"),
     Thrown(("evaluate", f"{_MODEL}/fold_0/validation", f"/nnUNet_raw/{DENSE}/labelsTr"), f"{_MODEL}/dataset.json"),
     Thrown(("status",), f"{_MODEL}/fold_0/debug.json"),
+    Thrown(_NEXT, "/drawing/next.json"),
+    Thrown(_NEXT, f"{_RAW}/dataset.json"),
+    Thrown(_NEXT, f"{_PREPROCESSED}/splits_final.json"),
     Thrown(("status",), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("status",), f"{_RAW}/dataset.json"),
     Thrown(_BENCHMARK, "/toy/toy.yaml"),
@@ -250,6 +254,7 @@ def write_folder(folder: Path, monkeypatch) -> None:
         fingerprint = {"foreground_intensity_properties_per_channel": {"0": intensities}, "attenscribble": {}}
         fingerprint["median_relative_size_after_cropping"] = 1.0
         (target / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    write_drawing_folder(folder, save, strokes)
     save(dense, folder / "predictions" / "x.nii.gz")
     save(dense, folder / f"nnUNet_raw/{DENSE}/labelsTr/x.nii.gz")
     (folder / "predictions" / "dataset.json").write_text(json.dumps({"labels": names, "file_ending": ".nii.gz"}))
@@ -323,6 +328,25 @@ def write_model(folder: Path, plans: dict, description: dict) -> None:
     (folder / "fold_0" / "debug.json").write_text(json.dumps({"num_epochs": "5"}))
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(description))
+
+
+def write_drawing_folder(folder: Path, save: Callable[[np.ndarray, Path], None], strokes: np.ndarray) -> None:
+    """A trained model, and strokes that were drawn since on a training case and on a further one."""
+    place = folder / "nnUNet_results" / NAME / "nnUNetTrainerAttenScribble__nnUNetPlans__2d" / "fold_all"
+    place.mkdir(parents=True)
+    (place / "checkpoint_final.pth").write_bytes(b"weights")
+    shown = np.array([3, 1, 2, 0], np.uint8)[strokes]  # as tools have it
+    shown[0, 0, 0] = 2
+    entries = {}
+    for case in ("a", "new"):
+        images = folder / "nnUNet_raw" / NAME / "imagesTr" if case == "a" else folder / "further"
+        if case == "new":
+            save(np.arange(strokes.size, dtype=np.float32).reshape(strokes.shape), images / "new_0000.nii.gz")
+        save(shown, folder / "drawing" / case / f"{case}_strokes.nii.gz")
+        own = {"images": [str(images / f"{case}_0000.nii.gz")], "is_training": case == "a"}
+        entries[case] = own | {"strokes": "another", "prediction": "none"}
+    content = {"dataset": NAME, "tool": "itk-snap", "slices": [], "files": ["next.csv"], "cases": entries}
+    (folder / "drawing" / "next.json").write_text(json.dumps(content))
 
 
 def spare_what_takes_long(monkeypatch) -> None:

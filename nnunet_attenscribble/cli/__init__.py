@@ -15,6 +15,7 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     doctor,
     evaluate,
     inspect,
+    next_slices,
     scribble,
     start,
     status,

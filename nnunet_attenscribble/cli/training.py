@@ -22,12 +22,19 @@ from nnunet_attenscribble.common.writing import replaced_file
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
-def tell_training(dataset: str, configuration: str, plans_name: str, *options: str) -> None:
+def tell_training(
+    dataset: str,
+    configuration: str,
+    plans_name: str,
+    *options: str,
+    trainer: str = "nnUNetTrainerAttenScribble",
+    fold: str = "0",
+) -> None:
     """Print the training command that comes next, and before it the export that nnU-Net finds its trainer by."""
     if trainers_folder() not in exported_folders():
         typer.echo(f'Next: export {VARIABLE}="$(attenscribble trainers)"')
     plans = () if plans_name == PLANS else ("-p", plans_name)
-    arguments = (dataset, configuration, "0", "-tr", "nnUNetTrainerAttenScribble", *plans, *options)
+    arguments = (dataset, configuration, fold, "-tr", trainer, *plans, *options)
     typer.echo(f"Next: nnUNetv2_train {' '.join(arguments)}")
 
 

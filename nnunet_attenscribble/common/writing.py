@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = [
     "encode_numbers",
     "naming",
     "replaced_file",
+    "replaced_files",
     "replaced_folder",
     "write_json",
     "write_text",
@@ -100,6 +101,62 @@ def replaced_file(file: Path) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink()
         _remove_empty(made)
+
+
+@contextmanager
+def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
+    """For writers that go by a name's ending: files that take their places together at the end, or none of them.
+
+    Args:
+        folders: in which the files will lie, at whatever depth; each gets a hidden folder, of the same file system.
+
+    Yields:
+        a function from where a file shall lie to where to write it. They are moved in the order of its calls, each with
+        what its writer has put beside it.
+
+    Raises:
+        AttenScribbleError: where one cannot be written.
+    """
+    hidden = {folder: folder / f".{os.getpid()}.part" for folder in folders}
+    staged: list[tuple[Path, Path]] = []
+    missing = [place for folder in folders for place in _list_missing(folder.absolute())]
+    moved: list[tuple[Path, Path]] = []
+
+    def stage(place: Path) -> Path:
+        home = next(folder for folder in folders if folder in place.parents)
+        part = hidden[home] / str(len(staged)) / place.name
+        part.parent.mkdir()
+        staged.append((part.parent, place))
+        return part
+
+    def move(source: Path, target: Path) -> None:
+        source.rename(target)
+        moved.append((target, source))
+
+    try:
+        with naming(folders[0]):
+            for place in hidden.values():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir(parents=True)
+            yield stage
+            try:
+                for part, place in staged:
+                    missing = [*_list_missing(place.absolute().parent), *missing]
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    for file in sorted(part.iterdir()):
+                        target = place.with_name(file.name)
+                        if os.path.lexists(target):
+                            move(target, file.with_name(f"{file.name}.old"))
+                        move(file, target)
+            except BaseException:
+                for now, before in reversed(moved):
+                    now.rename(before)
+                raise
+            missing = []
+    finally:
+        for place in hidden.values():
+            shutil.rmtree(place, ignore_errors=True)
+        _remove_empty(missing)
 
 
 @contextmanager

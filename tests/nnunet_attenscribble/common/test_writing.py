@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from nnunet_attenscribble.common import writing
 from nnunet_attenscribble.common.writing import (
     replaced_file,
+    replaced_files,
     replaced_folder,
     try_lock,
     write_json,
@@ -164,3 +166,44 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path, monkeypatch, windows):
         held.clear()
         assert try_lock(second, wait=True)
     assert file.read_text() == "a log goes on"
+
+
+def test_files_of_several_folders_take_their_places_together(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    (one / "a.txt").write_text("old")
+    with replaced_files(one, two) as stage:
+        stage(one / "a.txt").write_text("new")
+        part = stage(two / "deep/b.tif")
+        assert part.name == "b.tif"  # by whose ending writers go
+        part.write_text("voxels")
+        part.with_suffix(".json").write_text("spacing")  # as a writer of TIFF puts it beside
+        assert (one / "a.txt").read_text() == "old"
+    assert listing(tmp_path) == ["one", "one/a.txt", "two", "two/deep", "two/deep/b.json", "two/deep/b.tif"]
+    assert (one / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_or_none_of_them_does(tmp_path, monkeypatch, late):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    (one / "a.txt").write_text("old")
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.name == "b.txt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(path, target)
+
+    def write() -> None:
+        with replaced_files(one, two) as stage:
+            stage(one / "a.txt").write_text("new")
+            stage(two / "b.txt").write_text("new")
+            if not late:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            monkeypatch.setattr(Path, "rename", fail)
+
+    with pytest.raises(AttenScribbleError, match="No space left"):
+        write()
+    assert listing(tmp_path) == ["one", "one/a.txt"]
+    assert (one / "a.txt").read_text() == "old"

@@ -1,0 +1,375 @@
+"""A folder to draw in: images, what a model predicts for them, and strokes; and what was drawn there since."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.grids import Grid, place_on
+from nnunet_attenscribble.common.readers import DatasetFile, Reader, keeps_files, open_files
+from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_shaped
+from nnunet_attenscribble.common.volumes import Source, describe, file_of, read_volume, sha256
+from nnunet_attenscribble.common.writing import encode_json, replaced_files
+from nnunet_attenscribble.dataset_conversion.cases import Coding
+from nnunet_attenscribble.dataset_conversion.description import Description
+from nnunet_attenscribble.dataset_conversion.drawing_files import (
+    TOOLS,
+    describe_labels,
+    read_drawing,
+    write_drawing,
+    write_tiff,
+)
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["STATE_FILE", "Addition", "CaseToDraw", "DrawnCase", "read_additions", "read_state", "write_folder"]
+
+STATE_FILE = "next.json"
+_LABELS_FILE = "labels.label"
+_ADVICE = "bring back the file that attenscribble next wrote, or remove the folder once its strokes are saved elsewhere"
+_STATE = mapping(
+    {
+        "dataset": TEXT,
+        "cases": mapping(
+            each=mapping(
+                {
+                    "images": list_of(TEXT, expected="a list of files", at_least=1),
+                    "is_training": TRUTH,
+                    "strokes": TEXT,
+                    "prediction": TEXT,
+                },
+                expected="a case with its files",
+            ),
+            expected="cases by their names",
+        ),
+        "files": list_of(TEXT, expected="a list of files"),
+        "slices": list_of(ANYTHING),
+    }
+)
+
+
+@dataclass(frozen=True)
+class CaseToDraw:
+    """A case that may be drawn on.
+
+    Attributes:
+        identifier: its name.
+        images: its files.
+        sources: a channel each, as nnU-Net reads them.
+        label: of a training case, as nnU-Net reads it; None of others.
+    """
+
+    identifier: str
+    images: tuple[Path, ...]
+    sources: tuple[Source, ...]
+    label: Source | None
+
+    @classmethod
+    def of_files(
+        cls, identifier: str, images: Sequence[Path], reader: Reader, channels: int, label: Source | None = None
+    ) -> CaseToDraw:
+        """From files; raises AttenScribbleError where one has to be opened and cannot be read."""
+        return cls(identifier, tuple(images), open_files(list(images), reader, channels=channels), label)
+
+    @classmethod
+    def of_training(cls, identifier: str, sources: tuple[Source, ...], label: Source) -> CaseToDraw:
+        """From what `description.find_cases` found."""
+        files = dict.fromkeys(file for source in sources if (file := file_of(source)) is not None)
+        return cls(identifier, tuple(files), sources, label)
+
+    @property
+    def shown(self) -> Source:
+        """The first channel as tools read it: one of nnU-Net's readers turns NIfTI files round."""
+        first = self.sources[0]
+        return first.file if isinstance(first, DatasetFile) and keeps_files(first.reader) else first
+
+    def read_grid(self, *, as_nnunet: bool = False) -> Grid:
+        """As tools show it, or in the order in which nnU-Net reads it."""
+        source = self.sources[0] if as_nnunet else self.shown
+        return Grid.of(read_volume(source, describe(source, f"case {self.identifier}"), thorough=False, whole=False))
+
+    def read_strokes(self, labels: Mapping[str, int]) -> np.ndarray:
+        """(Z, Y, X) on the grid that tools show, `len(labels)` where nobody drew.
+
+        Raises:
+            AttenScribbleError: its label cannot be read.
+        """
+        grid = self.read_grid()
+        if self.label is None:
+            return _as_volume(np.full(grid.size[::-1], len(labels), np.uint8))
+        name = describe(self.label, f"label of case {self.identifier}")
+        label = read_volume(self.label, name, label=True)
+        return _as_volume(Coding(labels, None, None, False).scribble(place_on(label, grid), name, [])[0])
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnCase:
+    """A case whose files are to be written: its strokes so far and its prediction, (Z, Y, X) on the grid shown."""
+
+    case: CaseToDraw
+    strokes: np.ndarray
+    prediction: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """What was drawn on a case since.
+
+    Attributes:
+        case: the images; a training case, or one that becomes one.
+        label: (Z, Y, X) all strokes of the case, in the order in which nnU-Net reads its image.
+        added: voxels by label.
+        changed: voxels that had another stroke before.
+        kept: voxels whose stroke was taken out of the drawing; they keep it.
+    """
+
+    case: CaseToDraw
+    label: np.ndarray
+    added: Mapping[str, int]
+    changed: int
+    kept: int
+
+
+def read_state(folder: Path, dataset: str) -> dict[str, Any] | None:
+    """What was written into the folder; None where nothing was.
+
+    Raises:
+        AttenScribbleError: it belongs to another dataset, or is something else.
+    """
+    file = folder / STATE_FILE
+    if not file.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise AttenScribbleError(f"{folder}: holds something else, and no {STATE_FILE}: give another --folder")
+        return None
+    state = read_shaped(file, _STATE, _ADVICE)
+    if state["dataset"] != dataset:
+        raise AttenScribbleError(f"{folder}: is of {state['dataset']}, not of {dataset}: give another --folder")
+    wrong = [name for name in (*state["files"], *state["cases"]) if not _is_inside(name)]
+    if wrong:
+        raise AttenScribbleError(f"{file}: {wrong[0]!r} does not lie in the folder: {_ADVICE}")
+    return state
+
+
+def write_folder(
+    folder: Path,
+    cases: Sequence[DrawnCase],
+    *,
+    tool: str,
+    labels: Mapping[str, int],
+    state: Mapping[str, Any],
+    further: Mapping[str, bytes],
+    before: Mapping[str, Any] | None,
+) -> None:
+    """Write a folder for each case, the tool's files in it, and what is known of them.
+
+    Files of an earlier call that were not changed since are removed; whatever else lies in the folder stays.
+
+    Args:
+        folder: to write; made where it is missing.
+        cases: to draw on.
+        tool: of `drawing_files.TOOLS`.
+        labels: name to value, background included.
+        state: for the state file: `dataset`, `slices` and more.
+        further: files by name.
+        before: what `read_state` told.
+
+    Raises:
+        AttenScribbleError: where it cannot be written; then everything is as it was.
+    """
+    ending = TOOLS[tool]
+    entries: dict[str, Any] = {}
+    files: list[str] = []
+    with replaced_files(folder) as stage:
+
+        def place(name: str) -> Path:
+            files.append(name)
+            return stage(folder / name)
+
+        for drawn in cases:
+            name, grid = drawn.case.identifier, drawn.case.read_grid()
+            strokes, prediction = (place(f"{name}/{name}_{what}{ending}") for what in ("strokes", "prediction"))
+            write_drawing(strokes, drawn.strokes, grid, labels, dense=False)
+            write_drawing(prediction, drawn.prediction, grid, labels, dense=True)
+            np.savez_compressed(place(f"{name}/.{name}.npz"), prediction=drawn.prediction)
+            _write_images(drawn.case, tool, folder / name, place)
+            entries[name] = {
+                "images": [os.path.abspath(file) for file in drawn.case.images],
+                "is_training": drawn.case.label is not None,
+                "strokes": sha256(strokes),
+                "prediction": sha256(prediction),
+            }
+        place(_LABELS_FILE).write_text(describe_labels(labels), encoding="utf-8")
+        for name, content in further.items():
+            place(name).write_bytes(content)
+        known = {**state, "cases": entries, "files": files}
+        stage(folder / STATE_FILE).write_text(encode_json(known), encoding="utf-8")
+    _remove(folder, set((before or {}).get("files", ())) - set(files))
+
+
+def _write_images(case: CaseToDraw, tool: str, folder: Path, place) -> None:
+    """Links to the images, copies where there can be none; for napari, which reads few formats, TIFF."""
+    if tool == "napari" and not all(file.suffix.lower() in (".tif", ".tiff", ".png") for file in case.images):
+        for number, source in enumerate(case.sources):
+            shown = source.file if isinstance(source, DatasetFile) and keeps_files(source.reader) else source
+            voxels = sitk.GetArrayFromImage(read_volume(shown, "", thorough=False))
+            write_tiff(place(f"{folder.name}/{case.identifier}_{number:04d}.tif"), voxels)
+        return
+    for file in case.images:
+        target = place(f"{folder.name}/{file.name}")
+        try:
+            target.symlink_to(os.path.relpath(os.path.realpath(file), os.path.realpath(folder)))
+        except OSError:  # Windows, and file systems without links
+            shutil.copyfile(file, target)
+
+
+def _remove(folder: Path, names: set[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    for place in {(folder / name).parent for name in names} - {folder}:
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+
+
+def read_additions(
+    folder: Path, state: Mapping[str, Any], training: Mapping[str, CaseToDraw], description: Description, reader: Reader
+) -> tuple[list[Addition], list[str]]:
+    """What was drawn since the folder was written, by case, and notes on files that were not read.
+
+    A stroke that goes over an older one replaces it; one that was taken out is kept, as an empty drawing that is saved
+    over the file would take out all of them. Voxels that were changed in a prediction are strokes too.
+
+    Args:
+        folder: as `write_folder` wrote it.
+        state: what `read_state` told.
+        training: the dataset's training cases as they are now.
+        description, reader: of the dataset.
+
+    Raises:
+        AttenScribbleError: every problem of every file.
+    """
+    problems: list[str] = []
+    additions, notes = [], []
+    written = set(state["files"])
+    for name, entry in state["cases"].items():
+        try:
+            case = training.get(name) or _find_case(name, entry, description, reader)
+            addition = _read_addition(folder, case, entry, description.labels)
+        except AttenScribbleError as error:
+            problems += error.problems
+            continue
+        if addition is not None:
+            additions.append(addition)
+        for file in find_files(folder / name) if (folder / name).is_dir() else ():
+            inside = f"{name}/{file.name}"
+            if inside not in written and not file.name.startswith((f"{name}_strokes.", f"{name}_prediction.")):
+                notes.append(f"{inside} is not read: strokes are saved as {name}_strokes")
+    if problems:
+        raise AttenScribbleError(problems)
+    return additions, notes
+
+
+def _find_case(name: str, entry: Mapping[str, Any], description: Description, reader: Reader) -> CaseToDraw:
+    if entry["is_training"]:
+        raise AttenScribbleError(f"case {name}: is no training case of the dataset any more: remove its folder")
+    images = [Path(file) for file in entry["images"]]
+    gone = [str(file) for file in images if not file.is_file()]
+    if gone:
+        raise AttenScribbleError(f"{gone[0]}: the image that case {name} was drawn on is gone: put it back")
+    return CaseToDraw.of_files(name, images, reader, len(description.channels))
+
+
+def _read_addition(
+    folder: Path, case: CaseToDraw, entry: Mapping[str, Any], labels: Mapping[str, int]
+) -> Addition | None:
+    name, unlabelled = case.identifier, len(labels)
+    strokes_file = _find_changed(folder / name, f"{name}_strokes", entry["strokes"])
+    prediction_file = _find_changed(folder / name, f"{name}_prediction", entry["prediction"])
+    if strokes_file is None and prediction_file is None:
+        return None
+    before = case.read_strokes(labels)
+    nothing = np.full_like(before, unlabelled)
+    drawn = nothing if strokes_file is None else read_drawing(strokes_file, case.shown, labels, dense=False)
+    corrected = nothing
+    if prediction_file is not None:
+        now = read_drawing(prediction_file, case.shown, labels, dense=True)
+        corrected = np.where(now == _read_prediction(folder / name, name, now.shape), unlabelled, now)
+    clash = (drawn != unlabelled) & (drawn != before) & (corrected != unlabelled) & (corrected != drawn)
+    if clash.any():
+        raise AttenScribbleError(
+            f"{strokes_file}: {int(clash.sum())} voxels have another stroke than {prediction_file} was corrected to: "
+            "take them out of one of the two"
+        )
+    new = np.where(corrected != unlabelled, corrected, drawn)
+    merged = np.where(new != unlabelled, new, before).astype(np.uint8)
+    if (merged == before).all():
+        return None
+    fresh = (before == unlabelled) & (merged != unlabelled)
+    kept = 0 if strokes_file is None else int(((before != unlabelled) & (new == unlabelled)).sum())
+    image = sitk.GetImageFromArray(merged)
+    return Addition(
+        case,
+        _in_order_of_nnunet(image, case),
+        {label: int((merged[fresh] == value).sum()) for label, value in labels.items()},
+        int(((before != unlabelled) & (merged != before)).sum()),
+        kept,
+    )
+
+
+def _in_order_of_nnunet(image: sitk.Image, case: CaseToDraw) -> np.ndarray:
+    grid = case.read_grid()
+    if len(grid.size) == 2:
+        return sitk.GetArrayFromImage(image)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    return sitk.GetArrayFromImage(place_on(image, case.read_grid(as_nnunet=True)))
+
+
+def _find_changed(folder: Path, stem: str, digest: str) -> Path | None:
+    """The one file of this name, in whatever format, that is not as it was written; None where none was changed.
+
+    Raises:
+        AttenScribbleError: several were.
+    """
+    files = sorted(file for file in folder.glob(f"{_escape(stem)}.*") if file.is_file())
+    changed = [file for file in files if not file.name.endswith((".json", ".png")) and sha256(file) != digest]
+    if len(changed) > 1:
+        raise AttenScribbleError(
+            f"{changed[0]} and {changed[1].name} were both saved: keep the one that holds the strokes"
+        )
+    return changed[0] if changed else None
+
+
+def _escape(stem: str) -> str:
+    from glob import escape
+
+    return escape(stem)
+
+
+def _read_prediction(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """As it was written."""
+    file = folder / f".{name}.npz"
+    try:
+        with np.load(file) as content:
+            prediction = content["prediction"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise AttenScribbleError(f"{file}: cannot be read ({error}), and tells what was corrected: {_ADVICE}") from None
+    if prediction.shape != shape:
+        raise AttenScribbleError(f"{file}: is of another image than {name}: {_ADVICE}")
+    return prediction
+
+
+def _is_inside(name: str) -> bool:
+    path = Path(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts
+
+
+def _as_volume(values: np.ndarray) -> np.ndarray:
+    return values if values.ndim == 3 else values[None]

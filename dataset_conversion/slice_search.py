@@ -1,0 +1,212 @@
+"""The slices of a dataset, and of further images, that a model is least sure of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.case_prediction import predict_case
+from nnunet_attenscribble.common.grids import Grid, place_on
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.volumes import describe, read_volume, slice_axis
+from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
+from nnunet_attenscribble.dataset_conversion.drawing_files import find_offset, tell_slice
+from nnunet_attenscribble.dataset_conversion.drawing_folder import CaseToDraw, DrawnCase
+from nnunet_attenscribble.dataset_conversion.slice_ranking import (
+    CaseSlices,
+    ChosenSlice,
+    choose_slices,
+    find_drawing_axis,
+    measure_slices,
+)
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.trained_model import TrainedModel
+
+__all__ = ["Search", "search_slices"]
+
+_COARSE = 2.0  # times the next spacing: nobody draws across another axis then
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was found.
+
+    Attributes:
+        cases: that were predicted: those with a slice that nobody drew on.
+        slices: of each.
+        chosen: slices to draw on, the best first.
+    """
+
+    cases: Mapping[str, CaseToDraw]
+    slices: Mapping[str, CaseSlices]
+    chosen: Sequence[ChosenSlice]
+    labels: Mapping[str, int]
+    predictions: Path
+
+    def list_rows(self, tool: str) -> list[dict[str, Any]]:
+        """A row per slice, for tables."""
+        names = {value: name for name, value in self.labels.items()}
+        rows = []
+        for rank, chosen in enumerate(self.chosen, start=1):
+            slices = self.slices[chosen.case]
+            grid = self.cases[chosen.case].read_grid()
+            letter, offset = find_offset(slices.axis, chosen.position, grid)
+            drawn = int(slices.drawn.sum())
+            rows.append(
+                {
+                    "rank": rank,
+                    "case": chosen.case,
+                    "slice": tell_slice(tool, slices.axis, chosen.position, grid),
+                    "axis": "zyx"[slices.axis],
+                    "index_from_0": chosen.position,
+                    "offset_mm": f"{letter} {offset:.2f}",
+                    "entropy": round(float(slices.entropy[chosen.position]), 5),
+                    "disagreement": round(float(slices.disagreement[chosen.position]), 5),
+                    "reason": f"most unsure of {names.get(int(slices.unsure[chosen.position]), 'a label')}; "
+                    f"{drawn or 'none'} of {len(slices.drawn)} drawn",
+                }
+            )
+        return rows
+
+    def list_drawn_cases(self) -> list[DrawnCase]:
+        """The cases with a chosen slice, in the order of their best one."""
+        names = dict.fromkeys(chosen.case for chosen in self.chosen)
+        return [
+            DrawnCase(self.cases[name], self.cases[name].read_strokes(self.labels), self._read_prediction(name))
+            for name in names
+        ]
+
+    def draw(self, tool: str, title: str) -> bytes:
+        """A PNG of the chosen slices with what is predicted."""
+        sections = []
+        for chosen in self.chosen:
+            case, slices = self.cases[chosen.case], self.slices[chosen.case]
+            scan = sitk.GetArrayFromImage(read_volume(case.shown, "", thorough=False))
+            scan = scan if scan.ndim == 3 else scan[None]
+            grid = case.read_grid()
+            spacing = grid.spacing[::-1] if len(grid.size) == 3 else (1.0, *grid.spacing[::-1])
+            down, across = (step for axis, step in enumerate(spacing) if axis != slices.axis)
+            section, labels = (
+                np.moveaxis(voxels, slices.axis, 0)[chosen.position]
+                for voxels in (scan, self._read_prediction(chosen.case))
+            )
+            told = f"{chosen.case}, {tell_slice(tool, slices.axis, chosen.position, grid)}"
+            sections.append(Section(told, section.astype(float), labels, down / across))
+        return draw_sections(sections, labels=self.labels, title=title)
+
+    def _read_prediction(self, name: str) -> np.ndarray:
+        return np.load(self.predictions / f"{name}.npy")
+
+
+def search_slices(
+    model: TrainedModel,
+    cases: Mapping[str, CaseToDraw],
+    labels: Mapping[str, int],
+    *,
+    count: int,
+    predictions: Path,
+    axis: int | None = None,
+    progress: bool = False,
+) -> Search:
+    """Predict every case with a slice that nobody drew on, and choose slices.
+
+    Args:
+        model: that predicts.
+        cases: by their names.
+        labels: name to value, background included.
+        count: of slices to choose.
+        predictions: an empty folder, which keeps them.
+        axis: of the arrays (z, y, x), across which slices are cut; None: the coarsest, and where none is, that across
+            which strokes were drawn.
+        progress: shown on stderr.
+
+    Raises:
+        AttenScribbleError: every case that cannot be read or predicted.
+    """
+    problems: list[str] = []
+    axes: dict[str, int | None] = dict.fromkeys(cases, axis)
+    if axis is None:
+        axes = _find_axes(cases, labels, problems)
+    if problems:
+        raise AttenScribbleError(problems)
+    looked: dict[str, CaseSlices] = {}
+    for name, case in show_progress(cases.items(), total=len(cases), description="Predicting", enabled=progress):
+        try:
+            found = _look(model, case, labels, axes[name], predictions)
+        except AttenScribbleError as error:
+            problems += error.problems
+            continue
+        if found is not None:
+            looked[name] = found
+    if problems:
+        raise AttenScribbleError(problems)
+    return Search({name: cases[name] for name in looked}, looked, choose_slices(looked, count), labels, predictions)
+
+
+def _find_axes(
+    cases: Mapping[str, CaseToDraw], labels: Mapping[str, int], problems: list[str]
+) -> dict[str, int | None]:
+    """The axis of each case; None where neither its spacing nor any strokes tell."""
+    axes: dict[str, int | None] = {}
+    undecided = []
+    for name, case in cases.items():
+        try:
+            grid = case.read_grid()
+        except AttenScribbleError as error:
+            problems += error.problems
+            continue
+        clear = len(grid.size) == 2 or 1 in grid.size or max(grid.spacing) > _COARSE * sorted(grid.spacing)[-2]
+        axes[name] = _coarsest(grid) if clear else None
+        if not clear:
+            undecided.append(name)
+
+    def read_drawn() -> Iterator[np.ndarray]:
+        for name in undecided:
+            if cases[name].label is not None:
+                try:
+                    yield cases[name].read_strokes(labels) != len(labels)
+                except AttenScribbleError as error:
+                    problems.extend(error.problems)
+
+    return {**axes, **dict.fromkeys(undecided, find_drawing_axis(read_drawn()))}
+
+
+def _coarsest(grid: Grid) -> int:
+    return 0 if len(grid.size) == 2 else slice_axis(grid.size[::-1], grid.spacing[::-1])
+
+
+def _look(
+    model: TrainedModel, case: CaseToDraw, labels: Mapping[str, int], axis: int | None, folder: Path
+) -> CaseSlices | None:
+    """The slices of a case; None where all of them are drawn on."""
+    grid = case.read_grid()
+    drawn = case.read_strokes(labels) != len(labels)
+    axis = 0 if len(grid.size) == 2 else _coarsest(grid) if axis is None else axis
+    if drawn.any(axis=tuple(other for other in range(3) if other != axis)).all():
+        return None
+    predicted = predict_case(model, list(case.images))
+    maps = [_as_shown(voxels, case, grid) for voxels in (predicted.labels, predicted.entropy, predicted.disagreement)]
+    if maps[0].shape != drawn.shape:
+        name = describe(case.shown, f"case {case.identifier}")
+        raise AttenScribbleError(f"{name}: nnU-Net reads {maps[0].shape} voxels (z, y, x) where {drawn.shape} are")
+    np.save(folder / f"{case.identifier}.npy", maps[0])
+    return measure_slices(maps[1], maps[2], maps[0], drawn, axis)
+
+
+def _as_shown(voxels: np.ndarray, case: CaseToDraw, grid: Grid) -> np.ndarray:
+    """(Z, Y, X) from nnU-Net's order of voxels to that of the files."""
+    if len(grid.size) == 2:
+        return voxels
+    own = case.read_grid(as_nnunet=True)
+    if own == grid:
+        return voxels
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing(own.spacing)
+    image.SetOrigin(own.origin)
+    image.SetDirection(own.direction)
+    return sitk.GetArrayFromImage(place_on(image, grid))

@@ -1,0 +1,367 @@
+"""A folder to draw in, what is drawn there, and a dataset that gets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_attenscribble.common import writing
+from nnunet_attenscribble.common.readers import find_reader
+from nnunet_attenscribble.dataset_conversion.added_strokes import add_strokes, new_case_problems
+from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
+from nnunet_attenscribble.dataset_conversion.drawing_files import TOOLS, write_drawing
+from nnunet_attenscribble.dataset_conversion.drawing_folder import (
+    CaseToDraw,
+    DrawnCase,
+    read_additions,
+    read_state,
+    write_folder,
+)
+from nnunet_attenscribble.errors import AttenScribbleError
+from tests.test_malformed_files import read_tree
+from tests.tiny import make_dense, make_scan, make_strokes, make_volume
+
+NAME = "Dataset601_Heart"
+LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+STRAY = (0, 0, 0)  # (z, y, x) where neither the strokes nor a structure are
+
+
+class Work:
+    """A dataset of two cases, of which the second has no stroke, further images, and a folder to draw in."""
+
+    def __init__(self, folder: Path):
+        self.raw, self.preprocessed = folder / "nnUNet_raw" / NAME, folder / "nnUNet_preprocessed" / NAME
+        self.folder, self.further = folder / "next", folder / "further"
+        for place in (self.raw / "imagesTr", self.raw / "labelsTr", self.preprocessed, self.further):
+            place.mkdir(parents=True)
+        for number, (name, strokes) in enumerate((("a", make_strokes()), ("b", np.full_like(make_strokes(), 4)))):
+            sitk.WriteImage(make_scan(number), str(self.raw / f"imagesTr/{name}_0000.nii.gz"))
+            sitk.WriteImage(make_volume(strokes), str(self.raw / f"labelsTr/{name}.nii.gz"))
+        sitk.WriteImage(make_scan(2), str(self.further / "c_0000.nii.gz"))
+        content = {"channel_names": {"0": "MRI"}, "labels": {**LABELS, "ignore": 4}, "file_ending": ".nii.gz"}
+        # With its cases listed, as nnU-Net starts a dozen processes to list a folder.
+        content["dataset"] = {
+            name: {"images": [f"imagesTr/{name}_0000.nii.gz"], "label": f"labelsTr/{name}.nii.gz"} for name in "ab"
+        }
+        self.splits = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]
+        for place in (self.raw, self.preprocessed):
+            (place / "dataset.json").write_text(json.dumps(content | {"numTraining": 2}))
+            (place / "splits_final.json").write_text(json.dumps(self.splits))
+        (self.raw / "provenance.json").write_text(json.dumps({"source": "tests"}))
+
+    def training(self) -> dict[str, CaseToDraw]:
+        found = find_cases(self.raw, read_description(self.raw))
+        return {name: CaseToDraw.of_training(name, *files) for name, files in found.items()}
+
+    def write(self, tool: str = "itk-snap") -> None:
+        cases = [*self.training().values()]
+        if "c" not in self.training():
+            cases.append(CaseToDraw.of_files("c", [self.further / "c_0000.nii.gz"], None, 1))
+        write_folder(
+            self.folder,
+            [DrawnCase(case, case.read_strokes(LABELS), make_dense()) for case in cases],
+            tool=tool,
+            labels=LABELS,
+            state={"dataset": NAME, "slices": []},
+            further={"next.csv": b"rank\n"},
+            before=read_state(self.folder, NAME),
+        )
+
+    def read(self):
+        state = read_state(self.folder, NAME)
+        return read_additions(self.folder, state, self.training(), read_description(self.raw), None)
+
+    def bring_in(self) -> None:
+        add_strokes(self.raw, self.preprocessed, self.read()[0], None)
+
+    def draw(self, name: str, values: np.ndarray, ending: str = ".nii.gz", what: str = "strokes") -> Path:
+        file = self.folder / name / f"{name}_{what}{ending}"
+        case = self.training().get(name) or CaseToDraw.of_files(name, [self.further / "c_0000.nii.gz"], None, 1)
+        write_drawing(file, values, case.read_grid(), LABELS, dense=what == "prediction")
+        return file
+
+    def label(self, name: str) -> np.ndarray:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(self.raw / f"labelsTr/{name}.nii.gz")))
+
+
+@pytest.fixture
+def work(tmp_path):
+    return Work(tmp_path)
+
+
+def drawn(*voxels: tuple[tuple[int, int, int], int], on: np.ndarray | None = None) -> np.ndarray:
+    values = np.full_like(make_strokes(), 4) if on is None else on.copy()
+    for place, value in voxels:
+        values[place] = value
+    return values
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_each_tool_gets_images_predictions_and_the_strokes_so_far(work, tool):
+    work.write(tool)
+    image = "_0000.tif" if tool == "napari" else "_0000.nii.gz"
+    for name in "abc":
+        found = {file.name for file in (work.folder / name).iterdir()}
+        endings = (f"_strokes{TOOLS[tool]}", f"_prediction{TOOLS[tool]}", image)
+        assert found == {f"{name}{ending}" for ending in endings} | {f".{name}.npz"}
+    if tool != "napari":
+        assert (work.folder / "c/c_0000.nii.gz").resolve() == (work.further / "c_0000.nii.gz").resolve()
+    assert (work.folder / "labels.label").read_text().splitlines()[-1].endswith('"background"')
+    assert work.read() == ([], [])  # nothing was drawn yet
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_strokes_go_into_labels_and_new_cases_into_the_dataset(work, tool):
+    work.write(tool)
+    work.draw("a", drawn((STRAY, 2), on=make_strokes()), TOOLS[tool])
+    work.draw("c", drawn((STRAY, 0), ((1, 1, 1), 3)), TOOLS[tool])
+    additions, _ = work.read()
+    assert [(one.case.identifier, one.added, one.changed, one.kept) for one in additions] == [
+        ("a", {"background": 0, "RV": 0, "MYO": 1, "LV": 0}, 0, 0),
+        ("c", {"background": 1, "RV": 0, "MYO": 0, "LV": 1}, 0, 0),
+    ]
+    untouched = (work.raw / "labelsTr/b.nii.gz").read_bytes()
+    work.bring_in()
+    assert (work.label("a") == drawn((STRAY, 2), on=make_strokes())).all()
+    assert (work.label("c") == drawn((STRAY, 0), ((1, 1, 1), 3))).all()
+    assert (work.raw / "labelsTr/b.nii.gz").read_bytes() == untouched
+    assert (work.raw / "imagesTr/c_0000.nii.gz").read_bytes() == (work.further / "c_0000.nii.gz").read_bytes()
+    for place in (work.raw, work.preprocessed):
+        assert json.loads((place / "dataset.json").read_text())["numTraining"] == 3
+        folds = json.loads((place / "splits_final.json").read_text())
+        assert folds == [{"train": ["a", "c"], "val": ["b"]}, {"train": ["b", "c"], "val": ["a"]}]
+    assert [*json.loads((work.raw / "provenance.json").read_text())["strokes_added"][0]] == ["a", "c"]
+    # nnU-Net finds the cases, and a second reading nothing new.
+    assert set(work.training()) == {"a", "b", "c"}
+    assert work.read() == ([], [])
+    work.write()
+    assert work.read() == ([], [])
+
+
+def test_a_stroke_over_an_older_one_counts_and_one_taken_out_stays(work):
+    work.write()
+    strokes = make_strokes()
+    place = tuple(np.argwhere(strokes == 3)[0])
+    emptied = drawn((place, 1))  # all other strokes are gone from the drawing
+    work.draw("a", emptied)
+    (addition,), _ = work.read()
+    assert (addition.changed, addition.kept) == (1, int((strokes != 4).sum()) - 1)
+    assert not any(addition.added.values())
+    work.bring_in()
+    assert (work.label("a") == drawn((place, 1), on=strokes)).all()
+
+
+def test_a_corrected_prediction_is_a_stroke_where_it_was_changed(work):
+    work.write()
+    corrected = make_dense()
+    corrected[1, 1, 1], corrected[0, 0, 0] = 0, 2  # predicted as 1 and 0
+    work.draw("b", corrected, what="prediction")
+    work.bring_in()
+    assert (work.label("b") == drawn(((1, 1, 1), 0), ((0, 0, 0), 2))).all()
+    # A stroke that says something else of the same voxel is refused; one that says the same is not.
+    work.write()
+    corrected[0, 0, 1] = 3
+    prediction = work.draw("c", corrected, what="prediction")
+    strokes = work.draw("c", drawn(((0, 0, 1), 1)))
+    with pytest.raises(AttenScribbleError) as refused:
+        work.read()
+    assert refused.value.problems == [
+        f"{strokes}: 1 voxels have another stroke than {prediction} was corrected to: take them out of one of the two"
+    ]
+    work.draw("c", drawn(((0, 0, 1), 3)))
+    assert len(work.read()[0]) == 1
+
+
+def test_a_tool_may_save_in_another_format_but_not_in_two(work):
+    work.write("slicer")
+    work.draw("b", drawn((STRAY, 1)), ".nii.gz")
+    assert len(work.read()[0]) == 1
+    work.draw("b", drawn((STRAY, 2)), ".seg.nrrd")
+    with pytest.raises(AttenScribbleError, match=r"b_strokes\.nii\.gz and b_strokes\.seg\.nrrd were both saved"):
+        work.read()
+
+
+def test_a_file_under_another_name_is_told_and_stays(work):
+    work.write("slicer")
+    (work.folder / "b" / "Segmentation.seg.nrrd").write_bytes(b"whatever")
+    assert work.read()[1] == ["b/Segmentation.seg.nrrd is not read: strokes are saved as b_strokes"]
+    work.write("itk-snap")
+    assert (work.folder / "b" / "Segmentation.seg.nrrd").read_bytes() == b"whatever"
+    assert not (work.folder / "b" / "b_strokes.seg.nrrd").exists()  # of the tool before
+
+
+def test_every_problem_is_told_and_nothing_is_written(work, tmp_path):
+    work.write()
+    work.draw("a", drawn((STRAY, 1), on=make_strokes()))
+    sitk.WriteImage(make_volume(make_strokes(), origin=(0, 0, 0)), str(work.folder / "b/b_strokes.nii.gz"))
+    strange = drawn((STRAY, 1))
+    strange[1, 1, 1] = 9
+    sitk.WriteImage(make_volume(strange), str(work.folder / "c/c_strokes.nii.gz"))
+    before = read_tree(tmp_path)
+    with pytest.raises(AttenScribbleError) as refused:
+        work.bring_in()
+    b, c = refused.value.problems
+    assert "b_strokes.nii.gz: origin" in b
+    assert "c_strokes.nii.gz: label values 9 are outside the coding" in c
+    assert read_tree(tmp_path) == before
+
+    work.write()
+    work.draw("c", drawn((STRAY, 1)))
+    (work.preprocessed / "splits_final.json").write_text("[{}]")
+    before = read_tree(tmp_path)
+    with pytest.raises(AttenScribbleError, match="splits_final"):
+        work.bring_in()
+    assert read_tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "NaturalImage2DIO"])
+def test_files_of_nnunets_other_readers(work, tmp_path, reader):
+    """One turns volumes round where it reads them, the other reads pictures in colour."""
+    picture = reader == "NaturalImage2DIO"
+    labels = {**LABELS, "ignore": 4}
+    ending = ".png" if picture else ".nii.gz"
+    for place in (work.raw, work.preprocessed):
+        content = json.loads((place / "dataset.json").read_text())
+        cases = {
+            name: {"images": [f"imagesTr/{name}_0000{ending}"], "label": f"labelsTr/{name}{ending}"} for name in "ab"
+        }
+        channels = {"0": "R", "1": "G", "2": "B"} if picture else {"0": "MRI"}
+        content |= {"file_ending": ending, "dataset": cases, "overwrite_image_reader_writer": reader}
+        (place / "dataset.json").write_text(json.dumps(content | {"channel_names": channels, "labels": labels}))
+    if picture:
+        rng = np.random.default_rng(0)
+        for file in (work.raw / "imagesTr/a", work.raw / "imagesTr/b", work.further / "c"):
+            colours = sitk.GetImageFromArray(rng.integers(0, 255, (5, 6, 3), dtype=np.uint8), isVector=True)
+            sitk.WriteImage(colours, f"{file}_0000.png")
+        for name in "ab":
+            sitk.WriteImage(sitk.GetImageFromArray(make_strokes()[0]), str(work.raw / f"labelsTr/{name}.png"))
+    example = work.raw / f"imagesTr/a_0000{ending}"
+    found = find_reader(json.loads((work.raw / "dataset.json").read_text()), example)
+    new = CaseToDraw.of_files("c", [work.further / f"c_0000{ending}"], found, 3 if picture else 1)
+    cases = [work.training()["a"], new]
+    strokes = cases[0].read_strokes(LABELS)
+    assert (strokes == (make_strokes()[:1] if picture else make_strokes())).all()  # in the order of the file
+    write_folder(
+        work.folder,
+        [DrawnCase(case, case.read_strokes(LABELS), np.zeros_like(strokes)) for case in cases],
+        tool="slicer",
+        labels=LABELS,
+        state={"dataset": NAME, "slices": []},
+        further={},
+        before=None,
+    )
+    strokes[STRAY] = 2
+    for case in cases:
+        file = work.folder / case.identifier / f"{case.identifier}_strokes.seg.nrrd"
+        write_drawing(file, strokes, case.read_grid(), LABELS, dense=False)
+    state = read_state(work.folder, NAME)
+    additions, _ = read_additions(work.folder, state, work.training(), read_description(work.raw), found)
+    add_strokes(work.raw, work.preprocessed, additions, found)
+    expected = strokes[0] if picture else strokes
+    for name in "ac":
+        label = sitk.ReadImage(str(work.raw / f"labelsTr/{name}{ending}"))
+        assert (sitk.GetArrayFromImage(label) == expected).all()
+    assert set(work.training()) == {"a", "b", "c"}
+
+
+def test_what_cannot_be_written_leaves_all_as_it_was(work, tmp_path, monkeypatch):
+    work.write()
+    work.draw("a", drawn((STRAY, 1), on=make_strokes()))
+    work.draw("c", drawn((STRAY, 1)))
+    before = read_tree(tmp_path)
+    rename = Path.rename
+    moves = []
+
+    def fail_at_the_last(path, target):
+        moves.append(path)
+        if path.name == "dataset.json" and ".part" in str(path) and work.preprocessed in path.parents:
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(writing.Path, "rename", fail_at_the_last)
+    with pytest.raises(AttenScribbleError, match="No space left on device"):
+        work.bring_in()
+    assert len(moves) > 3  # labels and the image had taken their places by then
+    monkeypatch.undo()
+    assert read_tree(tmp_path) == before
+
+
+def test_test_cases_move_and_scored_ones_are_refused(work):
+    tests = work.raw / "imagesTs"
+    tests.mkdir()
+    (work.further / "c_0000.nii.gz").rename(tests / "c_0000.nii.gz")
+    work.further = tests
+    work.write()
+    work.draw("c", drawn((STRAY, 1)))
+    (work.raw / "labelsTs").mkdir()
+    (work.raw / "labelsTs/c.nii.gz").write_bytes(b"a dense label")
+    with pytest.raises(AttenScribbleError, match="case c: is a test case, with a dense label in"):
+        work.bring_in()
+    (work.raw / "labelsTs/c.nii.gz").unlink()
+    work.bring_in()
+    assert not list(tests.iterdir())
+    assert (work.raw / "imagesTr/c_0000.nii.gz").is_file()
+
+
+def test_another_image_of_a_name_that_is_taken(work):
+    assert new_case_problems(work.raw, {"a": [work.raw / "imagesTr/a_0000.nii.gz"]}) == []
+    other = work.further / "a_0000.nii.gz"
+    sitk.WriteImage(make_scan(9), str(other))
+    (problem,) = new_case_problems(work.raw, {"a": [other]})
+    assert problem.endswith("is another image of this name: rename one of the two")
+
+
+def test_a_folder_of_something_else_is_left_alone(work):
+    work.folder.mkdir()
+    assert read_state(work.folder, NAME) is None
+    (work.folder / "notes.txt").write_text("mine")
+    with pytest.raises(AttenScribbleError, match="holds something else"):
+        read_state(work.folder, NAME)
+    (work.folder / "notes.txt").unlink()
+    work.write()
+    with pytest.raises(AttenScribbleError, match=f"is of {NAME}, not of Dataset999_Else"):
+        read_state(work.folder, "Dataset999_Else")
+
+
+def test_a_dataset_that_does_not_list_its_cases(work):
+    work.write()
+    work.draw("c", drawn((STRAY, 1)))
+    for place in (work.raw, work.preprocessed):
+        content = json.loads((place / "dataset.json").read_text())
+        del content["dataset"]
+        (place / "dataset.json").write_text(json.dumps(content))
+    work.bring_in()
+    assert "dataset" not in json.loads((work.raw / "dataset.json").read_text())
+    assert set(work.training()) == {"a", "b", "c"}
+
+
+def test_labels_of_another_dataset_are_not_written_to(work, tmp_path):
+    (tmp_path / "nnUNet_raw" / "Dataset602_Other").mkdir()
+    (work.raw / "labelsTr").rename(tmp_path / "nnUNet_raw" / "Dataset602_Other" / "labelsTr")
+    content = json.loads((work.raw / "dataset.json").read_text())
+    for name in "ab":
+        content["dataset"][name]["label"] = f"../Dataset602_Other/labelsTr/{name}.nii.gz"
+    (work.raw / "dataset.json").write_text(json.dumps(content))
+    work.write()
+    work.draw("b", drawn((STRAY, 1)))
+    before = read_tree(tmp_path)
+    with pytest.raises(AttenScribbleError, match="the label of case b lies in another dataset"):
+        work.bring_in()
+    assert read_tree(tmp_path) == before
+
+
+def test_a_label_that_is_a_link_becomes_a_file_of_its_own(work, tmp_path):
+    """Converters link what can be used as it is: the user's own scribble stays as it was."""
+    own = tmp_path / "mine.nii.gz"
+    (work.raw / "labelsTr/b.nii.gz").rename(own)
+    (work.raw / "labelsTr/b.nii.gz").symlink_to(own)
+    content = own.read_bytes()
+    work.write()
+    work.draw("b", drawn((STRAY, 1)))
+    work.bring_in()
+    assert own.read_bytes() == content
+    assert work.label("b")[STRAY] == 1

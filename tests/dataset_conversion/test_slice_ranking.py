@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnunet_attenscribble.dataset_conversion.slice_ranking import (
+    CaseSlices,
+    choose_slices,
+    find_drawing_axis,
+    measure_slices,
+)
+
+
+def slices(*entropy: float, drawn: tuple[int, ...] = (), foreground: tuple[float, ...] | None = None) -> CaseSlices:
+    """Whose scores are their entropy, unless a foreground is given."""
+    count = len(entropy)
+    is_drawn = np.isin(np.arange(count), np.array(drawn, int))
+    share = np.full(count, 0.99) if foreground is None else np.array(foreground)
+    return CaseSlices(0, np.array(entropy), np.zeros(count), share, np.zeros(count, int), is_drawn)
+
+
+def choose(cases: dict[str, CaseSlices], count: int) -> list[tuple[str, int]]:
+    return [(chosen.case, chosen.position) for chosen in choose_slices(cases, count)]
+
+
+def test_a_slice_is_measured_by_its_means():
+    entropy, disagreement = np.zeros((2, 2, 3)), np.zeros((2, 2, 3))
+    entropy[1] = [[0.3, 0.1, 0.1], [0.2, 0.2, 0.3]]
+    disagreement[0, :, 1] = 0.3
+    labels = np.array([[[0, 1, 1], [0, 0, 0]], [[2, 1, 1], [0, 0, 0]]])
+    strokes = np.zeros((2, 2, 3), bool)
+    strokes[0, 1, 2] = True
+    found = measure_slices(entropy, disagreement, labels, strokes, 0)
+    assert found.entropy.tolist() == pytest.approx([0, 0.2])  # 1.2 over 6 pixels
+    assert found.disagreement.tolist() == pytest.approx([0.1, 0])
+    assert found.foreground.tolist() == pytest.approx([2 / 6, 3 / 6])
+    assert found.scores.tolist() == pytest.approx([0.1 * (2 / 6 + 0.01), 0.2 * (3 / 6 + 0.01)])
+    assert found.unsure.tolist() == [0, 2]  # 0.3 against 0.2 of class 1; background, 0.7, always is along the others
+    assert found.drawn.tolist() == [True, False]
+    across = measure_slices(entropy, disagreement, labels, strokes, 2)
+    assert across.entropy.tolist() == pytest.approx([0.125, 0.075, 0.1])
+    assert across.drawn.tolist() == [False, False, True]
+
+
+def test_the_surest_slices_come_last_and_drawn_ones_never():
+    assert choose({"a": slices(0.1, 0.9, 0.2, 0.8, drawn=(1,))}, 10) == [("a", 3), ("a", 2), ("a", 0)]
+    assert choose({"a": slices(0.5, drawn=(0,))}, 10) == []
+
+
+def test_doubt_counts_where_there_is_something_to_draw():
+    assert choose({"a": slices(0.9, 0.5, foreground=(0, 0.3))}, 2) == [("a", 1), ("a", 0)]  # 0.009 and 0.155
+    assert choose({"a": slices(0.5, 0.9, foreground=(0, 0))}, 2) == [("a", 1), ("a", 0)]  # nothing is predicted yet
+
+
+def test_slices_are_spread_over_cases_and_levels():
+    # a lies at 0.1, 0.5 and 0.9, b at 1/6 and 5/6. After a's 0.9 come 0.8 / 2; 0.6 / (1 + 2/3), as b's first slice is
+    # a third of 0.2 off; 0.7 / 3; and 0.35 / 2 / (1 + 2/3).
+    cases = {"a": slices(0.9, 0, 0.8, 0, 0.7), "b": slices(0.6, 0, 0.35)}
+    assert choose(cases, 5) == [("a", 0), ("a", 2), ("b", 0), ("a", 4), ("b", 2)]
+    # At the level of another 0.8 becomes 0.4.
+    assert choose({"a": slices(0.9, 0, 0), "b": slices(0.8, 0, 0.5)}, 2) == [("a", 0), ("b", 2)]
+
+
+def test_a_slice_beside_another_counts_half():
+    # Beside the drawn slice 0.6 becomes 0.3, less than the 0.4 farther off.
+    assert choose({"a": slices(0, 0.6, 0.4, drawn=(0,))}, 1) == [("a", 2)]
+    assert choose({"a": slices(0, 0.9, 0.4, drawn=(0,))}, 1) == [("a", 1)]
+
+
+def test_equal_scores_go_by_case_and_position_whatever_the_order():
+    cases = {"b": slices(0.5, 0.5), "a": slices(0.5, 0.5), "c": slices(0.5, 0.5)}
+    expected = [("a", 0), ("b", 1), ("c", 0), ("a", 1), ("b", 0), ("c", 1)]
+    assert choose(cases, 6) == expected
+    assert choose(dict(reversed(cases.items())), 6) == expected
+    assert choose({"a": slices(0, 0, 0)}, 3) == [("a", 0), ("a", 1), ("a", 2)]  # where nothing is unsure, too
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_strokes_tell_the_axis_across_which_they_were_drawn(axis):
+    drawn = np.zeros((6, 6, 6), bool)
+    drawn[::2, 1, 1:5] = drawn[::2, 1:5, 4] = True  # in every second slice, along both other axes
+    assert find_drawing_axis([np.moveaxis(drawn, 0, axis)]) == axis
+
+
+def test_points_and_three_orthogonal_planes_tell_no_axis():
+    points = np.zeros((6, 6, 6), bool)
+    points[2, 2, 2] = points[4, 1, 3] = True
+    planes = np.zeros((7, 7, 7), bool)
+    planes[3, 3, :] = planes[3, :, 3] = planes[:, 3, 3] = True
+    assert find_drawing_axis([]) is find_drawing_axis([points]) is find_drawing_axis([planes]) is None
