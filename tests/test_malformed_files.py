@@ -71,7 +71,7 @@ _BENCHMARK = ("benchmark", "run", "/toy/toy.yaml", "--work", "/toy/made", "--dry
 _COLLECT = ("benchmark", "collect", "/toy/toy.yaml", "--work", "/toy/made")
 _KEPT = ("compare", "A=/kept/method_new", "-r", "B=/kept/dense_full", "-o", "/t.csv")
 _FOLDER = ("convert", "folder", "/pictures", "-s", "/strokes", "-d", "504", "--name", "T", "--labels", "shell,core")
-_NEXT = ("next", "501", "--folder", "/drawing")
+_NEXT = ("next", "501", "--folder", "/drawing", "-f", "all")
 # What these read is neither JSON nor YAML, but for what `demo` wrote itself.
 OTHERS = {"trainers", "demo", *(f"convert {name}" for name in ("acdc", "chaos", "mscmr", "h5"))}
 THROWN = [
