@@ -29,11 +29,11 @@ from nnunet_attenscribble.cli.convert import (
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
-    from nnunet_attenscribble.dataset_conversion.beliefs import Beliefs
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
-    from nnunet_attenscribble.dataset_conversion.doubts import Doubt, Given
     from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
+    from nnunet_attenscribble.dataset_conversion.start.beliefs import Beliefs
+    from nnunet_attenscribble.dataset_conversion.start.doubts import Doubt, Given
 
 _SHOWN = 12  # cases in the table
 _TILES = 20  # of the contact sheet
@@ -127,10 +127,10 @@ def _start(
     folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], writing: dict[str, Any]
 ) -> WrittenDatasets:
     from nnunet_attenscribble.common.writing import replaced_file, write_text
-    from nnunet_attenscribble.dataset_conversion.beliefs import Believer, free_id, name_dataset
-    from nnunet_attenscribble.dataset_conversion.doubts import Given
     from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions, encode_options
     from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
+    from nnunet_attenscribble.dataset_conversion.start.beliefs import Believer, free_id, name_dataset
+    from nnunet_attenscribble.dataset_conversion.start.doubts import Given
 
     home = Path(os.path.abspath(folder))
     file = home.parent / f"{home.name}_start.yaml" if plan is None else plan

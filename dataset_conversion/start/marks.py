@@ -8,9 +8,9 @@ from itertools import combinations
 
 from nnunet_attenscribble.common.nnunet_files import means_ignore
 from nnunet_attenscribble.common.text import format_percent
-from nnunet_attenscribble.dataset_conversion.doubts import Doubt, Given, Mark
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, check_classes, fold, is_colour
-from nnunet_attenscribble.dataset_conversion.survey import FoundMark, Survey, is_default_name
+from nnunet_attenscribble.dataset_conversion.start.doubts import Doubt, Given, Mark
+from nnunet_attenscribble.dataset_conversion.start.survey import FoundMark, Survey, is_default_name
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["as_options", "believe_marks", "says_scribbles"]

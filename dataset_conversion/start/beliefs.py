@@ -10,27 +10,27 @@ from pathlib import Path
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.dataset_conversion.believed_folders import (
+from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, look_at_folders, tell_files_apart
+from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions
+from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED
+from nnunet_attenscribble.dataset_conversion.pairing import stem
+from nnunet_attenscribble.dataset_conversion.start.doubts import Doubt, Given, Mark
+from nnunet_attenscribble.dataset_conversion.start.folders import (
     choose_folders,
     folder_doubts,
     kind_doubts,
     unused_folders,
 )
-from nnunet_attenscribble.dataset_conversion.believed_images import (
+from nnunet_attenscribble.dataset_conversion.start.images import (
     MRI,
     channel_doubts,
     channel_names,
     image_doubts,
     number_channels,
 )
-from nnunet_attenscribble.dataset_conversion.believed_marks import as_options, believe_marks, says_scribbles
-from nnunet_attenscribble.dataset_conversion.doubts import Doubt, Given, Mark
-from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, look_at_folders, tell_files_apart
-from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions
-from nnunet_attenscribble.dataset_conversion.layout import Layout, find_layout
-from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED
-from nnunet_attenscribble.dataset_conversion.pairing import stem
-from nnunet_attenscribble.dataset_conversion.survey import FoundMark, Survey, fitting_images, survey_cases
+from nnunet_attenscribble.dataset_conversion.start.layout import Layout, find_layout
+from nnunet_attenscribble.dataset_conversion.start.marks import as_options, believe_marks, says_scribbles
+from nnunet_attenscribble.dataset_conversion.start.survey import FoundMark, Survey, fitting_images, survey_cases
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["Beliefs", "Believer", "free_id", "name_dataset"]

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.dataset_conversion.doubts import Doubt, Given
 from nnunet_attenscribble.dataset_conversion.findings import Folders
-from nnunet_attenscribble.dataset_conversion.layout import Drawings, Layout
+from nnunet_attenscribble.dataset_conversion.start.doubts import Doubt, Given
+from nnunet_attenscribble.dataset_conversion.start.layout import Drawings, Layout
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["choose_folders", "folder_doubts", "kind_doubts", "list_drawings", "unused_folders"]

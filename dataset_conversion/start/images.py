@@ -8,10 +8,10 @@ from dataclasses import replace
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import file_of
-from nnunet_attenscribble.dataset_conversion.doubts import Doubt, Given
 from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.pairing import stem
-from nnunet_attenscribble.dataset_conversion.survey import Survey
+from nnunet_attenscribble.dataset_conversion.start.doubts import Doubt, Given
+from nnunet_attenscribble.dataset_conversion.start.survey import Survey
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["MRI", "channel_doubts", "channel_names", "image_doubts", "number_channels"]
