@@ -2,9 +2,8 @@
 
 Short-axis stacks of a schematic chest. What makes the task worth solving is kept from the real one: the blood of the
 ventricles is as bright as vessels and fat, the myocardium as grey as liver and muscle, papillary muscles belong to the
-left ventricle, slices are thick, and coil shading and noise lie over everything. What would only take longer to learn is
-not: the field of view is close around the heart, and borders stand out from the noise, so that the minutes of a demo are
-enough for dense labels to be worth what they are worth.
+left ventricle, slices are thick, and coil shading and noise lie over everything. The field of view is close around the
+heart, and borders stand out from the noise: dense labels are learnt within the minutes of a demo.
 """
 
 from __future__ import annotations
