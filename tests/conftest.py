@@ -21,6 +21,7 @@ from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("nnunet_attenscribble", "trainers", "dataset_conversion", "evaluation")
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE")  # besides
 
 # Tests run several at a time; more threads than that only get in each other's way.
 torch.set_num_threads(1)
@@ -58,7 +59,7 @@ def distributions(tmp_path_factory) -> tuple[Path, Path]:
     source = tmp_path_factory.mktemp("source")
     for name in CODE:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in BUILT_FROM:
         shutil.copy(ROOT / name, source)
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]

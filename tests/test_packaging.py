@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,8 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import CODE, ROOT
+from tests.conftest import BUILT_FROM, CODE, ROOT
 
 
 def modules() -> set[str]:
@@ -99,3 +101,56 @@ def test_an_installed_wheel_passes_the_doctor(elsewhere, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (trainers,) = [finding for finding in json.loads(done.stdout)["findings"] if finding["subject"] == "trainers"]
     assert trainers["found"] == f"nnU-Net finds all 5 of them in {folder}"
+
+
+@pytest.mark.xdist_group("packaging")
+def test_the_archives_pass_the_checks_of_an_index(distributions):
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="asks git")
+def test_the_version_is_the_tag_and_tells_of_commits_behind_it(tmp_path):
+    def run(*command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout.strip()
+
+    def commit() -> None:
+        run("git", "-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "--allow-empty", "-m", "C")
+
+    ask = (sys.executable, "-m", "setuptools_scm")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    assert run(*ask) == "0.1.dev0"  # an archive, as the one that `distributions` are built from
+    run("git", "init")
+    run("git", "add", ".")
+    commit()
+    assert run(*ask).startswith(f"0.1.dev1+g{run('git', 'rev-parse', 'HEAD')[:7]}")
+    run("git", "tag", "v1.2.3")
+    assert run(*ask) == "1.2.3"
+    commit()
+    assert run(*ask).startswith("1.2.4.dev1+g")
+
+
+def read_workflow(name: str) -> dict:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
+
+
+def test_the_oldest_python_is_tested_on_three_systems():
+    matrix = read_workflow("tests")["jobs"]["tests"]["strategy"]["matrix"]
+    assert f'requires-python = ">={matrix["python"][0]}"' in (ROOT / "pyproject.toml").read_text()
+    assert {system.partition("-")[0] for system in matrix["os"]} == {"ubuntu", "macos", "windows"}
+
+
+def test_only_what_passed_the_tests_is_published():
+    jobs = read_workflow("release")["jobs"]
+    assert (ROOT / jobs["tests"]["uses"]).is_file()
+    assert set(jobs["publish"]["needs"]) == {"tests", "build"}
+    assert [name for name, job in jobs.items() if "permissions" in job] == ["publish"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+
+
+def test_docker_is_sent_what_the_package_is_built_from():
+    sent = (ROOT / ".dockerignore").read_text().split()
+    assert sent[0] == "*"
+    assert {line.removeprefix("!") for line in sent[1:]} == {*CODE, *BUILT_FROM}

@@ -39,7 +39,7 @@ _ID, _DENSE_ID = 901, 902
 _CONFIGURATION = "2d_cpu"
 _METHOD, _REFERENCE = "AttenScribble", "nnU-Net on dense labels"
 _PICTURES = 6
-_PHANTOM_FEATURES = (12, 24, 48, 64)
+_PHANTOM_FEATURES = (8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Datasets:
             return {"settings": {"num_epochs": self.epochs}}
         # The phantom is drawn as coarse as `configure --cpu` makes a scan, so the window is that of there.
         window = {"similarity_radius": 2, "similarity_sigma_position": 3.0}
-        small = {"spacing_factor": 1.0, "batch_size": 6, "features": _PHANTOM_FEATURES}
+        small = {"spacing_factor": 1.0, "batch_size": 4, "features": _PHANTOM_FEATURES}
         return {"settings": {"num_epochs": self.epochs, **window}, **small}
 
 

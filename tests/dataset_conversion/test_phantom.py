@@ -78,7 +78,7 @@ def test_scribbles_cover_about_as_much_of_a_class_as_those_of_acdc(phantoms):
         assert np.mean(covered) == pytest.approx(share, abs=0.02)
         assert min(covered) > 0.6 * share
     background = [np.mean(p.scribble == 0) for p in phantoms]
-    assert 0.005 < np.mean(background) < 0.02
+    assert 0.02 < np.mean(background) < 0.045  # 0.01 there, of fields of view that are wider in both directions
 
 
 def test_strokes_are_thin(phantoms):
