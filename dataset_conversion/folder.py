@@ -113,9 +113,8 @@ def convert_folder(
         raise AttenScribbleError(f"{annotated}: is about --scribbles: give the labels as these, dense ones too")
     looked_for = {} if annotated is None else read_annotated(annotated, marks.labels, training, problems)
     in_part = [case for case, values in looked_for.items() if len(values) < len(marks.labels) - 1]
-    if annotated is not None:
-        told = f": {list_some(in_part)}" if in_part else ""
-        notes.append(f"{len(in_part)} cases in which some classes alone are annotated, and no background{told}")
+    if in_part:
+        notes.append(f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}")
     if dense is not None and scribbles is not None and dense_id is None:
         dense_id = dataset_id + 1
     written, reader = _read_sheared(

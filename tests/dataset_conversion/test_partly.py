@@ -53,7 +53,7 @@ def test_background_of_a_partly_annotated_case_is_unlabelled(tmp_path):
     np.testing.assert_array_equal(found["part"], np.where(ventricle == 1, 1, IGNORE))
     np.testing.assert_array_equal(found["two"], np.where(dense > 1, dense, IGNORE))
     np.testing.assert_array_equal(found["drawn"], make_strokes())  # not in the table: a scribble as any other
-    assert "2 cases in which some classes alone are annotated, and no background: part, two" in written.notes
+    assert "some classes alone are annotated, and no background, in 2: part, two" in written.notes
     options = json.loads((written.scribble / "provenance.json").read_text())["options"]
     assert options["annotated"] == {"whole": [1, 2, 3], "part": [1], "two": [2, 3]}
 
@@ -68,7 +68,7 @@ def test_the_command(tmp_path, attenscribble):
     arguments = ["convert", "folder", tmp_path / "i", "-s", tmp_path / "s", "-d", 601, "--name", "S", "--workers", 1]
     code, out, _ = attenscribble(*arguments, "--labels", "RV,MYO,LV", "--annotated", tmp_path / "t.csv")
     assert code == 0
-    assert "1 cases in which some classes alone are annotated, and no background: part" in " ".join(out.split())
+    assert "some classes alone are annotated, and no background, in 1: part" in " ".join(out.split())
     written = sitk.ReadImage(tmp_path / "nnUNet_raw" / "Dataset601_S" / "labelsTr" / "part.nii.gz")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), np.where(ventricle == 1, 1, IGNORE))
 
