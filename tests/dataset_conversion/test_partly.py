@@ -58,21 +58,6 @@ def test_background_of_a_partly_annotated_case_is_unlabelled(tmp_path):
     assert options["annotated"] == {"whole": [1, 2, 3], "part": [1], "two": [2, 3]}
 
 
-def test_the_command(tmp_path, attenscribble):
-    for case in ("part", "drawn"):
-        write(tmp_path / "i" / f"{case}.nii.gz", make_scan(len(case)))
-    ventricle = np.where(make_dense() == 1, 1, 0).astype(np.uint8)
-    write(tmp_path / "s" / "part.nii.gz", make_volume(ventricle))
-    write(tmp_path / "s" / "drawn.nii.gz", make_volume(make_strokes()))
-    (tmp_path / "t.csv").write_text("case,classes\npart,RV\n")
-    arguments = ["convert", "folder", tmp_path / "i", "-s", tmp_path / "s", "-d", 601, "--name", "S", "--workers", 1]
-    code, out, _ = attenscribble(*arguments, "--labels", "RV,MYO,LV", "--annotated", tmp_path / "t.csv")
-    assert code == 0
-    assert "some classes alone are annotated, and no background, in 1: part" in " ".join(out.split())
-    written = sitk.ReadImage(tmp_path / "nnUNet_raw" / "Dataset601_S" / "labelsTr" / "part.nii.gz")
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), np.where(ventricle == 1, 1, IGNORE))
-
-
 def test_strokes_in_the_background_are_left_open_too(tmp_path):
     few = np.where(np.isin(make_strokes(), (2, 3)), IGNORE, make_strokes())  # strokes of RV and of what is none
     _, found = convert(tmp_path, {"part": few, "drawn": make_strokes()}, "case,classes\npart,RV\n")
