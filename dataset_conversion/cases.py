@@ -125,19 +125,21 @@ class Coding:
             return [f"{len(values)} labels: at most 255 fit"]
         return []
 
-    def scribble(self, label: sitk.Image, name: str, notes: list[str], case: Case) -> tuple[np.ndarray, bool]:
+    def scribble(
+        self, label: sitk.Image, name: str, notes: list[str], case: Case | None = None
+    ) -> tuple[np.ndarray, bool]:
         """Voxels of a scribble in this dataset's values, (z, y, x) uint8, and whether it need not look like strokes.
 
         Args:
             label: as it was read.
             name: for errors.
             notes: as of `label_values`.
-            case: tells whether single slices are dense, and which classes are annotated.
+            case: tells whether single slices are dense, and which classes are annotated; None: strokes of all.
         """
         values, whole = _coded(label_values(label, name, notes), self.scribble_values, self.ignore, name), False
-        if case.dense_slices is not None:
+        if case is not None and case.dense_slices is not None:
             values, whole = complete_slices(values, self.ignore, case.dense_slices, self.axis, label, name)
-        if case.annotated is not None:
+        if case is not None and case.annotated is not None:
             values, whole = leave_open(values, case.annotated, self.labels, self.ignore, name), True
         return values, whole
 
@@ -373,7 +375,7 @@ def coded_label(case: Case, coding: Coding) -> sitk.Image:
     assert source is not None  # or there would be nothing to show
     grid = read_volume(case.images[0], "", thorough=False)
     given = place_on(read_volume(source, "", thorough=False), grid)
-    values = coding.scribble(given, "", [], case.dense_slices)[0] if case.scribbled else coding.dense(given, "", [])
+    values = coding.scribble(given, "", [], case)[0] if case.scribbled else coding.dense(given, "", [])
     label = sitk.GetImageFromArray(values)
     label.CopyInformation(grid)
     return label

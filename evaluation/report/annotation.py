@@ -92,11 +92,8 @@ def draw_budgets(points: Sequence[BudgetPoint], measure: str, dense: float) -> F
         across = [factor * getattr(point.annotation, measure) for point in ordered]
         means = [point.dice for point in ordered]
         bars = [[point.dice - point.low for point in ordered], [point.high - point.dice for point in ordered]]
-        axes.errorbar(
-            *(across, means, bars),
-            **{"color": look.colour, "marker": look.marker, "markeredgecolor": "black", "capsize": 2},
-            label=escape_dollars(method),
-        )
+        line = axes.errorbar(across, means, bars, color=look.colour, marker=look.marker, capsize=2)
+        line.set_label(escape_dollars(method))
     axes.axhline(dense, color="black", linestyle=":", label="dense labels")
     found = sorted({factor * getattr(point.annotation, measure) for point in points})
     axes.set_xscale("log")
