@@ -28,6 +28,7 @@ from nnunet_attenscribble.common.volumes import (
     write_volume,
 )
 from nnunet_attenscribble.dataset_conversion.dense_slices import complete_slices
+from nnunet_attenscribble.dataset_conversion.partly import leave_open
 from nnunet_attenscribble.errors import AttenScribbleError
 
 ENDING = ".nii.gz"
@@ -81,6 +82,8 @@ class Case:
     dense_slices: str | None = None
     """That its scribble is dense in the slices that show a class: what its voxels in no class are called otherwise,
     `background` (the others are unlabelled then) or `unlabelled` (those of these slices are background then)."""
+    annotated: tuple[int, ...] | None = None
+    """Values of the classes that were annotated; None: all of them, and its scribble has to look like strokes."""
 
     @property
     def scribbled(self) -> bool:
@@ -123,20 +126,22 @@ class Coding:
         return []
 
     def scribble(
-        self, label: sitk.Image, name: str, notes: list[str], dense_slices: str | None = None
+        self, label: sitk.Image, name: str, notes: list[str], case: Case | None = None
     ) -> tuple[np.ndarray, bool]:
-        """Voxels of a scribble in this dataset's values, (z, y, x) uint8, and whether single slices are dense.
+        """Voxels of a scribble in this dataset's values, (z, y, x) uint8, and whether it need not look like strokes.
 
         Args:
             label: as it was read.
             name: for errors.
             notes: as of `label_values`.
-            dense_slices: see `Case`.
+            case: tells whether single slices are dense, and which classes are annotated; None: strokes of all.
         """
-        values = _coded(label_values(label, name, notes), self.scribble_values, self.ignore, name)
-        if dense_slices is None:
-            return values, False
-        return complete_slices(values, self.ignore, dense_slices, self.axis, label, name)
+        values, whole = _coded(label_values(label, name, notes), self.scribble_values, self.ignore, name), False
+        if case is not None and case.dense_slices is not None:
+            values, whole = complete_slices(values, self.ignore, case.dense_slices, self.axis, label, name)
+        if case is not None and case.annotated is not None:
+            values, whole = leave_open(values, case.annotated, self.labels, self.ignore, name), True
+        return values, whole
 
     def strokes_problems(self, voxels: list[int], name: str) -> list[str]:
         """Whether a scribble, by its voxels per value, cannot be what its coding says."""
@@ -254,17 +259,17 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
         if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
             result.problems.append(NOT_FINITE.format(name))
     if case.scribbled and case.scribble is not None:
-        is_dense = False
+        is_whole = False
 
         def code(label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
-            nonlocal is_dense
+            nonlocal is_whole
             fits = first is not None and not result.problems
             placed = place_on(label, first) if fits and first is not None else label  # in whose order slices count
-            values, is_dense = coding.scribble(placed, name, notes, case.dense_slices)
+            values, is_whole = coding.scribble(placed, name, notes, case)
             return values
 
         result.scribble_voxels = check_label(case.scribble, "scribble", code)
-        if not result.problems and not is_dense:
+        if not result.problems and not is_whole:
             name = describe(case.scribble, f"scribble of case {case.identifier}")
             result.problems += coding.strokes_problems(result.scribble_voxels, name)
     if coding.uses_dense(case) and case.dense is not None:
@@ -354,9 +359,9 @@ def write_case(
     if case.scribbled and case.scribble is not None:
 
         def code(label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
-            return coding.scribble(label, name, notes, case.dense_slices)[0]
+            return coding.scribble(label, name, notes, case)[0]
 
-        recoded = coding.scribble_values is not None or case.dense_slices is not None
+        recoded = any(given is not None for given in (coding.scribble_values, case.dense_slices, case.annotated))
         write_label(case.scribble, code, recoded, home / "labelsTr")
     folder = home / "labelsTs" if case.test else dense and dense / "labelsTr"
     if coding.uses_dense(case) and case.dense is not None and folder is not None:
@@ -370,7 +375,7 @@ def coded_label(case: Case, coding: Coding) -> sitk.Image:
     assert source is not None  # or there would be nothing to show
     grid = read_volume(case.images[0], "", thorough=False)
     given = place_on(read_volume(source, "", thorough=False), grid)
-    values = coding.scribble(given, "", [], case.dense_slices)[0] if case.scribbled else coding.dense(given, "", [])
+    values = coding.scribble(given, "", [], case)[0] if case.scribbled else coding.dense(given, "", [])
     label = sitk.GetImageFromArray(values)
     label.CopyInformation(grid)
     return label

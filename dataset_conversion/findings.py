@@ -88,7 +88,7 @@ class FoundCase:
         label = self.dense if dense_only else self.scribble
         return self if label is not None else replace(self, test=True)
 
-    def as_case(self, spacing: tuple[float, ...] | None, dense_slices: bool) -> Case:
+    def as_case(self, spacing: tuple[float, ...] | None, dense_slices: bool, annotated: tuple[int, ...] | None) -> Case:
         """For the writer of datasets, with the spacing of files that state none, and how its scribble is read."""
         labels = [label for label in (self.scribble, self.dense) if label is not None]
         return Case(
@@ -100,6 +100,7 @@ class FoundCase:
             (*self.inputs, *dict.fromkeys(file for label in labels for file in label.inputs)),
             spacing,
             self.scribble.rest if dense_slices and self.scribble is not None else None,
+            annotated,
         )
 
 

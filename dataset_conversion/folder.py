@@ -10,10 +10,12 @@ from typing import Any
 
 from nnunet_attenscribble.common.headers import is_sheared
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_reader
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
 from nnunet_attenscribble.dataset_conversion.meanings import Marks, parse_marks
+from nnunet_attenscribble.dataset_conversion.partly import read_annotated
 from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     RawDataset,
     Writing,
@@ -46,6 +48,7 @@ def convert_folder(
     unlabelled: str | None = None,
     dense_slices: str | None = None,
     axis: int | None = None,
+    annotated: Path | None = None,
     provenance: Mapping[str, object] | None = None,
     **writing: Any,
 ) -> WrittenDatasets:
@@ -75,6 +78,8 @@ def convert_folder(
         dense_slices: regular expression found in the names of cases whose scribble is dense in the slices that show a
             class, and unlabelled in the others; strokes among them stay strokes.
         axis: of the array (z, y, x), across which these slices are cut; None: the coarsest.
+        annotated: CSV with the columns `case` and `classes` (`;` between them): the classes that were annotated in a
+            case, as strokes or densely. Where that is not all, background becomes `ignore`: the others may be there.
         provenance: of the source, for the JSON beside dataset.json.
         writing: fields of `Writing`: `raw_folder`, `link`, `workers`...
 
@@ -104,10 +109,21 @@ def convert_folder(
         splits, notes = make_splits_by_case(training, problems)
     if whole is not None and not any(map(whole.search, training)):
         problems.append(f"--dense-slices {dense_slices!r}: is found in the name of no case: `.` is all of them")
+    if annotated is not None and scribbles is None:
+        raise AttenScribbleError(f"{annotated}: is about --scribbles: give the labels as these, dense ones too")
+    looked_for = {} if annotated is None else read_annotated(annotated, marks.labels, training, problems)
+    in_part = [case for case, values in looked_for.items() if len(values) < len(marks.labels) - 1]
+    if in_part:
+        notes.append(f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}")
     if dense is not None and scribbles is not None and dense_id is None:
         dense_id = dataset_id + 1
     written, reader = _read_sheared(
-        [case.as_case(step, whole is not None and bool(whole.search(case.identifier))) for case in cases]
+        [
+            case.as_case(
+                step, whole is not None and bool(whole.search(case.identifier)), looked_for.get(case.identifier)
+            )
+            for case in cases
+        ]
     )
     if reader is not None:
         notes.append(f"images have axes that are not at right angles: dataset.json names {reader.__name__} for nnU-Net")
@@ -128,6 +144,7 @@ def convert_folder(
                     "coding": vars(coding or PRESETS["acdc"]),
                     "spacing": step,
                     **({} if dense_slices is None else {"dense_slices": dense_slices, "axis": axis}),
+                    **({} if annotated is None else {"annotated": looked_for}),
                 },
                 **(provenance or {}),
             },

@@ -52,6 +52,7 @@ class FolderOptions:
     """Of background strokes."""
     dense_slices: str | None = None
     axis: int | None = None
+    annotated: Path | None = None
     trust_scribbles: bool = False
 
     def convert(self, **writing: Any) -> WrittenDatasets:
@@ -141,6 +142,7 @@ def read_options(file: Path) -> FolderOptions:
     found["coding"] = keys.take("coding", _one_of(tuple(PRESETS)), f"one of {', '.join(PRESETS)}", None)
     for name in ("unlabelled", "background_scribble"):
         found[name] = keys.take(name, _read_mark, "a value, a name or a colour", None)
+    found["annotated"] = keys.take("annotated", folder, "a CSV file, from this file on", None)
     found["axis"] = keys.take("axis", _one_of((0, 1, 2)), "0, 1 or 2 (z, y, x)", None)
     if problems:
         raise AttenScribbleError(f"{file}: {problem}" for problem in dict.fromkeys(problems))

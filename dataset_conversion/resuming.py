@@ -39,7 +39,7 @@ def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) ->
         return None
     files = [file for source in sources if (file := file_of(source)) is not None]
     linked = [str(file.resolve()) for file in files] if link else []
-    own = [case.identifier, case.test, case.spacing, case.dense_slices]
+    own = [case.identifier, case.test, case.spacing, case.dense_slices, case.annotated]
     told = [_version(), *own, checked.inputs, linked, repr(coding)]
     return hashlib.sha256(json.dumps(told).encode() + called).hexdigest()
 

@@ -88,7 +88,7 @@ def scribble_dataset(
             images,
             scribble=Drawing(
                 partial(_draw, label, rules, max(labels.values()) + 1, case),
-                stand_in=partial(_read_dense, label, max(labels.values()) + 1),
+                stand_in=partial(_read_drawable, label, rules, max(labels.values()) + 1),
             ),
             inputs=tuple(dict.fromkeys(file for file in map(file_of, (label, *images)) if file is not None)),
         )
@@ -174,6 +174,16 @@ def _draw(source: Source, rules: ScribbleRules, ignore: int, case: str) -> sitk.
     image = sitk.GetImageFromArray(draw_scribbles(values, dense.GetSpacing()[::-1], rules, ignore, case))
     image.CopyInformation(dense)
     return image
+
+
+def _read_drawable(source: Source, rules: ScribbleRules, ignore: int) -> sitk.Image:
+    dense = _read_dense(source, ignore)
+    shape = dense.GetSize()[::-1]
+    if rules.dense_slices is not None and (
+        len(shape) == 2 or shape[choose_axis(shape, dense.GetSpacing()[::-1], rules)] == 1
+    ):
+        raise AttenScribbleError(f"{describe(source, '')}: is a single slice: dense_slices needs volumes, draw strokes")
+    return dense
 
 
 def _read_dense(source: Source, ignore: int) -> sitk.Image:

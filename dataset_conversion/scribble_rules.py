@@ -35,7 +35,10 @@ class ScribbleRules:
         border_depth: pixels from the outline to a border stroke, lowest and highest.
         slices: share of each case's slices that are annotated at all, of those with and of those without foreground.
         classes: share of the classes in an annotated slice that get strokes; always one at least.
+        strokes: share of each class's strokes in a case that are drawn; always one at least.
         all_components: strokes in every component of a class, or in one drawn by area.
+        dense_slices: with a number n, every n-th slice is labelled as a whole and the others not at all, in place of
+            strokes; the first of them is drawn so that one shows foreground, where any does.
         axis: of the array (z, y, x), across which slices are cut; None: see `slice_axis`.
         spline_points: with a number, interior strokes are B-splines through so many random points of the component,
             as ScribbleBench draws them, and those of the background are drawn like those of any class.
@@ -52,7 +55,9 @@ class ScribbleRules:
     border_depth: tuple[float, float] = (2.0, 5.0)
     slices: float = 1.0
     classes: float = 1.0
+    strokes: float = 1.0
     all_components: bool = True
+    dense_slices: int | None = None
     axis: int | None = None
     spline_points: int | None = None
     seed: int = 0
@@ -64,7 +69,7 @@ class ScribbleRules:
             problems.append(f"style is {self.style!r}: choose one of {', '.join(STYLES)}")
         if not 0 < self.thickness < float("inf"):
             problems.append(f"thickness is {self.thickness}: give a number of pixels above 0")
-        for name in ("coverage", "background_length", "slices", "classes"):
+        for name in ("coverage", "background_length", "slices", "classes", "strokes"):
             if not 0 < getattr(self, name) <= 1:
                 problems.append(f"{name} is {getattr(self, name)}: give a share above 0, 1 at most")
         low, high = self.background_distance
@@ -80,6 +85,16 @@ class ScribbleRules:
             problems.append(f"axis is {self.axis}: give 0, 1 or 2 (z, y, x)")
         if self.spline_points is not None and self.spline_points < 3:
             problems.append(f"spline_points is {self.spline_points}: a quadratic curve needs 3 at least")
+        if self.dense_slices is not None:
+            if self.dense_slices < 2:
+                problems.append(f"dense_slices is {self.dense_slices}: give 2 at least, every second slice")
+            strokes = [
+                field.name
+                for field in fields(self)
+                if field.name not in ("dense_slices", "axis", "seed") and getattr(self, field.name) != field.default
+            ]
+            if strokes:
+                problems.append(f"dense_slices labels slices as a whole: leave out {', '.join(strokes)}")
         if self.seed < 0:
             problems.append(f"seed is {self.seed}: give a whole number from 0")
         if problems:

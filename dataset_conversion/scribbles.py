@@ -29,12 +29,15 @@ __all__ = ["choose_axis", "draw_scribbles"]
 _EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one component
 
 Box = tuple[slice, slice]  # rows and columns of a slice
+_Stroke = tuple[int, np.ndarray, np.ndarray]  # slice, rows and columns of its pixels
 
 
 def draw_scribbles(
     labels: np.ndarray, spacing: Sequence[float], rules: ScribbleRules, ignore: int, case: str
 ) -> np.ndarray:
     """Scribbles of one case, which depend on nothing but the arguments.
+
+    Of the same seed, those of a smaller share of slices or of strokes are among those of a larger one.
 
     Args:
         labels: (Z, Y, X) or (Y, X), background 0.
@@ -51,7 +54,12 @@ def draw_scribbles(
     sections = np.moveaxis(volume, axis, 0)
     out = np.full(sections.shape, ignore, np.uint8)
     key = [rules.seed, crc32(case.encode())]
+    if rules.dense_slices is not None:
+        first = _choose_first(np.random.default_rng(key), sections, rules.dense_slices)
+        out[first :: rules.dense_slices] = sections[first :: rules.dense_slices]
+        return np.ascontiguousarray(np.moveaxis(out, 0, axis).reshape(labels.shape))
     box = _bounding_box(sections)
+    drawn: dict[int, list[_Stroke]] = {}  # by class
     for position in _choose_slices(np.random.default_rng(key), sections, rules):
         section = sections[position]
         boxes = find_objects(section)
@@ -60,7 +68,17 @@ def draw_scribbles(
             place = _widen(boxes[value - 1], section.shape) if value else (slice(None), slice(None))
             mask = section[place] == value
             for part, stroke in _draw_class(rng, value, mask, box, rules):
-                out[position][place][part][stroke & mask[part]] = value
+                pixels = np.nonzero(stroke & mask[part])
+                if not pixels[0].size:  # a stroke along a border may find no room
+                    continue
+                rows, columns = (
+                    own + (outer.start or 0) + (inner.start or 0)
+                    for own, outer, inner in zip(pixels, place, part, strict=True)
+                )
+                drawn.setdefault(value, []).append((position, rows, columns))
+    for value, strokes in drawn.items():
+        for position, rows, columns in _choose_strokes(np.random.default_rng([*key, 0, value, 0]), strokes, rules):
+            out[position, rows, columns] = value
     return np.ascontiguousarray(np.moveaxis(out, 0, axis).reshape(labels.shape))
 
 
@@ -78,10 +96,20 @@ def _choose_slices(rng: np.random.Generator, sections: np.ndarray, rules: Scribb
     return sorted(chosen)
 
 
+def _choose_first(rng: np.random.Generator, sections: np.ndarray, step: int) -> int:
+    shows = np.flatnonzero((sections > 0).any(axis=(1, 2)))
+    return int(rng.choice(np.unique((shows if shows.size else np.arange(len(sections))) % step)))
+
+
 def _choose_classes(rng: np.random.Generator, section: np.ndarray, rules: ScribbleRules) -> list[int]:
     values = np.unique(section)
     count = max(1, round(rules.classes * len(values)))
     return np.sort(rng.permutation(values)[:count]).tolist()
+
+
+def _choose_strokes(rng: np.random.Generator, strokes: Sequence[_Stroke], rules: ScribbleRules) -> list[_Stroke]:
+    count = max(1, round(rules.strokes * len(strokes)))
+    return [strokes[number] for number in rng.permutation(len(strokes))[:count]]
 
 
 def _draw_class(

@@ -159,7 +159,7 @@ class Plan:
         postprocess = _clear_before(postprocess, rescore, folder=processed)
         asked = self.benchmark.postprocess
         # Before nnU-Net was asked, every row on scribbles may have a block; the command passes over those without.
-        with_block = cell.row.labels == "scribble" if budget is None else budget.attention
+        with_block = cell.row.on_scribbles if budget is None else budget.attention
         return CellSteps(
             train,
             predict,
@@ -221,7 +221,9 @@ class Plan:
         return replace(step, is_done=lambda: step.is_done() and predict.is_marked() and has_test_cases())
 
     def _postprocess_step(self, cell: Cell) -> Step:
-        scribbles = self.workspace.raw / self.workspace.find_dataset(self.benchmark.scribble) / "labelsTr"
+        row, benchmark = cell.row, self.benchmark
+        drawn = benchmark.dataset_of(row) if row.on_scribbles else benchmark.scribble
+        scribbles = self.workspace.raw / self.workspace.find_dataset(drawn) / "labelsTr"
         predictions, output = self.folder(cell) / "predictions", self.postprocessed(cell)
         command = ["attenscribble", "postprocess", str(predictions), str(scribbles), "-o", str(output)]
         return self._own_step(cell, "postprocessing", command, "postprocess.log", output / POSTPROCESSING_FILE)
@@ -275,17 +277,19 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
             trained with; every problem.
     """
     problems: list[str] = []
-    scribble, dense = (workspace.find_dataset(name) for name in (benchmark.scribble, benchmark.dense))
-    for dataset in (scribble, dense):
+    *drawn, dense = map(workspace.find_dataset, benchmark.datasets.values())
+    for dataset in (*drawn, dense):
         file = workspace.preprocessed / dataset / f"{benchmark.plans}.json"
         if not file.is_file():
             problems.append(f"{file} is not there: plan the dataset, or add the command to 'prepare'")
-    scribbles = workspace.raw / scribble / "labelsTr"
-    if benchmark.postprocess and not scribbles.is_dir():
-        problems.append(f"{scribbles} is not there, and 'postprocess' decides by the scribbles: give the raw dataset")
+    for scribbles in (workspace.raw / dataset / "labelsTr" for dataset in drawn if benchmark.postprocess):
+        if not scribbles.is_dir():
+            problems.append(
+                f"{scribbles} is not there, and 'postprocess' decides by the scribbles: give the raw dataset"
+            )
     if problems:
         raise AttenScribbleError(problems)
-    problems += list_twin_problems(workspace, scribble, dense)
+    problems += list_twin_problems(workspace, [*drawn, dense])
     tests: dict[str, BenchmarkTestSet] = {}
     for fold in benchmark.folds:
         try:

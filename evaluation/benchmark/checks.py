@@ -84,7 +84,7 @@ def list_problems_ahead(
         return [*problems, *error.problems]
     for kind, name in names.items():
         problems += _list_dataset_problems(ahead, kind, name)
-    problems += list_twin_problems(workspace, names["scribble"], names["dense"], ahead=True)
+    problems += list_twin_problems(workspace, list(names.values()), ahead=True)
     if benchmark.test_images is not None:
         try:
             folders = name_test_folders(benchmark, workspace, benchmark.folds[0])
@@ -109,7 +109,7 @@ class _Ahead:
 
     def __init__(self, benchmark: Benchmark, workspace: Workspace, steps: Sequence[Step]):
         self.benchmark, self.workspace = benchmark, workspace
-        self.datasets = {"scribble": benchmark.scribble, "dense": benchmark.dense}
+        self.datasets = benchmark.datasets
         pending = [own for own, step in zip(benchmark.prepare, steps, strict=True) if not step.is_done()]
         self.created = [workspace.expand(path) for own in pending for path in own.creates]
         self.unknown = any(not own.creates for own in pending)  # a command that does not say what it makes
@@ -220,7 +220,7 @@ def ask_nnunet(benchmark: Benchmark, environment: Mapping[str, str]) -> list[str
         found = answer["trainers"][row.trainer]
         if "problem" in found:
             problems.append(f"the row '{row.name}' cannot be trained: {found['problem']}")
-        elif found["scribbles"] and row.labels == "dense":
+        elif found["scribbles"] and not row.on_scribbles:
             problems.append(
                 f"the row '{row.name}' is on dense labels, {row.trainer} trains from scribbles: give one of nnU-Net's "
                 "own trainers, or 'labels: scribble'"

@@ -10,7 +10,8 @@ Layout of the folder:
     comparison_postprocessed.*  the same for the postprocessed predictions, where the benchmark asks for it
     cells/seed_S/fold_F/ROW/    of every complete cell:
         attenscribble_summary.json, attenscribble_metrics.csv    of `attenscribble evaluate`; the provenance names row,
-                                trainer, configuration, seed, fold, hash of the plans, commit, versions
+                                trainer, configuration, seed, fold, hash of the plans, commit, versions, and where rows
+                                differ in their scribbles how much was annotated (`evaluation.annotation`)
         loss_terms.csv          of the training, where the trainer writes one
         training_log.csv        epoch, train_loss, val_loss, seconds and pseudo Dice, from nnU-Net's log
         predictions, model      links to the folders of predictions and of the checkpoint
@@ -35,7 +36,9 @@ from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.writing import replaced_folder
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED, find_annotation
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
+from nnunet_attenscribble.evaluation.benchmark.annotation import AnnotationReader
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark.kept import find_kept
@@ -141,13 +144,15 @@ class _Collection:
             cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept.summaries
         }
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
+        self.annotation = AnnotationReader(plan.workspace)
         self.summaries: dict[Cell, Summary] = {}
         self.postprocessed: dict[Cell, Summary] = {}
 
     def write(self, folder: Path) -> Collected:
+        unknown: list[str] = []
         for cell in self.complete:
-            self.summaries[cell] = self._write_cell(cell)
-        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing()]
+            self.summaries[cell] = self._add_annotation(cell, self._write_cell(cell), unknown)
+        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing(), *dict.fromkeys(unknown)]
         of_postprocessed = [*notes, *self._describe_postprocessing()]
         rows = self._write_rows()
         table = self._write_comparison("comparison", self.summaries, notes)
@@ -196,6 +201,29 @@ class _Collection:
             self.postprocessed[cell] = complete_postprocessed(self.plan, state, self.commands)
             write_summary(self.postprocessed[cell], target / POSTPROCESSED)
             (target / POSTPROCESSED / "predictions").symlink_to(self.plan.postprocessed(cell))
+        return summary
+
+    def _add_annotation(self, cell: Cell, summary: Summary, unknown: list[str]) -> Summary:
+        """Where rows differ in their scribbles, the summary tells how much was annotated for its training; `unknown`
+        gets why that cannot be told. What it tells already stays: labels may have been drawn anew since.
+        """
+        if not self.benchmark.further or not cell.row.on_scribbles or find_annotation(summary.provenance) is not None:
+            return summary
+        dataset = self.plan.model(cell).dataset
+        try:
+            found = self.annotation.measure(dataset, cell.fold)
+        except AttenScribbleError as error:
+            unknown.append(f"How much is annotated in {dataset} is not known: {'; '.join(error.problems)}.")
+            return summary
+        told = {key: f"{getattr(found, name):.6g}" for name, key in ANNOTATED.items()}
+        if cell in self.kept.summaries:
+            unknown.append(
+                f"Kept results on {dataset} do not tell how much was annotated: it is what its labels hold now."
+            )
+        summary = replace(summary, provenance={**summary.provenance, **told})
+        write_summary(summary, self.part / "cells" / cell.name)
+        if cell not in self.kept.summaries:
+            write_summary(summary, self.plan.folder(cell))
         return summary
 
     def _write_kept(self, cell: Cell, target: Path) -> Summary:
@@ -272,7 +300,8 @@ class _Collection:
         self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]], tables: Sequence[str]
     ) -> dict:
         workspace, benchmark = self.plan.workspace, self.benchmark
-        scribble, dense = (workspace.find_dataset(name) for name in (benchmark.scribble, benchmark.dense))
+        datasets = {kind: workspace.find_dataset(name) for kind, name in benchmark.datasets.items()}
+        scribble = datasets["scribble"]
         coding = read_label_coding(workspace.preprocessed / scribble / "dataset.json")
         return {
             "schema": _SCHEMA,
@@ -280,7 +309,7 @@ class _Collection:
             "name": benchmark.name,
             "reference": benchmark.reference,
             "subject": benchmark.subject,
-            "datasets": {"scribble": scribble, "dense": dense},
+            "datasets": datasets,
             "test": {
                 "kind": "validation" if benchmark.test_images is None else "folder",
                 "text": describe_selection(benchmark)[0],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,8 +40,9 @@ FINAL_CHECKPOINT = "checkpoint_final.pth"
 _OWN_OPTIONS = ("-i", "-o", "-d", "-c", "-f", "-tr", "-p", "-device", "-m")
 _DEVICES = ("cpu", "cuda", "mps")
 #: Told of the file before anything is prepared, and again where a name and an ID turn out to be one.
-SAME_DATASET = "'datasets' names {} twice: the dense twin is a dataset of its own"
+SAME_DATASET = "'datasets' names {} twice: each is a dataset of its own"
 _SUPERVISION = ("scribble", "dense")
+_DATASET = "an ID such as 501 or a name such as Dataset501_ACDC"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Row:
     Attributes:
         name: as it stands in the table.
         trainer: nnU-Net's `-tr`.
-        labels: `scribble` or `dense`: the dataset that it is trained on.
+        labels: that it is trained on: `dense`, `scribble`, or the name of further scribbles of the same cases.
         configuration: of the plans file.
     """
 
@@ -63,6 +65,11 @@ class Row:
     def folder(self) -> str:
         """The name, as the name of a folder."""
         return name_folder(self.name)
+
+    @property
+    def on_scribbles(self) -> bool:
+        """Whether it is trained on scribbles, whichever."""
+        return self.labels != "dense"
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,16 @@ class Benchmark:
     unequal_budgets: bool = False
     prepare: tuple[Preparation, ...] = ()
     slurm: Slurm = Slurm()
+    further: Mapping[str, str] = field(default_factory=dict)  # scribbles of the same cases, such as fewer of them
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """Names or IDs by what rows call them."""
+        return {"scribble": self.scribble, **self.further, "dense": self.dense}
 
     def dataset_of(self, row: Row) -> str:
         """Name or ID of the dataset that a row is trained on."""
-        return self.scribble if row.labels == "scribble" else self.dense
+        return self.datasets[row.labels]
 
 
 def read_benchmark(file: Path) -> Benchmark:
@@ -165,14 +178,9 @@ def _read(keys: Keys) -> Benchmark:
         ]
     )
     name = keys.take("name", text, "the benchmark's name")
-    datasets = keys.mapping("datasets")
-    datasets.check_names(["scribble", "dense"])
-    what = "an ID such as 501 or a name such as Dataset501_ACDC"
-    scribble, dense = (datasets.take(kind, _dataset, what) for kind in _SUPERVISION)
-    if scribble is not None and scribble == dense:
-        keys.problems.append(SAME_DATASET.format(scribble))
+    scribble, dense, further = _read_datasets(keys)
     configurations = keys.take("configurations", texts, "a list of configurations such as [2d]", ())
-    rows = _read_rows(keys, configurations)
+    rows = _read_rows(keys, configurations, (*_SUPERVISION, *further))
     folds = keys.take("folds", _folds, "a list of folds: numbers from 0, or all", ("0",))
     images, labels = _read_test(keys, folds)
     predict = keys.take("predict", words, "options of nnUNetv2_predict, as a list or as one line", ())
@@ -201,24 +209,50 @@ def _read(keys: Keys) -> Benchmark:
         unequal_budgets=keys.take("unequal_budgets", truth, "true or false", False),
         prepare=_read_preparations(keys),
         slurm=_read_slurm(keys),
+        further=further,
     )
 
 
-def _read_rows(keys: Keys, configurations: Sequence[str]) -> tuple[Row, ...]:
+def _read_datasets(keys: Keys) -> tuple[Any, Any, dict[str, str]]:
+    datasets = keys.mapping("datasets")
+    scribble, dense = (datasets.take(kind, _dataset, _DATASET) for kind in _SUPERVISION)
+    further = {}
+    for key in datasets.content:
+        if key in _SUPERVISION:
+            continue
+        if not isinstance(key, str) or not name_folder(key) or "=" in key:
+            keys.problems.append(f"'datasets' names scribbles {key!r}: give a name of letters, such as half")
+        else:
+            further[key] = datasets.take(key, _dataset, _DATASET)
+    found = [name for name in (scribble, dense, *further.values()) if name is not None]
+    keys.problems += [SAME_DATASET.format(name) for name in dict.fromkeys(found) if found.count(name) > 1]
+    return scribble, dense, further
+
+
+def _read_rows(keys: Keys, configurations: Sequence[str], known: Sequence[str]) -> tuple[Row, ...]:
+    what = f"{', '.join(known[:-1])} or {known[-1]}, or a list of them"
     rows = []
     for entry in keys.mappings("rows"):
         entry.check_names(["name", "trainer", "labels", "configuration"])
         name = entry.take("name", _row_name, "the row's name, without '=', behind which `compare` expects a folder")
         trainer = entry.take("trainer", text, "the name of a trainer such as nnUNetTrainerAttenScribble")
-        kind = entry.take("labels", lambda value: value if value in _SUPERVISION else None, "scribble or dense")
+        kinds = entry.take("labels", lambda value: _labels(value, known), what) or ("",)
         own = entry.take("configuration", text, "the name of a configuration", None)
         if own is None and not configurations:
             keys.problems.append(f"'{entry.where}configuration' is missing, and there are no 'configurations' for all")
-        for configuration in [own] if own else configurations:
-            several = own is None and len(configurations) > 1
-            rows.append(Row(f"{name} ({configuration})" if several else name, trainer, kind, configuration))
+        for kind, configuration in product(kinds, [own] if own else configurations):
+            of_several = [kind] if len(kinds) > 1 and kind != "scribble" else []
+            of_several += [configuration] if len(configurations) > 1 and not own else []
+            whole = f"{name} ({', '.join(of_several)})" if of_several else name
+            rows.append(Row(whole, trainer, kind, configuration))
     if not rows and not keys.problems:
         keys.problems.append("'rows' is missing: it must be a list of rows, each with name, trainer and labels")
+    used = {*_SUPERVISION, *(row.labels for row in rows)}
+    keys.problems += [
+        f"'datasets.{kind}' is in the labels of no row: leave it out, or name it there"
+        for kind in known
+        if kind not in used and rows
+    ]
     folders = [name_folder(str(row.name)) for row in rows]
     for row, folder in zip(rows, folders, strict=True):
         if row.name and (folders.count(folder) > 1 or not folder):
@@ -232,7 +266,7 @@ def _read_rows(keys: Keys, configurations: Sequence[str]) -> tuple[Row, ...]:
 
 
 def _read_reference(keys: Keys, rows: Sequence[Row]) -> str | None:
-    dense = [row.name for row in rows if row.labels == "dense"]
+    dense = [row.name for row in rows if not row.on_scribbles]
     name = keys.take("reference", text, "the name of a row", dense[0] if len(dense) == 1 else None)
     if name not in dense and rows:
         known = ", ".join(f"'{row}'" for row in dense) or "none"
@@ -344,6 +378,12 @@ def _dataset(value: Any) -> str | None:
     if name.isdecimal() and 0 < int(name) < 1000:
         return f"{int(name):03d}"
     return name if re.fullmatch(r"Dataset\d{3}_\S+", name) else None
+
+
+def _labels(value: Any, known: Sequence[str]) -> tuple[str, ...] | None:
+    entries = value if isinstance(value, list) else [value]
+    good = entries and all(isinstance(entry, str) and entry in known for entry in entries)
+    return tuple(entries) if good and len(entries) == len(set(entries)) else None
 
 
 def _folds(value: Any) -> tuple[str, ...] | None:

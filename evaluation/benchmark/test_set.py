@@ -1,4 +1,4 @@
-"""A benchmark's two datasets: whether they are what the file calls them, the cases that it predicts in the end, and
+"""A benchmark's datasets: whether they are what the file calls them, the cases that it predicts in the end, and
 what keeps these apart from those it trains with.
 """
 
@@ -24,6 +24,7 @@ __all__ = [
     "find_test_set",
     "link_images",
     "link_labels",
+    "list_training_cases",
     "list_twin_problems",
     "name_test_folders",
     "read_fold",
@@ -58,10 +59,10 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
         AttenScribbleError: files are missing, or a row trains with a test case, or with another one of its subject
             where the benchmark tells subjects; all problems at once.
     """
-    scribble, dense = (workspace.find_dataset(name) for name in (benchmark.scribble, benchmark.dense))
+    datasets = tuple(map(workspace.find_dataset, benchmark.datasets.values()))
     images, labels = name_test_folders(benchmark, workspace, fold)
     if benchmark.test_images is None:
-        return _find_validation_patients(workspace, (scribble, dense), fold, benchmark.subject, images, labels)
+        return _find_validation_patients(workspace, datasets, fold, benchmark.subject, images, labels)
     cases = _list_images(images)
     problems = [
         f"no test {kind}: {folder} is not a folder"
@@ -81,7 +82,7 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
                 problems.append(
                     f"{len(lacking)} test cases {what} ({list_some(sorted(lacking))}): make {labels} and {images} match"
                 )
-    problems += _list_training_cases_among(cases, workspace, (scribble, dense), fold, benchmark.subject)
+    problems += _list_training_cases_among(cases, workspace, datasets, fold, benchmark.subject)
     if problems:
         raise AttenScribbleError(problems)
     return BenchmarkTestSet(images, labels, tuple(cases), {}, {})
@@ -111,10 +112,15 @@ def link_labels(test: BenchmarkTestSet) -> None:
 
 
 def _find_validation_patients(
-    workspace: Workspace, twins: tuple[str, str], fold: str, subject: str | None, image_folder: Path, label_folder: Path
+    workspace: Workspace,
+    datasets: Sequence[str],
+    fold: str,
+    subject: str | None,
+    image_folder: Path,
+    label_folder: Path,
 ) -> BenchmarkTestSet:
-    scribble, dense = twins
-    splits = {name: read_fold(workspace, name, fold) for name in twins}
+    scribble, *_, dense = datasets
+    splits = {name: read_fold(workspace, name, fold) for name in datasets}
     validation = splits[scribble]["val"]
     problems = [
         f"{name} validates fold {fold} on other patients than {scribble}, and these are the test set: give both the "
@@ -172,7 +178,7 @@ def read_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[s
 def _draw_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[str]]:
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-    cases = sorted(_list_cases(workspace, dataset))
+    cases = sorted(list_training_cases(workspace, dataset))
     if len(cases) < 5 or int(fold) > 4:
         raise AttenScribbleError(
             f"{workspace.preprocessed / dataset} has no splits_final.json, and nnU-Net draws five folds from five "
@@ -181,7 +187,7 @@ def _draw_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[
     return {side: [str(case) for case in split] for side, split in generate_crossval_split(cases)[int(fold)].items()}
 
 
-def _list_cases(workspace: Workspace, dataset: str) -> dict[str, dict]:
+def list_training_cases(workspace: Workspace, dataset: str) -> dict[str, dict]:
     """nnU-Net's own list of the training cases: from dataset.json, or by name."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
@@ -196,7 +202,7 @@ def _list_cases(workspace: Workspace, dataset: str) -> dict[str, dict]:
 def _find_files(
     workspace: Workspace, dataset: str, cases: Sequence[str], kind: str, problems: list[str]
 ) -> dict[str, list[Path]]:
-    found = _list_cases(workspace, dataset)
+    found = list_training_cases(workspace, dataset)
     files: dict[str, list[Path]] = {}
     for case in cases:
         entry = found.get(case, {}).get(kind, [])
@@ -214,7 +220,7 @@ def _list_training_cases_among(
     problems: list[str] = []
     for dataset in dict.fromkeys(datasets):
         if fold == "all":  # nnU-Net trains with all of them
-            known = set(_list_cases(workspace, dataset))
+            known = set(list_training_cases(workspace, dataset))
         else:
             known = set().union(*read_fold(workspace, dataset, fold).values())
         seen = sorted(known & set(cases))
@@ -283,16 +289,23 @@ def _link(folder: Path, links: Mapping[str, Path]) -> None:
                 part.replace(link)
 
 
-def list_twin_problems(workspace: Workspace, scribble: str, dense: str, *, ahead: bool = False) -> list[str]:
-    """What the dataset.json that nnU-Net trains by say against a pair of twins.
+def list_twin_problems(workspace: Workspace, datasets: Sequence[str], *, ahead: bool = False) -> list[str]:
+    """What the dataset.json that nnU-Net trains by say against scribbles and dense labels of the same cases.
 
     Args:
-        workspace: with both datasets planned.
-        scribble, dense: `DatasetNNN_Name`.
+        workspace: with the datasets planned.
+        datasets: `DatasetNNN_Name` of all scribbles, that of the dense labels last.
         ahead: the datasets need not be planned yet, or be there at all: the raw one counts, or none.
     """
-    if scribble == dense:
-        return [SAME_DATASET.format(dense)]
+    twice = [name for name in dict.fromkeys(datasets) if datasets.count(name) > 1]
+    if twice:
+        return [SAME_DATASET.format(name) for name in twice]
+    *drawn, dense = datasets
+    problems = [problem for scribble in drawn for problem in _list_pair_problems(workspace, scribble, dense, ahead)]
+    return list(dict.fromkeys(problems))
+
+
+def _list_pair_problems(workspace: Workspace, scribble: str, dense: str, ahead: bool) -> list[str]:
     files = {name: workspace.preprocessed / name / "dataset.json" for name in (scribble, dense)}
     if ahead:
         raw = {name: workspace.raw / name / "dataset.json" for name in files}

@@ -16,6 +16,7 @@ from pathlib import Path
 from nnunet_attenscribble.common.figures import encode_png
 from nnunet_attenscribble.common.writing import replaced_folder
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.report.annotation import describe_annotation_section
 from nnunet_attenscribble.evaluation.report.attention import describe_attention_section
 from nnunet_attenscribble.evaluation.report.cases import choose_cases, choose_row, describe_pictures_section
 from nnunet_attenscribble.evaluation.report.data import ReportData, ReportRow, read_collected
@@ -78,6 +79,7 @@ def _describe(data: ReportData, row: ReportRow | None, *, scans: bool) -> list[S
     middle = chosen.get("median", next(iter(chosen.values()), (None, None)))[0]
     return [
         describe_table_section(data),
+        describe_annotation_section(data),
         describe_cases_section(data),
         describe_scatter_section(data),
         *([describe_pictures_section(data, row)] if scans else []),

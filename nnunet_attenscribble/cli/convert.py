@@ -408,6 +408,14 @@ def folder(
     axis: Annotated[
         int | None, typer.Option(min=0, max=2, help="Across which these are cut (0 z, 1 y, 2 x); else the coarsest.")
     ] = None,
+    annotated: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Columns case,classes: which classes, with ; between them, were annotated in a case. Where that is "
+            "not all of them, its background becomes unlabelled.",
+        ),
+    ] = None,
     trust_scribbles: Trust = False,
     workers: Workers = None,
     raw: Raw = None,
@@ -447,6 +455,7 @@ def folder(
         background_scribble=None if background_scribble is None else parse_mark(background_scribble),
         dense_slices=dense_slices,
         axis=axis,
+        annotated=annotated,
         trust_scribbles=trust_scribbles,
     )
     written = options.convert(**where_to_write(workers, raw, preprocessed))

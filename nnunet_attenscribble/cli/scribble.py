@@ -49,6 +49,11 @@ def scribble(
     ] = 0.4,
     slices: Annotated[float, typer.Option(help="Share of slices that are annotated.")] = 1.0,
     classes: Annotated[float, typer.Option(help="Share of the classes of a slice that are drawn.")] = 1.0,
+    strokes: Annotated[float, typer.Option(help="Share of each class's strokes in a case that are drawn.")] = 1.0,
+    dense_slices: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="In place of strokes: every N-th slice as a whole, the others not at all."),
+    ] = None,
     axis: Annotated[
         int | None, typer.Option(help="Across which slices are cut (0 z, 1 y, 2 x); by default the coarsest.")
     ] = None,
@@ -68,6 +73,8 @@ def scribble(
     Example:  attenscribble scribble 4 -o 504
 
     Example:  attenscribble scribble Dataset004_Hippocampus -o 504 --style interior+border --slices 0.5
+
+    Example:  attenscribble scribble 4 -o 505 --name HippocampusSlices --dense-slices 5
     """
     from nnunet_attenscribble.dataset_conversion.scribble_dataset import scribble_dataset
     from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules, read_scribblebench
@@ -81,8 +88,9 @@ def scribble(
         "background_wander": background_wander,
         "slices": slices,
         "classes": classes,
+        "strokes": strokes,
     }
-    chosen = ScribbleRules(**given, axis=axis, seed=seed)
+    chosen = ScribbleRules(**given, dense_slices=dense_slices, axis=axis, seed=seed)
     if config is not None:
         if chosen != ScribbleRules(seed=seed):
             raise AttenScribbleError("--config says how strokes are drawn: leave out the other options, but for --seed")

@@ -117,6 +117,20 @@ def test_every_source_tells_what_comes_next(tmp_path, attenscribble, source):
         assert (tmp_path / "nnUNet_raw" / dataset / "provenance.json").is_file()
 
 
+def test_folder_takes_a_table_of_annotated_classes(tmp_path, attenscribble):
+    images, scribbles, dense = write_folders(tmp_path, ("a", "b"))
+    some = sitk.ReadImage(dense / "a.nii.gz")
+    sitk.WriteImage(sitk.Cast(some == 1, sitk.sitkUInt8), scribbles / "a_scribble.nii.gz")
+    (tmp_path / "t.csv").write_text("case,classes\na,RV\n")
+    arguments = [images, "-s", scribbles, "-d", 601, "--name", "S", "--labels", "RV,MYO,LV", "--workers", 1]
+    code, out, _ = attenscribble("convert", "folder", *arguments, "--annotated", tmp_path / "t.csv")
+    assert code == 0
+    assert "some classes alone are annotated, and no background, in 1: a" in " ".join(out.split())
+    written = sitk.ReadImage(tmp_path / "nnUNet_raw" / "Dataset601_S" / "labelsTr" / "a.nii.gz")
+    ventricle = sitk.GetArrayFromImage(some) == 1
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), np.where(ventricle, 1, 4))
+
+
 def test_folder_takes_names_colours_and_dense_slices(tmp_path, attenscribble):
     drawn = np.full((9, 8, 3), 0, np.uint8)
     drawn[1], drawn[4] = (0, 255, 0), (255, 0, 0)

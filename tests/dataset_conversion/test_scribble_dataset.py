@@ -251,6 +251,48 @@ def test_what_cannot_be_scribbled_is_told_and_nothing_written(raw):
     assert [folder.name for folder in raw.iterdir()] == ["Dataset007_Balls"]
 
 
+def test_half_of_the_strokes(raw):
+    for number, share in ((509, "1"), (510, "0.5")):
+        run("7", "-o", str(number), "--name", f"S{number}", "--strokes", share, "--workers", "1")
+    assert json.loads((raw / "Dataset510_S510" / "provenance.json").read_text())["options"]["strokes"] == 0.5
+    whole, half = (
+        sitk.GetArrayFromImage(sitk.ReadImage(str(raw / folder / "labelsTr" / "a.nii.gz")))
+        for folder in ("Dataset509_S509", "Dataset510_S510")
+    )
+    drawn = half != 3
+    assert np.array_equal(half[drawn], whole[drawn])
+    assert 0.2 < drawn.sum() / (whole != 3).sum() < 0.8
+
+
+def test_every_second_slice_as_a_whole(raw):
+    output = run("7", "-o", "509", "--name", "Slices", "--dense-slices", "2", "--workers", "1").output
+    written = raw / "Dataset509_Slices"
+    verify_dataset_integrity(str(written), 1)
+    assert json.loads((written / "provenance.json").read_text())["options"]["dense_slices"] == 2
+    without = 0
+    for case in ("a", "b b", "ç"):
+        drawn, truth = (
+            sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labelsTr" / f"{case}.nii.gz")))
+            for folder in (written, raw / "Dataset007_Balls")
+        )
+        known = (drawn != 3).any(axis=(1, 2))
+        assert known.tolist() in ([True, False, True, False, True], [False, True, False, True, False])
+        assert np.array_equal(drawn[known], truth[known])
+        without += sum(not found for found in known)
+    (background,) = (line.split() for line in output.splitlines() if line.startswith("background"))
+    assert f"{without} of 15" in " ".join(background)
+
+
+def test_every_nth_slice_of_a_picture_is_refused(raw):
+    for file in (raw / "Dataset007_Balls").rglob("*.nii.gz"):
+        sitk.WriteImage(sitk.ReadImage(str(file))[:, :, 1:2], str(file))
+    with pytest.raises(AttenScribbleError) as caught:
+        run("7", "-o", "509", "--dense-slices", "2", "--workers", "1")
+    assert len(caught.value.problems) == 3
+    assert all("is a single slice: dense_slices needs volumes" in problem for problem in caught.value.problems)
+    assert [folder.name for folder in raw.iterdir()] == ["Dataset007_Balls"]
+
+
 def test_scribblebench_and_other_options_exclude_each_other(raw, tmp_path):
     with pytest.raises(AttenScribbleError, match="leave out the other options"):
         run("7", "-o", "507", "--config", str(tmp_path / "x.yml"), "--coverage", "0.5")

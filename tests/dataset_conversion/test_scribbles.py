@@ -74,6 +74,66 @@ def test_a_class_is_drawn_the_same_whatever_else_is_drawn():
     assert np.array_equal(fewer[drawn], whole[drawn])
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.sampled_from(["slices", "strokes"]), st.sampled_from(STYLES))
+def test_a_smaller_share_is_a_part_of_a_larger_one(seed, what, style):
+    labels = random_labels(seed, (10, 22, 26))
+    shares = (1.0, 0.5, 0.25, 0.1)
+    whole, *fewer = (
+        draw_scribbles(labels, (5, 1, 1), ScribbleRules(style=style, seed=seed, **{what: share}), IGNORE, "case")
+        for share in shares
+    )
+    for less, more in zip(fewer, [whole, *fewer], strict=False):
+        drawn = less != IGNORE
+        assert drawn.sum() <= (more != IGNORE).sum()
+        assert np.array_equal(less[drawn], more[drawn])
+        if what == "strokes":  # every class keeps a stroke
+            assert set(np.unique(less)) == set(np.unique(whole))
+
+
+def test_a_share_of_strokes_is_a_share_of_every_class():
+    labels = np.zeros((6, 40, 40), np.uint8)
+    for row, column in np.ndindex(2, 2):  # four pieces of a class in each of six slices
+        labels[:, 5 + 20 * row : 13 + 20 * row, 5 + 20 * column : 13 + 20 * column] = 1
+    labels[0, 18:22, 18:22] = 2  # a single one
+    for share, pieces, background in ((1.0, 24, 6), (0.5, 12, 3), (0.25, 6, 2), (0.1, 2, 1), (0.001, 1, 1)):
+        scribble = draw_scribbles(labels, (5, 1, 1), ScribbleRules(strokes=share), IGNORE, "case")
+        found = measure_coverage(scribble, labels, 1)
+        assert found.pieces - found.pieces_without == pieces
+        assert measure_coverage(scribble, labels, 2).pieces_without == 0
+        assert (scribble == 0).any(axis=(1, 2)).sum() == background
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(2, 9), st.sampled_from([None, 0, 1, 2]))
+def test_every_nth_slice_is_labelled_as_a_whole(seed, step, axis):
+    labels = random_labels(seed, (12, 10, 11))
+    labels[: seed % 11] = 0
+    scribble = draw_scribbles(labels, (5, 1, 1), ScribbleRules(dense_slices=step, axis=axis, seed=seed), IGNORE, "case")
+    sections, drawn = (np.moveaxis(array, axis or 0, 0) for array in (labels, scribble))
+    positions = np.flatnonzero((drawn != IGNORE).any(axis=(1, 2)))
+    assert positions.tolist() == list(range(positions[0], len(sections), step))
+    assert positions[0] < step
+    assert np.array_equal(drawn[positions], sections[positions])
+    if labels.any():
+        assert (drawn[positions] > 0).any()
+    again = draw_scribbles(labels, (5, 1, 1), ScribbleRules(dense_slices=step, axis=axis, seed=seed), IGNORE, "case")
+    assert np.array_equal(again, scribble)
+
+
+def test_the_first_dense_slice_differs_from_case_to_case():
+    labels = np.ones((20, 4, 4), np.uint8)
+    firsts = {
+        int(
+            (draw_scribbles(labels, (5, 1, 1), ScribbleRules(dense_slices=4), IGNORE, f"{case}") == 1).argmax(axis=0)[
+                0, 0
+            ]
+        )
+        for case in range(40)
+    }
+    assert firsts == {0, 1, 2, 3}
+
+
 def test_an_object_takes_the_time_of_its_box(monkeypatch):
     labels = np.zeros((1, 400, 400), np.uint8)
     labels[0, 10:20, 10:20], labels[0, 300:312, 200:206], labels[0, 396:, 390:] = 1, 1, 2
@@ -205,6 +265,12 @@ def test_rules_are_refused_all_at_once():
     with pytest.raises(AttenScribbleError) as caught:
         ScribbleRules(style="x", thickness=0, coverage=0, slices=1.1, border_share=(0.2, 0.1), axis=3, seed=-1)
     assert len(caught.value.problems) == 7
+    with pytest.raises(AttenScribbleError) as caught:
+        ScribbleRules(dense_slices=1, coverage=0.2, style="points", seed=3, axis=1)
+    assert caught.value.problems == [
+        "dense_slices is 1: give 2 at least, every second slice",
+        "dense_slices labels slices as a whole: leave out style, coverage",
+    ]
 
 
 def test_scribblebench(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, median
@@ -19,6 +19,7 @@ from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, compare_summaries
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
+from nnunet_attenscribble.evaluation.report.annotation import BudgetPoint, list_points
 from nnunet_attenscribble.evaluation.summary import Summary
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +121,33 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
         cells += [f"{_mean_of_patients(load(results, row), MAAG_TEST):.3f}"] if test_part else []
         lines.append(cells)
     return format_table(header, lines)
+
+
+def tabulate_budgets(results: str) -> str:
+    """A row per model: what was annotated for it, and its Dice."""
+    points, comparison = list_budgets(results)
+    annotation = {point.row: point.annotation for point in points}
+    lines = []
+    for name in comparison.models:
+        dice, told = comparison.get(name, FOREGROUND, "dice"), [""] * 3
+        if name in annotation:
+            found = annotation[name]
+            told = [f"{100 * found.share:.2f}", f"{found.strokes:.0f}", f"{found.slices:.1f}"]
+        lines.append([name, *told, f"{dice.mean:.3f} [{dice.low:.3f}, {dice.high:.3f}]", f"{dice.share:.1f}"])
+    header = ["model", "annotated voxels %", "strokes per case", "slices per case", "Dice [95 %]", "share %"]
+    return format_table(header, lines)
+
+
+def list_budgets(results: str) -> tuple[list[BudgetPoint], Comparison]:
+    """The points of the rows that tell how much was annotated, and all rows against dense labels, by their names."""
+    rows = list_rows(results)
+    trainings: dict[str, list[Mapping[str, str | None]]] = {name: [] for name in rows.values()}
+    for training, kept in _read(results).items():
+        if training.count("/") == 2 and kept.provenance["seed"] in SEEDS:
+            trainings[rows[training.split("/")[2]]].append(kept.provenance)
+    named = {name: load(results, row) for row, name in rows.items()}
+    comparison = compare_summaries(named, rows[DENSE], subject=_subject(results))
+    return list_points(comparison, trainings), comparison
 
 
 def tabulate_differences(results: str, pairs: Sequence[tuple[str, str]]) -> str:

@@ -579,6 +579,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
         background_scribble="Outside",
         dense_slices=".",
         axis=0,
+        annotated=tmp_path / "d" / "table.csv",
         trust_scribbles=True,
     )
     file = tmp_path / "d" / "plan.yaml"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
+import SimpleITK as sitk
 import yaml
 from typer.testing import CliRunner
 
@@ -208,6 +211,20 @@ class Toy:
     def write(self, **changes) -> None:
         self.content |= changes
         self.file.write_text(yaml.safe_dump(self.content, sort_keys=False))
+
+    def add_scribbles(self, name: str) -> Path:
+        """Further scribbles of the same cases; their folder in nnUNet_raw."""
+        for root in (self.raw, self.preprocessed):
+            shutil.copytree(root / SCRIBBLE, root / name)
+        return self.raw / name
+
+    def draw(self, name: str, **voxels: list[tuple[int, int]]) -> None:
+        """Write labels (3, 4, 4) of these cases: a voxel of class 1 at (slice, row) for each pair."""
+        for case, places in voxels.items():
+            labels = np.full((3, 4, 4), 2, np.uint8)
+            for position, row in places:
+                labels[position, row, 0] = 1
+            sitk.WriteImage(sitk.GetImageFromArray(labels), str(self.raw / name / "labelsTr" / f"{case}.nii.gz"))
 
     def call(self, *arguments: str, code: int = 0) -> str:
         """`attenscribble benchmark` in this process; what it printed."""

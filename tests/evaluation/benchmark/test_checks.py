@@ -106,6 +106,23 @@ def test_a_dataset_that_a_command_makes(toy, name):
     assert toy.call("--dry-run").count("nnUNetv2_train ") == 3  # what the second makes, nobody knows
 
 
+def test_further_scribbles_are_checked_like_the_others(toy):
+    rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few", "scribble"]}]
+    toy.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows)
+    assert problems(toy).startswith("'datasets.few' 503: no such dataset is in")
+    few = toy.add_scribbles("Dataset503_Few")
+    assert toy.call("--dry-run").count("nnUNetv2_train ") == 3
+    (toy.preprocessed / few.name / "nnUNetPlans_2d").rmdir()
+    assert f"{few.name}/nnUNetPlans_2d is not there" in problems(toy)
+    (toy.preprocessed / few.name / "nnUNetPlans_2d").mkdir()
+    splits = [{"train": ["a", "c"], "val": ["b", "d"]}, {"train": ["b", "d"], "val": ["a", "c"]}]
+    (toy.preprocessed / few.name / "splits_final.json").write_text(json.dumps(splits))
+    assert "Dataset503_Few validates fold 0 on other patients than Dataset501_Toy" in problems(toy)
+    description = toy.preprocessed / few.name / "dataset.json"
+    description.write_text(description.read_text().replace('"ignore"', '"kidney"'))
+    assert f"{description} has no label 'ignore'" in problems(toy)
+
+
 def test_data_that_nobody_preprocesses(toy):
     (toy.preprocessed / SCRIBBLE / "nnUNetPlans_2d").rmdir()
     assert "nnUNetPlans_2d is not there: preprocess 2d of" in problems(toy)
@@ -145,7 +162,8 @@ def test_nnunet_itself_is_asked(toy):
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_examples_pass_before_their_data_are_made(toy, file):
+def test_the_examples_pass_before_their_data_are_made(toy, file, monkeypatch):
+    monkeypatch.setenv("SET", "KiTS2023")  # of scribblebench.yaml
     raw = toy.folder / "raw"
     content = {
         "labels": {"background": 0, "a": 1},

@@ -66,6 +66,60 @@ def test_everything_is_in_one_folder(toy):
     }
 
 
+def test_results_on_several_sets_of_scribbles_tell_how_much_was_annotated(toy):
+    few = toy.add_scribbles("Dataset503_Few")
+    rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few", "scribble"]}]
+    toy.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows)
+    toy.draw(SCRIBBLE, a=[(0, 1), (2, 3)], b=[(1, 1)], c=[(1, 1)], d=[(1, 1)])
+    toy.draw("Dataset503_Few", a=[(0, 1)], b=[], c=[(0, 0), (1, 1)], d=[(0, 1)])
+    toy.call()
+    kept = toy.folder / "kept"
+    toy.call("collect", "--keep", str(kept))
+    content = read_json(toy.work / "collected" / "collected.json")
+    assert content["datasets"] == {"scribble": SCRIBBLE, "few": "Dataset503_Few", "dense": DENSE}
+    assert [(row["name"], row["labels"]) for row in content["rows"]] == [
+        *(("Dense", "dense"), ("Partial CE (few)", "few"), ("Partial CE", "scribble"))
+    ]
+    expected = {"partial_ce": ("1.5", "0.03125", "1.5", "1.5"), "partial_ce_few": ("0.5", "0.0104167", "0.5", "0.5")}
+    for row, values in expected.items():  # of the training cases a and b
+        for place in (toy.work / "cells", toy.work / "collected" / "cells"):
+            provenance = read_summary(place / "seed_0" / "fold_0" / row).provenance
+            assert tuple(provenance[f"annotated_{name}"] for name in ("voxels", "share", "strokes", "slices")) == values
+    assert "annotated_voxels" not in read_summary(toy.work / "cells" / "seed_0" / "fold_0" / "dense").provenance
+    toy.draw("Dataset503_Few", a=[], b=[])  # results tell what they were trained with
+    toy.call("collect")
+    summary = read_summary(toy.work / "collected" / "cells" / "seed_0" / "fold_0" / "partial_ce_few")
+    assert summary.provenance["annotated_voxels"] == "0.5"
+    assert len(toy.events("train")) == 3
+    shutil.rmtree(toy.work / "cells")
+    shutil.rmtree(toy.work / "seed_0")
+    toy.call("collect", "--kept", str(kept))
+    summary = read_summary(toy.work / "collected" / "cells" / "seed_0" / "fold_0" / "partial_ce_few")
+    assert summary.provenance["annotated_voxels"] == "0.5"
+    assert few.is_dir()
+
+
+def test_annotation_that_cannot_be_counted_is_told(toy):
+    toy.add_scribbles("Dataset503_Few")
+    rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few", "scribble"]}]
+    toy.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows)
+    toy.draw(SCRIBBLE, a=[(0, 1)], b=[], c=[], d=[])
+    toy.call()  # the files of the others are empty
+    notes = read_json(toy.work / "collected" / "collected.json")["notes"]
+    (told,) = (note for note in notes if "annotated" in note)
+    assert told.startswith("How much is annotated in Dataset503_Few is not known:")
+    assert "a.nii.gz" in told
+
+
+def test_postprocessing_decides_by_the_scribbles_of_the_row(toy):
+    toy.add_scribbles("Dataset503_Few")
+    rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few"]}]
+    toy.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows, postprocess=True)
+    toy.call()
+    used = [Path(event["arguments"][2]).parent.name for event in toy.events("postprocess")]
+    assert used == [SCRIBBLE, "Dataset503_Few"]
+
+
 def test_every_result_tells_which_training_it_is_of(toy):
     toy.write(seeds=[4])
     toy.call()

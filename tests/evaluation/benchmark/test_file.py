@@ -61,6 +61,38 @@ def test_rows_are_trained_on_every_configuration_or_on_their_own(tmp_path):
     ]
 
 
+def test_rows_are_trained_on_every_set_of_scribbles_that_they_name(tmp_path):
+    datasets = {"scribble": 501, "tenth": 503, "dense": 502, "half": "Dataset504_Half"}
+    rows = [CONTENT["rows"][0], CONTENT["rows"][1] | {"labels": ["tenth", "half", "scribble"]}]
+    found = read(tmp_path, datasets=datasets, rows=rows)
+    assert found.datasets == {"scribble": "501", "tenth": "503", "half": "Dataset504_Half", "dense": "502"}
+    assert [(row.name, found.dataset_of(row), row.on_scribbles) for row in found.rows] == [
+        ("Dense", "502", False),
+        ("CE (tenth)", "503", True),
+        ("CE (half)", "Dataset504_Half", True),
+        ("CE", "501", True),
+    ]
+    several = read(tmp_path, datasets=datasets, rows=rows, configurations=["2d", "3d"], reference="Dense (2d)").rows
+    assert [row.name for row in several[2:6]] == ["CE (tenth, 2d)", "CE (tenth, 3d)", "CE (half, 2d)", "CE (half, 3d)"]
+
+
+def test_sets_of_scribbles_that_cannot_be(tmp_path):
+    rows = [CONTENT["rows"][0], CONTENT["rows"][1] | {"labels": ["scribble", "quarter"]}]
+    datasets = {"scribble": 501, "dense": 502, "half": 501, "a=b": 503, "rest": "heart", "unused": 504}
+    assert [problem.split(":")[0] for problem in problems_of(tmp_path, datasets=datasets, rows=rows)] == [
+        "'datasets' names scribbles 'a=b'",
+        "'datasets.rest' is 'heart'",
+        "'datasets' names 501 twice",
+        "'rows[2].labels' is ['scribble', 'quarter']",
+        "'datasets.half' is in the labels of no row",
+        "'datasets.rest' is in the labels of no row",
+        "'datasets.unused' is in the labels of no row",
+    ]
+    for labels in ([], ["scribble", "scribble"], [501], "quarter"):
+        rows = [CONTENT["rows"][0], CONTENT["rows"][1] | {"labels": labels}]
+        assert any("'rows[2].labels'" in problem for problem in problems_of(tmp_path, rows=rows))
+
+
 def test_every_problem_is_told_at_once(tmp_path):
     problems = problems_of(
         tmp_path,
@@ -224,7 +256,7 @@ def test_folders_are_named_after_rows():
 def test_examples_are_in_order(file):
     example = read_benchmark(file)
     assert next(row for row in example.rows if row.name == example.reference).labels == "dense"
-    assert {row.labels for row in example.rows} == {"scribble", "dense"}
+    assert {row.labels for row in example.rows} == set(example.datasets)
 
 
 def test_there_are_examples():
@@ -235,5 +267,7 @@ def test_there_are_examples():
         "acdc_rivals",
         "acdc_rivals_cpu",
         "chaos",
+        "hippocampus_budget_cpu",
         "hippocampus_cpu",
+        "scribblebench",
     ]

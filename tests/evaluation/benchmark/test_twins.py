@@ -23,7 +23,13 @@ def write_labels(toy, name: str, labels: dict) -> None:
 @pytest.mark.parametrize("datasets", [{"scribble": 502, "dense": DENSE}, {"scribble": DENSE, "dense": 502}])
 def test_a_data_set_is_no_twin_of_itself_under_its_id(toy, datasets):
     toy.write(datasets=datasets)
-    assert toy.problems("--prepare") == [f"'datasets' names {DENSE} twice: the dense twin is a dataset of its own"]
+    assert toy.problems("--prepare") == [f"'datasets' names {DENSE} twice: each is a dataset of its own"]
+
+
+def test_further_scribbles_are_no_others_under_their_id(toy):
+    rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few", "scribble"]}]
+    toy.write(datasets={"scribble": 501, "few": SCRIBBLE, "dense": 502}, rows=rows)
+    assert toy.problems("--prepare") == [f"'datasets' names {SCRIBBLE} twice: each is a dataset of its own"]
 
 
 def test_twins_in_the_wrong_order_are_refused(toy):

@@ -1,0 +1,87 @@
+"""Cases in which only some of the classes were annotated."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = ["leave_open", "read_annotated"]
+
+_COLUMNS = ["case", "classes"]
+_FORM = "give a CSV with the columns case,classes and a line such as p01,liver;spleen for every such case"
+
+
+def read_annotated(
+    file: Path, labels: Mapping[str, int], cases: Collection[str], problems: list[str]
+) -> dict[str, tuple[int, ...]]:
+    """The annotated classes of the cases that a table names, as their values.
+
+    Args:
+        file: CSV with the columns `case` and `classes`, the latter with `;` between them.
+        labels: name to value, background among them.
+        cases: identifiers of the training cases.
+        problems: gets every line that cannot be.
+
+    Raises:
+        AttenScribbleError: the file cannot be read, or has other columns.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, skipinitialspace=True)
+            columns, rows = reader.fieldnames, list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AttenScribbleError(f"{file}: cannot be read ({error}): {_FORM}") from None
+    if columns != _COLUMNS:
+        raise AttenScribbleError(f"{file}: its columns are {', '.join(columns or []) or 'none'}: {_FORM}")
+    found: dict[str, tuple[int, ...]] = {}
+    for number, row in enumerate(rows, start=2):
+        case, text = (row["case"] or "").strip(), row["classes"] or ""
+        names = [name.strip() for name in text.split(";") if name.strip()]
+        unknown = [name for name in names if labels.get(name, 0) == 0]
+        where = f"{file}, line {number}"
+        if row.get(None):  # where DictReader puts what is too much
+            problems.append(f"{where}: has more than two columns: put ; between classes")
+        elif case not in cases:
+            problems.append(f"{where}: there is no training case '{case}': correct its name, or leave the line out")
+        elif case in found:
+            problems.append(f"{where}: names the case {case} a second time: leave one of the lines out")
+        elif unknown:
+            problems.append(f"{where}: {list_some(unknown)} is no class: there are {', '.join(list(labels)[1:])}")
+        elif not names:
+            problems.append(f"{where}: names no class of {case}: nothing could be learnt from it, leave the case out")
+        else:
+            found[case] = tuple(sorted({labels[name] for name in names}))
+    if not rows:
+        problems.append(f"{file}: has no line: {_FORM}")
+    return found
+
+
+def leave_open(
+    values: np.ndarray, annotated: Collection[int], labels: Mapping[str, int], ignore: int, name: str
+) -> np.ndarray:
+    """Make `ignore` of the background of a case in which not all classes were annotated: the others may be there.
+
+    Args:
+        values: background 0, then classes, then `ignore`.
+        annotated: values of the classes that were looked for.
+        labels: name to value.
+        ignore: of unlabelled voxels.
+        name: for errors.
+
+    Raises:
+        AttenScribbleError: a class is there that is said not to be annotated.
+    """
+    others = [label for label, value in labels.items() if value and value not in annotated]
+    held = [label for label in others if (values == labels[label]).any()]
+    if held:
+        raise AttenScribbleError(
+            f"{name}: holds voxels of {list_some(held)}, which the table of annotated classes does not name for this "
+            "case: add it there, or take these voxels out"
+        )
+    return np.where(values == 0, ignore, values).astype(values.dtype) if others else values
