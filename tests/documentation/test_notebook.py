@@ -16,18 +16,20 @@ NOTEBOOK = ROOT / "examples" / "demo.ipynb"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("DEMO_EPOCHS", "1")
-    monkeypatch.setenv("DEMO_ITERATIONS", "3")
+    monkeypatch.setenv("DEMO_ITERATIONS", "5")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     # A kernel on a busy machine needs longer to start than the minute that it is given otherwise.
-    client = NotebookClient(notebook, timeout=900, startup_timeout=300, kernel_name="python3")
+    client = NotebookClient(notebook, timeout=1800, startup_timeout=300, kernel_name="python3")
     client.execute(cwd=str(tmp_path))
     outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
-    assert "foreground mean" in outputs["predict"][0]["text"]
-    assert "| partial CE |" in outputs["compare"][0]["text"]
-    assert "image/png" in outputs["picture"][-1]["data"]
+    told = {name: "".join(output.get("text", "") for output in of_cell) for name, of_cell in outputs.items()}
+    assert told["predict"].count("foreground mean") == 2
+    assert "| partial CE |" in told["compare"]
+    assert any("image/png" in output.get("data", {}) for output in outputs["picture"])
 
 
 def test_the_notebook_is_committed_without_output():
