@@ -8,7 +8,8 @@ import SimpleITK as sitk
 import tifffile
 
 from nnunet_attenscribble.common.grids import Grid
-from nnunet_attenscribble.dataset_conversion.drawing_files import (
+from nnunet_attenscribble.dataset_conversion.legends import Segment, parse_description, read_header
+from nnunet_attenscribble.dataset_conversion.loop.drawings import (
     TOOLS,
     describe_labels,
     find_offset,
@@ -16,7 +17,6 @@ from nnunet_attenscribble.dataset_conversion.drawing_files import (
     tell_slice,
     write_drawing,
 )
-from nnunet_attenscribble.dataset_conversion.legends import Segment, parse_description, read_header
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.drawing_tools import write_slicer
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume

@@ -18,7 +18,7 @@ from nnunet_attenscribble.common.staging import reserved
 from nnunet_attenscribble.common.tiff import find_sidecar
 from nnunet_attenscribble.common.volumes import file_of, write_volume
 from nnunet_attenscribble.common.writing import encode_json, replaced_files
-from nnunet_attenscribble.dataset_conversion.drawing_folder import Addition
+from nnunet_attenscribble.dataset_conversion.loop.folder import Addition
 from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, identifier_problems
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -36,7 +36,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     Args:
         raw: DatasetNNN_Name in nnUNet_raw.
         preprocessed: its folder in nnUNet_preprocessed, if it is there: nnU-Net trains by its folds.
-        additions: see `drawing_folder.read_additions`.
+        additions: see `folder.read_additions`.
         reader: of the dataset.
 
     Raises:

@@ -20,7 +20,7 @@ from nnunet_attenscribble.common.volumes import Source, describe, file_of, read_
 from nnunet_attenscribble.common.writing import encode_json, replaced_files
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.description import Description
-from nnunet_attenscribble.dataset_conversion.drawing_files import (
+from nnunet_attenscribble.dataset_conversion.loop.drawings import (
     TOOLS,
     describe_labels,
     read_drawing,
@@ -174,7 +174,7 @@ def write_folder(
     Args:
         folder: to write; made where it is missing.
         cases: to draw on.
-        tool: of `drawing_files.TOOLS`.
+        tool: of `drawings.TOOLS`.
         labels: name to value, background included.
         state: for the state file: `dataset`, `slices` and more.
         further: files by name.

@@ -15,9 +15,9 @@ from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.volumes import describe, read_volume, slice_axis
 from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
-from nnunet_attenscribble.dataset_conversion.drawing_files import find_offset, tell_slice
-from nnunet_attenscribble.dataset_conversion.drawing_folder import CaseToDraw, DrawnCase
-from nnunet_attenscribble.dataset_conversion.slice_ranking import (
+from nnunet_attenscribble.dataset_conversion.loop.drawings import find_offset, tell_slice
+from nnunet_attenscribble.dataset_conversion.loop.folder import CaseToDraw, DrawnCase
+from nnunet_attenscribble.dataset_conversion.loop.ranking import (
     CaseSlices,
     ChosenSlice,
     choose_slices,
