@@ -3,7 +3,7 @@
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan, list_cells, make_plan, select_cells
 from nnunet_attenscribble.evaluation.benchmark.checks import check_ahead
 from nnunet_attenscribble.evaluation.benchmark.collect import Collected, collect, list_compared
-from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
+from nnunet_attenscribble.evaluation.benchmark.execution import run_at_once, run_steps
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, read_benchmark
 from nnunet_attenscribble.evaluation.benchmark.run import (
     Outcome,
@@ -52,6 +52,7 @@ __all__ = [
     "predict_step",
     "read_benchmark",
     "read_states",
+    "run_at_once",
     "run_cells",
     "run_preparations",
     "run_steps",

@@ -1,4 +1,4 @@
-"""Steps run one after the other: logged, with live progress, stoppable and resumable.
+"""Steps run one after the other, or some at once: logged, with live progress, stoppable and resumable.
 
 Each is a command in a process group of its own, whose output is followed and of which nothing outlives its end.
 """
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from nnunet_attenscribble.common.writing import naming, try_lock
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
 
-__all__ = ["Execution", "StepBusyError", "find_command", "run_command", "run_steps", "show_epochs"]
+__all__ = ["Execution", "StepBusyError", "find_command", "run_at_once", "run_command", "run_steps", "show_epochs"]
 
 _TAIL = 15  # lines of a log that an error shows
 _GRACE = 10.0  # seconds between asking a process group to end and ending it
@@ -99,12 +100,36 @@ def run_steps(
         raise AttenScribbleError(problems)
 
 
+def run_at_once(steps: Sequence[Step], environment: Mapping[str, str], console: Console, count: int) -> None:
+    """Run steps that do not need each other, `count` at a time; interrupted, or when one fails, all are ended.
+
+    Args:
+        steps: the longest first.
+        environment, console: see `run_steps`.
+        count: of processes.
+
+    Raises:
+        AttenScribbleError: of the first step that failed.
+    """
+    stopped = threading.Event()
+    with ThreadPoolExecutor(count) as pool, _signals_as_exceptions():
+        running = [pool.submit(_run_step, step, environment, console, (), None, stopped) for step in steps]
+        try:
+            for future in as_completed(running):
+                future.result()
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _run_step(
     step: Step,
     environment: Mapping[str, str],
     console: Console,
     prefix: Sequence[str],
     record: Callable[[Execution], None] | None,
+    stopped: threading.Event | None = None,
 ) -> None:
     if step.is_done():
         console.print(f"[green]is done[/green]  {escape(step.name)}", soft_wrap=True)
@@ -126,8 +151,8 @@ def _run_step(
         if step.prepare is not None:
             step.prepare()
         try:
-            with show_epochs(step, console) as update:
-                code = run_command(command, environment, log, update)
+            with show_epochs(step, console, live=stopped is None) as update:
+                code = run_command(command, environment, log, update, stopped)
         finally:
             if record is not None:
                 record(Execution(step, started, time.monotonic() - clock, code))
@@ -180,7 +205,11 @@ def find_command(name: str) -> str:
 
 
 def run_command(
-    command: Sequence[str], environment: Mapping[str, str], log: BinaryIO, update: Callable[[str], None]
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: BinaryIO,
+    update: Callable[[str], None],
+    stopped: threading.Event | None = None,
 ) -> int:
     """Run a command in a process group of its own, none of which is left alive, and return its exit code.
 
@@ -189,6 +218,7 @@ def run_command(
         environment: complete.
         log: a file open for appending, which gets the output.
         update: called with every line of it.
+        stopped: set where the command is to be ended, which threads but the main one are not told by signals.
     """
     with Path(log.name).open("rb") as reader, _signals_as_exceptions():
         reader.seek(0, os.SEEK_END)
@@ -210,6 +240,8 @@ def run_command(
                     update(line.decode(errors="replace"))
                 if code is not None:
                     return code
+                if stopped is not None and stopped.is_set():
+                    raise AttenScribbleError(f"{shlex.join(command)} was stopped")
                 time.sleep(_POLL)
         finally:
             # A second Ctrl-C must not keep the first from its work, which takes seconds at most.
@@ -270,10 +302,16 @@ def _handling(numbers: Sequence[int], handler) -> Iterator[None]:
 
 
 @contextmanager
-def show_epochs(step: Step, console: Console) -> Iterator[Callable[[str], None]]:
-    """Yields a function that takes the lines of the log."""
+def show_epochs(step: Step, console: Console, *, live: bool = True) -> Iterator[Callable[[str], None]]:
+    """Yields a function that takes the lines of the log.
+
+    Args:
+        step: whose log it is.
+        console: a terminal or not.
+        live: whether a terminal shows a bar, of which there is one at a time.
+    """
     total = None if step.epochs is None else step.epochs + 1  # the validation behind the epochs
-    if not console.is_terminal:
+    if not (console.is_terminal and live):
         console.print(f"running  {escape(step.name)}", soft_wrap=True)
         yield _Epochs(step, lambda done, text: console.print(f"         {escape(step.name)}: {text}", soft_wrap=True))
         return

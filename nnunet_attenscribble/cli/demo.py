@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 
-_SECONDS_PHANTOM, _SECONDS_ACDC = 0.04, 0.5  # per iteration on two cores, training and validation averaged
+_SECONDS_PHANTOM, _SECONDS_ACDC = 0.05, 0.5  # per iteration on two cores, training and validation averaged
 _OPTIONS_FILE = "demo.json"
 
 
@@ -142,11 +142,12 @@ class _Demo:
         self.datasets = Datasets(self.places, options.epochs)
         self.trainings = Trainings(self.places, options.epochs, _stock_trainers()[options.epochs], device)
         self.environment = self.places.make_environment()
+        self.at_once = min(2, os.cpu_count() or 1) if device == "cpu" and acdc is None else 1
 
     def run(self) -> None:
         """Do what is not done yet."""
         from nnunet_attenscribble.cli.demo_parts import Comparison
-        from nnunet_attenscribble.evaluation.benchmark import run_steps
+        from nnunet_attenscribble.evaluation.benchmark import run_at_once, run_steps
 
         self._introduce()
         self.places.folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +160,8 @@ class _Demo:
         self.datasets.configure()
         run([self.datasets.preprocess_step()])
         self._head("Training")
-        run(self.trainings.train_steps())
+        # nnU-Net gives a small network all processors, of which it uses hardly more than one.
+        run_at_once(self.trainings.train_steps(), self.environment, self.console, self.at_once)
         self._head("Unseen cases")
         run(self.trainings.predict_steps())
         comparison = Comparison(self.places, list(self.trainings.models))

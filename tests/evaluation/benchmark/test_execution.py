@@ -16,7 +16,7 @@ from rich.console import Console
 from nnunet_attenscribble.common.text import format_duration
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import execution
-from nnunet_attenscribble.evaluation.benchmark.execution import find_command, run_steps
+from nnunet_attenscribble.evaluation.benchmark.execution import find_command, run_at_once, run_steps
 from nnunet_attenscribble.evaluation.benchmark.steps import (
     Model,
     Step,
@@ -207,12 +207,16 @@ DRIVER = """
 import os, sys
 from pathlib import Path
 from nnunet_attenscribble.evaluation.benchmark import execution
-from nnunet_attenscribble.evaluation.benchmark.execution import run_steps
+from nnunet_attenscribble.evaluation.benchmark.execution import run_at_once, run_steps
 from nnunet_attenscribble.evaluation.benchmark.steps import Step
 execution._GRACE = float(sys.argv[3])
 folder = Path(sys.argv[1])
 step = Step('a step', (sys.executable, '-c', sys.argv[2]), folder / 'a.log', (folder / 'a step.out').exists)
-run_steps([step], dict(os.environ))
+if sys.argv[4:]:
+    from rich.console import Console
+    run_at_once([step], dict(os.environ), Console(stderr=True), 2)
+else:
+    run_steps([step], dict(os.environ))
 """
 SLEEPING = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -221,10 +225,10 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 class Driver:
     """`run_steps` in a process of its own, with a command that waits."""
 
-    def __init__(self, folder: Path, worker: str = SLEEPING, grace: float = 10.0):
+    def __init__(self, folder: Path, worker: str = SLEEPING, grace: float = 10.0, at_once: bool = False):
         self.folder = folder
         code = WAITING.format(folder=str(folder), worker=worker)
-        command = [sys.executable, "-c", DRIVER, str(folder), code, str(grace)]
+        command = [sys.executable, "-c", DRIVER, str(folder), code, str(grace), *(["at once"] if at_once else [])]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def wait_for_ids(self) -> list[int]:
@@ -252,9 +256,18 @@ def is_alive(number: int) -> bool:
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_interrupted_it_ends_the_command_and_its_workers_and_can_go_on(tmp_path, number):
-    driver = Driver(tmp_path)
+@pytest.mark.parametrize(
+    ("number", "at_once"),
+    [
+        (signal.SIGINT, False),
+        (signal.SIGTERM, False),
+        (signal.SIGHUP, False),
+        (signal.SIGINT, True),
+        (signal.SIGTERM, True),
+    ],
+)
+def test_interrupted_it_ends_the_command_and_its_workers_and_can_go_on(tmp_path, number, at_once):
+    driver = Driver(tmp_path, at_once=at_once)
     ids = driver.wait_for_ids()
     driver.process.send_signal(number)
     driver.end()
@@ -309,6 +322,31 @@ def test_workers_of_a_failed_command_are_ended(tmp_path):
     with pytest.raises(AttenScribbleError):
         run(make_step(tmp_path, code))
     wait_until(lambda: not is_alive(int((tmp_path / "id").read_text())))
+
+
+def test_steps_at_once_wait_for_no_other(tmp_path):
+    """Each ends when both have begun."""
+    code = "import pathlib, time; folder = pathlib.Path({folder!r}); (folder / 'begun {own}').touch()\n"
+    code += "while not (folder / 'begun {other}').exists(): time.sleep(0.02)\n(folder / '{own}.out').touch()"
+    steps = [
+        make_step(tmp_path, code.format(folder=str(tmp_path), own=own, other=other), own)
+        for own, other in (("one", "two"), ("two", "one"))
+    ]
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    run_at_once(steps, dict(os.environ), console, 2)
+    assert console.file.getvalue().count("done") == 2
+
+
+@posix
+def test_one_that_fails_ends_the_others(tmp_path):
+    file = tmp_path / "id"
+    begin = f"import os, pathlib, time; file = pathlib.Path({str(file)!r})\n"
+    waiting = begin + "file.write_text(str(os.getpid())); time.sleep(600)"
+    failing = begin + "while not file.exists(): time.sleep(0.02)\nraise SystemExit(3)"
+    steps = [make_step(tmp_path, waiting, "waiting"), make_step(tmp_path, failing, "failing")]
+    with pytest.raises(AttenScribbleError, match="failing failed with exit code 3"):
+        run_at_once(steps, dict(os.environ), Console(file=io.StringIO()), 2)
+    wait_until(lambda: not is_alive(int(file.read_text())))
 
 
 @posix
