@@ -221,9 +221,13 @@ def compute_similarities(results: str, row: str) -> dict[frozenset[str], float]:
     values: dict[frozenset[str], dict[str, list[float]]] = {}
     with (RESULTS / results / "similarity.csv").open(encoding="utf-8", newline="") as lines:
         for line in csv.DictReader(lines):
-            if line["training"].split("/")[2] == row:
-                cases = values.setdefault(frozenset((line["first"], line["second"])), {})
-                cases.setdefault(line["case"], []).append(float(line["mean"]))
+            training, case = line.pop("training"), line.pop("case")
+            if training.split("/")[2] != row:
+                continue
+            for pair, mean in line.items():
+                if mean:  # such neighbours there are
+                    cases = values.setdefault(frozenset(pair.split("-")), {})
+                    cases.setdefault(case, []).append(float(mean))
     return {pair: fmean(fmean(runs) for runs in cases.values()) for pair, cases in values.items()}
 
 
