@@ -41,7 +41,7 @@ def demo(
 ) -> None:
     """Train from scribbles, and compare with nnU-Net trained from dense labels: all in one go, resumable.
 
-    Without data it makes a cardiac phantom and takes less than ten minutes on two cores. All that it runs are
+    Without data it makes a cardiac phantom and takes about ten minutes on two cores. All that it runs are
     nnU-Net's own commands, which its logs show.
 
     Example:  attenscribble demo
