@@ -44,6 +44,8 @@ def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
     for other in others:
         problems += list_differences(name, other, name, first, same_cases=False)
     problems += _list_repetitions(name, summaries)
+    if not any(summary.cases for summary in summaries):
+        raise AttenScribbleError([*problems, f"{name}: holds the scores of no case: score its predictions again"])
     by_case: dict[str, list[Summary]] = {}
     for summary in summaries:
         for case in summary.cases:

@@ -112,7 +112,7 @@ COLLECTED = mapping(
     {
         "name": TEXT,
         "reference": TEXT,
-        "datasets": mapping(each=TEXT),
+        "datasets": mapping({"scribble": TEXT, "dense": TEXT}, each=TEXT),
         "test": mapping({"text": TEXT, "folds": mapping(each=mapping({"images": TEXT, "labels": TEXT}))}),
         "scribbles": mapping({"folder": TEXT, "file_ending": TEXT, "ignore": nullable(COUNT)}),
         "selection": _TEXTS,

@@ -210,3 +210,8 @@ def test_what_cannot_be_pooled_is_told():
     other_truth = summary({"a": replace(present(0.7), dense_voxels=50), "b": present(0.5)})
     with pytest.raises(AttenScribbleError, match=r"different dense labels in 1 cases \(a\)"):
         pool_runs("model", [whole, other_truth])
+
+
+def test_scores_of_no_case_are_refused():
+    with pytest.raises(AttenScribbleError, match="model: holds the scores of no case"):
+        pool_runs("model", [summary({})])

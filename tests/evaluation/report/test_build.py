@@ -387,6 +387,16 @@ def test_a_collected_benchmark_with_keys_missing_is_damaged(tmp_path):
             read_collected(folder)
 
 
+def test_a_collected_benchmark_names_both_twins(tmp_path):
+    folder = write_collected(tmp_path / "collected")
+    content = json.loads((folder / "collected.json").read_text())
+    del content["datasets"]["scribble"]
+    (folder / "collected.json").write_text(json.dumps(content))
+    with pytest.raises(AttenScribbleError, match=r"scribble"):
+        write_report(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["training_log.csv", "loss_terms.csv"])
 def test_damaged_curves_are_told(tmp_path, name):
     folder = write_collected(tmp_path / "collected")
