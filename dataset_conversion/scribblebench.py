@@ -77,11 +77,13 @@ def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:
     try:
         labels = content["labels"]
         if all(key.isdecimal() for key in labels):  # the older form: value to name
-            labels = {name: int(value) for value, name in labels.items()}
+            labels = {name: value for value, name in labels.items()}
         channels = content.get("channel_names", content.get("modality"))
         names = [channels[str(number)] for number in range(len(channels))]
         values = {name: int(value) for name, value in labels.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if odd := [value for name, value in labels.items() if float(value) != values[name]]:
+            raise ValueError(f"{odd[0]} is no whole number")
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise AttenScribbleError(
             f"{file}: does not tell labels and channels ({type(error).__name__}: {error}): "
             "correct it, or give --labels and --channels"

@@ -7,7 +7,6 @@ from typing import Any
 
 from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.common.shapes import (
-    ANYTHING,
     COUNT,
     NUMBER,
     SIZE,
@@ -107,6 +106,7 @@ ATTENTION = mapping(
         "similarity": list_of(mapping()),
     }
 )
+_BLOCK = {"attention": TRUTH}
 _TABLES = nullable(mapping(dict.fromkeys(("json", "csv", "md"), TEXT)))
 COLLECTED = mapping(
     {
@@ -122,7 +122,7 @@ COLLECTED = mapping(
                 {
                     **dict.fromkeys(("name", "slug", "labels", "trainer", "configuration"), TEXT),
                     "settings": nullable(mapping()),
-                    "budget": nullable(mapping(each=ANYTHING)),
+                    "budget": nullable(mapping(dict.fromkeys(("epochs", "iterations", "batch_size"), COUNT), _BLOCK)),
                     "compared": _TEXTS,
                 }
             ),

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,12 @@ class TrainedModel:
         """Of the network's input; two or three axes."""
         return tuple(self.predictor.configuration_manager.patch_size)
 
+    @cached_property
+    def reader(self) -> type:
+        """nnU-Net's class that reads the model's images; raises AttenScribbleError where the plans name none."""
+        with calls_of_nnunet(f"{self.folder / 'plans.json'}: names no reader of images"):
+            return self.predictor.plans_manager.image_reader_writer_class
+
     @property
     def label_names(self) -> list[str]:
         """By the value of a label; values that only regions hold are called after their number."""
@@ -215,7 +222,7 @@ class TrainedModel:
     def _count_channels(self, images: list[Path]) -> int:
         """How many channels nnU-Net reads from the files of a case."""
         with calls_of_nnunet(f"{images[0]} cannot be read"):
-            pixels, _ = self.predictor.plans_manager.image_reader_writer_class().read_images(list(map(str, images)))
+            pixels, _ = self.reader().read_images(list(map(str, images)))
         return len(pixels)
 
     def prepare(self, images: list[Path], labels: Path | None) -> PreparedCase:
@@ -235,7 +242,7 @@ class TrainedModel:
         configured = own.configuration_manager
         known = self._read_labels(images, labels)
         with calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
-            pixels, properties = own.plans_manager.image_reader_writer_class().read_images(list(map(str, images)))
+            pixels, properties = self.reader().read_images(list(map(str, images)))
             image, found, *_ = configured.preprocessor_class(verbose=False).run_case_npy(
                 pixels, known, properties, own.plans_manager, configured, own.dataset_json
             )
@@ -254,7 +261,7 @@ class TrainedModel:
         from nnunet_attenscribble.common.readers import as_reader, open_files, read_label
         from nnunet_attenscribble.common.volumes import describe, label_values, read_volume
 
-        reader = as_reader(self.predictor.plans_manager.image_reader_writer_class)
+        reader = as_reader(self.reader)
         sources = open_files(images, reader, channels=len(self.predictor.dataset_json["channel_names"]))
         names = [describe(source, "") for source in sources]
         first, *others = (read_volume(source, name, whole=False) for source, name in zip(sources, names, strict=True))

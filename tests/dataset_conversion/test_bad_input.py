@@ -529,6 +529,11 @@ SCRIBBLEBENCH = {
         lambda f: _describe(f, labels={"background": 0, "RV": 2}),
         ("dataset.json: its classes have the values [2]",),
     ),
+    "infinity": (
+        lambda f: _describe(f, labels={**LABELS, "LV": float("inf")}),
+        ("dataset.json: does not tell labels",),
+    ),
+    "half a class": (lambda f: _describe(f, labels={**LABELS, "LV": 3.5}), ("3.5 is no whole number",)),
     "no JSON": (lambda f: (f / "dataset.json").write_text("{"), ("dataset.json: is no JSON", "give --labels and")),
     "no description": (lambda f: (f / "dataset.json").unlink(), ("dataset.json: does not exist",)),
     "no scribbles": (lambda f: shutil.rmtree(f / "labelsTr"), ("Hearts: holds no labelsTr",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,11 @@ def test_without_labels_and_again(nnunet, tmp_path):
         call(model, "-i", images, "-o", images)
     with pytest.raises(AttenScribbleError, match=r"dataset\.json is not there"):
         call(images, "-i", images, "-o", out)
+    damaged = shutil.copytree(model, tmp_path / "damaged")
+    plans = json.loads((damaged / "plans.json").read_text())
+    (damaged / "plans.json").write_text(json.dumps(plans | {"image_reader_writer": "LabelManager"}))
+    with pytest.raises(AttenScribbleError, match=r"plans\.json: names no reader of images"):
+        call(damaged, "-i", images, "-o", out)
     assert sorted(file.name for file in out.iterdir()) == ["attention.json", "case2.npz", "case2.png"]
 
 

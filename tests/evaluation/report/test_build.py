@@ -387,12 +387,13 @@ def test_a_collected_benchmark_with_keys_missing_is_damaged(tmp_path):
             read_collected(folder)
 
 
-def test_a_collected_benchmark_names_both_twins(tmp_path):
+@pytest.mark.parametrize("missing", ["scribble", "epochs"])
+def test_a_collected_benchmark_names_both_twins_and_whole_budgets(tmp_path, missing):
     folder = write_collected(tmp_path / "collected")
     content = json.loads((folder / "collected.json").read_text())
-    del content["datasets"]["scribble"]
+    del (content["datasets"] if missing == "scribble" else content["rows"][0]["budget"])[missing]
     (folder / "collected.json").write_text(json.dumps(content))
-    with pytest.raises(AttenScribbleError, match=r"scribble"):
+    with pytest.raises(AttenScribbleError, match=missing):
         write_report(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
