@@ -9,13 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.grids import (
-    DIRECTION_TOLERANCE,
-    ORIGIN_TOLERANCE,
-    SPACING_TOLERANCE,
-    Grid,
-    place_on,
-)
+from nnunet_attenscribble.common.grids import Grid, are_whole, measure_steps, place_on
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.tiff import is_tiff
 from nnunet_attenscribble.common.volumes import (
@@ -204,19 +198,18 @@ def _offset(label: sitk.Image, grid: Grid, name: str, image_name: str) -> tuple[
         AttenScribbleError: where voxels do not lie on voxels.
     """
     own = Grid.of(label)
-    alike = np.allclose(own.direction, grid.direction, rtol=0, atol=DIRECTION_TOLERANCE)
-    if not alike or not np.allclose(own.spacing, grid.spacing, rtol=SPACING_TOLERANCE, atol=0):
+    steps = measure_steps(grid, own)
+    if steps is None:
         if own.size == grid.size:
             return None  # whoever compares grids will tell
         raise AttenScribbleError(
             f"{name}: has {own.size} voxels of {own.spacing} mm, another grid than {image_name}: make that image the "
             "source geometry (3D Slicer: Segment Editor, beside the source volume), and save again"
         )
-    steps = np.linalg.solve(grid.axes, np.subtract(own.origin, grid.origin)) / grid.spacing
     offset = np.round(steps)
     if not offset.any() and own.size == grid.size:
         return None
-    if np.abs((steps - offset) * grid.spacing).max() > ORIGIN_TOLERANCE * min(grid.spacing):
+    if not are_whole(steps, grid):
         raise AttenScribbleError(
             f"{name}: begins {', '.join(f'{step:.3g}' for step in steps)} voxels (x, y, z) from the first of "
             f"{image_name}, between its voxels: make that image the source geometry, and save again"

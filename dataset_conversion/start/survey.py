@@ -10,12 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.grids import (
-    DIRECTION_TOLERANCE,
-    ORIGIN_TOLERANCE,
-    SPACING_TOLERANCE,
-    Grid,
-)
+from nnunet_attenscribble.common.grids import Grid, are_whole, measure_steps
 from nnunet_attenscribble.common.headers import states_spacing
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_pixels, read_volume
@@ -272,13 +267,8 @@ def _header(file: Path) -> sitk.Image | sitk.ImageFileReader:
 
 
 def _lies_on(own: Grid, grid: Grid) -> bool:
-    if len(own.size) != len(grid.size):
+    steps = measure_steps(grid, own)
+    if steps is None or not are_whole(steps, grid):
         return False
-    if not np.allclose(own.direction, grid.direction, rtol=0, atol=DIRECTION_TOLERANCE):
-        return False
-    if not np.allclose(own.spacing, grid.spacing, rtol=SPACING_TOLERANCE, atol=0):
-        return False
-    steps = np.linalg.solve(grid.axes, np.subtract(own.origin, grid.origin)) / grid.spacing
-    on_voxels = np.abs((steps - np.round(steps)) * grid.spacing).max() <= ORIGIN_TOLERANCE * min(grid.spacing)
-    inside = (np.round(steps) >= 0).all() and (np.round(steps) + own.size <= grid.size).all()
-    return bool(on_voxels and inside)
+    offset = np.round(steps)
+    return bool((offset >= 0).all() and (offset + own.size <= grid.size).all())

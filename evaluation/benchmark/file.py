@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nnunet_attenscribble.common.shapes import (
+from nnunet_attenscribble.common.yaml_keys import (
     Keys,
     count,
     is_number,

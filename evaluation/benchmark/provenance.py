@@ -38,6 +38,16 @@ __all__ = [
 
 #: What the provenance of postprocessed results tells of their postprocessing.
 POSTPROCESSING = "postprocessing"
+_LINE = re.compile(r"^\S+ \S+: (.*?)\s*$")
+_EPOCH = re.compile(r"Epoch (\d+)")
+_VALUES = {
+    "learning_rate": re.compile(r"Current learning rate: (\S+)"),
+    "train_loss": re.compile(r"train_loss (\S+)"),
+    "val_loss": re.compile(r"val_loss (\S+)"),
+    "seconds": re.compile(r"Epoch time: (\S+) s"),
+}
+_DICE = re.compile(r"Pseudo dice \[(.*)\]")
+_NUMBER = re.compile(r"nan|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
 def describe_selection(benchmark: Benchmark) -> list[str]:
@@ -139,18 +149,6 @@ def _read_torch_version(folder: Path) -> str | None:
         return read_shaped(folder / "debug.json", mapping({"torch_version": TEXT}), "")["torch_version"]
     except AttenScribbleError:
         return None
-
-
-_LINE = re.compile(r"^\S+ \S+: (.*?)\s*$")
-_EPOCH = re.compile(r"Epoch (\d+)")
-_VALUES = {
-    "learning_rate": re.compile(r"Current learning rate: (\S+)"),
-    "train_loss": re.compile(r"train_loss (\S+)"),
-    "val_loss": re.compile(r"val_loss (\S+)"),
-    "seconds": re.compile(r"Epoch time: (\S+) s"),
-}
-_DICE = re.compile(r"Pseudo dice \[(.*)\]")
-_NUMBER = re.compile(r"nan|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
 def append_command(file: Path, cell: str, execution: Execution) -> None:

@@ -26,6 +26,7 @@ from nnunet_attenscribble.cli.convert import (
     report_written,
     where_to_write,
 )
+from nnunet_attenscribble.cli.training import list_exports
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -349,14 +350,10 @@ def _tell_training(written: WrittenDatasets) -> None:
 
     import torch
 
-    from nnunet_attenscribble.common.nnunet import VARIABLE
-
     number = int(written.scribble.name[7:10])
     fold = "0" if written.training > 1 else "all"
-    commands = []
+    commands = list_exports()
     configuration, device = "2d", ""
-    if not os.environ.get(VARIABLE):
-        commands.append(f'export {VARIABLE}="$(attenscribble trainers)"')
     if not torch.cuda.is_available():
         configuration, device = "2d_cpu", " -device cpu"
         few = "--set num_epochs=5    # for a first look"

@@ -22,6 +22,11 @@ from nnunet_attenscribble.common.writing import replaced_file
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
+def list_exports() -> list[str]:
+    """The command by which nnU-Net finds the trainers; none where it does."""
+    return [] if trainers_folder() in exported_folders() else [f'export {VARIABLE}="$(attenscribble trainers)"']
+
+
 def tell_training(
     dataset: str,
     configuration: str,
@@ -31,11 +36,10 @@ def tell_training(
     fold: str = "0",
 ) -> None:
     """Print the training command that comes next, and before it the export that nnU-Net finds its trainer by."""
-    if trainers_folder() not in exported_folders():
-        typer.echo(f'Next: export {VARIABLE}="$(attenscribble trainers)"')
     plans = () if plans_name == PLANS else ("-p", plans_name)
     arguments = (dataset, configuration, fold, "-tr", trainer, *plans, *options)
-    typer.echo(f"Next: nnUNetv2_train {' '.join(arguments)}")
+    for command in (*list_exports(), f"nnUNetv2_train {' '.join(arguments)}"):
+        typer.echo(f"Next: {command}")
 
 
 @app.command()

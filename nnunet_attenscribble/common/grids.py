@@ -10,7 +10,16 @@ from typing import Protocol
 import numpy as np
 import SimpleITK as sitk
 
-__all__ = ["Grid", "Placed", "geometry_problems", "is_turned", "place_on", "turn_onto"]
+__all__ = [
+    "Grid",
+    "Placed",
+    "are_whole",
+    "geometry_problems",
+    "is_turned",
+    "measure_steps",
+    "place_on",
+    "turn_onto",
+]
 
 SPACING_TOLERANCE = 1e-3  # relative
 ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
@@ -105,6 +114,23 @@ def geometry_problems(
             "and nnU-Net pairs them as they are stored: write both in one orientation, as attenscribble convert does"
         ]
     return problems
+
+
+def measure_steps(grid: Grid, own: Grid) -> np.ndarray | None:
+    """How many voxels (x, y, z) lie between the first of a grid and the first of another; None where their axes or
+    spacings differ.
+    """
+    alike = len(own.size) == len(grid.size) and np.allclose(
+        own.direction, grid.direction, rtol=0, atol=DIRECTION_TOLERANCE
+    )
+    if not alike or not np.allclose(own.spacing, grid.spacing, rtol=SPACING_TOLERANCE, atol=0):
+        return None
+    return np.linalg.solve(grid.axes, np.subtract(own.origin, grid.origin)) / grid.spacing
+
+
+def are_whole(steps: np.ndarray, grid: Grid) -> bool:
+    """Whether these steps go from voxel to voxel, within what geometry tolerates."""
+    return bool(np.abs((steps - np.round(steps)) * grid.spacing).max() <= ORIGIN_TOLERANCE * min(grid.spacing))
 
 
 def is_turned(image: Placed | Grid, other: Placed | Grid) -> bool:

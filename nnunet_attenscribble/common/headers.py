@@ -27,6 +27,9 @@ __all__ = [
     "write_with_nibabel",
 ]
 
+_PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
+_KEYS = {".nrrd": (b"spacings:", b"space directions:"), ".mha": (b"ElementSpacing", b"ElementSize")}
+_HEADER = 1 << 14  # bytes
 _TO_LPS = np.array(
     [-1.0, -1.0, 1.0]
 )  # nibabel's axes point to right, anterior and superior, SimpleITK's first two away
@@ -118,11 +121,6 @@ def write_with_nibabel(image: sitk.Image, file: Path) -> None:
     affine[:3, 3] = _TO_LPS * np.array(image.GetOrigin())
     voxels = sitk.GetArrayFromImage(image).transpose()
     nibabel.save(nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype), file)
-
-
-_PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
-_KEYS = {".nrrd": (b"spacings:", b"space directions:"), ".mha": (b"ElementSpacing", b"ElementSize")}
-_HEADER = 1 << 14  # bytes
 
 
 def holds_place(file: Path | None) -> bool:

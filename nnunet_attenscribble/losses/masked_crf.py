@@ -19,6 +19,10 @@ from nnunet_attenscribble.windows import (
     sum_dtype,
 )
 
+#: The quantiles that become 0 and 1.
+LOW, HIGH = 0.01, 0.99
+# Quantiles closer than this share of a channel's whole range are one value but for rounding.
+_ONE_VALUE = 1e-5
 # Pixels per pass on the CPU: probabilities, their gradient and the buffers of so many pixels stay in a core's cache.
 _CPU_PIXELS = 1 << 16
 # Intensity of pixels outside the image, in units of sqrt(2) sigma: far from any real one, and its square is still
@@ -178,12 +182,6 @@ def _backward(ctx, grad_loss, _):
 
 
 _energy.register_autograd(_backward, setup_context=_setup)
-
-
-#: The quantiles that become 0 and 1.
-LOW, HIGH = 0.01, 0.99
-# Quantiles closer than this share of a channel's whole range are one value but for rounding.
-_ONE_VALUE = 1e-5
 
 
 def rescale_intensities(image: Tensor, inside: Tensor | None = None) -> Tensor:
