@@ -3,7 +3,7 @@
 Short-axis stacks of a schematic chest. What makes the task worth solving is kept from the real one: the blood of the
 ventricles is as bright as vessels and fat, the myocardium as grey as liver and muscle, papillary muscles belong to the
 left ventricle, slices are thick, and coil shading and noise lie over everything. The field of view is close around the
-heart, and borders stand out from the noise: dense labels are learnt within the minutes of a demo.
+heart, and borders stand out from the noise, so that most trainings learn dense labels within the minutes of a demo.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ import pytest
 
 from nnunet_attenscribble.cli import demo
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.compare import FOREGROUND
-from nnunet_attenscribble.evaluation.comparison_files import read_comparison
 
 
 def call(**changes) -> None:
@@ -154,17 +152,3 @@ def test_the_whole_demo_stopped_and_continued(tmp_path):
     assert third.returncode == 0, told
     assert "running" not in told
     assert time.monotonic() - before < 60
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_dense_labels_lead_and_partial_cross_entropy_is_behind(tmp_path):
-    demo_run = run_command()
-    told = demo_run.communicate()[0]
-    assert demo_run.returncode == 0, told
-    rows = read_comparison(tmp_path / "attenscribble_demo" / "comparison.json").rows
-    dice = {row.model: row.mean for row in rows if (row.structure, row.metric) == (FOREGROUND, "dice")}
-    # Trainings begin with random weights. The differences were 0.06 and 0.10 where these margins were chosen.
-    assert dice["nnU-Net on dense labels"] > 0.85
-    assert dice["nnU-Net on dense labels"] > dice["AttenScribble"] - 0.01
-    assert dice["AttenScribble"] > dice["partial CE"] + 0.02
