@@ -8,7 +8,6 @@ from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, read_bench
 from nnunet_attenscribble.evaluation.benchmark.run import (
     Outcome,
     list_preparations,
-    list_thread_problems,
     make_environment,
     run_cells,
     run_preparations,
@@ -44,7 +43,6 @@ __all__ = [
     "list_cells",
     "list_compared",
     "list_preparations",
-    "list_thread_problems",
     "make_environment",
     "make_plan",
     "nnunet_environment",

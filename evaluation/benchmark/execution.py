@@ -38,6 +38,16 @@ _POLL = 0.2  # seconds
 # As nnU-Net prints them, behind a time stamp. Epochs count from 0.
 _EPOCH = re.compile(r": Epoch (\d+)\s*$")
 _VALIDATION = re.compile(r": predicting \S+")
+# On a CPU nnU-Net takes as many threads as there are processors, which nothing else can tell it.
+_COUNTED = """
+import os, sys
+from importlib.metadata import entry_points
+count = int(os.environ["PYTHON_CPU_COUNT"])
+os.cpu_count = lambda: count
+entry = list(entry_points(group="console_scripts", name=sys.argv[1]))[0]
+del sys.argv[0]
+sys.exit(entry.load()())
+"""
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,7 @@ def _run_step(
     if step.is_done():
         console.print(f"[green]is done[/green]  {escape(step.name)}", soft_wrap=True)
         return
-    command = [find_command(step.command[0]), *step.command[1:]]
+    command = [*_find_program(step.command[0], environment), *step.command[1:]]
     if prefix:
         command = [find_command(prefix[0]), *prefix[1:], *command]
     started, clock, code = time.time(), time.monotonic(), None
@@ -184,6 +194,15 @@ def _describe_failure(step: Step, code: int) -> str:
     return "\n".join(
         [f"{step.name} {reason}; the end of {step.log}, which holds the rest:", *(f"    {line}" for line in lines)]
     )
+
+
+def _find_program(name: str, environment: Mapping[str, str]) -> list[str]:
+    """How a command is started: nnU-Net's obey `PYTHON_CPU_COUNT`, which Python itself does from 3.13 on."""
+    program = find_command(name)
+    ours = name.startswith("nnUNetv2_") and Path(program).parent == Path(sys.executable).parent
+    if sys.version_info >= (3, 13) or "PYTHON_CPU_COUNT" not in environment or not ours:
+        return [program]
+    return [sys.executable, "-c", _COUNTED, name]
 
 
 def find_command(name: str) -> str:

@@ -5,7 +5,6 @@ commands see of the machine, nnU-Net's folders, processes and threads.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,10 +25,9 @@ from nnunet_attenscribble.evaluation.benchmark.steps import Step, nnunet_environ
 from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
 from nnunet_attenscribble.plans import read_plans
 
-__all__ = ["Outcome", "list_preparations", "list_thread_problems", "make_environment", "run_cells", "run_preparations"]
+__all__ = ["Outcome", "list_preparations", "make_environment", "run_cells", "run_preparations"]
 
 _TRAINERS, _AUGMENTATION = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
-_PINNING = ("taskset", "numactl", "srun")  # what people put before a command to give it processors of its own
 
 
 @dataclass
@@ -209,23 +207,6 @@ def make_environment(benchmark: Benchmark, workspace: Workspace, trainers: Path,
         for variable in ("OMP", "MKL", "OPENBLAS"):
             environment[f"{variable}_NUM_THREADS"] = str(benchmark.threads)
         environment["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(benchmark.threads)
-        # nnU-Net sets torch's threads to multiprocessing.cpu_count(), which obeys this from Python 3.13 on.
+        # nnU-Net sets torch's threads to multiprocessing.cpu_count(); see `execution` for Python before 3.13.
         environment["PYTHON_CPU_COUNT"] = str(benchmark.threads)
     return environment
-
-
-def list_thread_problems(benchmark: Benchmark, prefix: Sequence[str]) -> list[str]:
-    """What keeps nnUNetv2_train from the number of threads that the file asks for; see docs/benchmark.md, Threads."""
-    if benchmark.threads is None or benchmark.device != "cpu" or sys.version_info >= (3, 13):
-        return []
-    if any(Path(word).name in _PINNING for word in prefix):
-        return []
-    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    if len(processors) <= benchmark.threads:
-        return []
-    listed = ",".join(map(str, sorted(processors)[: benchmark.threads]))
-    return [
-        f"'threads: {benchmark.threads}' does not reach nnUNetv2_train -device cpu before Python 3.13 (this is "
-        f"{sys.version_info[0]}.{sys.version_info[1]}): its threads take all {len(processors)} processors. Hold it on "
-        f"some, as with --prefix 'taskset -c {listed}'."
-    ]

@@ -103,7 +103,6 @@ def run(
         check_ahead,
         list_cells,
         list_preparations,
-        list_thread_problems,
         read_benchmark,
         run_cells,
         run_preparations,
@@ -128,7 +127,7 @@ def run(
         run_preparations(preparations, workspace, first, console, words)
         plan = _check(options, workspace)
         cells = select_cells(plan.cells, only)
-        for note in (*plan.notes, *list_thread_problems(options, words)):
+        for note in plan.notes:
             console.print(f"note: {note}", markup=False)
         if prepare:
             console.print(f"Everything is prepared for {len(cells)} cells in {workspace.work}", markup=False)

@@ -190,6 +190,29 @@ def test_programs_of_this_python_come_before_those_of_the_path(tmp_path, monkeyp
     assert find_command("nnUNetv2_x") == str(tmp_path / "own" / "nnUNetv2_x")
 
 
+@posix
+@pytest.mark.parametrize("count", [None, 3])
+def test_commands_of_nnunet_count_the_processors_they_are_given(tmp_path, monkeypatch, count):
+    """Where nnU-Net takes its number of threads from: on a CPU it has no option for it."""
+    info = tmp_path / "site" / "counting-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nnnUNetv2_count = counting:main\n")
+    code = "import multiprocessing, sys\ndef main(): print(sys.argv[1:], multiprocessing.cpu_count(), 'processors')\n"
+    (tmp_path / "site" / "counting.py").write_text(code)
+    program = tmp_path / "own" / "nnUNetv2_count"
+    program.parent.mkdir()
+    (program.parent / "python").symlink_to(sys.executable)
+    program.write_text(f"#!{sys.executable}\nfrom counting import main\nmain()\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program.parent / "python"))
+    environment = {"PYTHONPATH": str(tmp_path / "site")} | ({"PYTHON_CPU_COUNT": str(count)} if count else {})
+    step = command_step("counting", ["nnUNetv2_count", "-d", "1"], tmp_path / "count.log")
+    run_steps([step], environment, Console(file=io.StringIO()))
+    told = step.log.read_text().splitlines()
+    assert told == ["$ nnUNetv2_count -d 1", f"['-d', '1'] {count or os.cpu_count()} processors"]
+
+
 # --- stopping and going on ---
 
 # Starts a worker as nnU-Net does, tells both process IDs, and waits; on its second run it ends well.

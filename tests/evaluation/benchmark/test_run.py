@@ -14,7 +14,6 @@ import pytest
 
 from nnunet_attenscribble.common.provenance import find_commit
 from nnunet_attenscribble.evaluation.benchmark import cells
-from nnunet_attenscribble.evaluation.benchmark import run as running
 from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
 from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
 from nnunet_attenscribble.evaluation.benchmark.provenance import describe_selection
@@ -509,29 +508,6 @@ def test_a_name_that_is_none_ends_the_program_before_anything_is_made(toy):
     assert all(f"seed_0/fold_0/{name}" in output for name in ("dense", "partial_ce", "crf"))
     assert not toy.work.exists()
     assert toy.events() == []
-
-
-@pytest.mark.parametrize(
-    ("version", "processors", "prefix", "changes", "told"),
-    [
-        ((3, 11), {0, 1, 2}, [], {}, True),
-        ((3, 13), {0, 1, 2}, [], {}, False),
-        ((3, 11), {2}, [], {}, False),
-        ((3, 11), {0, 1, 2}, ["/usr/bin/taskset", "-c", "1"], {}, False),
-        ((3, 11), {0, 1, 2}, ["nice"], {}, True),
-        ((3, 11), {0, 1, 2}, [], {"device": "cuda"}, False),
-        ((3, 11), {0, 1, 2}, [], {"threads": 4}, False),
-    ],
-)
-def test_threads_that_nnunet_does_not_obey_are_told(toy, monkeypatch, version, processors, prefix, changes, told):
-    monkeypatch.setattr(running.sys, "version_info", version)
-    monkeypatch.setattr(running.os, "sched_getaffinity", lambda _: processors, raising=False)
-    toy.write(**{"threads": 1, **changes})
-    problems = running.list_thread_problems(read_benchmark(toy.file), prefix)
-    assert len(problems) == told
-    if told:
-        assert "--prefix 'taskset -c 0'" in problems[0]
-        assert "this is 3.11" in problems[0]
 
 
 def test_a_dry_run_prints_every_command_and_makes_nothing(toy):
