@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.formats import find_sidecar, holds_place, is_tiff, states_spacing
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, geometry_problems, is_turned, place_on
-from nnunet_attenscribble.common.headers import holds_place, states_spacing
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
 from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2
-from nnunet_attenscribble.common.tiff import find_sidecar, is_tiff
 from nnunet_attenscribble.common.volumes import (
     Grid,
     Source,

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunet_attenscribble.common.figures import encode_png, escape_dollars
+from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.volumes import Source, read_volume, slice_axis
-from nnunet_attenscribble.common.writing import replaced_file
 
 __all__ = ["BACKGROUND_COLOUR", "Section", "choose_colour", "draw_contact_sheet", "draw_sections"]
 

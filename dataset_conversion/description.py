@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_attenscribble.common.nnunet_files import entry_values, read_dataset_json
+from nnunet_attenscribble.common.nnunet import entry_values, read_dataset_json
 from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.volumes import Source
 from nnunet_attenscribble.errors import AttenScribbleError

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.headers import is_sheared
+from nnunet_attenscribble.common.formats import is_sheared
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_reader
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.dataset_conversion.cases import Case

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from nnunet_attenscribble.common.shapes import Keys, count, number, pattern, read_keys, text, texts, truth
 from nnunet_attenscribble.common.text import has_control_character
-from nnunet_attenscribble.common.yaml_keys import Keys, count, number, pattern, read_keys, text, texts, truth
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, choose_coding
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.meanings import check_classes, parse_mark, parse_marks

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.formats import is_tiff
 from nnunet_attenscribble.common.grids import Grid, are_whole, measure_steps, place_on
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.tiff import is_tiff
 from nnunet_attenscribble.common.volumes import (
     Source,
     describe,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from nnunet_attenscribble.common.nnunet_files import means_ignore
+from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import has_control_character, list_some
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.codings import dense_values as values_of_dense

@@ -12,11 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.files import (
+    encode_json,
+    finish_interrupted,
+    remove_leftovers,
+    reserved,
+    staged_folders,
+    write_json,
+    write_texts,
+)
 from nnunet_attenscribble.common.readers import Reader
-from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, reserved, staged_folders
-from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.writing import encode_json, write_json, write_texts
+from nnunet_attenscribble.common.text import list_some, show_progress
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     IGNORE,

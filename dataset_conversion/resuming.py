@@ -11,8 +11,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.volumes import file_of
-from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding, write_case
 
 __all__ = ["fingerprint", "write_or_resume"]

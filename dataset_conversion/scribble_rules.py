@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.yaml_keys import count, read_keys
+from nnunet_attenscribble.common.shapes import count, read_keys
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["STYLES", "ScribbleRules", "read_scribblebench"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import read_json
-from nnunet_attenscribble.common.nnunet_files import means_ignore
+from nnunet_attenscribble.common.nnunet import means_ignore
+from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 from nnunet_attenscribble.errors import AttenScribbleError

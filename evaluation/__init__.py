@@ -15,7 +15,7 @@ from nnunet_attenscribble.evaluation.metrics import (
     count_lesions,
 )
 from nnunet_attenscribble.evaluation.pooling import pool_runs
-from nnunet_attenscribble.evaluation.postprocess_folder import postprocess_folder
+from nnunet_attenscribble.evaluation.postprocessing import postprocess_folder
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, get_protocol
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary, read_summary, write_summary

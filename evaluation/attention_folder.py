@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_attenscribble.common.writing import encode_numbers, write_texts
+from nnunet_attenscribble.common.files import encode_numbers, write_texts
+from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, nullable
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.result_shapes import ATTENTION, VERSION, read_result
+from nnunet_attenscribble.evaluation.summary import VERSION, read_result
 
 __all__ = [
     "ATTENTION_FILE",
@@ -39,6 +40,16 @@ __all__ = [
 
 ATTENTION_FILE, PAIRS_FILE = "attention.json", "similarity.csv"
 _KINDS = ("same class", "same structure", "different classes")
+_RECORD = mapping(
+    {
+        "provenance": mapping(each=nullable(TEXT)),
+        "versions": mapping(each=TEXT),
+        "labels": nullable(TEXT),
+        "block": mapping(),
+        "cases": list_of(TEXT),
+        "similarity": list_of(mapping()),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,7 @@ def read_record(folder: Path) -> AttentionRecord:
     """
     file = folder / ATTENTION_FILE
     try:
-        content = read_result(file, "attention", ATTENTION, "run `attenscribble attention` again")
+        content = read_result(file, "attention", _RECORD, "run `attenscribble attention` again")
         return AttentionRecord(
             provenance=dict(content["provenance"]),
             versions=dict(content["versions"]),

@@ -11,8 +11,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.files import encode_numbers
+from nnunet_attenscribble.common.shapes import COUNT, NUMBER, TEXT, list_of, mapping, nullable
 from nnunet_attenscribble.common.text import count_rows, format_markdown, format_mean_sd, format_number
-from nnunet_attenscribble.common.writing import encode_numbers
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
 from nnunet_attenscribble.evaluation.metrics import (
@@ -24,8 +25,7 @@ from nnunet_attenscribble.evaluation.metrics import (
     OPTIONAL_METRICS,
 )
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
-from nnunet_attenscribble.evaluation.result_shapes import COMPARISON, read_result
-from nnunet_attenscribble.evaluation.summary import PROVENANCE, describe_versions
+from nnunet_attenscribble.evaluation.summary import PROVENANCE, SCORE, describe_versions, read_result
 
 __all__ = [
     "CONFUSION_RULE",
@@ -48,7 +48,40 @@ __all__ = [
 
 _LISTS = ("models", "structures", "cases", "notes")
 _ADDED = ("nsd_mm", "lesions", "confusion", "lesion_counts")  # by later versions, with defaults
-
+_NUMBERS = ("n", "infinite", "runs", "missed", "spurious", "pairs")
+_SCORED = (
+    *("mean", "sd", "sd_runs", "median", "low", "high", "share", "difference", "difference_low", "difference_high"),
+    *("p", "p_holm"),
+)
+_COMPARISON = mapping(
+    {
+        "reference": TEXT,
+        "models": list_of(TEXT, at_least=1),
+        "structures": list_of(TEXT),
+        "cases": list_of(TEXT),
+        "subjects": COUNT,
+        "protocol": TEXT,
+        "hd95": nullable(TEXT),
+        "notes": list_of(TEXT),
+        "confidence": NUMBER,
+        "resamples": COUNT,
+        "seed": COUNT,
+        "provenance": mapping(each=mapping({"versions": mapping(each=TEXT)})),
+        "rows": list_of(
+            mapping(
+                dict.fromkeys(("model", "structure", "metric"), TEXT)
+                | dict.fromkeys(_NUMBERS, COUNT)
+                | dict.fromkeys(_SCORED, SCORE)
+            )
+        ),
+    },
+    {
+        "nsd_mm": nullable(NUMBER),
+        "lesions": mapping(each=NUMBER),
+        "confusion": mapping(each=mapping(each=mapping(each=SCORE))),
+        "lesion_counts": mapping(each=mapping(each=mapping(each=NUMBER))),
+    },
+)
 
 VOLUME_RULE = (
     "Volume share: predicted over true volume; 1 is without bias, 0 is a missed organ, and one that the dense label "
@@ -326,7 +359,7 @@ def read_comparison(file: Path) -> Comparison:
     Raises:
         AttenScribbleError: unreadable, damaged, or something else than a comparison.
     """
-    content = read_result(file, "comparison", COMPARISON, "compare the models again")
+    content = read_result(file, "comparison", _COMPARISON, "compare the models again")
     if content["protocol"] not in PROTOCOLS:
         raise AttenScribbleError(f"{file}: protocol {content['protocol']!r} is unknown: compare the models again")
     try:

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 
-from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.common.provenance import find_commit
 from nnunet_attenscribble.common.readers import Reader, find_reader
+from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS

@@ -21,16 +21,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import read_json
-from nnunet_attenscribble.common.shapes import mapping, shape_problems
+from nnunet_attenscribble.common.files import replaced_folder
+from nnunet_attenscribble.common.shapes import mapping, read_json, shape_problems
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.writing import replaced_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import METRICS, OPTIONAL_METRICS
 from nnunet_attenscribble.evaluation.pooling import list_differences
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
-from nnunet_attenscribble.evaluation.result_shapes import GRIDS, TRAINING
 from nnunet_attenscribble.evaluation.summary import (
+    GRIDS,
+    TRAINING,
     Summary,
     from_content,
     list_score_columns,

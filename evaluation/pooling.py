@@ -10,10 +10,9 @@ import numpy as np
 
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.aggregate import count_statuses
-from nnunet_attenscribble.evaluation.confusion import average_counts
-from nnunet_attenscribble.evaluation.metrics import DISTANCES, StructureScores
+from nnunet_attenscribble.evaluation.metrics import DISTANCES, StructureScores, count_statuses
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
+from nnunet_attenscribble.evaluation.structures import average_counts
 from nnunet_attenscribble.evaluation.summary import Summary
 
 __all__ = ["count_runs", "depends_on_runs", "list_differences", "pool_runs", "write_run_notes"]

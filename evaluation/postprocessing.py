@@ -5,29 +5,52 @@ scribbles it cannot see the components that lie where nobody drew, and scored on
 scribble-supervised method must not have. The rule here needs scribbles only: if the annotators' own strokes of a class,
 joined where they lie close together, form one object in nearly every training case, the class is one object.
 
-The removal is nnU-Net's own, `remove_all_but_largest_component_from_segmentation`.
+The removal is nnU-Net's own, `remove_all_but_largest_component_from_segmentation`. What is postprocessed is a folder of
+predictions.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from nnunet_attenscribble.evaluation.structures import Structure
+from nnunet_attenscribble.common.files import encode_numbers, finish_interrupted, naming, staged_folders
+from nnunet_attenscribble.common.formats import find_sidecar
+from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
+from nnunet_attenscribble.common.shapes import read_json
+from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.volumes import count_values, read_image, slice_axis, write_volume
+from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.metrics import select_structure
+from nnunet_attenscribble.evaluation.scoring import list_cases, read_label_image
+from nnunet_attenscribble.evaluation.structures import (
+    LabelCoding,
+    Structure,
+    find_dataset_json,
+    list_model_folders,
+    read_label_coding,
+)
 
 __all__ = [
     "AGREEMENT",
     "FOREGROUND",
+    "POSTPROCESSING_FILE",
     "Decision",
+    "Postprocessed",
     "StrokeEvidence",
     "apply_decisions",
     "choose_foreground",
     "decide",
     "join_strokes",
+    "postprocess_folder",
 ]
 
 FOREGROUND = "foreground"
@@ -37,6 +60,11 @@ FOREGROUND = "foreground"
 # outside. So the value between them matters little, and no score was looked at to choose it.
 AGREEMENT = 0.9
 _FEWEST_CASES = 3
+POSTPROCESSING_FILE = "attenscribble_postprocessing.json"
+_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/postprocessing", 2
+
+Item = TypeVar("Item")
+Progress = Callable[[Sequence[Item], str], Iterable[Item]]
 
 
 @dataclass(frozen=True)
@@ -207,3 +235,204 @@ def _import_removal():
             remove_all_but_largest_component_from_segmentation,
         )
     return remove_all_but_largest_component_from_segmentation
+
+
+# --- a folder of predictions ---
+
+
+@dataclass(frozen=True)
+class Postprocessed:
+    """What was decided and done.
+
+    Attributes:
+        decisions: in the order in which they were applied.
+        evidence: by training case and class.
+        left_out: cases with scribbles that were not looked at, because they are among the predictions.
+        removed: voxels by case, for each of `decisions`. Not by name: a class may be called as the whole foreground is.
+    """
+
+    decisions: tuple[Decision, ...]
+    evidence: tuple[StrokeEvidence, ...]
+    left_out: tuple[str, ...]
+    removed: dict[str, list[int]]
+
+
+def postprocess_folder(
+    predictions: Path,
+    scribbles: Path,
+    output: Path,
+    *,
+    dataset_json: Path | None = None,
+    foreground: bool = False,
+    per_class: bool = True,
+    agreement: float = AGREEMENT,
+    progress: Progress | None = None,
+) -> Postprocessed:
+    """Postprocess every prediction of a folder into a new folder, which appears whole or not at all.
+
+    It holds the predictions, the model's dataset.json and plans.json where they were found, so that it can be
+    evaluated like the old one, and `POSTPROCESSING_FILE` with the decisions and their evidence.
+
+    Args:
+        predictions: output of `nnUNetv2_predict`, or `fold_X/validation`.
+        scribbles: `labelsTr` of the scribble dataset. Cases that are among the predictions are not looked at: what is
+            decided rests on training cases alone.
+        output: folder to write; must not exist, or be empty.
+        dataset_json: of the scribble dataset, with its `ignore`; searched for if None.
+        foreground: first keep the largest component of all classes together.
+        per_class: decide for each class by the scribbles.
+        agreement: see `postprocessing.decide`.
+        progress: called with a list and a word about it, to iterate over.
+
+    Raises:
+        AttenScribbleError: something keeps the rule from being found or applied; all problems at once.
+    """
+    problems = [
+        f"{what} {folder} is not a folder: give {hint}"
+        for folder, what, hint in (
+            (predictions, "predictions", "the output of nnUNetv2_predict"),
+            (scribbles, "scribbles", "labelsTr of the scribble dataset"),
+        )
+        if not folder.is_dir()
+    ]
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        problems.append(f"{output} is there already: give a new folder with --output")
+    if problems:
+        raise AttenScribbleError(problems)
+    described = _find_description(predictions, scribbles, dataset_json)
+    coding = _read_coding(described)
+    predicted = {case: files[0] for case, files in list_cases(predictions, (coding.file_ending,)).items()}
+    drawn = {case: files[0] for case, files in list_cases(scribbles, (coding.file_ending,)).items()}
+    left_out = tuple(case for case in drawn if case in predicted) if per_class else ()
+    training = {case: file for case, file in drawn.items() if case not in predicted}
+    if not predicted:
+        problems.append(f"no predictions found: {predictions} has no file that ends in {coding.file_ending}")
+    if per_class and not training:
+        problems.append(
+            f"no scribbles of training cases in {scribbles}: every case there is among the predictions, and the rule "
+            "must not rest on cases it is applied to"
+        )
+    if problems:
+        raise AttenScribbleError(problems)
+
+    content = read_json(described, "give nnU-Net's dataset.json")
+    reader = find_reader(content, next(iter(predicted.values())))
+    pass_on: Progress = progress or (lambda items, word: items)
+    evidence: list[StrokeEvidence] = []
+    for case, file in pass_on(list(training.items()), "Reading scribbles") if per_class else ():
+        try:
+            evidence += _look_at(case, file, coding, reader)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise AttenScribbleError(problems)
+    decisions = [choose_foreground(coding.structures)] if foreground else []
+    decisions += decide(evidence, coding.structures, agreement=agreement) if per_class else []
+    result = Postprocessed(tuple(decisions), tuple(evidence), left_out, {})
+
+    if output.is_dir():
+        output.rmdir()
+    parent, key = output.absolute().parent, f"postprocess-{output.name}"
+    if parent.is_dir():
+        finish_interrupted(parent, key)
+    with naming(output), staged_folders(parent, [output.name], key) as hidden:
+        for case, file in pass_on(list(predicted.items()), "Removing components"):
+            try:
+                result.removed[case] = _write_case(file, hidden / output.name / file.name, decisions, reader)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise AttenScribbleError(problems)
+        _copy_model_files(predictions, hidden / output.name)
+        text = json.dumps(_to_json(result, agreement if per_class else None), indent=2, allow_nan=False)
+        (hidden / output.name / POSTPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
+    return result
+
+
+def _find_description(predictions: Path, scribbles: Path, given: Path | None) -> Path:
+    if given is not None:
+        return given / "dataset.json" if given.is_dir() else given
+    # The scribbles' own file first: that of a model trained on dense labels knows no `ignore`.
+    beside = scribbles.resolve().parent / "dataset.json"
+    return beside if beside.is_file() else find_dataset_json(predictions, scribbles)
+
+
+def _read_coding(file: Path) -> LabelCoding:
+    coding = read_label_coding(file)
+    if coding.ignore is None:
+        raise AttenScribbleError(
+            f"{file} has no label `ignore`: its labels are dense, and this rule must not see dense labels; give "
+            "labelsTr of the scribble dataset, or its dataset.json with --dataset-json"
+        )
+    return coding
+
+
+def _look_at(case: str, file: Path, coding: LabelCoding, reader: Reader) -> Iterator[StrokeEvidence]:
+    image = read_label_image(file, reader)
+    strange = sorted(count_values(image.labels).keys() - coding.allowed - {coding.ignore})
+    if strange:
+        raise ValueError(
+            f"scribble {file} holds {list_some(list(map(str, strange)))}, which dataset.json does not know"
+        )
+    if not (image.labels == coding.ignore).any():
+        raise ValueError(f"{file} has no unlabelled voxel: it is a dense label, which this rule must not see")
+    labels, spacing = image.labels, image.spacing
+    if labels.ndim == 3:  # a volume may be stored with its slices along any axis
+        across = slice_axis(labels.shape, spacing)
+        labels = np.moveaxis(labels, across, 0)
+        spacing = (spacing[across], *spacing[:across], *spacing[across + 1 :])
+    annotated = (labels != coding.ignore).reshape(len(labels), -1).any(axis=1)
+    for structure in coding.structures:
+        strokes = select_structure(labels, structure.values)
+        pieces, objects, largest = join_strokes(strokes, annotated, spacing)
+        yield StrokeEvidence(case, structure.name, pieces, objects, int(np.count_nonzero(strokes)), largest)
+
+
+def _write_case(file: Path, target: Path, decisions: Sequence[Decision], reader: Reader) -> list[int]:
+    import SimpleITK as sitk
+
+    image = read_label_image(file, reader)
+    sidecar = find_sidecar(file)
+    if sidecar is not None:
+        shutil.copyfile(sidecar, target.with_name(sidecar.name))
+    labels, removed = apply_decisions(image.labels, decisions)
+    if not any(removed):
+        shutil.copyfile(file, target)
+        return removed
+    if reader is not None:
+        write_label(labels, file, target, reader)
+        return removed
+    source = read_image(file)  # which `read_label_image` found whole
+    written = sitk.Cast(sitk.GetImageFromArray(labels), source.GetPixelID())
+    written.CopyInformation(source)
+    write_volume(written, target)
+    return removed
+
+
+def _copy_model_files(predictions: Path, folder: Path) -> None:
+    for name in ("dataset.json", "plans.json"):
+        for place in list_model_folders(predictions):
+            if (place / name).is_file():
+                shutil.copyfile(place / name, folder / name)
+                break
+
+
+def _to_json(result: Postprocessed, agreement: float | None) -> dict[str, object]:
+    return encode_numbers(
+        {
+            "schema": _SCHEMA,
+            "schema_version": _SCHEMA_VERSION,
+            "rule": "Strokes of a class are joined, in a slice and between slices that follow each other, where their "
+            "in-plane distance is at most the distance between the slices (at least two pixels). Where the largest "
+            "object holds at least the share `agreement` of the strokes, averaged over the training cases, only the "
+            "largest component of the class is kept. Slices lie across the axis of the largest spacing. No dense label "
+            "and no score was used.",
+            "agreement": agreement,
+            "removal": "nnunetv2.postprocessing.remove_connected_components."
+            "remove_all_but_largest_component_from_segmentation",
+            "decisions": [asdict(decision) for decision in result.decisions],
+            "not_looked_at": list(result.left_out),
+            "evidence": [asdict(entry) for entry in result.evidence],
+            "removed_voxels": result.removed,
+        }
+    )

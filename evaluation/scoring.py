@@ -13,10 +13,9 @@ import numpy as np
 from nnunet_attenscribble.common.grids import Grid, geometry_problems, is_turned, turn_onto
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.confusion import Counts, count_confusion, list_classes
 from nnunet_attenscribble.evaluation.metrics import StructureScores, select_structure
 from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, score_structure
-from nnunet_attenscribble.evaluation.structures import LabelCoding
+from nnunet_attenscribble.evaluation.structures import Counts, LabelCoding, count_confusion, list_classes
 
 if TYPE_CHECKING:
     from SimpleITK import Image

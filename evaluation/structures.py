@@ -1,14 +1,44 @@
-"""Which labels a model knows, from the dataset.json that nnU-Net keeps beside it."""
+"""What label maps hold: which labels a model knows, from the dataset.json that nnU-Net keeps beside it; which of them
+is taken for which; and how much of a case is annotated.
+
+Classes are counted against each other where no two structures share a label. Regions that overlap have no such table: a
+voxel is then in several classes at once.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from nnunet_attenscribble.common.nnunet_files import entry_values, read_dataset_json
+import numpy as np
+
+from nnunet_attenscribble.common.nnunet import entry_values, read_dataset_json
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["LabelCoding", "Structure", "find_dataset_json", "list_model_folders", "read_label_coding"]
+__all__ = [
+    "ANNOTATED",
+    "BACKGROUND",
+    "Annotation",
+    "Counts",
+    "LabelCoding",
+    "Structure",
+    "average_counts",
+    "compute_confusion_shares",
+    "count_annotation",
+    "count_confusion",
+    "find_annotation",
+    "find_dataset_json",
+    "list_classes",
+    "list_model_folders",
+    "read_label_coding",
+]
+
+BACKGROUND = "background"
+#: Voxels by true class, then by predicted class, in the order of `list_classes`; of several runs the mean.
+Counts = tuple[tuple[float, ...], ...]
+_IN_PLANE = np.zeros((3, 3, 3), bool)
+_IN_PLANE[1] = True  # pixels of a slice that touch at a corner are one stroke
 
 
 @dataclass(frozen=True)
@@ -81,3 +111,100 @@ def list_model_folders(predictions: Path) -> tuple[Path, ...]:
     """
     fold = predictions.resolve().parent
     return (predictions, fold.parent) if fold.name.startswith("fold_") else (predictions,)
+
+
+def list_classes(structures: Sequence[Structure]) -> tuple[str, ...]:
+    """The background and every structure; empty where structures overlap."""
+    values = [value for structure in structures for value in structure.values]
+    return (BACKGROUND, *(entry.name for entry in structures)) if len(values) == len(set(values)) else ()
+
+
+def count_confusion(prediction: np.ndarray, dense: np.ndarray, structures: Sequence[Structure]) -> Counts:
+    """Count the voxels of each true class by what they were predicted as.
+
+    Args:
+        prediction: labels, integers from 0 on; what is in no structure is background.
+        dense: the true labels, of the same shape.
+        structures: without overlap.
+    """
+    number = 1 + len(structures)
+    classes = np.zeros(1 + max(int(prediction.max()), int(dense.max())), dtype=np.int64)
+    for position, structure in enumerate(structures, start=1):
+        classes[[value for value in structure.values if value < classes.size]] = position
+    pairs = np.zeros(number**2, dtype=np.int64)
+    for own, true in zip(prediction, dense, strict=True):  # plane by plane, for the memory that codes of pairs take
+        pairs += np.bincount((classes[true] * number + classes[own]).ravel(), minlength=number**2)
+    return tuple(map(tuple, pairs.reshape(number, number).tolist()))
+
+
+def average_counts(counts: Sequence[Counts]) -> Counts:
+    """The mean of one case's counts over several runs."""
+    return tuple(map(tuple, np.mean(counts, axis=0).tolist()))
+
+
+def compute_confusion_shares(counts: Mapping[str, Counts], spacings: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """The volume of each true class that was predicted as each class, as a share of a true volume, all cases together.
+
+    Cases are added up, rather than averaged, because a share of a small structure has no bound, and what is made up in
+    a case without the structure counts too.
+
+    Args:
+        counts: by case.
+        spacings: millimetres per axis of each case.
+
+    Returns:
+        (true, predicted): shares of the true class's volume, which add up to 1 in each row; in the first row, of the
+        background, shares of the volume of the class that it was taken for. NaN where that class is nowhere, and for
+        background that was predicted as such.
+    """
+    volumes = np.sum([np.asarray(own) * np.prod(spacings[case]) for case, own in counts.items()], axis=0)
+    true = volumes.sum(axis=1)
+    whole = np.where(np.arange(len(true))[:, None] > 0, true[:, None], true[None])
+    whole[0, 0] = 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(whole > 0, volumes / whole, np.nan)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Of one case, or the mean over several.
+
+    Attributes:
+        voxels: that are not `ignore`.
+        share: these as a share of all voxels.
+        strokes: components of a class in single slices, corners joining.
+        slices: with a voxel that is not `ignore`, across the axis of the largest spacing.
+    """
+
+    voxels: float
+    share: float
+    strokes: float
+    slices: float
+
+
+#: By the attribute, the key under which the provenance of a result tells it.
+ANNOTATED = {field.name: f"annotated_{field.name}" for field in fields(Annotation)}
+
+
+def count_annotation(labels: np.ndarray, axis: int, ignore: int) -> Annotation:
+    """Annotation of one case.
+
+    Args:
+        labels: (Z, Y, X) or (Y, X).
+        axis: of a volume, across which slices are cut.
+        ignore: value of what is not annotated.
+    """
+    from scipy.ndimage import label
+
+    sections = labels[None] if labels.ndim == 2 else np.moveaxis(labels, axis, 0)
+    known = sections != ignore
+    strokes = sum(label(sections == value, _IN_PLANE)[1] for value in np.unique(sections[known]))
+    return Annotation(float(known.sum()), float(known.mean()), float(strokes), float(known.any(axis=(1, 2)).sum()))
+
+
+def find_annotation(provenance: Mapping[str, str | None]) -> Annotation | None:
+    """What the provenance of a result tells, or None where it tells nothing."""
+    try:
+        return Annotation(*(float(provenance[key] or "") for key in ANNOTATED.values()))
+    except (KeyError, ValueError):
+        return None

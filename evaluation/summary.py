@@ -48,12 +48,20 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import read_json
-from nnunet_attenscribble.common.shapes import check_shape
-from nnunet_attenscribble.common.writing import encode_numbers, write_texts
+from nnunet_attenscribble.common.files import encode_numbers, write_texts
+from nnunet_attenscribble.common.shapes import (
+    COUNT,
+    NUMBER,
+    SIZE,
+    TEXT,
+    Shape,
+    check_shape,
+    list_of,
+    mapping,
+    nullable,
+    read_json,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
-from nnunet_attenscribble.evaluation.confusion import Counts, list_classes
 from nnunet_attenscribble.evaluation.metrics import (
     HD95_DEFINITIONS,
     LESION_DEFINITION,
@@ -61,20 +69,25 @@ from nnunet_attenscribble.evaluation.metrics import (
     NSD_DEFINITION,
     SURFACE_DEFINITIONS,
     StructureScores,
+    aggregate_scores,
 )
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume, name_metric
-from nnunet_attenscribble.evaluation.result_shapes import SUMMARY, VERSION
-from nnunet_attenscribble.evaluation.structures import Structure
+from nnunet_attenscribble.evaluation.structures import Counts, Structure, list_classes
 
 __all__ = [
+    "GRIDS",
     "METRICS_FILE",
     "PROVENANCE",
+    "SCORE",
     "SUMMARY_FILE",
+    "TRAINING",
+    "VERSION",
     "Summary",
     "describe_versions",
     "encode_numbers",
     "from_content",
     "list_score_columns",
+    "read_result",
     "read_summary",
     "to_content",
     "write_summary",
@@ -84,9 +97,42 @@ SUMMARY_FILE = "attenscribble_summary.json"
 METRICS_FILE = "attenscribble_metrics.csv"
 # What every result file tells, CSV included; the JSON has more.
 PROVENANCE = ("seed", "fold", "plans_sha256", "commit_training", "commit")
+VERSION = 1  # of the schemas of all result files
 _SCHEMA = "nnunet-attenscribble/evaluation"
 _AGAIN = "run `attenscribble evaluate` again"
 _NOT_COMPUTED = "not part of this protocol"
+#: A number in a result file, where infinity is "inf" and NaN null.
+SCORE = Shape(
+    'a number, null or "inf"', lambda value: value is None or value in ("inf", "-inf") or NUMBER.accept(value)
+)
+_TEXTS = list_of(TEXT)
+_STATUS = Shape(
+    "present, missed, spurious or absent", lambda value: value in ("present", "missed", "spurious", "absent")
+)
+_SCORES = mapping(
+    {"status": _STATUS, "dice": SCORE, "iou": SCORE, "prediction_voxels": COUNT, "dense_voxels": COUNT},
+    dict.fromkeys(("hd95_mm", "hd95_voxels", "assd_mm", "assd_voxels", "volume_difference_ml"), SCORE),
+)
+_GRID = {"shape": list_of(SIZE), "spacing_mm": list_of(NUMBER)}
+_TOLD = {
+    "protocol": TEXT,
+    "hd95": mapping({"name": nullable(TEXT)}),
+    "structures": list_of(mapping({"name": TEXT, "values": list_of(COUNT, at_least=1)}), at_least=1),
+    "not_predicted": _TEXTS,
+    "notes": _TEXTS,
+    "provenance": mapping(each=nullable(TEXT)),
+    "versions": mapping(each=TEXT),
+}
+_ASKED = {
+    "nsd": mapping({"tolerance_mm": NUMBER}),
+    "lesions": mapping({"iou": mapping(each=NUMBER)}),
+    "classes": _TEXTS,
+}
+_COUNTS = list_of(list_of(COUNT))
+_CASES = list_of(mapping({"case": TEXT, "structures": mapping(each=_SCORES), **_GRID}, {"confusion": _COUNTS}))
+_SUMMARY = mapping({**_TOLD, "cases": _CASES}, _ASKED)
+#: What kept scores tell of a training beside the scores, and of cases.
+TRAINING, GRIDS = mapping(_TOLD, {**_ASKED, "confusions": mapping(each=_COUNTS)}), mapping(each=mapping(_GRID))
 _ALWAYS = tuple(column.name for column in fields(StructureScores) if column.default is MISSING)
 
 
@@ -201,11 +247,31 @@ def read_summary(path: Path) -> Summary:
             f"{file} was scored by the protocol {content.get('protocol')!r}, which this version does not know: "
             "run `attenscribble evaluate` again"
         )
-    check_shape(content, SUMMARY, file, _AGAIN)
+    check_shape(content, _SUMMARY, file, _AGAIN)
     try:
         return from_content(content)
     except (KeyError, TypeError, ValueError) as error:
         raise AttenScribbleError(f"{file} is damaged ({error!r}): run `attenscribble evaluate` again") from error
+
+
+def read_result(file: Path, kind: str, shape: Shape, again: str) -> dict[str, Any]:
+    """The content of a result file with this package's schema.
+
+    Args:
+        file: to read.
+        kind: of the result: the end of its schema's name.
+        shape: of its content.
+        again: the command that writes it anew, for messages.
+
+    Raises:
+        AttenScribbleError: unreadable, of another kind or version, or damaged, with every place.
+    """
+    content = read_json(file, again)
+    found = (content.get("schema"), content.get("schema_version")) if isinstance(content, dict) else None
+    if found != (f"nnunet-attenscribble/{kind}", VERSION):
+        raise AttenScribbleError(f"{file} is not a {kind} that this version reads: {again}")
+    check_shape(content, shape, file, again)
+    return content
 
 
 def describe_versions(versions: Mapping[str, str]) -> str:

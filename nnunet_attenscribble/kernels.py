@@ -33,7 +33,7 @@ def _run_on(device: torch.device) -> bool:
     elif device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) < (7, 0):
         return False
     try:
-        from nnunet_attenscribble.kernel_probe import probe
+        from nnunet_attenscribble.triton_kernels import probe
 
         probe(device)
     except Exception as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_attenscribble.common.nnunet_files import FINGERPRINT as SHAPE
+from nnunet_attenscribble.common.nnunet import FINGERPRINT as SHAPE
 from nnunet_attenscribble.common.shapes import read_shaped
 
 __all__ = [

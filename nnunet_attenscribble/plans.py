@@ -9,11 +9,10 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import read_json
-from nnunet_attenscribble.common.nnunet_files import CONVOLUTIONAL, PLANS
-from nnunet_attenscribble.common.shapes import read_shaped, shape_problems
+from nnunet_attenscribble.common.files import write_json
+from nnunet_attenscribble.common.nnunet import CONVOLUTIONAL, PLANS_SHAPE
+from nnunet_attenscribble.common.shapes import read_json, read_shaped, shape_problems
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.settings import KEY, AttenScribbleSettings
 
@@ -192,7 +191,7 @@ def read_plans(file: Path, advice: str = "plan the dataset again") -> dict[str, 
     """
     if not file.exists():
         raise AttenScribbleError(f"no plans file {file}: run nnUNetv2_plan_and_preprocess first")
-    return read_shaped(file, PLANS, advice)
+    return read_shaped(file, PLANS_SHAPE, advice)
 
 
 def name_plans_file(folder: Path, name: str) -> Path:

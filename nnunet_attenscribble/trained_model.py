@@ -1,4 +1,4 @@
-"""A trained nnU-Net model with the attention block, and cases as it sees them."""
+"""A trained nnU-Net model, cases as it sees them, what it predicts for one, and how sure it is of every voxel."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import glob
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_attenscribble.common.nnunet import trainers_folder
-from nnunet_attenscribble.common.nnunet_files import read_dataset_json
+from nnunet_attenscribble.common.nnunet import read_dataset_json, trainers_folder
 from nnunet_attenscribble.common.shapes import TEXT, check_shape, mapping
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -26,6 +25,20 @@ if TYPE_CHECKING:
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from torch import Tensor
+
+__all__ = [
+    "CaseFiles",
+    "CasePrediction",
+    "ModelPlace",
+    "PreparedCase",
+    "TrainedModel",
+    "Window",
+    "find_model",
+    "measure_doubt",
+    "predict_case",
+    "read_device",
+    "voxel_entropy",
+]
 
 _TRAINERS = "nnUNet_extTrainer"
 _PLANS = mapping({"dataset_name": TEXT, "image_reader_writer": TEXT})  # what is read of a model's, besides all plans'
@@ -152,7 +165,7 @@ class TrainedModel:
     @cached_property
     def reader(self) -> type:
         """nnU-Net's class that reads the model's images; raises AttenScribbleError where the plans name none."""
-        with calls_of_nnunet(f"{self.folder / 'plans.json'}: names no reader of images"):
+        with _calls_of_nnunet(f"{self.folder / 'plans.json'}: names no reader of images"):
             return self.predictor.plans_manager.image_reader_writer_class
 
     @property
@@ -221,7 +234,7 @@ class TrainedModel:
 
     def _count_channels(self, images: list[Path]) -> int:
         """How many channels nnU-Net reads from the files of a case."""
-        with calls_of_nnunet(f"{images[0]} cannot be read"):
+        with _calls_of_nnunet(f"{images[0]} cannot be read"):
             pixels, _ = self.reader().read_images(list(map(str, images)))
         return len(pixels)
 
@@ -241,7 +254,7 @@ class TrainedModel:
         own = self.predictor
         configured = own.configuration_manager
         known = self._read_labels(images, labels)
-        with calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
+        with _calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
             pixels, properties = self.reader().read_images(list(map(str, images)))
             image, found, *_ = configured.preprocessor_class(verbose=False).run_case_npy(
                 pixels, known, properties, own.plans_manager, configured, own.dataset_json
@@ -310,21 +323,6 @@ class TrainedModel:
         }
 
 
-def _group_channels(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[str]]:
-    """Files by case and channel, and the names of those with this ending that are of no channel."""
-    channel = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
-    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(ending) and file.name[0] != ".")
-    found: dict[str, dict[int, Path]] = {}
-    strays = []
-    for name in names:
-        match = channel.fullmatch(name)
-        if match is None:
-            strays.append(name)
-        else:
-            found.setdefault(match[1], {})[int(match[2])] = folder / name
-    return found, strays
-
-
 def read_device(name: str) -> torch.device:
     """The device of that name.
 
@@ -338,6 +336,100 @@ def read_device(name: str) -> torch.device:
     if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
         raise AttenScribbleError(f"--device {name}: torch finds none here; leave it out for the processor")
     return torch.device(name)
+
+
+@dataclass(frozen=True, eq=False)
+class CasePrediction:
+    """A case on the grid of its image, (Z, Y, X), in the order in which nnU-Net reads its voxels.
+
+    Attributes:
+        labels: nnU-Net's prediction, the mean over mirrorings.
+        entropy: of that prediction, see `voxel_entropy`.
+        disagreement: of the mirrorings, see `measure_doubt`.
+    """
+
+    labels: np.ndarray
+    entropy: np.ndarray
+    disagreement: np.ndarray
+
+
+def predict_case(model: TrainedModel, images: list[Path]) -> CasePrediction:
+    """Predict by nnU-Net's own predictor, one mirroring at a time.
+
+    Raises:
+        AttenScribbleError: files that nnU-Net cannot read.
+    """
+    import torch
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+    predictor = model.predictor
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    with _calls_of_nnunet(f"{images[0]} cannot be predicted"):
+        data, _, properties = configuration.preprocessor_class(verbose=False).run_case(
+            list(map(str, images)), None, plans, configuration, predictor.dataset_json
+        )
+        logits = list(_predict_mirrored(predictor, torch.as_tensor(data)))
+        mean = torch.stack(logits).mean(dim=0)
+        nonlinearity, regions = predictor.label_manager.apply_inference_nonlin, predictor.label_manager.has_regions
+        entropy, disagreement = measure_doubt(logits, nonlinearity, regions=regions)
+        labels = convert_predicted_logits_to_segmentation_with_correct_shape(
+            mean, plans, configuration, predictor.label_manager, properties
+        )
+        maps = _to_image(torch.stack((entropy, disagreement)), predictor, properties)
+    return CasePrediction(labels, maps[0], maps[1])
+
+
+def measure_doubt(
+    logits: list[Tensor], nonlinearity: Callable[[Tensor], Tensor], *, regions: bool
+) -> tuple[Tensor, Tensor]:
+    """Entropy of the mean prediction, and by how much the mirrorings disagree.
+
+    Disagreement is the mutual information of class and mirroring, H(mean p) - mean H(p) (Houlsby et al. 2011): 0 where
+    all of them say the same, be it that nobody knows.
+
+    Args:
+        logits: (K, *S) of each mirroring.
+        nonlinearity: from logits to probabilities.
+        regions: K probabilities of their own, which need not sum up to 1.
+
+    Returns:
+        two maps (*S), from 0 to 1.
+    """
+    import torch
+
+    probabilities = [nonlinearity(each) for each in logits]
+    entropy = voxel_entropy(nonlinearity(torch.stack(logits).mean(dim=0)), regions=regions)
+    mixed = voxel_entropy(torch.stack(probabilities).mean(dim=0), regions=regions)
+    own = torch.stack([voxel_entropy(each, regions=regions) for each in probabilities]).mean(dim=0)
+    return entropy, (mixed - own).clamp(min=0)
+
+
+def voxel_entropy(probabilities: Tensor, *, regions: bool) -> Tensor:
+    """Entropy (*S) of probabilities (K, *S): 0 where one class is sure, 1 where all are equally likely.
+
+    Of regions it is the mean over the regions, each of which is there or not.
+    """
+    import torch
+
+    if regions:
+        both = torch.stack((probabilities, 1 - probabilities))
+        return torch.special.entr(both).sum(dim=0).mean(dim=0) / torch.tensor(2.0).log()
+    return torch.special.entr(probabilities).sum(dim=0) / torch.tensor(float(len(probabilities))).log()
+
+
+def _group_channels(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[str]]:
+    """Files by case and channel, and the names of those with this ending that are of no channel."""
+    channel = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(ending) and file.name[0] != ".")
+    found: dict[str, dict[int, Path]] = {}
+    strays = []
+    for name in names:
+        match = channel.fullmatch(name)
+        if match is None:
+            strays.append(name)
+        else:
+            found.setdefault(match[1], {})[int(match[2])] = folder / name
+    return found, strays
 
 
 def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnUNetPredictor:
@@ -377,7 +469,7 @@ def _refuse_what_has_no_picture(folder: Path, predictor: Any) -> None:
 
 
 @contextmanager
-def calls_of_nnunet(problem: str) -> Iterator[None]:
+def _calls_of_nnunet(problem: str) -> Iterator[None]:
     """For a while nnU-Net prints nothing, and what it cannot do with a file is told as an AttenScribbleError."""
     with redirect_stdout(io.StringIO()):
         try:
@@ -398,3 +490,35 @@ class _trainers_known:  # noqa: N801 - used as a function is
 
     def __exit__(self, *_: object) -> None:
         os.environ.pop(_TRAINERS) if self.before is None else os.environ.update({_TRAINERS: self.before})
+
+
+def _predict_mirrored(predictor: Any, data: Tensor) -> Iterator[Tensor]:
+    """Logits (K, *S) of each mirroring that the model was trained for, turned back; the image itself comes first."""
+    axes = [axis + data.ndim - len(predictor.configuration_manager.patch_size) for axis in _mirror_axes(predictor)]
+    before, predictor.use_mirroring = predictor.use_mirroring, False
+    try:
+        for mirrored in chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)):
+            logits = predictor.predict_logits_from_preprocessed_data(data.flip(mirrored))
+            yield logits.float().flip(mirrored)
+    finally:
+        predictor.use_mirroring = before
+
+
+def _mirror_axes(predictor: Any) -> tuple[int, ...]:
+    return tuple(predictor.allowed_mirroring_axes or ()) if predictor.use_mirroring else ()
+
+
+def _to_image(maps: Tensor, predictor: Any, properties: dict[str, Any]) -> np.ndarray:
+    """Maps (N, *S) of the preprocessed case on the grid of its image, as nnU-Net brings its probabilities there."""
+    import numpy as np
+    from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
+
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
+    shape = properties["shape_after_cropping_and_before_resampling"]
+    own = configuration.spacing if len(configuration.spacing) == len(shape) else [spacing[0], *configuration.spacing]
+    resampled = configuration.resampling_fn_probabilities(maps, shape, own, spacing)
+    placed = np.zeros((len(maps), *properties["shape_before_cropping"]), np.float32)
+    for each, target in zip(np.asarray(resampled), placed, strict=True):
+        insert_crop_into_image(target, each, properties["bbox_used_for_cropping"])
+    return placed.transpose(0, *(axis + 1 for axis in plans.transpose_backward)).clip(0, 1)

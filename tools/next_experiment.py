@@ -222,7 +222,7 @@ def _load(base: Path):
 
 def _score(base: Path, pool: Path) -> float:
     """Mean Dice over classes and phantoms that were never trained with."""
-    from nnunet_attenscribble.case_prediction import predict_case
+    from nnunet_attenscribble.trained_model import predict_case
 
     model, scores = _load(base), []
     for image in sorted((pool / NAME / "imagesTs").iterdir()):

@@ -1,1 +1,1 @@
-"""nnU-Net trainer classes, one per file; `attenscribble trainers` prints this folder for nnUNet_extTrainer."""
+"""nnU-Net trainer classes; `attenscribble trainers` prints this folder for nnUNet_extTrainer."""

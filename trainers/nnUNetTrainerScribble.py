@@ -31,11 +31,10 @@ from nnunet_attenscribble.network import (
     total_stride,
 )
 from nnunet_attenscribble.normalisation import is_scaled_by_unlabelled, list_ct_channels, normalisation_problems
-from nnunet_attenscribble.objective import ScribbleObjective
+from nnunet_attenscribble.objective import ScribbleObjective, append_epoch, plot_epochs
 from nnunet_attenscribble.plans import resolve_configuration
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 from nnunet_attenscribble.targets import keep_labels, keep_padding, keep_scribbles
-from nnunet_attenscribble.training_log import append_epoch, plot_epochs
 from nnunet_attenscribble.windows import in_plane_share
 
 

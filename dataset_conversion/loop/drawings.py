@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib.colors import to_rgb
 
+from nnunet_attenscribble.common.formats import holds_place
 from nnunet_attenscribble.common.grids import Grid, geometry_problems, place_on
-from nnunet_attenscribble.common.headers import holds_place
 from nnunet_attenscribble.common.volumes import Source, describe, read_volume, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.codings import PRESETS

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.files import encode_json, find_files, replaced_files
 from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, keeps_files, open_files
 from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_shaped
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, read_volume, sha256
-from nnunet_attenscribble.common.writing import encode_json, replaced_files
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.description import Description
 from nnunet_attenscribble.dataset_conversion.loop.drawings import (

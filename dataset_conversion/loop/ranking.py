@@ -63,7 +63,7 @@ def measure_slices(
     """The slices of a case.
 
     Args:
-        entropy, disagreement: maps (Z, Y, X), see `case_prediction`.
+        entropy, disagreement: maps (Z, Y, X), see `trained_model`.
         labels: (Z, Y, X) predicted.
         strokes: (Z, Y, X), whether a voxel is under a stroke.
         axis: across which slices are cut.

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.case_prediction import predict_case
 from nnunet_attenscribble.common.grids import Grid, place_on
-from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.text import show_progress
 from nnunet_attenscribble.common.volumes import describe, read_volume, slice_axis
 from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
 from nnunet_attenscribble.dataset_conversion.loop.drawings import find_offset, tell_slice
@@ -25,7 +24,7 @@ from nnunet_attenscribble.dataset_conversion.loop.ranking import (
     measure_slices,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.trained_model import TrainedModel
+from nnunet_attenscribble.trained_model import TrainedModel, predict_case
 
 __all__ = ["Search", "search_slices"]
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import read_json
-from nnunet_attenscribble.common.nnunet_files import read_dataset_json, read_splits_json
+from nnunet_attenscribble.common.files import encode_json, replaced_files, reserved
+from nnunet_attenscribble.common.formats import find_sidecar
+from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
 from nnunet_attenscribble.common.readers import Reader, write_label
-from nnunet_attenscribble.common.staging import reserved
-from nnunet_attenscribble.common.tiff import find_sidecar
+from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.volumes import file_of, write_volume
-from nnunet_attenscribble.common.writing import encode_json, replaced_files
 from nnunet_attenscribble.dataset_conversion.loop.folder import Addition
 from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, identifier_problems
 from nnunet_attenscribble.errors import AttenScribbleError

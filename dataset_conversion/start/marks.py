@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from nnunet_attenscribble.common.nnunet_files import means_ignore
+from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import format_percent
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, check_classes, fold, is_colour
 from nnunet_attenscribble.dataset_conversion.start.doubts import Doubt, Given, Mark

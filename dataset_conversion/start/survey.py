@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.formats import states_spacing
 from nnunet_attenscribble.common.grids import Grid, are_whole, measure_steps
-from nnunet_attenscribble.common.headers import states_spacing
-from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.text import show_progress
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_pixels, read_volume
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel
 from nnunet_attenscribble.dataset_conversion.label_files import is_picture, split_layers

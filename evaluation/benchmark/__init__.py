@@ -11,19 +11,21 @@ from nnunet_attenscribble.evaluation.benchmark.run import (
     make_environment,
     run_cells,
     run_preparations,
+    submit,
+    write_array,
 )
-from nnunet_attenscribble.evaluation.benchmark.slurm import submit, write_array
 from nnunet_attenscribble.evaluation.benchmark.state import CellState, read_states
-from nnunet_attenscribble.evaluation.benchmark.steps import (
+from nnunet_attenscribble.evaluation.benchmark.test_set import BenchmarkTestSet, find_test_set
+from nnunet_attenscribble.evaluation.benchmark.workspace import (
     Model,
     Step,
+    Workspace,
     command_step,
     nnunet_environment,
+    open_workspace,
     predict_step,
     train_step,
 )
-from nnunet_attenscribble.evaluation.benchmark.test_set import BenchmarkTestSet, find_test_set
-from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace, open_workspace
 
 __all__ = [
     "Benchmark",

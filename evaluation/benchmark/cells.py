@@ -18,21 +18,13 @@ from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
-from nnunet_attenscribble.evaluation.benchmark.budgets import (
+from nnunet_attenscribble.evaluation.benchmark.checks import (
     Budget,
     compare_budgets,
     compare_configurations,
     resolve_budgets,
 )
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT, Benchmark, Row
-from nnunet_attenscribble.evaluation.benchmark.steps import (
-    Model,
-    Step,
-    command_step,
-    is_whole,
-    predict_step,
-    train_step,
-)
 from nnunet_attenscribble.evaluation.benchmark.test_set import (
     BenchmarkTestSet,
     find_test_set,
@@ -41,8 +33,17 @@ from nnunet_attenscribble.evaluation.benchmark.test_set import (
     list_twin_problems,
     name_test_folders,
 )
-from nnunet_attenscribble.evaluation.benchmark.workspace import Prepared, Workspace
-from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
+from nnunet_attenscribble.evaluation.benchmark.workspace import (
+    Model,
+    Prepared,
+    Step,
+    Workspace,
+    command_step,
+    is_whole,
+    predict_step,
+    train_step,
+)
+from nnunet_attenscribble.evaluation.postprocessing import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
 
 __all__ = [

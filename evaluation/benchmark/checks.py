@@ -1,7 +1,9 @@
-"""What is wrong with a benchmark as far as it is known before its first command runs.
+"""What is known of a benchmark before its first command runs: what is wrong with it, how long every row trains and with
+which network, and whether the rows are on a par.
 
 Datasets and plans may still have to be made: what the commands of `prepare` say that they create counts as there.
-nnU-Net is asked for trainers and for the options of its prediction in a process of its own: its search leaves traces.
+nnU-Net is asked in a process of its own: its search for trainers leaves traces, and its folders are variables of the
+environment.
 """
 
 from __future__ import annotations
@@ -17,22 +19,32 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
-from nnunet_attenscribble.evaluation.benchmark.steps import Step
 from nnunet_attenscribble.evaluation.benchmark.test_set import (
     find_test_set,
     list_twin_problems,
     name_test_folders,
     read_fold,
 )
-from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+from nnunet_attenscribble.evaluation.benchmark.workspace import Model, Prepared, Step, Workspace
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
+from nnunet_attenscribble.settings import KEY
 
-__all__ = ["ask_nnunet", "check_ahead", "list_problems_ahead"]
+__all__ = [
+    "Budget",
+    "ask_nnunet",
+    "check_ahead",
+    "compare_budgets",
+    "compare_configurations",
+    "list_problems_ahead",
+    "print_answer",
+    "resolve_budgets",
+]
 
 _PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # what nnU-Net's planners may write
 
@@ -203,18 +215,10 @@ def ask_nnunet(benchmark: Benchmark, environment: Mapping[str, str]) -> list[str
         environment: of the commands.
     """
     question = {"trainers": sorted({row.trainer for row in benchmark.rows}), "predict": list(benchmark.predict)}
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()", folder],
-            input=json.dumps(question),
-            capture_output=True,
-            text=True,
-            env=dict(environment),
-        )
-    if done.returncode != 0:
-        tail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return [f"nnU-Net could not be asked for its trainers: {tail[0]}"]
-    answer = json.loads(done.stdout)
+    try:
+        answer = _ask("its trainers", question, environment)
+    except AttenScribbleError as error:
+        return error.problems
     problems = []
     for row in benchmark.rows:
         found = answer["trainers"][row.trainer]
@@ -230,7 +234,139 @@ def ask_nnunet(benchmark: Benchmark, environment: Mapping[str, str]) -> list[str
     return problems
 
 
-def _answer(trainers: Sequence[str], options: Sequence[str], folder: str) -> dict[str, Any]:
+# --- budgets ---
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a training may spend.
+
+    Attributes:
+        epochs: number of them.
+        iterations: per epoch.
+        batch_size: patches per iteration.
+        attention: whether the network has the attention block, which `attenscribble attention` can show.
+    """
+
+    epochs: int
+    iterations: int
+    batch_size: int
+    attention: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser."""
+        return self.epochs * self.iterations
+
+
+def resolve_budgets(
+    models: Mapping[str, Model], preprocessed: Path, environment: Mapping[str, str]
+) -> dict[str, Budget]:
+    """The budget of every row, by its name. Takes seconds: nnU-Net is imported, and no network is built.
+
+    Args:
+        models: by the row's name.
+        preprocessed: nnUNet_preprocessed, with the plans.
+        environment: of the commands.
+
+    Raises:
+        AttenScribbleError: a trainer that nnU-Net does not find, or that refuses its dataset; every row's problem.
+    """
+    question = {"preprocessed": str(preprocessed), "models": [asdict(model) for model in models.values()]}
+    variables = {**environment, "nnUNet_preprocessed": str(preprocessed)}
+    answers = _ask("the length of trainings", question, variables, writes=True)
+    problems = [
+        f"the row '{name}' cannot be trained: {entry['problem']}"
+        for name, entry in zip(models, answers, strict=True)
+        if "problem" in entry
+    ]
+    if problems:
+        raise AttenScribbleError(problems)
+    return {name: Budget(**entry) for name, entry in zip(models, answers, strict=True)}
+
+
+def compare_budgets(benchmark: Benchmark, budgets: Mapping[str, Budget]) -> list[str]:
+    """What the results should tell of rows that train longer or shorter than the reference.
+
+    Raises:
+        AttenScribbleError: there are some, and the file does not allow them.
+    """
+    reference = budgets[benchmark.reference]
+    unequal = [
+        f"the row '{name}' trains {budget.epochs} epochs of {budget.iterations} iterations, the reference "
+        f"'{benchmark.reference}' {reference.epochs} of {reference.iterations}"
+        for name, budget in budgets.items()
+        if budget.steps != reference.steps
+    ]
+    if unequal and not benchmark.unequal_budgets:
+        raise AttenScribbleError(
+            f"{text}: give them the same (num_epochs among the settings of a scribble trainer's configuration, a stock "
+            "trainer such as nnUNetTrainer_5epochs), or set 'unequal_budgets: true', which is told in the results"
+            for text in unequal
+        )
+    return [f"Unequal budgets: {text}." for text in unequal]
+
+
+def compare_configurations(reference: str, models: Mapping[str, Model], prepared: Prepared) -> list[str]:
+    """What the results should tell of rows whose network or patches are not those of the reference; settings of the
+    method are what rows are for.
+
+    Args:
+        reference: the row's name.
+        models: by the row's name.
+        prepared: the plans.
+    """
+    aside = (KEY, "inherits_from", "data_identifier")
+    resolved = {
+        name: {key: value for key, value in prepared.resolve(model).items() if key not in aside}
+        for name, model in models.items()
+    }
+    notes = []
+    for name, own in resolved.items():
+        keys = {*own, *resolved[reference]}
+        differing = sorted(key for key in keys if own.get(key) != resolved[reference].get(key))
+        if differing:
+            notes.append(
+                f"The row '{name}' ({models[name].configuration}) differs from the reference in more than supervision "
+                f"and method: {', '.join(differing)}."
+            )
+    return notes
+
+
+# --- nnU-Net in a process of its own ---
+
+
+def _ask(what: str, question: Mapping[str, Any], environment: Mapping[str, str], *, writes: bool = False) -> Any:
+    """The answer of `print_answer`; where it `writes`, nnUNet_results is a folder that goes again."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()", folder],
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            env={**environment, **({"nnUNet_results": folder} if writes else {})},
+        )
+    if done.returncode != 0:
+        tail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise AttenScribbleError(f"nnU-Net could not be asked for {what}: {tail[0]}")
+    return json.loads(done.stdout)
+
+
+def print_answer() -> None:
+    """Print as JSON what nnU-Net says to the JSON of standard input, and end the process."""
+    gc.disable()  # with what nnU-Net imports, collecting takes a tenth of the time, and clearing up at the end a fifth
+    content: Any
+    with redirect_stdout(sys.stderr):  # nnU-Net prints
+        given = json.load(sys.stdin)
+        if "models" in given:
+            content = _find_budgets(Path(given["preprocessed"]), [Model(**model) for model in given["models"]])
+        else:
+            content = _try_trainers(given["trainers"], given["predict"], sys.argv[1])
+    print(json.dumps(content), flush=True)
+    os._exit(0)
+
+
+def _try_trainers(trainers: Sequence[str], options: Sequence[str], folder: str) -> dict[str, Any]:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     found: dict[str, dict] = {}
@@ -261,11 +397,33 @@ def _try_options(options: Sequence[str], folder: str) -> str | None:
     return None
 
 
-def print_answer() -> None:
-    """Print as JSON what nnU-Net says to the JSON of standard input, and end the process."""
-    gc.disable()  # with what nnU-Net imports, collecting takes a tenth of the time, and clearing up at the end a fifth
-    with redirect_stdout(sys.stderr):  # nnU-Net prints
-        given = json.load(sys.stdin)
-        content = _answer(given["trainers"], given["predict"], sys.argv[1])
-    print(json.dumps(content), flush=True)
-    os._exit(0)
+def _find_budgets(preprocessed: Path, models: Sequence[Model]) -> list[dict]:
+    import torch
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    answers: list[dict] = []
+    for model in models:
+        folder = preprocessed / model.dataset
+        try:
+            trainer_class = recursive_find_trainer_class_by_name(model.trainer)
+            plans = json.loads((folder / f"{model.plans}.json").read_text(encoding="utf-8"))
+            if model.configuration not in plans["configurations"]:
+                known = ", ".join(plans["configurations"])
+                raise ValueError(
+                    f"{model.plans} of {model.dataset} has no configuration {model.configuration}, but {known}"
+                )
+            dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            fold = model.fold if model.fold == "all" else int(model.fold)
+            plans["continue_training"] = False
+            trainer = trainer_class(plans, model.configuration, fold, dataset_json, torch.device("cpu"))
+        except Exception as error:  # whatever a trainer raises is what the user must hear of
+            answers.append({"problem": " ".join(str(error).split())[:500] or type(error).__name__})
+            continue
+        budget = Budget(
+            trainer.num_epochs,
+            trainer.num_iterations_per_epoch,
+            trainer.configuration_manager.batch_size,
+            attention=bool(getattr(trainer, "with_attention", False)),
+        )
+        answers.append(asdict(budget))
+    return answers

@@ -11,7 +11,7 @@ Layout of the folder:
     cells/seed_S/fold_F/ROW/    of every complete cell:
         attenscribble_summary.json, attenscribble_metrics.csv    of `attenscribble evaluate`; the provenance names row,
                                 trainer, configuration, seed, fold, hash of the plans, commit, versions, and where rows
-                                differ in their scribbles how much was annotated (`evaluation.annotation`)
+                                differ in their scribbles how much was annotated (`evaluation.structures`)
         loss_terms.csv          of the training, where the trainer writes one
         training_log.csv        epoch, train_loss, val_loss, seconds and pseudo Dice, from nnU-Net's log
         predictions, model      links to the folders of predictions and of the checkpoint
@@ -30,18 +30,21 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from nnunet_attenscribble.common.files import replaced_folder
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
+from nnunet_attenscribble.common.readers import find_reader
+from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.writing import replaced_folder
+from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.annotation import ANNOTATED, find_annotation
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
-from nnunet_attenscribble.evaluation.benchmark.annotation import AnnotationReader
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
-from nnunet_attenscribble.evaluation.benchmark.kept import find_kept
 from nnunet_attenscribble.evaluation.benchmark.provenance import (
     POSTPROCESSING,
     complete_postprocessed,
@@ -51,16 +54,25 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import (
     read_training_log,
     write_training_log,
 )
-from nnunet_attenscribble.evaluation.benchmark.state import CellState, read_states
+from nnunet_attenscribble.evaluation.benchmark.state import CellState, find_kept, read_states
+from nnunet_attenscribble.evaluation.benchmark.test_set import list_training_cases, read_fold
+from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, write_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
-from nnunet_attenscribble.evaluation.structures import read_label_coding
+from nnunet_attenscribble.evaluation.scoring import read_label_image
+from nnunet_attenscribble.evaluation.structures import (
+    ANNOTATED,
+    Annotation,
+    count_annotation,
+    find_annotation,
+    read_label_coding,
+)
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
 from nnunet_attenscribble.settings import KEY
 
-__all__ = ["COLLECTED_FILE", "Collected", "collect", "list_compared"]
+__all__ = ["COLLECTED_FILE", "AnnotationReader", "Collected", "collect", "list_compared"]
 
 COLLECTED_FILE = "collected.json"
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
@@ -367,3 +379,43 @@ class _Collection:
             "folder": f"cells/{cell.name}" if lack is None else None,
             "lacks": lack,
         }
+
+
+class AnnotationReader:
+    """Annotation of trainings on scribbles; every file of labels is read once."""
+
+    def __init__(self, workspace: Workspace):
+        self._workspace = workspace
+        self._measure = cache(self._measure_dataset)
+
+    def measure(self, dataset: str, fold: str) -> Annotation:
+        """The mean over the cases that a fold trains with.
+
+        Raises:
+            AttenScribbleError: labels are not there, or cannot be read.
+        """
+        found = self._measure(dataset)
+        cases = list(found) if fold == "all" else read_fold(self._workspace, dataset, fold)["train"]
+        if lacking := sorted(set(cases) - set(found)):
+            raise AttenScribbleError(f"{self._workspace.raw / dataset} has no labels of {', '.join(lacking)}")
+        means = np.mean([[getattr(found[case], name) for name in ANNOTATED] for case in cases], axis=0).tolist()
+        return Annotation(*means)
+
+    def _measure_dataset(self, dataset: str) -> dict[str, Annotation]:
+        folder = self._workspace.raw / dataset
+        ignore = read_label_coding(folder / "dataset.json").ignore
+        if ignore is None:
+            raise AttenScribbleError(f"{folder / 'dataset.json'} has no label 'ignore': its labels are no scribbles")
+        description, found, problems = read_json(folder / "dataset.json", "convert it again"), {}, []
+        for case, entry in list_training_cases(self._workspace, dataset).items():
+            file = Path(entry["label"])
+            try:
+                image = read_label_image(file, find_reader(description, file))
+            except (OSError, ValueError) as error:
+                problems.append(f"{file} cannot be read: {error}")
+                continue
+            axis = slice_axis(image.labels.shape, image.spacing) if image.labels.ndim == 3 else 0
+            found[case] = count_annotation(image.labels, axis, ignore)
+        if problems:
+            raise AttenScribbleError(problems)
+        return found

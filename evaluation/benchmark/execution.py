@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from nnunet_attenscribble.common.files import naming, try_lock
 from nnunet_attenscribble.common.text import format_duration
-from nnunet_attenscribble.common.writing import naming, try_lock
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark.steps import Step
+from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 
 __all__ = ["Execution", "StepBusyError", "find_command", "run_at_once", "run_command", "run_steps", "show_epochs"]
 

@@ -10,10 +10,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nnunet_attenscribble.common.yaml_keys import (
+from nnunet_attenscribble.common.shapes import (
     Keys,
     count,
-    is_number,
+    is_whole,
     number,
     pattern,
     read_keys,
@@ -388,10 +388,10 @@ def _labels(value: Any, known: Sequence[str]) -> tuple[str, ...] | None:
 
 def _folds(value: Any) -> tuple[str, ...] | None:
     entries = value if isinstance(value, list) else [value]
-    found = [str(entry) for entry in entries if entry == "all" or (is_number(entry) and entry >= 0)]
+    found = [str(entry) for entry in entries if entry == "all" or (is_whole(entry) and entry >= 0)]
     return tuple(found) if found and len(found) == len(entries) == len(set(found)) else None
 
 
 def _seeds(value: Any) -> tuple[int, ...] | None:
-    good = isinstance(value, list) and value and all(is_number(entry) and entry >= 0 for entry in value)
+    good = isinstance(value, list) and value and all(is_whole(entry) and entry >= 0 for entry in value)
     return tuple(value) if good and len(set(value)) == len(value) else None

@@ -13,16 +13,15 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from nnunet_attenscribble.common.files import naming
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
-from nnunet_attenscribble.common.shapes import TEXT, mapping, read_shaped
-from nnunet_attenscribble.common.writing import naming
+from nnunet_attenscribble.common.shapes import TEXT, TRUTH, list_of, mapping, read_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.execution import Execution
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT, Benchmark
 from nnunet_attenscribble.evaluation.benchmark.state import CellState
-from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE
-from nnunet_attenscribble.evaluation.result_shapes import POSTPROCESSING as POSTPROCESSING_SHAPE
+from nnunet_attenscribble.evaluation.postprocessing import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.summary import Summary, write_summary
 
 __all__ = [
@@ -38,6 +37,7 @@ __all__ = [
 
 #: What the provenance of postprocessed results tells of their postprocessing.
 POSTPROCESSING = "postprocessing"
+_DECISIONS = mapping({"decisions": list_of(mapping({"structure": TEXT, "keep_largest": TRUTH}))})
 _LINE = re.compile(r"^\S+ \S+: (.*?)\s*$")
 _EPOCH = re.compile(r"Epoch (\d+)")
 _VALUES = {
@@ -132,7 +132,7 @@ def _complete(
 
 
 def _read_decisions(folder: Path) -> str:
-    content = read_shaped(folder / POSTPROCESSING_FILE, POSTPROCESSING_SHAPE, "run `attenscribble postprocess` again")
+    content = read_shaped(folder / POSTPROCESSING_FILE, _DECISIONS, "run `attenscribble postprocess` again")
     decisions = content["decisions"]
     names = [decision["structure"] for decision in decisions if decision["keep_largest"]]
     return f"largest component of {', '.join(names)}" if names else "nothing removed"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.nnunet_files import means_ignore
+from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.shapes import mapping, read_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.provenance import read_training_log

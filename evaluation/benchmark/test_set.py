@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nnunet_attenscribble.common.nnunet_files import read_splits_json
+from nnunet_attenscribble.common.formats import find_sidecar
+from nnunet_attenscribble.common.nnunet import read_splits_json
 from nnunet_attenscribble.common.text import find_subject, list_some
-from nnunet_attenscribble.common.tiff import find_sidecar
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import SAME_DATASET, Benchmark
 from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace

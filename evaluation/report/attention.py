@@ -31,8 +31,16 @@ from nnunet_attenscribble.evaluation.attention_folder import (
     read_record,
 )
 from nnunet_attenscribble.evaluation.protocols import find_volume
-from nnunet_attenscribble.evaluation.report.data import ReportCell, ReportData, ReportRow
-from nnunet_attenscribble.evaluation.report.page import Part, Picture, Section, Table, format_csv
+from nnunet_attenscribble.evaluation.report.data import (
+    Part,
+    Picture,
+    ReportCell,
+    ReportData,
+    ReportRow,
+    Section,
+    Table,
+    format_csv,
+)
 
 __all__ = [
     "AttentionView",

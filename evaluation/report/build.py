@@ -14,14 +14,21 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nnunet_attenscribble.common.figures import encode_png
-from nnunet_attenscribble.common.writing import replaced_folder
+from nnunet_attenscribble.common.files import replaced_folder
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.report.annotation import describe_annotation_section
 from nnunet_attenscribble.evaluation.report.attention import describe_attention_section
-from nnunet_attenscribble.evaluation.report.cases import choose_cases, choose_row, describe_pictures_section
-from nnunet_attenscribble.evaluation.report.data import ReportData, ReportRow, read_collected
-from nnunet_attenscribble.evaluation.report.page import Picture, Section, render_html, render_markdown
+from nnunet_attenscribble.evaluation.report.data import (
+    Picture,
+    ReportData,
+    ReportRow,
+    Section,
+    read_collected,
+    render_html,
+    render_markdown,
+)
+from nnunet_attenscribble.evaluation.report.pictures import choose_cases, choose_row, describe_pictures_section
 from nnunet_attenscribble.evaluation.report.scores import (
+    describe_annotation_section,
     describe_cases_section,
     describe_scatter_section,
     describe_table_section,

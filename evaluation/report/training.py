@@ -18,8 +18,16 @@ from matplotlib.ticker import MaxNLocator
 
 from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new_figure
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.report.data import ReportCell, ReportData, ReportRow
-from nnunet_attenscribble.evaluation.report.page import Part, Picture, Section, Table, format_csv
+from nnunet_attenscribble.evaluation.report.data import (
+    Part,
+    Picture,
+    ReportCell,
+    ReportData,
+    ReportRow,
+    Section,
+    Table,
+    format_csv,
+)
 from nnunet_attenscribble.evaluation.summary import Summary
 
 __all__ = ["describe_provenance_section", "describe_training_section"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import FOLDERS
-from nnunet_attenscribble.common.writing import write_json
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import find_files, unpacked
+from nnunet_attenscribble.common.files import find_files, finish_interrupted, unpacked, write_text
 from nnunet_attenscribble.common.nnunet import FOLDERS, trainers_folder
-from nnunet_attenscribble.common.staging import finish_interrupted
-from nnunet_attenscribble.common.writing import write_text
 from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc
 from nnunet_attenscribble.dataset_conversion.phantom import make_phantom, phantom_index, write_phantoms
 from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.common.files import encode_json, replaced_file
 from nnunet_attenscribble.common.nnunet import dataset_folder, nnunet_folder
 from nnunet_attenscribble.common.text import format_percent, list_some
-from nnunet_attenscribble.common.writing import encode_json, replaced_file
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _name_cases(counts: dict[str, int]) -> str:
 
 def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
     """What to type next with a scribble dataset in nnUNet_raw, `ids` and its twin's; CT needs its fingerprint first."""
-    from nnunet_attenscribble.common.nnunet_files import read_dataset_json
+    from nnunet_attenscribble.common.nnunet import read_dataset_json
 
     channels = read_dataset_json(folder / "dataset.json")["channel_names"].values()
     with_ct = any(channel.casefold() == "ct" for channel in channels)

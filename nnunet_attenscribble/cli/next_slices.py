@@ -77,7 +77,7 @@ def next_slices(
 
     Example:  attenscribble next 501 -i new_images --tool itk-snap
     """
-    from nnunet_attenscribble.common.nnunet_files import read_dataset_json
+    from nnunet_attenscribble.common.nnunet import read_dataset_json
     from nnunet_attenscribble.common.readers import find_reader
     from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
     from nnunet_attenscribble.dataset_conversion.loop.folder import CaseToDraw, read_additions, read_state

@@ -127,7 +127,7 @@ def start(
 def _start(
     folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], writing: dict[str, Any]
 ) -> WrittenDatasets:
-    from nnunet_attenscribble.common.writing import replaced_file, write_text
+    from nnunet_attenscribble.common.files import replaced_file, write_text
     from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions, encode_options
     from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
     from nnunet_attenscribble.dataset_conversion.start.beliefs import Believer, free_id, name_dataset

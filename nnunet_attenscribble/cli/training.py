@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.nnunet import (
     PLANS,
     VARIABLE,
@@ -17,8 +18,7 @@ from nnunet_attenscribble.common.nnunet import (
     list_trainers,
     trainers_folder,
 )
-from nnunet_attenscribble.common.progress import show_waiting
-from nnunet_attenscribble.common.writing import replaced_file
+from nnunet_attenscribble.common.text import show_waiting
 from nnunet_attenscribble.errors import AttenScribbleError
 
 

@@ -1,41 +1,49 @@
-"""Finding input files in folders and archives as people have them."""
+"""Files: found in folders and archives as people have them, written whole or not at all, and locks that go with their
+process.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
+import sys
 import tempfile
+import time
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EEXIST, EISDIR
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from nnunet_attenscribble.common.text import has_control_character
 from nnunet_attenscribble.errors import AttenScribbleError
 
+__all__ = [
+    "encode_json",
+    "encode_numbers",
+    "find_files",
+    "finish_interrupted",
+    "naming",
+    "remove_leftovers",
+    "replaced_file",
+    "replaced_files",
+    "replaced_folder",
+    "reserved",
+    "staged_folders",
+    "try_lock",
+    "unpacked",
+    "write_json",
+    "write_text",
+    "write_texts",
+]
 
-def read_json(file: Path, advice: str) -> Any:
-    """The content of a JSON file, in which no key may stand twice: Python would silently take the last.
-
-    Raises:
-        AttenScribbleError: where it cannot be read, with what to do then.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
-    except OSError as error:
-        raise AttenScribbleError(f"{file}: cannot be read ({error.strerror}): {advice}") from None
-    except (ValueError, RecursionError) as error:
-        raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again, or {advice}") from None
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"the key '{twice}' stands twice")
-    return found
+_LOCKED_BYTE, _PATIENCE = (1 << 31) - 1, 0.2  # the last that 32 bits tell; seconds
+_LOCK = "lock"  # in a hidden folder: held as long as it is written to
+_READY = "ready"  # in a hidden folder whose content is complete: the names to publish, one per line, in this order
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -109,3 +117,351 @@ def unpacked(source: Path) -> Iterator[Path]:
 
 def _is_shadow(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
+
+
+# --- written whole or not at all ---
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write UTF-8 with the line ends that `text` has; raises as `replaced_file`."""
+    write_texts({file: text})
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write several files, all of them or none; raises as `replaced_file`."""
+    with ExitStack() as parts:
+        for file, text in texts.items():
+            parts.enter_context(replaced_file(file)).write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(file: Path, content: object, *, indent: int | None = 4) -> None:
+    """Write JSON; raises as `replaced_file`."""
+    write_text(file, encode_json(content, indent=indent))
+
+
+def encode_json(content: object, *, indent: int | None = 4) -> str:
+    """JSON as the text of a file."""
+    return json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+
+
+def encode_numbers(value: Any) -> Any:
+    """Replace NaN by None and infinity by "inf" or "-inf", throughout nested dicts and lists: JSON has neither."""
+    if isinstance(value, Mapping):
+        return {key: encode_numbers(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode_numbers(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing to `path`, told with its name, which those of a full disk do not hold.
+
+    Raises:
+        AttenScribbleError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise AttenScribbleError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def replaced_file(file: Path) -> Iterator[Path]:
+    """A hidden name beside `file` to write to; it takes the place of `file` at the end, or is removed.
+
+    Folders that are missing are made, and taken away again where nothing came of it. To write several files or none,
+    enter one such context inside the other.
+
+    Raises:
+        AttenScribbleError: where it cannot be written, on a full disk for instance.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    made = _list_missing(file.absolute().parent)
+    try:
+        with naming(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir():
+                raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+            yield part
+            os.replace(part, file)
+            made = []
+    finally:
+        with suppress(OSError):
+            part.unlink()
+        _remove_empty(made)
+
+
+@contextmanager
+def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
+    """For writers that go by a name's ending: files that take their places together at the end, or none of them.
+
+    Args:
+        folders: in which the files will lie, at whatever depth; each gets a hidden folder, of the same file system.
+
+    Yields:
+        a function from where a file shall lie to where to write it. They are moved in the order of its calls, each with
+        what its writer has put beside it.
+
+    Raises:
+        AttenScribbleError: where one cannot be written.
+    """
+    hidden = {folder: folder / f".{os.getpid()}.part" for folder in folders}
+    staged: list[tuple[Path, Path]] = []
+    missing = [place for folder in folders for place in _list_missing(folder.absolute())]
+    moved: list[tuple[Path, Path]] = []
+
+    def stage(place: Path) -> Path:
+        home = next(folder for folder in folders if folder in place.parents)
+        part = hidden[home] / str(len(staged)) / place.name
+        part.parent.mkdir()
+        staged.append((part.parent, place))
+        return part
+
+    def move(source: Path, target: Path) -> None:
+        source.rename(target)
+        moved.append((target, source))
+
+    try:
+        with naming(folders[0]):
+            for place in hidden.values():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir(parents=True)
+            yield stage
+            try:
+                for part, place in staged:
+                    missing = [*_list_missing(place.absolute().parent), *missing]
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    for file in sorted(part.iterdir()):
+                        target = place.with_name(file.name)
+                        if os.path.lexists(target):
+                            move(target, file.with_name(f"{file.name}.old"))
+                        move(file, target)
+            except BaseException:
+                for now, before in reversed(moved):
+                    now.rename(before)
+                raise
+            missing = []
+    finally:
+        for place in hidden.values():
+            shutil.rmtree(place, ignore_errors=True)
+        _remove_empty(missing)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """An empty hidden folder beside `folder`; it takes the place of `folder` at the end, or is removed.
+
+    Raises:
+        AttenScribbleError: where it cannot be written.
+    """
+    place = Path(os.path.abspath(folder))
+    part, old = (place.with_name(f".{place.name}.{os.getpid()}.{what}") for what in ("part", "old"))
+    made = _list_missing(place.parent)
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with naming(folder):
+            part.mkdir(parents=True)
+            yield part
+            if place.exists():
+                place.rename(old)
+            try:
+                part.rename(place)
+            except OSError:
+                if old.exists():
+                    old.rename(place)
+                raise
+            made = []
+            shutil.rmtree(old, ignore_errors=True)
+    except AttenScribbleError as error:  # of a file in it: told by the name that it would have had
+        raise AttenScribbleError(problem.replace(str(part), str(folder)) for problem in error.problems) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _list_missing(folder: Path) -> list[Path]:
+    """The folder and those above it that are not there, the innermost first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+
+
+# --- locks ---
+
+
+def try_lock(file: IO, *, wait: bool = False) -> bool:
+    """Hold the lock of an open file as long as it stays open, here and (not on Windows) in processes that inherit it.
+
+    Args:
+        file: open for writing.
+        wait: until whoever holds it lets go.
+
+    Returns:
+        whether nobody else holds it; true as well where there are no locks, as on some file systems.
+    """
+    try:
+        _lock(file, wait)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _lock(file: IO, wait: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Windows locks bytes, which nobody else can write then: one that no file here reaches.
+        before = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+        try:
+            while True:
+                os.lseek(file.fileno(), _LOCKED_BYTE, os.SEEK_SET)
+                try:
+                    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                    return
+                except PermissionError:
+                    if not wait:
+                        raise
+                time.sleep(_PATIENCE)
+        finally:
+            os.lseek(file.fileno(), before, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+# --- folders that several runs write to: under a hidden name beside their place, renamed at the end ---
+
+
+@contextmanager
+def reserved(parent: Path, keys: Iterable[str], what: str) -> Iterator[None]:
+    """Hold `keys` in a folder, so that no other run takes one of them; what was made for that goes again.
+
+    Args:
+        parent: made if it is not there, and removed again where nothing came to lie in it.
+        keys: of what will be written.
+        what: how errors call a key (`dataset ID`).
+
+    Raises:
+        AttenScribbleError: where a run that is alive holds one of them.
+    """
+    made = _list_missing(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with ExitStack() as stack:
+            for key in sorted(set(keys)):
+                file = parent / f".attenscribble-{key}.lock"
+                stack.enter_context(_open_locked(file, f"{parent}: {what} {key}"))
+                stack.callback(_remove, file)
+            yield
+    finally:
+        _remove_empty(made)
+
+
+def _open_locked(file: Path, name: str) -> IO:
+    while True:
+        lock = file.open("a")
+        if not try_lock(lock):
+            lock.close()
+            raise AttenScribbleError(f"{name} is being written by another process: wait for it, or end it")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+                return lock
+        lock.close()  # who held it has removed it meanwhile: the next to come would not see this one
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):  # Windows keeps what is open
+        file.unlink()
+
+
+@contextmanager
+def staged_folders(parent: Path, names: Sequence[str], key: str) -> Iterator[Path]:
+    """Write the folders `names` of `parent` so that they appear whole or not at all.
+
+    Args:
+        parent: made if it is not there.
+        names: folders, made empty inside the hidden one.
+        key: tells this job's hidden folders from those of others, see `finish_interrupted`.
+
+    Yields:
+        The hidden folder. Left without an exception, its folders are renamed to `parent / name`, in the order of
+        `names`; left with one, it is removed.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own for every run: workers of another run, still alive, can never write into this one's folder.
+    hidden = Path(tempfile.mkdtemp(prefix=_prefix(key), dir=parent))
+    try:
+        with _alone(hidden):
+            for name in names:
+                (hidden / name).mkdir()
+            yield hidden
+            for name in names:
+                if (parent / name).exists():
+                    raise FileExistsError(EEXIST, "appeared while it was being written", str(parent / name))
+            part = hidden / f"{_READY}.part"
+            part.write_text("\n".join(names), encoding="utf-8")
+            part.rename(hidden / _READY)
+            _publish(hidden)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def finish_interrupted(parent: Path, key: str) -> list[Path]:
+    """Clear up behind killed runs of `key`: what one had finished is put in its place.
+
+    Returns:
+        The hidden folders of those that had not finished; see `remove_leftovers`.
+
+    Raises:
+        AttenScribbleError: where a run of `key` is alive.
+    """
+    leftovers = []
+    for hidden in sorted(parent.glob(_prefix(key) + "*")):
+        try:
+            with _alone(hidden):
+                ready = (hidden / _READY).exists()
+                if ready:
+                    _publish(hidden)
+        except FileNotFoundError:  # its run ended by itself just now
+            continue
+        if ready:
+            shutil.rmtree(hidden, ignore_errors=True)
+        else:
+            leftovers.append(hidden)
+    return leftovers
+
+
+def remove_leftovers(leftovers: Iterable[Path]) -> None:
+    """Remove what killed runs have left behind."""
+    for hidden in leftovers:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _alone(hidden: Path) -> Iterator[None]:
+    """Hold the lock of a hidden folder."""
+    with (hidden / _LOCK).open("a") as lock:
+        if not try_lock(lock):
+            raise AttenScribbleError(f"{hidden}: is being written by another process: wait for it, or end it")
+        yield
+
+
+def _publish(hidden: Path) -> None:
+    for name in (hidden / _READY).read_text(encoding="utf-8").split("\n"):
+        target = hidden.parent / name
+        if (hidden / name).exists() and not target.exists():
+            os.rename(hidden / name, target)
+
+
+def _prefix(key: str) -> str:
+    return f".attenscribble-{key}-"

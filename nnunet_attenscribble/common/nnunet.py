@@ -1,18 +1,60 @@
-"""What nnU-Net's environment names: its folders, the datasets in them, and the folders of trainers."""
+"""nnU-Net's environment (what its variables name: folders, datasets, trainers), and its JSON files, checked."""
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from nnunet_attenscribble.common.shapes import (
+    ANYTHING,
+    COUNT,
+    NUMBER,
+    SIZE,
+    TEXT,
+    TRUTH,
+    Shape,
+    list_of,
+    mapping,
+    nullable,
+    read_shaped,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
+
+__all__ = [
+    "BASES",
+    "CONVOLUTIONAL",
+    "DATASET",
+    "FINGERPRINT",
+    "FOLDERS",
+    "PLANS",
+    "PLANS_SHAPE",
+    "VARIABLE",
+    "dataset_folder",
+    "entry_values",
+    "exported_folders",
+    "list_trainers",
+    "means_ignore",
+    "nnunet_folder",
+    "read_dataset_json",
+    "read_splits_json",
+    "trainers_folder",
+]
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 VARIABLE = "nnUNet_extTrainer"
 PLANS = "nnUNetPlans"  # nnU-Net's own, which its commands take unless told otherwise
 #: What several trainers share; these do not train themselves.
 BASES = ("nnUNetTrainerScribble", "nnUNetTrainerRival", "nnUNetTrainerTeacher", "nnUNetTrainerTwoDecoders")
+_TRAINER = re.compile(r"^class (nnUNetTrainer\w+)", re.MULTILINE)
+_IGNORE = re.compile(
+    r"[\W_]*(ignor(e|ed|ing)|(un|no[nt])[\W_]*(labell?ed|annotated|scribbled))"
+    r"([\W_]*(labels?|class|value|index|mask|regions?|areas?|voxels?|pixels?))?[\W_]*",
+    re.IGNORECASE,
+)
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -59,10 +101,183 @@ def trainers_folder() -> Path:
 def list_trainers(*, rivals: bool = False) -> list[str]:
     """Names for `nnUNetv2_train -tr`: those of the method, or those of its published rivals."""
     folder = trainers_folder() / "rivals" if rivals else trainers_folder()
-    names = (file.stem for file in sorted(folder.glob("nnUNetTrainer*.py")))
-    return [name for name in names if name not in BASES]
+    names = {name for file in folder.glob("nnUNetTrainer*.py") for name in _TRAINER.findall(file.read_text("utf-8"))}
+    return sorted(names.difference(BASES))
 
 
 def exported_folders() -> list[Path]:
     """The folders that `nnUNet_extTrainer` names."""
     return [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder.strip()]
+
+
+# --- its JSON files ---
+
+
+def _is_label(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.isdecimal()
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+
+
+def _is_label_or_region(value: Any) -> bool:
+    return bool(value) and all(map(_is_label, value)) if isinstance(value, list) else _is_label(value)
+
+
+_LABEL = Shape('a whole number, or a list of them (the name comes first: "heart": 1)', _is_label_or_region)
+_CHANNELS = Shape(
+    'names by number, such as {"0": "T1"}',
+    lambda value: (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and key.isdecimal() for key in value)
+        and all(isinstance(name, str) for name in value.values())
+    ),
+)
+_CASE = mapping({"images": list_of(TEXT, expected="a list of files", at_least=1), "label": TEXT})
+_CODING = {
+    "labels": mapping(each=_LABEL, expected='names with their values, such as {"background": 0, "heart": 1}'),
+    "file_ending": Shape('text such as ".nii.gz"', lambda value: isinstance(value, str) and bool(value)),
+}
+DATASET = mapping(
+    {**_CODING, "channel_names": _CHANNELS},
+    {
+        "numTraining": COUNT,
+        "dataset": mapping(
+            each=_CASE, expected='cases with their files, {"CASE": {"images": ["FILE", ...], "label": "FILE"}, ...}'
+        ),
+        "regions_class_order": nullable(list_of(COUNT, expected="a list of whole numbers")),
+        "overwrite_image_reader_writer": TEXT,
+    },
+)
+
+# What nnU-Net plans comes nowhere near these; beyond, memory or years would end before a sentence is said.
+_FEW, _MOST_VOXELS = 10_000, 1 << 29
+_AXES = Shape(
+    "a list of 2 or 3 whole numbers from 1, and no more voxels than memory holds",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and all(map(SIZE.accept, value))
+        and math.prod(value) <= _MOST_VOXELS
+    ),
+)
+_EDGES = Shape(
+    "a list of 2 or 3 numbers above 0",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and all(NUMBER.accept(edge) and 0 < edge < float("inf") for edge in value)
+    ),
+)
+_SMALL = Shape(f"a whole number from 1 to {_FEW}", lambda value: SIZE.accept(value) and value <= _FEW)
+_SIZES = list_of(_SMALL, expected=f"a list of whole numbers from 1 to {_FEW}")
+_STAGES = {f"n_{what}": _SIZES for what in ("conv_per_stage", "blocks_per_stage", "conv_per_stage_decoder")}
+_NETWORK = {
+    "n_stages": _SMALL,
+    "features_per_stage": _SIZES,
+    "strides": list_of(_AXES, expected="a list of strides", at_least=1),
+    "kernel_sizes": list_of(_AXES, expected="a list of sizes", at_least=1),
+}
+#: A configuration, resolved, whose network is one of nnU-Net's convolutional ones.
+CONVOLUTIONAL = mapping(
+    {
+        "patch_size": _AXES,
+        "spacing": _EDGES,
+        "median_image_size_in_voxels": _EDGES,
+        "architecture": mapping({"arch_kwargs": mapping(_NETWORK, _STAGES)}),
+    }
+)
+
+
+def _highest(value: Any) -> float:
+    """Of the numbers that a value holds, however deep."""
+    if isinstance(value, dict | list):
+        return max(map(_highest, value.values() if isinstance(value, dict) else value), default=0)
+    return value if isinstance(value, int | float) else 0
+
+
+_ARGUMENTS = Shape(
+    f"an object of arguments, no number in it above {_FEW}",
+    lambda value: isinstance(value, dict) and _highest(value) <= _FEW,
+)
+_CONFIGURATION = mapping(
+    optional={
+        "inherits_from": TEXT,
+        "data_identifier": TEXT,
+        "previous_stage": nullable(TEXT),
+        "patch_size": _AXES,
+        "spacing": _EDGES,
+        "median_image_size_in_voxels": _EDGES,
+        "batch_size": SIZE,
+        "architecture": mapping(optional={"arch_kwargs": _ARGUMENTS}),
+        "resampling_fn_seg_kwargs": mapping(),
+        "normalization_schemes": list_of(TEXT),
+        "use_mask_for_norm": list_of(TRUTH),
+        "attenscribble": mapping(expected="settings with their values"),
+    }
+)
+_INTENSITIES = mapping(
+    each=mapping(dict.fromkeys(("mean", "std", "percentile_00_5", "percentile_99_5"), NUMBER)),
+    expected="intensities of every channel",
+)
+PLANS_SHAPE = mapping(
+    {
+        "plans_name": TEXT,
+        "configurations": mapping(each=_CONFIGURATION, expected="configurations by their names"),
+    },
+    {"foreground_intensity_properties_per_channel": _INTENSITIES},
+)
+FINGERPRINT = mapping(
+    {"foreground_intensity_properties_per_channel": _INTENSITIES},
+    {"median_relative_size_after_cropping": NUMBER, "attenscribble": ANYTHING},
+)
+_FOLD = mapping({"train": list_of(TEXT, expected="a list of cases"), "val": list_of(TEXT, expected="a list of cases")})
+_SPLITS = list_of(_FOLD, expected="a list of folds", at_least=1)
+
+
+def read_dataset_json(
+    file: Path, advice: str = "correct it: see docs/datasets.md", *, labels_only: bool = False
+) -> dict[str, Any]:
+    """The content of a dataset.json.
+
+    Args:
+        file: to read.
+        advice: what to do where it is not in order.
+        labels_only: only `labels` and `file_ending` are needed.
+
+    Raises:
+        AttenScribbleError: it cannot be read, every key that is not what nnU-Net needs, or every label that is meant as
+            nnU-Net's `ignore` by its name and would be a class.
+    """
+    content = read_shaped(file, mapping(_CODING) if labels_only else DATASET, advice)
+    misnamed = [
+        name
+        for name, entry in content["labels"].items()
+        if name != "ignore" and means_ignore(name) and entry_values(entry) != (0,)
+    ]
+    if misnamed:
+        raise AttenScribbleError(
+            f"{file}: the label '{name}' is a class like others to nnU-Net: call it ignore if it is where nobody "
+            "drew, or give it another name"
+            for name in misnamed
+        )
+    return content
+
+
+def read_splits_json(file: Path) -> list[dict[str, list[str]]]:
+    """The content of a splits_final.json.
+
+    Raises:
+        AttenScribbleError: it cannot be read, and every side of a fold that is no list of cases.
+    """
+    return read_shaped(file, _SPLITS, "correct it, or delete the file")
+
+
+def entry_values(entry: Any) -> tuple[int, ...]:
+    """Values of a label in dataset.json, of a region several; numbers in quotes count, as for nnU-Net."""
+    return tuple(int(value) for value in (entry if isinstance(entry, list) else [entry]))
+
+
+def means_ignore(name: str) -> bool:
+    """Whether a label called so is where nobody drew: `ignore`, `Unlabelled`, `un-annotated voxels`..."""
+    return _IGNORE.fullmatch(name) is not None

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.formats import TiffError, is_tiff, place, stated_spacing
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
-from nnunet_attenscribble.common.headers import place
 from nnunet_attenscribble.common.soundness import is_nifti2, read_scaling
-from nnunet_attenscribble.common.tiff import TiffError, is_tiff, stated_spacing
 from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_volume, split_channels
 from nnunet_attenscribble.errors import AttenScribbleError
 

@@ -12,10 +12,17 @@ from typing import Literal, overload
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.formats import (
+    TiffError,
+    has_right_angles,
+    is_tiff,
+    quiet,
+    read_tiff,
+    read_with_nibabel,
+    write_with_nibabel,
+)
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
-from nnunet_attenscribble.common.headers import has_right_angles, quiet, read_with_nibabel, write_with_nibabel
 from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2
-from nnunet_attenscribble.common.tiff import TiffError, is_tiff, read_tiff
 from nnunet_attenscribble.errors import AttenScribbleError
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).

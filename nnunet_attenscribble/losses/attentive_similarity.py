@@ -309,9 +309,9 @@ def _energy(
     A pair of positions weighs weight_i * weight_j; `count` is what the sum is divided by.
     """
     if kernels_take(q):
-        from nnunet_attenscribble.losses.attentive_similarity_kernel import fused_energy
+        from nnunet_attenscribble.triton_kernels import fused_similarity_energy
 
-        return fused_energy(q, values, weight, count, radius, exponents, distance, values_need_gradient)
+        return fused_similarity_energy(q, values, weight, count, radius, exponents, distance, values_need_gradient)
     shape = q.shape[2:]
     q = q.contiguous()
     half_norm = q.square().sum(dim=1).div_(2) if distance else None

@@ -116,9 +116,9 @@ def _energy(
     sum_pairs w_ij - 1/2 sum_i p_i g_i while its gradient is -g_i: the agreement p_i . p_j itself is never formed.
     """
     if kernels_take(probabilities):
-        from nnunet_attenscribble.losses.masked_crf_kernel import fused_energy
+        from nnunet_attenscribble.triton_kernels import fused_crf_energy
 
-        return fused_energy(probabilities, features, mask, radius, exponents)
+        return fused_crf_energy(probabilities, features, mask, radius, exponents)
     gradient = torch.empty_like(probabilities, memory_format=torch.contiguous_format)
     step = _samples_per_pass(probabilities.shape, probabilities.device)
     weights = probabilities.new_empty(step * prod(probabilities.shape[2:]))

@@ -15,7 +15,7 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM
 from nnunet_attenscribble.cli.doctor.datasets import check_dataset
 from nnunet_attenscribble.cli.inspect import planning_commands
-from nnunet_attenscribble.common import writing
+from nnunet_attenscribble.common import files
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import (
     FINGERPRINT,
@@ -214,7 +214,7 @@ def test_a_disk_that_is_full_leaves_the_fingerprint_of_before(folders, monkeypat
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     assert str(run("711").exception) == f"{file}: cannot be written (No space left on device)"
     assert file.read_bytes() == before
     assert [entry.name for entry in file.parent.iterdir()] == [FINGERPRINT]

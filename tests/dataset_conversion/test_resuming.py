@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.staging import staged_folders
+from nnunet_attenscribble.common.files import staged_folders
 from nnunet_attenscribble.dataset_conversion import resuming
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -32,7 +32,7 @@ def convert(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(resuming, "write_case", write)
             if kill_at is not None:  # a kill runs no clean-up
-                patch.setattr("nnunet_attenscribble.common.staging.shutil.rmtree", lambda *a, **k: None)
+                patch.setattr("nnunet_attenscribble.common.files.shutil.rmtree", lambda *a, **k: None)
                 with pytest.raises(SystemExit):
                     convert_folder(images, scribbles, classes={"RV": 1, "MYO": 2, "LV": 3}, dense=dense, **arguments)
             else:

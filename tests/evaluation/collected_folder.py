@@ -12,11 +12,10 @@ import SimpleITK as sitk
 from nnunet_attenscribble.evaluation.attention_folder import AttentionRecord, PairMean, write_record
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
-from nnunet_attenscribble.evaluation.confusion import count_confusion
 from nnunet_attenscribble.evaluation.metrics import compute_scores, select_structure
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.report.attention import AttentionView, write_view
-from nnunet_attenscribble.evaluation.structures import Structure
+from nnunet_attenscribble.evaluation.structures import Structure, count_confusion
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
 
 STRUCTURES = (Structure("RV", (1,)), Structure("LV", (2,)))

@@ -3,8 +3,12 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_attenscribble.evaluation.aggregate import aggregate_scores, mean_over_structures, summarise_values
-from nnunet_attenscribble.evaluation.metrics import StructureScores
+from nnunet_attenscribble.evaluation.metrics import (
+    StructureScores,
+    aggregate_scores,
+    mean_over_structures,
+    summarise_values,
+)
 
 NAN, INF = math.nan, math.inf
 

@@ -7,15 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from nnunet_attenscribble.evaluation.confusion import (
+from nnunet_attenscribble.evaluation.protocols import get_protocol
+from nnunet_attenscribble.evaluation.scoring import CasePair, score_case
+from nnunet_attenscribble.evaluation.structures import (
+    LabelCoding,
+    Structure,
     average_counts,
     compute_confusion_shares,
     count_confusion,
     list_classes,
 )
-from nnunet_attenscribble.evaluation.protocols import get_protocol
-from nnunet_attenscribble.evaluation.scoring import CasePair, score_case
-from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
 
 RV, LV = Structure("RV", (1,)), Structure("LV", (5,))
 DENSE = np.array([[0, 0, 0, 1, 1], [5, 5, 5, 0, 0]], np.uint8)

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunet_attenscribble.evaluation import aggregate, metrics, scoring
-from nnunet_attenscribble.evaluation.aggregate import aggregate_scores
-from nnunet_attenscribble.evaluation.metrics import compute_scores
+from nnunet_attenscribble.evaluation import metrics, scoring
+from nnunet_attenscribble.evaluation.metrics import aggregate_scores, compute_scores
 from nnunet_attenscribble.evaluation.protocols import get_protocol
 from nnunet_attenscribble.evaluation.scoring import CasePair, score_case
 from nnunet_attenscribble.evaluation.structures import LabelCoding, Structure
@@ -153,12 +152,12 @@ def take_the_median_for_the_percentile(monkeypatch):
 
 def drop_missed_organs_from_the_mean(monkeypatch):
     """MONAI's own mean, in which one miss and one perfect case have a mean distance of 0 and nobody is told."""
-    right = aggregate.summarise_values
+    right = metrics.summarise_values
 
     def summarise(values):
         return right(np.where(np.isinf(values), np.nan, values))
 
-    monkeypatch.setattr(aggregate, "summarise_values", summarise)
+    monkeypatch.setattr(metrics, "summarise_values", summarise)
 
 
 def count_voxels_for_millilitres(monkeypatch):

@@ -10,13 +10,14 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.volumes import read_image
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.postprocess_folder import POSTPROCESSING_FILE, postprocess_folder
 from nnunet_attenscribble.evaluation.postprocessing import (
+    POSTPROCESSING_FILE,
     StrokeEvidence,
     apply_decisions,
     choose_foreground,
     decide,
     join_strokes,
+    postprocess_folder,
 )
 from nnunet_attenscribble.evaluation.structures import Structure
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from nnunet_attenscribble.evaluation.significance import (
+from nnunet_attenscribble.evaluation.compare import (
     adjust_holm,
     bootstrap_means,
     compute_wilcoxon_p,

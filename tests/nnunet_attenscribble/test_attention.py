@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_attenscribble import attention, similarity
-from nnunet_attenscribble.attention import SpatialSelfAttention
+from nnunet_attenscribble import network, similarity
+from nnunet_attenscribble.network import SpatialSelfAttention
 from nnunet_attenscribble.similarity import WindowSimilarity
 
 
@@ -59,9 +59,9 @@ def test_one_pass_over_the_attention_equals_two(monkeypatch, dtype):
     one_pass = run()
 
     def two_passes(query, key, value, *window):
-        return attention._attention(query, key, value), similarity.log_similarity(query, key, *window)
+        return network._attention(query, key, value), similarity.log_similarity(query, key, *window)
 
-    monkeypatch.setattr(attention, "attend_with_log_similarity", two_passes)
+    monkeypatch.setattr(network, "attend_with_log_similarity", two_passes)
     tolerance = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.02}
     for one, other in zip(one_pass, run(), strict=True):
         torch.testing.assert_close(one, other, **tolerance)

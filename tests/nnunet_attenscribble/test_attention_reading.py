@@ -9,9 +9,8 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from nnunet_attenscribble.attention import SpatialSelfAttention
 from nnunet_attenscribble.attention_reading import majority_labels, read_features, sum_by_classes
-from nnunet_attenscribble.network import add_spatial_attention
+from nnunet_attenscribble.network import SpatialSelfAttention, add_spatial_attention
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_count
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_attenscribble.case_prediction import measure_doubt, voxel_entropy
+from nnunet_attenscribble.trained_model import measure_doubt, voxel_entropy
 
 
 def softmax(logits: torch.Tensor) -> torch.Tensor:

@@ -17,11 +17,10 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from nnunet_attenscribble import kernels, log_attention
-from nnunet_attenscribble.log_attention import window_log_attention
+from nnunet_attenscribble import kernels, similarity
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss, MaskedCRFLoss
 from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS
-from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.similarity import WindowSimilarity, window_log_attention
 from nnunet_attenscribble.windows import pair_count
 from tests.nnunet_attenscribble import brute_force
 
@@ -58,14 +57,14 @@ def test_float32_alone_goes_through_the_kernels():
 
 @needs_kernels
 def test_where_triton_fails_a_warning_says_so_and_the_result_is_the_same(monkeypatch):
-    import nnunet_attenscribble.kernel_probe
+    import nnunet_attenscribble.triton_kernels
 
     def fail(device):
         raise RuntimeError("Failed to find C compiler.\nMore of it")
 
     crf_input = random_crf((4, 5))
     expected = MaskedCRFLoss(2)(*crf_input)
-    monkeypatch.setattr(nnunet_attenscribble.kernel_probe, "probe", fail)
+    monkeypatch.setattr(nnunet_attenscribble.triton_kernels, "probe", fail)
     kernels._run_on.cache_clear()
     try:
         with pytest.warns(
@@ -290,7 +289,7 @@ def log_attention_terms(query, key, grid, radius, weights):
 def test_log_attention_is_that_of_float64(grid, radius, channels, dtype):
     generator = torch.Generator().manual_seed(0)
     query, key = (torch.randn(2, prod(grid), channels, generator=generator).to(DEVICE, dtype) for _ in range(2))
-    assert log_attention._kernels_take(query, key)
+    assert similarity._kernels_take(query, key)
     weights = torch.randn(2, 2 * pair_count(grid, radius), generator=generator).to(DEVICE)
     ours = log_attention_terms(query, key, grid, radius, weights)
     theirs = log_attention_terms(*in_float64([query, key]), grid, radius, *in_float64([weights]))
@@ -314,17 +313,17 @@ def test_log_attention_of_large_logits():
 @needs_kernels
 def test_what_the_kernels_of_log_attention_leave_to_pytorch():
     half, single = torch.zeros(1, 4, 8, device=DEVICE).half(), torch.zeros(1, 4, 8, device=DEVICE)
-    assert not log_attention._kernels_take(single, single)
-    assert not log_attention._kernels_take(half, single)
+    assert not similarity._kernels_take(single, single)
+    assert not similarity._kernels_take(half, single)
     wide = torch.zeros(1, 4, 320, device=DEVICE).half()
-    assert not log_attention._kernels_take(wide, wide)
+    assert not similarity._kernels_take(wide, wide)
     assert all(x.dtype == torch.float32 for x in window_log_attention(wide, wide, (2, 2), (1, 1), 1.0))
 
 
 @needs_kernels
 @pytest.mark.parametrize("kernels_run", [True, False])
 def test_log_attention_under_torch_compile(monkeypatch, kernels_run):
-    monkeypatch.setattr(log_attention, "tensor_cores_run_kernels", lambda device: kernels_run)
+    monkeypatch.setattr(similarity, "tensor_cores_run_kernels", lambda device: kernels_run)
     query, key = (torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     query, key = query.half().to(DEVICE), key.half().to(DEVICE)
     weights = torch.ones(1, 1, device=DEVICE)

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from nnunet_attenscribble import log_attention
-from nnunet_attenscribble.log_attention import attend_with_window, window_log_attention
+from nnunet_attenscribble import similarity
 from nnunet_attenscribble.similarity import (
     WindowSimilarity,
     attend_with_log_similarity,
+    attend_with_window,
     log_similarity,
     paper_similarity,
+    window_log_attention,
 )
 from nnunet_attenscribble.windows import half_window, pair_count, pair_indices
 from tests.nnunet_attenscribble import brute_force
@@ -55,7 +56,7 @@ def test_half_window_leaves_out_what_cannot_fit():
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @pytest.mark.parametrize(("grid", "radius"), GRIDS)
 def test_log_attention_equals_the_dense_matrix_in_value_and_gradient(monkeypatch, grid, radius, chunk):
-    monkeypatch.setitem(log_attention._CHUNK_ENTRIES, "cpu", chunk)
+    monkeypatch.setitem(similarity._CHUNK_ENTRIES, "cpu", chunk)
     ours = [x.requires_grad_() for x in query_and_key(grid)]
     theirs = [x.requires_grad_() for x in query_and_key(grid)]
     forward, backward = window_log_attention(*ours, grid, radius, 0.7)
@@ -73,7 +74,7 @@ def test_log_attention_equals_the_dense_matrix_in_value_and_gradient(monkeypatch
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 @pytest.mark.parametrize(("grid", "radius"), GRIDS)
 def test_attention_with_its_window_equals_the_dense_matrix(monkeypatch, grid, radius, chunk):
-    monkeypatch.setitem(log_attention._CHUNK_ENTRIES, "cpu", chunk)
+    monkeypatch.setitem(similarity._CHUNK_ENTRIES, "cpu", chunk)
     ours = [x.requires_grad_() for x in (*query_and_key(grid), query_and_key(grid, seed=1)[0])]
     theirs = [x.detach().clone().requires_grad_() for x in ours]
     attended, forward, backward = attend_with_window(*ours, grid, radius, 0.7)
@@ -132,8 +133,8 @@ def test_gradcheck_of_the_attention_with_its_similarity():
     a, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (1.5, -0.3))
 
     def both(query, key, value, a, b):
-        attended, similarity = attend_with_log_similarity(query, key, value, (3, 3), (1, 1), a, b)
-        return attended, similarity.values
+        attended, found = attend_with_log_similarity(query, key, value, (3, 3), (1, 1), a, b)
+        return attended, found.values
 
     assert gradcheck(both, (*inputs, a, b))
 

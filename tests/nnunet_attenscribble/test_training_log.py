@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import csv
 
-from nnunet_attenscribble.training_log import append_epoch, plot_epochs
+from nnunet_attenscribble.objective import append_epoch, plot_epochs
 
 
 def read(file):

@@ -18,12 +18,11 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from skimage import io
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.case_prediction import predict_case
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.dataset_conversion.loop.drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.trained_model import TrainedModel
+from nnunet_attenscribble.trained_model import TrainedModel, predict_case
 from tests.trainers.conftest import IGNORE, NAME, environment, preprocess
 
 pytestmark = pytest.mark.xdist_group("trainers")

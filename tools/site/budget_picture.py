@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_attenscribble.common.figures import encode_png
-from nnunet_attenscribble.common.writing import replaced_file
+from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.evaluation.compare import FOREGROUND
-from nnunet_attenscribble.evaluation.report.annotation import draw_budgets
+from nnunet_attenscribble.evaluation.report.scores import draw_budgets
 from tools.site.results_tables import ROOT, list_budgets
 
 FILE = ROOT / "docs" / "images" / "hippocampus_budget.png"

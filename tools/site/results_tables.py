@@ -19,7 +19,7 @@ from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, compare_summaries
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
-from nnunet_attenscribble.evaluation.report.annotation import BudgetPoint, list_points
+from nnunet_attenscribble.evaluation.report.scores import BudgetPoint, list_points
 from nnunet_attenscribble.evaluation.summary import Summary
 
 ROOT = Path(__file__).parents[2]

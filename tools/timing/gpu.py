@@ -234,7 +234,7 @@ def make_similarity(device: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def make_log_attention(device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A weighted sum of log A of the window, and the gradient of the half-precision queries."""
-    from nnunet_attenscribble.log_attention import window_log_attention
+    from nnunet_attenscribble.similarity import window_log_attention
 
     generator = torch.Generator().manual_seed(0)
     query, key = (torch.randn(2, 32 * 28, 128, generator=generator).half().to(device) for _ in range(2))
@@ -248,9 +248,9 @@ def make_log_attention(device: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def measure_parts() -> list[dict[str, Any]]:
     """Each term alone, forward and backward; the goal is a time in ms, or that of another part."""
-    from nnunet_attenscribble.attention import SpatialSelfAttention
     from nnunet_attenscribble.losses import AttentiveSimilarityLoss
     from nnunet_attenscribble.losses.masked_crf import rescale_intensities
+    from nnunet_attenscribble.network import SpatialSelfAttention
 
     parts = []
 

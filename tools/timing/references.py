@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnunet_attenscribble.attention import SpatialSelfAttention
 from nnunet_attenscribble.losses.attentive_similarity import resize_to_grid
+from nnunet_attenscribble.network import SpatialSelfAttention
 
 
 def unfold(x: Tensor, radius: int) -> Tensor:

@@ -12,7 +12,6 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
-from nnunet_attenscribble.attention import SpatialSelfAttention
 from nnunet_attenscribble.losses import (
     AttenScribbleLoss,
     AttentiveSimilarityLoss,
@@ -21,7 +20,7 @@ from nnunet_attenscribble.losses import (
     PartialDiceCrossEntropyLoss,
     SimilarityPairLoss,
 )
-from nnunet_attenscribble.network import add_spatial_attention, attention_stage
+from nnunet_attenscribble.network import SpatialSelfAttention, add_spatial_attention, attention_stage
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 from tools.timing.references import dense_block, dense_similarity_loss, unfolded_crf

@@ -50,3 +50,11 @@ class nnUNetTrainerDMPLS(nnUNetTrainerTwoDecoders):
     def build_term(self) -> MixedLabelsLoss:
         """See `MixedLabelsLoss`."""
         return MixedLabelsLoss(soft=False)
+
+
+class nnUNetTrainerDMSPS(nnUNetTrainerTwoDecoders):
+    """PartialDiceCE of two decoders plus the cross-entropy against their randomly mixed, soft pseudo labels (DMSPS)."""
+
+    def build_term(self) -> MixedLabelsLoss:
+        """See `MixedLabelsLoss`."""
+        return MixedLabelsLoss(soft=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.losses.rival import RivalLoss, RivalTerm
 from nnunet_attenscribble.network import TwoDecoderUNet, check_encoder
-from nnunet_attenscribble.trainers.nnUNetTrainerPartialDiceCE import nnUNetTrainerPartialDiceCE
+from nnunet_attenscribble.trainers.nnUNetTrainerAttenScribble import nnUNetTrainerPartialDiceCE
 
 _DECAY = 0.99  # of the teacher's weights
 

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM, Finding
 from nnunet_attenscribble.common.nnunet import FOLDERS, VARIABLE, exported_folders, list_trainers, trainers_folder
-from nnunet_attenscribble.common.progress import show_waiting
+from nnunet_attenscribble.common.text import show_waiting
 
 _PACKAGE = "nnunet-attenscribble"
 _TOLD = ("nnunetv2", "torch")  # versions that are told even if they are in order

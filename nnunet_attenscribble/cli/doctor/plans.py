@@ -11,8 +11,7 @@ import numpy as np
 
 from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM, Finding
 from nnunet_attenscribble.cli.inspect import planning_commands
-from nnunet_attenscribble.common.nnunet import nnunet_folder
-from nnunet_attenscribble.common.nnunet_files import read_dataset_json
+from nnunet_attenscribble.common.nnunet import nnunet_folder, read_dataset_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common import writing
+from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.loop.drawings import TOOLS, write_drawing
@@ -282,7 +282,7 @@ def test_what_cannot_be_written_leaves_all_as_it_was(work, tmp_path, monkeypatch
             raise OSError(28, "No space left on device")
         return rename(path, target)
 
-    monkeypatch.setattr(writing.Path, "rename", fail_at_the_last)
+    monkeypatch.setattr(files.Path, "rename", fail_at_the_last)
     with pytest.raises(AttenScribbleError, match="No space left on device"):
         work.bring_in()
     assert len(moves) > 3  # labels and the image had taken their places by then

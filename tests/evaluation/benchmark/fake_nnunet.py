@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark import cells, checks, execution, slurm
-from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
+from nnunet_attenscribble.evaluation.benchmark import cells, checks, execution, run
+from nnunet_attenscribble.evaluation.benchmark.checks import Budget
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
@@ -122,7 +122,7 @@ def patch(set_attribute, programs: Path) -> None:
 
     set_attribute(execution, "find_command", find)
     set_attribute(checks, "ask_nnunet", lambda *_: [])
-    set_attribute(slurm, "find_command", find)
+    set_attribute(run, "find_command", find)
     set_attribute(
         cells,
         "resolve_budgets",

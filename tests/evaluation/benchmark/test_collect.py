@@ -15,7 +15,7 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.provenance import find_commit
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import cells
-from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
+from nnunet_attenscribble.evaluation.benchmark.checks import Budget
 from nnunet_attenscribble.evaluation.benchmark.execution import Execution
 from nnunet_attenscribble.evaluation.benchmark.provenance import (
     append_command,
@@ -23,7 +23,7 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import (
     read_training_log,
     write_training_log,
 )
-from nnunet_attenscribble.evaluation.benchmark.steps import Step
+from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
 from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, Toy
 

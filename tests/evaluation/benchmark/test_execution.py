@@ -17,7 +17,7 @@ from nnunet_attenscribble.common.text import format_duration
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import execution
 from nnunet_attenscribble.evaluation.benchmark.execution import find_command, run_at_once, run_steps
-from nnunet_attenscribble.evaluation.benchmark.steps import (
+from nnunet_attenscribble.evaluation.benchmark.workspace import (
     Model,
     Step,
     command_step,
@@ -231,7 +231,7 @@ import os, sys
 from pathlib import Path
 from nnunet_attenscribble.evaluation.benchmark import execution
 from nnunet_attenscribble.evaluation.benchmark.execution import run_at_once, run_steps
-from nnunet_attenscribble.evaluation.benchmark.steps import Step
+from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 execution._GRACE = float(sys.argv[3])
 folder = Path(sys.argv[1])
 step = Step('a step', (sys.executable, '-c', sys.argv[2]), folder / 'a.log', (folder / 'a step.out').exists)

@@ -17,8 +17,8 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.nnunet import trainers_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import read_record
-from nnunet_attenscribble.evaluation.benchmark.budgets import Budget, resolve_budgets
-from nnunet_attenscribble.evaluation.benchmark.steps import Model, nnunet_environment
+from nnunet_attenscribble.evaluation.benchmark.checks import Budget, resolve_budgets
+from nnunet_attenscribble.evaluation.benchmark.workspace import Model, nnunet_environment
 from nnunet_attenscribble.evaluation.summary import read_summary
 from tests.trainers.conftest import ITERATIONS, NAME, prepared  # noqa: F401 - a fixture
 

@@ -14,7 +14,7 @@ import pytest
 
 from nnunet_attenscribble.common.provenance import find_commit
 from nnunet_attenscribble.evaluation.benchmark import cells
-from nnunet_attenscribble.evaluation.benchmark.budgets import Budget
+from nnunet_attenscribble.evaluation.benchmark.checks import Budget
 from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
 from nnunet_attenscribble.evaluation.benchmark.provenance import describe_selection
 from nnunet_attenscribble.evaluation.benchmark.test_set import find_test_set

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nnunet_attenscribble.evaluation.benchmark.slurm import format_ranges
+from nnunet_attenscribble.evaluation.benchmark.run import format_ranges
 from tests.evaluation.benchmark.fake_nnunet import SCRIBBLE, Toy
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SLURM runs on POSIX")

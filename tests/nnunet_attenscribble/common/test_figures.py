@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from nnunet_attenscribble.common import figures
-from nnunet_attenscribble.evaluation.report import attention, cases
+from nnunet_attenscribble.evaluation.report import attention, pictures
 
 # In linear RGB, for whoever lacks one kind of cone altogether: Machado, Oliveira, Fernandes, IEEE TVCG 2009, table 1.
 SIGHT = {
@@ -39,7 +39,7 @@ def find_closest(colours, sight: str) -> float:
 def test_colours_are_told_apart(sight):
     rows = {figures.choose_look(position).colour for position in range(20)}
     assert find_closest([*rows, figures.choose_look(0, reference=True).colour], sight) > APART
-    assert find_closest(cases._COLOURS, sight) > APART
+    assert find_closest(pictures._COLOURS, sight) > APART
 
 
 def test_a_palette_of_red_and_green_would_be_noticed():

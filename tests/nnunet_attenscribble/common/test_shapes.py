@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from nnunet_attenscribble.common.files import read_json
 from nnunet_attenscribble.common.shapes import (
     COUNT,
     SIZE,
@@ -14,6 +13,7 @@ from nnunet_attenscribble.common.shapes import (
     list_of,
     mapping,
     nullable,
+    read_json,
     read_shaped,
     shape_problems,
 )

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from nnunet_attenscribble.common.staging import finish_interrupted, remove_leftovers, reserved, staged_folders
+from nnunet_attenscribble.common.files import finish_interrupted, remove_leftovers, reserved, staged_folders
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -61,8 +61,8 @@ def test_a_kill_while_renaming_is_made_good(tmp_path, monkeypatch, renames):
         return really(source, target)
 
     with monkeypatch.context() as patch:  # a kill runs no clean-up either
-        patch.setattr("nnunet_attenscribble.common.staging.os.rename", rename)
-        patch.setattr("nnunet_attenscribble.common.staging.shutil.rmtree", lambda *a, **k: None)
+        patch.setattr("nnunet_attenscribble.common.files.os.rename", rename)
+        patch.setattr("nnunet_attenscribble.common.files.shutil.rmtree", lambda *a, **k: None)
         if renames < 2:
             with pytest.raises(SystemExit):
                 _write(tmp_path)
@@ -75,7 +75,7 @@ def test_a_kill_while_renaming_is_made_good(tmp_path, monkeypatch, renames):
 
 def test_what_a_kill_left_unfinished_goes_and_other_jobs_stay(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("nnunet_attenscribble.common.staging.shutil.rmtree", lambda *a, **k: None)
+        patch.setattr("nnunet_attenscribble.common.files.shutil.rmtree", lambda *a, **k: None)
         for key in ("501", "502"):
             with pytest.raises(SystemExit), staged_folders(tmp_path, ["A"], key):
                 raise SystemExit("killed")

@@ -12,7 +12,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.common.headers import states_spacing
+from nnunet_attenscribble.common.formats import states_spacing
 from nnunet_attenscribble.common.volumes import read_image, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 

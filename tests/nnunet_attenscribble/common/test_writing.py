@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nnunet_attenscribble.common import writing
-from nnunet_attenscribble.common.writing import (
+from nnunet_attenscribble.common import files
+from nnunet_attenscribble.common.files import (
     replaced_file,
     replaced_files,
     replaced_folder,
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
             raise OSError(28, os.strerror(28))
         return real(source, target)
 
-    monkeypatch.setattr(writing.Path, "rename", rename)
+    monkeypatch.setattr(files.Path, "rename", rename)
 
     def replace() -> None:
         with replaced_folder(tmp_path / "a") as part:
