@@ -11,8 +11,6 @@ import shutil
 import sys
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EEXIST, EISDIR
@@ -93,6 +91,9 @@ def unpacked(source: Path) -> Iterator[Path]:
     Raises:
         AttenScribbleError: where it is neither, or the archive is damaged.
     """
+    import zipfile
+    import zlib
+
     if source.is_dir():
         yield source
         return

@@ -15,8 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [
@@ -208,27 +206,29 @@ def read_keys(file: Path, problems: list[str], advice: str) -> Keys:
     Raises:
         AttenScribbleError: no file, no YAML, or no mapping.
     """
+    import yaml
+
+    class UniqueKeys(yaml.SafeLoader):
+        """YAML whose mappings may not hold a key twice; PyYAML would silently take the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            keys: list = []
+            for entry, _ in node.value:
+                key = self.construct_object(entry, deep=True)
+                if key in keys:
+                    told = f"the key {key!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, told, entry.start_mark)
+                keys.append(key)
+            return super().construct_mapping(node, deep)
+
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys)
+        content = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise AttenScribbleError(f"{file} cannot be read as YAML ({reason}): {advice}") from error
     if not isinstance(content, Mapping):
         raise AttenScribbleError(f"{file} holds no keys: {advice}")
     return Keys(content, "", problems)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML whose mappings may not hold a key twice; PyYAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys: list = []
-        for entry, _ in node.value:
-            key = self.construct_object(entry, deep=True)
-            if key in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", entry.start_mark)
-            keys.append(key)
-        return super().construct_mapping(node, deep)
 
 
 @dataclass
