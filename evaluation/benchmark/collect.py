@@ -72,7 +72,7 @@ from nnunet_attenscribble.evaluation.structures import (
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
 from nnunet_attenscribble.settings import KEY
 
-__all__ = ["COLLECTED_FILE", "AnnotationReader", "Collected", "collect", "list_compared"]
+__all__ = ["COLLECTED_FILE", "Collected", "collect", "list_compared"]
 
 COLLECTED_FILE = "collected.json"
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
@@ -156,7 +156,7 @@ class _Collection:
             cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept.summaries
         }
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
-        self.annotation = AnnotationReader(plan.workspace)
+        self.annotation = _AnnotationReader(plan.workspace)
         self.summaries: dict[Cell, Summary] = {}
         self.postprocessed: dict[Cell, Summary] = {}
 
@@ -381,7 +381,7 @@ class _Collection:
         }
 
 
-class AnnotationReader:
+class _AnnotationReader:
     """Annotation of trainings on scribbles; every file of labels is read once."""
 
     def __init__(self, workspace: Workspace):
