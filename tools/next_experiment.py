@@ -29,10 +29,10 @@ from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
 from nnunet_attenscribble.dataset_conversion.scribbles import draw_scribbles
 from nnunet_attenscribble.evaluation.benchmark import nnunet_environment
 
-SEEDS, ROUNDS, ARMS = (0, 1, 2), (1, 2), ("next", "random")
+SEEDS, ROUNDS, ARMS = (3, 4, 5), (1, 2), ("next", "random")
 CASES, TEST_CASES, FIRST, MORE = 14, 8, 3, 6
 TRAINER, CONFIGURATION, PLANS = "nnUNetTrainerPartialDiceCE", "2d_cpu", "nnUNetPlans"
-EPOCHS, ITERATIONS = 6, 50
+EPOCHS, ITERATIONS = 20, 50
 ID, NAME = 901, "Dataset901_Phantom"
 
 
