@@ -80,8 +80,7 @@ def _print(name: str, found: Inspection, dense: str | None) -> None:
     import numpy as np
 
     from nnunet_attenscribble.common.text import format_plain
-    from nnunet_attenscribble.dataset_conversion.coverage import sum_coverage
-    from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES
+    from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES, sum_coverage
 
     cases = found.cases
     voxels = sum(case.voxels for case in cases.values())

@@ -15,12 +15,12 @@ from nnunet_attenscribble.common.nnunet import FOLDERS, dataset_folder, nnunet_f
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
-    from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage
+    from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage
     from nnunet_attenscribble.dataset_conversion.scribble_dataset import ScribbledDataset
 
 
 class Style(str, Enum):
-    """`scribble_rules.STYLES`, here without importing that module."""
+    """`scribbles.STYLES`, here without importing that module."""
 
     interior = "interior"
     interior_and_border = "interior+border"
@@ -77,7 +77,7 @@ def scribble(
     Example:  attenscribble scribble 4 -o 505 --name HippocampusSlices --dense-slices 5
     """
     from nnunet_attenscribble.dataset_conversion.scribble_dataset import scribble_dataset
-    from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules, read_scribblebench
+    from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, read_scribblebench
 
     source = dataset_folder("nnUNet_raw", dataset)
     given: dict[str, Any] = {
