@@ -26,8 +26,7 @@ from nnunet_attenscribble.common.volumes import (
     sha256,
     write_volume,
 )
-from nnunet_attenscribble.dataset_conversion.dense_slices import complete_slices
-from nnunet_attenscribble.dataset_conversion.partly import leave_open
+from nnunet_attenscribble.dataset_conversion.partly import complete_slices, leave_open
 from nnunet_attenscribble.errors import AttenScribbleError
 
 ENDING = ".nii.gz"

@@ -13,8 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
-from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, scribble_values
 from nnunet_attenscribble.dataset_conversion.dicom_series import read_series, sort_series
+from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
 from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     Case,
     RawDataset,

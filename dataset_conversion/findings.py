@@ -15,13 +15,16 @@ from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom, read_series
 from nnunet_attenscribble.dataset_conversion.label_files import (
     ColourLabel,
+    Legend,
     NamedLabel,
     Unreadable,
     count_colours,
+    find_legends,
+    format_colour,
     is_picture,
+    read_header,
 )
-from nnunet_attenscribble.dataset_conversion.legends import Legend, find_legends, read_header
-from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, Marks, Reading, format_colour
+from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, Marks, Reading
 from nnunet_attenscribble.dataset_conversion.pairing import (
     ENDINGS,
     Labels,

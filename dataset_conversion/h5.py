@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.soundness import room_problems
-from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, dense_values, scribble_values
+from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, dense_values, scribble_values
 from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     Case,
     RawDataset,

@@ -1,38 +1,113 @@
-"""What values, names and colours in label files mean, by what their owner says and what the files say themselves."""
+"""What the marks in label files mean, values, names and colours: by what their owner says, and what the files say."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import has_control_character, list_some
-from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding
-from nnunet_attenscribble.dataset_conversion.codings import dense_values as values_of_dense
-from nnunet_attenscribble.dataset_conversion.codings import scribble_values as values_of_scribbles
-from nnunet_attenscribble.dataset_conversion.legends import Legend, Segment
+from nnunet_attenscribble.dataset_conversion.label_files import Colour, Legend, Segment, is_colour, parse_colour
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [
     "BACKGROUND",
+    "PRESETS",
     "UNLABELLED",
-    "Colour",
     "Marks",
     "Reading",
+    "ScribbleCoding",
     "check_classes",
+    "choose_coding",
+    "dense_values",
     "fold",
-    "format_colour",
-    "is_colour",
     "parse_mark",
     "parse_marks",
+    "scribble_values",
 ]
 
 BACKGROUND, UNLABELLED = "background", "unlabelled"
-Colour = tuple[int, int, int]
 _HIGHEST = 2**31 - 1  # of values
-_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+@dataclass(frozen=True)
+class ScribbleCoding:
+    """The two values of a scribble file that are no class; classes have their own.
+
+    Attributes:
+        unlabelled: of voxels that nobody drew on; None: one more than the highest class.
+        background: of strokes in the background; None: one more than the highest class, where `unlabelled` is another
+            value.
+    """
+
+    unlabelled: int | None = None
+    background: int | None = 0
+
+
+PRESETS: Mapping[str, ScribbleCoding] = {
+    "acdc": ScribbleCoding(unlabelled=None, background=0),  # Valvano et al. 2021, WSL4MIS, MSCMR, nnU-Net's `ignore`
+    "chaos": ScribbleCoding(unlabelled=0, background=None),  # PacingPseudo (Yang et al. 2022): the two swapped
+    "prostatex": ScribbleCoding(unlabelled=255, background=0),
+}
+
+
+def choose_coding(
+    preset: str | None, unlabelled: int | None, background: int | None, *, default: str = "acdc"
+) -> ScribbleCoding:
+    """The coding that a user asked for: a preset, and single values that replace the preset's.
+
+    Raises:
+        AttenScribbleError: for an unknown preset.
+    """
+    name = preset or default
+    if name not in PRESETS:
+        raise AttenScribbleError(f"coding {name!r}: choose one of {', '.join(PRESETS)}")
+    coding = PRESETS[name]
+    if unlabelled == coding.background and background is None:
+        coding = ScribbleCoding(coding.unlabelled, None)  # 0 given for unlabelled: then 0 is no background stroke
+    if unlabelled is not None:
+        coding = ScribbleCoding(unlabelled, coding.background)
+    if background is not None:
+        coding = ScribbleCoding(coding.unlabelled, background)
+    return coding
+
+
+def scribble_values(
+    labels: Mapping[str, int], coding: ScribbleCoding, classes: Mapping[str, int] | None = None
+) -> dict[int, int] | None:
+    """Value in the file to value in the dataset, for `write_raw_datasets`; None where they are the same.
+
+    Args:
+        labels: name to value in the dataset, background included, without `ignore`.
+        coding: of the file.
+        classes: name to value in the file, where it is another.
+
+    Raises:
+        AttenScribbleError: if one value would mean two things.
+    """
+    classes = {name: (classes or labels).get(name, value) for name, value in labels.items() if value > 0}
+    top = max(classes.values()) + 1
+    unlabelled = top if coding.unlabelled is None else coding.unlabelled
+    background = top if coding.background is None else coding.background
+    if background == unlabelled:
+        raise AttenScribbleError(
+            f"value {unlabelled} cannot mean both unlabelled and a background stroke: "
+            "give --unlabelled and --background-scribble, or a --coding"
+        )
+    meanings = {unlabelled: max(labels.values()) + 1, background: 0}
+    for name, value in classes.items():
+        if value in meanings:
+            what = "unlabelled" if value == unlabelled else "a background stroke" if value == background else "a class"
+            raise AttenScribbleError(f"value {value} cannot mean both {name} and {what}: every value means one thing")
+        meanings[value] = labels[name]
+    return None if all(value == meaning for value, meaning in meanings.items()) else meanings
+
+
+def dense_values(labels: Mapping[str, int], classes: Mapping[str, int]) -> dict[int, int] | None:
+    """The same for dense labels, in which 0 is the background."""
+    values = {0: 0, **{value: labels[name] for name, value in classes.items()}}
+    return None if all(value == meaning for value, meaning in values.items()) else values
 
 
 @dataclass(frozen=True)
@@ -83,12 +158,12 @@ class Marks:
     @cached_property
     def scribble_values(self) -> dict[int, int] | None:
         """Value in the file to value in the dataset; None where they are the same."""
-        return values_of_scribbles(self.labels, self.coding or PRESETS["acdc"], self.values)
+        return scribble_values(self.labels, self.coding or PRESETS["acdc"], self.values)
 
     @cached_property
     def dense_values(self) -> dict[int, int] | None:
         """The same for dense labels."""
-        return values_of_dense(self.labels, self.values)
+        return dense_values(self.labels, self.values)
 
     @property
     def _own_names(self) -> dict[str, str]:
@@ -97,13 +172,13 @@ class Marks:
     @cached_property
     def names(self) -> dict[str, str]:
         """What each name in a file means, but for those of `means_ignore`; without regard to case."""
-        said = {**self._own_names, **{mark: name for name, mark in self._said() if not _COLOUR.fullmatch(mark)}}
+        said = {**self._own_names, **{mark: name for name, mark in self._said() if not is_colour(mark)}}
         return {fold(name): meaning for name, meaning in said.items()}
 
     @cached_property
     def colours(self) -> dict[Colour, str]:
         """What each colour means."""
-        return {parse_colour(mark): name for name, mark in self._said() if _COLOUR.fullmatch(mark)}
+        return {parse_colour(mark): name for name, mark in self._said() if is_colour(mark)}
 
     def _meaning(self, name: str) -> str | None:
         return self.names.get(fold(name), UNLABELLED if means_ignore(name) else None)
@@ -237,22 +312,6 @@ def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> 
 def parse_mark(text: str) -> int | str:
     """A value, or a name or colour."""
     return int(text) if text.isdecimal() else text
-
-
-def is_colour(text: str) -> bool:
-    """Whether it is a colour such as `#ff0000`."""
-    return _COLOUR.fullmatch(text) is not None
-
-
-def parse_colour(text: str) -> Colour:
-    """Red, green and blue of `#ff0000`."""
-    red, green, blue = bytes.fromhex(text[1:])
-    return red, green, blue
-
-
-def format_colour(colour: Colour) -> str:
-    """The other way round."""
-    return "#" + bytes(colour).hex()
 
 
 def fold(name: str) -> str:

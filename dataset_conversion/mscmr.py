@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import find_files
-from nnunet_attenscribble.dataset_conversion.codings import PRESETS, ScribbleCoding, scribble_values
+from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
 from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     Case,
     RawDataset,

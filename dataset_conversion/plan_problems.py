@@ -1,4 +1,5 @@
-"""What is wrong with a dataset that is to be written, as far as can be told without opening its files."""
+"""What is wrong with a dataset that is to be written, and what its owner should know of it: by its names and numbers,
+and by what the check of each case found."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nnunet_attenscribble.common.text import has_control_character
+from nnunet_attenscribble.common.text import has_control_character, list_some
 from nnunet_attenscribble.common.volumes import describe
-from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase
+from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Case, CheckedCase, Coding
 
 #: What Windows has devices for, and no files.
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
@@ -20,9 +21,11 @@ _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 __all__ = [
     "case_problems",
     "dimension_problems",
+    "drawing_notes",
     "folder_problems",
     "identifier_problems",
     "name_problems",
+    "nothing_drawn_problems",
     "split_problems",
     "taken_id_problems",
 ]
@@ -139,3 +142,40 @@ def split_problems(splits: Sequence[Mapping[str, Sequence[str]]], training: set[
         problems += [f"fold {fold}: {one} is in both train and val" for one in sorted(train & val)]
         problems += [f"fold {fold}: {one} is not a training case" for one in sorted((train | val) - training)]
     return problems
+
+
+def nothing_drawn_problems(cases: Sequence[Case], checked: Sequence[CheckedCase], coding: Coding) -> list[str]:
+    """Of scribbles in which no class has a stroke, in any case; none where they are trusted."""
+    drawn = [result.scribble_voxels for case, result in zip(cases, checked, strict=True) if case.scribbled]
+    if coding.trusted or not drawn or any(any(voxels[1 : coding.ignore]) for voxels in drawn):
+        return []
+    strokes = "a stroke of a class" if any(voxels[0] for voxels in drawn) else "a stroke"
+    return [
+        f"none of the {len(drawn)} scribbles holds {strokes}: draw first, or say which value is unlabelled "
+        "(--unlabelled, --coding) and which are classes (--labels); --trust-scribbles takes them as they are"
+    ]
+
+
+def drawing_notes(cases: Sequence[Case], checked: Sequence[CheckedCase], voxels: Mapping[str, int]) -> list[str]:
+    """Of classes that are drawn nowhere, and of cases in which nothing is.
+
+    Args:
+        cases: with what was found when they were checked.
+        checked: the same.
+        voxels: of all training cases together by label: of scribbles, where `ignore` is among them, or of dense labels.
+    """
+    scribbles = IGNORE in voxels
+    never = [label for label, count in voxels.items() if not count and label not in ("background", IGNORE)]
+    notes = [
+        f"WARNING: {label} {'has no stroke in any case' if scribbles else 'is in no dense label'}: nothing teaches it"
+        for label in never
+    ]
+    if not scribbles:
+        return notes
+    if not voxels["background"]:
+        notes.append("no scribble marks background: a network cannot learn from them where its classes end")
+    used = [(case, result) for case, result in zip(cases, checked, strict=True) if case.scribbled]
+    empty = [case.identifier for case, result in used if not any(result.scribble_voxels[:-1])]
+    if empty:
+        notes.append(f"{len(empty)} of {len(used)} scribbles hold no stroke: {list_some(empty)}")
+    return notes

@@ -16,8 +16,8 @@ from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_f
 from nnunet_attenscribble.common.text import show_progress
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Drawing
-from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage, sum_coverage
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
+from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
 from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     Case,
     RawDataset,
@@ -25,8 +25,7 @@ from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     WrittenDatasets,
     write_raw_datasets,
 )
-from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
-from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
+from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.splits import make_splits_by_case
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError

@@ -29,8 +29,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from nnunet_attenscribble.cli import app, main
-from nnunet_attenscribble.cli.doctor import installation
+from nnunet_attenscribble.cli import app, doctor, main
 from nnunet_attenscribble.common.nnunet import FOLDERS, list_trainers, trainers_folder
 from nnunet_attenscribble.evaluation.kept_scores import write_kept
 from nnunet_attenscribble.evaluation.summary import read_summary
@@ -358,8 +357,8 @@ def spare_what_takes_long(monkeypatch) -> None:
 
     found = {"trainers": {name: {"folder": str(trainers_folder())} for name in list_trainers()}}
     answer = {"gpus": [], "cuda": None, "mps": False, "broken": None, **found}
-    monkeypatch.setattr(installation, "ask_nnunet", lambda: lambda: answer)
-    monkeypatch.setattr(installation, "check_versions", lambda: [])
+    monkeypatch.setattr(doctor, "ask_nnunet", lambda: lambda: answer)
+    monkeypatch.setattr(doctor, "check_versions", lambda: [])
     intensities = {"0": dict.fromkeys(("mean", "std", "percentile_00_5", "percentile_99_5"), 1.0)}
     content = {"foreground_intensity_properties_per_channel": intensities, "median_relative_size_after_cropping": 1.0}
 

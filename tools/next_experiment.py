@@ -22,11 +22,9 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.nnunet import trainers_folder
 from nnunet_attenscribble.common.text import format_markdown
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.loop.folder import Addition, CaseToDraw
-from nnunet_attenscribble.dataset_conversion.loop.strokes import add_strokes
+from nnunet_attenscribble.dataset_conversion.loop_folder import Addition, CaseToDraw, add_strokes
 from nnunet_attenscribble.dataset_conversion.phantom import LABELS, UNLABELLED, write_phantoms
-from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
-from nnunet_attenscribble.dataset_conversion.scribbles import draw_scribbles
+from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, draw_scribbles
 from nnunet_attenscribble.evaluation.benchmark import nnunet_environment
 
 SEEDS, ROUNDS, ARMS = (3, 4, 5), (1, 2), ("next", "random")
@@ -158,7 +156,7 @@ def _choose(base: Path, pool: Path, arm: str, seed: list[int]) -> dict[str, list
         ]
         picked = [free[index] for index in np.random.default_rng([*seed, 1]).permutation(len(free))[:MORE]]
     else:
-        from nnunet_attenscribble.dataset_conversion.loop.search import search_slices
+        from nnunet_attenscribble.dataset_conversion.loop_slices import search_slices
 
         predictions = base / "predictions"
         predictions.mkdir(exist_ok=True)

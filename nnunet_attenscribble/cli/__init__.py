@@ -11,14 +11,12 @@ from nnunet_attenscribble.cli import (  # noqa: F401 - they register
     attention,
     benchmark,
     convert,
+    datasets,
     demo,
     doctor,
     evaluate,
-    inspect,
     next_slices,
-    scribble,
     start,
-    status,
     training,
 )
 from nnunet_attenscribble.cli.app import QUIET, app

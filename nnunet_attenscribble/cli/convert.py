@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.inspect import planning_commands
+from nnunet_attenscribble.cli.datasets import planning_commands
 from nnunet_attenscribble.common.nnunet import FOLDERS, nnunet_folder
 from nnunet_attenscribble.common.text import format_percent
 
 if TYPE_CHECKING:
-    from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
+    from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 
 convert = typer.Typer(
@@ -27,7 +27,7 @@ app.add_typer(convert, name="convert")
 
 
 class CodingName(str, Enum):
-    """`codings.PRESETS`, here without importing that module."""
+    """`meanings.PRESETS`, here without importing that module."""
 
     acdc = "acdc"
     chaos = "chaos"
@@ -432,7 +432,7 @@ def folder(
 
     Example:  attenscribble convert folder images --dense labels -d 4 --name Hippocampus --labels anterior,posterior
     """
-    from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions
+    from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
     from nnunet_attenscribble.dataset_conversion.meanings import parse_mark, parse_marks
 
     options = FolderOptions(
@@ -489,7 +489,7 @@ def _chosen_coding(
     name: CodingName | None, unlabelled: int | None, background: int | None, *, default: str = "acdc"
 ) -> ScribbleCoding:
     """The coding of `--coding`, `--unlabelled` and `--background-scribble`."""
-    from nnunet_attenscribble.dataset_conversion.codings import choose_coding
+    from nnunet_attenscribble.dataset_conversion.meanings import choose_coding
 
     return choose_coding(name.value if name else None, unlabelled, background, default=default)
 

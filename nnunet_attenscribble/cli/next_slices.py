@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from nnunet_attenscribble.common.readers import Reader
     from nnunet_attenscribble.dataset_conversion.description import Description
-    from nnunet_attenscribble.dataset_conversion.loop.folder import Addition, CaseToDraw
+    from nnunet_attenscribble.dataset_conversion.loop_folder import Addition, CaseToDraw
     from nnunet_attenscribble.trained_model import ModelPlace, TrainedModel
 
 
@@ -80,7 +80,7 @@ def next_slices(
     from nnunet_attenscribble.common.nnunet import read_dataset_json
     from nnunet_attenscribble.common.readers import find_reader
     from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-    from nnunet_attenscribble.dataset_conversion.loop.folder import CaseToDraw, read_additions, read_state
+    from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, read_additions, read_state
     from nnunet_attenscribble.trained_model import TrainedModel, find_model, read_device
 
     raw = dataset_folder("nnUNet_raw", dataset)
@@ -124,7 +124,7 @@ def _check_labels(raw: Path, description: Description) -> None:
 
 def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reader: Reader, device: str) -> None:
     from nnunet_attenscribble.common.text import format_plain
-    from nnunet_attenscribble.dataset_conversion.loop.strokes import add_strokes
+    from nnunet_attenscribble.dataset_conversion.loop_folder import add_strokes
 
     add_strokes(raw, nnunet_folder("nnUNet_preprocessed") / raw.name, additions, reader)
     rows = []
@@ -161,9 +161,9 @@ def _choose(
 ) -> None:
     from tempfile import TemporaryDirectory
 
-    from nnunet_attenscribble.dataset_conversion.loop.drawings import TOOLS
-    from nnunet_attenscribble.dataset_conversion.loop.folder import read_additions, write_folder
-    from nnunet_attenscribble.dataset_conversion.loop.search import search_slices
+    from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS
+    from nnunet_attenscribble.dataset_conversion.loop_folder import read_additions, write_folder
+    from nnunet_attenscribble.dataset_conversion.loop_slices import search_slices
 
     raw, labels = dataset.raw, dataset.description.labels
     further = _find_further(dataset, images, model)
@@ -205,8 +205,7 @@ def _choose(
 def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedModel) -> dict[str, CaseToDraw]:
     """The cases of further folders that are no training cases yet; a model of other labels is refused as well."""
     from nnunet_attenscribble.dataset_conversion.description import read_description
-    from nnunet_attenscribble.dataset_conversion.loop.folder import CaseToDraw
-    from nnunet_attenscribble.dataset_conversion.loop.strokes import new_case_problems
+    from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, new_case_problems
 
     found: dict[str, list[Path]] = {}
     problems = []

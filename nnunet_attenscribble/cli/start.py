@@ -31,10 +31,10 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
-    from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions
+    from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
-    from nnunet_attenscribble.dataset_conversion.start.beliefs import Beliefs
-    from nnunet_attenscribble.dataset_conversion.start.doubts import Doubt, Given
+    from nnunet_attenscribble.dataset_conversion.start_beliefs import Beliefs
+    from nnunet_attenscribble.dataset_conversion.start_doubts import Doubt, Given
 
 _SHOWN = 12  # cases in the table
 _TILES = 20  # of the contact sheet
@@ -93,7 +93,7 @@ def start(
 
     Example:  attenscribble start --plan hearts_start.yaml -d 602
     """
-    from nnunet_attenscribble.dataset_conversion.folder_options import read_options
+    from nnunet_attenscribble.dataset_conversion.folder import read_options
     from nnunet_attenscribble.dataset_conversion.meanings import parse_mark, parse_marks
 
     said: dict[str, Any] = {
@@ -128,10 +128,10 @@ def _start(
     folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], writing: dict[str, Any]
 ) -> WrittenDatasets:
     from nnunet_attenscribble.common.files import replaced_file, write_text
-    from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions, encode_options
+    from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options
     from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
-    from nnunet_attenscribble.dataset_conversion.start.beliefs import Believer, free_id, name_dataset
-    from nnunet_attenscribble.dataset_conversion.start.doubts import Given
+    from nnunet_attenscribble.dataset_conversion.start_beliefs import Believer, free_id, name_dataset
+    from nnunet_attenscribble.dataset_conversion.start_doubts import Given
 
     home = Path(os.path.abspath(folder))
     file = home.parent / f"{home.name}_start.yaml" if plan is None else plan

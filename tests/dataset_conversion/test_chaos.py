@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.chaos import convert_chaos
-from nnunet_attenscribble.dataset_conversion.codings import PRESETS
+from nnunet_attenscribble.dataset_conversion.meanings import PRESETS
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import STEP, organ_strokes, organs, write_chaos
 from tests.tiny import DIRECTION, ORIGIN, SPACING, make_scan

@@ -1,6 +1,11 @@
 import pytest
 
-from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding, choose_coding, dense_values, scribble_values
+from nnunet_attenscribble.dataset_conversion.meanings import (
+    ScribbleCoding,
+    choose_coding,
+    dense_values,
+    scribble_values,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "a": 1, "b": 2}

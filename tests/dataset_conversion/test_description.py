@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.doctor.datasets import check_dataset
+from nnunet_attenscribble.cli.doctor_datasets import check_dataset
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.inspection import inspect_dataset
 from nnunet_attenscribble.errors import AttenScribbleError

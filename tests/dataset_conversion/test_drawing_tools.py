@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.drawing_tools import (
     describe_labels,

@@ -10,10 +10,9 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 
-from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
-from nnunet_attenscribble.dataset_conversion.meanings import Marks, parse_mark, parse_marks
+from nnunet_attenscribble.dataset_conversion.meanings import Marks, ScribbleCoding, parse_mark, parse_marks
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_slice
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume

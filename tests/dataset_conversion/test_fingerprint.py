@@ -12,9 +12,9 @@ import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM
-from nnunet_attenscribble.cli.doctor.datasets import check_dataset
-from nnunet_attenscribble.cli.inspect import planning_commands
+from nnunet_attenscribble.cli.datasets import planning_commands
+from nnunet_attenscribble.cli.doctor import NOTE, PROBLEM
+from nnunet_attenscribble.cli.doctor_datasets import check_dataset
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import (

@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 
-from nnunet_attenscribble.dataset_conversion.codings import ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
+from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.pairing import (
     group_images,
     match_labels,

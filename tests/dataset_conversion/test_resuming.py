@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import staged_folders
-from nnunet_attenscribble.dataset_conversion import resuming
+from nnunet_attenscribble.dataset_conversion import raw_dataset
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_folders
@@ -30,7 +30,7 @@ def convert(tmp_path, monkeypatch):
 
         arguments = {"raw_folder": tmp_path / "raw", "dataset_id": 601, "name": "Mine", "workers": 1, **options}
         with monkeypatch.context() as patch:
-            patch.setattr(resuming, "write_case", write)
+            patch.setattr(raw_dataset, "write_case", write)
             if kill_at is not None:  # a kill runs no clean-up
                 patch.setattr("nnunet_attenscribble.common.files.shutil.rmtree", lambda *a, **k: None)
                 with pytest.raises(SystemExit):
@@ -39,7 +39,7 @@ def convert(tmp_path, monkeypatch):
                 convert_folder(images, scribbles, classes={"RV": 1, "MYO": 2, "LV": 3}, dense=dense, **arguments)
         return list(written)
 
-    really = resuming.write_case
+    really = raw_dataset.write_case
     return run
 
 
@@ -91,8 +91,8 @@ def test_a_file_that_is_taken_away_meanwhile_is_missed(tmp_path, convert, monkey
             (files[0].parent / "a_0000.nii.gz").unlink()
         return files
 
-    really = resuming.write_case
-    monkeypatch.setattr(resuming, "write_case", write)
+    really = raw_dataset.write_case
+    monkeypatch.setattr(raw_dataset, "write_case", write)
     with pytest.raises(AttenScribbleError, match=r"nothing of it was kept: 1 of its files.*a_0000\.nii\.gz"):
         convert_folder(
             tmp_path / "my images",
@@ -110,8 +110,8 @@ def test_what_is_only_in_memory_has_no_fingerprint(tmp_path):
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
 
     coding = Coding({"background": 0, "a": 1}, None, None, False)
-    assert resuming.fingerprint(Case("a", (make_volume(),)), CheckedCase(), coding, False) is None
-    assert resuming.fingerprint(Case("a", (make_volume,)), CheckedCase(), coding, False) is None
-    assert resuming.fingerprint(Case("a", (lambda: None,), inputs=(tmp_path,)), CheckedCase(), coding, False) is None
-    known = resuming.fingerprint(Case("a", (make_volume,), inputs=(tmp_path,)), CheckedCase(), coding, False)
-    assert known != resuming.fingerprint(Case("a", (make_scan,), inputs=(tmp_path,)), CheckedCase(), coding, False)
+    assert raw_dataset.fingerprint(Case("a", (make_volume(),)), CheckedCase(), coding, False) is None
+    assert raw_dataset.fingerprint(Case("a", (make_volume,)), CheckedCase(), coding, False) is None
+    assert raw_dataset.fingerprint(Case("a", (lambda: None,), inputs=(tmp_path,)), CheckedCase(), coding, False) is None
+    known = raw_dataset.fingerprint(Case("a", (make_volume,), inputs=(tmp_path,)), CheckedCase(), coding, False)
+    assert known != raw_dataset.fingerprint(Case("a", (make_scan,), inputs=(tmp_path,)), CheckedCase(), coding, False)

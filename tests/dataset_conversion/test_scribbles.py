@@ -4,9 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_attenscribble.common.volumes import slice_axis
-from nnunet_attenscribble.dataset_conversion.coverage import ClassCoverage, measure_coverage, sum_coverage
-from nnunet_attenscribble.dataset_conversion.scribble_rules import STYLES, ScribbleRules, read_scribblebench
-from nnunet_attenscribble.dataset_conversion.scribbles import choose_axis, draw_scribbles
+from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
+from nnunet_attenscribble.dataset_conversion.scribbles import (
+    STYLES,
+    ScribbleRules,
+    choose_axis,
+    draw_scribbles,
+    read_scribblebench,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 
 IGNORE = 4

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.grids import Grid
-from nnunet_attenscribble.dataset_conversion.loop.drawings import write_drawing
+from nnunet_attenscribble.dataset_conversion.loop_drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.trained_model import TrainedModel, predict_case
 from tests.trainers.conftest import IGNORE, NAME, environment, preprocess

@@ -14,8 +14,6 @@ _PACKAGES = {
         "Published losses, each beside its trainer.",
     ),
     "dataset_conversion": ("dataset_conversion", "nnunet_attenscribble.dataset_conversion", "What writes datasets."),
-    "loop": ("dataset_conversion/loop", "nnunet_attenscribble.dataset_conversion.loop", "What draws in rounds."),
-    "start": ("dataset_conversion/start", "nnunet_attenscribble.dataset_conversion.start", "What a folder may hold."),
     "evaluation": ("evaluation", "nnunet_attenscribble.evaluation", "What scores and compares."),
     "benchmark": ("evaluation/benchmark", "nnunet_attenscribble.evaluation.benchmark", "What runs and collects."),
     "report": ("evaluation/report", "nnunet_attenscribble.evaluation.report", "What makes a page of it."),

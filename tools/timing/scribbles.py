@@ -17,8 +17,7 @@ import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt, label
 from skimage.morphology import skeletonize
 
-from nnunet_attenscribble.dataset_conversion.scribble_rules import ScribbleRules
-from nnunet_attenscribble.dataset_conversion.scribbles import draw_scribbles
+from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, draw_scribbles
 
 QUANTITIES = ("strokes", "pixels", "length", "width", "coverage in %", "to the border", "nearest")
 

@@ -10,10 +10,10 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from nnunet_attenscribble.cli import doctor
 from nnunet_attenscribble.cli.app import app
-from nnunet_attenscribble.cli.doctor import installation
-from nnunet_attenscribble.cli.doctor.command import NOTE, OK, PROBLEM
-from nnunet_attenscribble.cli.doctor.datasets import check_dataset, check_labels, list_datasets
+from nnunet_attenscribble.cli.doctor import NOTE, OK, PROBLEM
+from nnunet_attenscribble.cli.doctor_datasets import check_dataset, check_labels, list_datasets
 from nnunet_attenscribble.common.nnunet import FOLDERS, list_trainers, trainers_folder
 
 
@@ -41,7 +41,7 @@ def folders(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def answered(monkeypatch):
     """The command without torch and nnU-Net."""
-    monkeypatch.setattr(installation, "ask_nnunet", lambda: lambda: found_in(trainers_folder()))
+    monkeypatch.setattr(doctor, "ask_nnunet", lambda: lambda: found_in(trainers_folder()))
 
 
 def write_dataset(raw: Path, label: np.ndarray, labels: dict, name: str = "Dataset501_Tiny", **changes) -> Path:
@@ -107,12 +107,10 @@ def test_a_dataset_with_a_problem_fails_it(folders, answered):
 
 
 def test_versions_are_held_against_the_requirements(monkeypatch):
-    assert [finding.status for finding in installation.check_versions()] == [OK]
-    real = installation._version
-    monkeypatch.setattr(
-        installation, "_version", lambda name: {"nnunetv2": "2.5.1", "pydicom": None}.get(name, real(name))
-    )
-    problems = {finding.found: finding.advice for finding in installation.check_versions()}
+    assert [finding.status for finding in doctor.check_versions()] == [OK]
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: {"nnunetv2": "2.5.1", "pydicom": None}.get(name, real(name)))
+    problems = {finding.found: finding.advice for finding in doctor.check_versions()}
     assert problems == {
         "nnunetv2 has version 2.5.1, <3,>=2.8 is needed": 'pip install "nnunetv2<3,>=2.8"',
         "pydicom is not installed": 'pip install "pydicom>=3"',
@@ -128,7 +126,7 @@ def test_folders_that_are_no_folders(folders, monkeypatch):
     monkeypatch.setenv("nnUNet_preprocessed", str(folders / "file"))
     monkeypatch.chdir(folders)
     monkeypatch.setenv("nnUNet_results", "nnUNet_results")
-    raw, preprocessed, results = installation.check_folders()
+    raw, preprocessed, results = doctor.check_folders()
     assert (raw.status, raw.advice) == (PROBLEM, 'mkdir -p "$nnUNet_raw"')
     assert (preprocessed.status, preprocessed.found) == (PROBLEM, f"{folders / 'file'} is a file")
     assert (results.status, results.advice) == (NOTE, f'export nnUNet_results="{folders / "nnUNet_results"}"')
@@ -137,12 +135,12 @@ def test_folders_that_are_no_folders(folders, monkeypatch):
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="whoever may write everywhere cannot tell")
 def test_a_folder_that_cannot_be_written_to(folders):
     (folders / "nnUNet_results").chmod(0o500)
-    assert installation.check_folders()[2].found.endswith("cannot be written to")
+    assert doctor.check_folders()[2].found.endswith("cannot be written to")
 
 
 def test_one_folder_for_two_things(folders, monkeypatch):
     monkeypatch.setenv("nnUNet_results", str(folders / "nnUNet_raw" / ".." / "nnUNet_raw"))
-    assert installation.check_folders()[-1].found == "two of nnU-Net's folders are the same"
+    assert doctor.check_folders()[-1].found == "two of nnU-Net's folders are the same"
 
 
 # --- trainers ---
@@ -151,22 +149,22 @@ def test_one_folder_for_two_things(folders, monkeypatch):
 def test_trainers_that_are_not_exported(monkeypatch):
     lost = {"nnUNetTrainerAttenScribble": {"error": "RuntimeError: Could not find it (...)"}}
     answer = {"trainers": lost, "broken": None}
-    (finding,) = installation.check_trainers(answer)
+    (finding,) = doctor.check_trainers(answer)
     assert (finding.status, finding.advice) == (PROBLEM, 'export nnUNet_extTrainer="$(attenscribble trainers)"')
     monkeypatch.setenv("nnUNet_extTrainer", "gone")
-    assert installation.check_trainers(answer)[0].found == "nnUNet_extTrainer names no folder (gone)"
+    assert doctor.check_trainers(answer)[0].found == "nnUNet_extTrainer names no folder (gone)"
 
 
 def test_other_folders_of_trainers_are_kept(folders, monkeypatch):
     (folders / "mine").mkdir()
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join(["gone", str(folders / "mine")]))
     lost = {"nnUNetTrainerAttenScribble": {"error": "RuntimeError: Could not find it (...)"}}
-    (finding,) = installation.check_trainers({"trainers": lost, "broken": None})
+    (finding,) = doctor.check_trainers({"trainers": lost, "broken": None})
     assert finding.status == PROBLEM
     kept = f'export nnUNet_extTrainer="$(attenscribble trainers){os.pathsep}{folders / "mine"}"'
     assert finding.advice == kept
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([str(trainers_folder()), "gone", str(folders / "mine")]))
-    found, note = installation.check_trainers(found_in(trainers_folder()))
+    found, note = doctor.check_trainers(found_in(trainers_folder()))
     assert (found.status, note.status, note.advice) == (OK, NOTE, kept)
 
 
@@ -175,7 +173,7 @@ def test_the_folder_of_trainers_may_be_spelt_in_other_ways(folders, monkeypatch)
     link.symlink_to(trainers_folder())
     for spelt in (f"{trainers_folder()}/", f"{trainers_folder()}/../trainers", str(link)):
         monkeypatch.setenv("nnUNet_extTrainer", spelt)
-        (finding,) = installation.check_trainers(found_in(spelt))
+        (finding,) = doctor.check_trainers(found_in(spelt))
         assert finding.status == OK
 
 
@@ -187,14 +185,14 @@ def test_a_file_that_stops_the_search_is_named(folders, monkeypatch):
     (mine / "nnUNetTrainerMine.py").write_text("import a_library_that_is_not_there\n")
     exported = os.pathsep.join(map(str, (good, mine, trainers_folder())))
     monkeypatch.setenv("nnUNet_extTrainer", exported)
-    answer = installation.ask_nnunet()()
-    (finding,) = installation.check_trainers(answer)
+    answer = doctor.ask_nnunet()()
+    (finding,) = doctor.check_trainers(answer)
     assert finding.status == PROBLEM
     assert f"nnUNetTrainerMine in {mine} cannot be imported" in finding.found
     assert "a_library_that_is_not_there" in finding.found
     assert finding.advice.endswith(f'export nnUNet_extTrainer="$(attenscribble trainers){os.pathsep}{good}"')
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join(map(str, (trainers_folder(), mine))))
-    found, note = installation.check_trainers(found_in(trainers_folder()) | {"broken": answer["broken"]})
+    found, note = doctor.check_trainers(found_in(trainers_folder()) | {"broken": answer["broken"]})
     assert (found.status, note.status) == (OK, NOTE)
     assert note.found.endswith("nnU-Net's search ends there, behind the trainers of this package")
 
@@ -203,25 +201,25 @@ def test_trainers_of_another_installation(folders, monkeypatch):
     other = folders / "copy"
     shutil.copytree(trainers_folder(), other)
     monkeypatch.setenv("nnUNet_extTrainer", f"{other}{os.pathsep}{trainers_folder()}")
-    (finding,) = installation.check_trainers(found_in(other))
+    (finding,) = doctor.check_trainers(found_in(other))
     assert finding.status == PROBLEM
     assert finding.found == f"nnU-Net takes them from {other}, not from this installation"
-    assert installation.check_trainers(found_in(trainers_folder()))[0].status == OK
+    assert doctor.check_trainers(found_in(trainers_folder()))[0].status == OK
 
 
 def test_nnunet_itself_is_asked(folders):
-    answer = installation.ask_nnunet()()
+    answer = doctor.ask_nnunet()()
     assert "error" not in answer
     assert answer["broken"] is None
     assert answer["trainers"] == found_in(trainers_folder())["trainers"]
-    assert installation.check_trainers(answer)[0].status == OK
+    assert doctor.check_trainers(answer)[0].status == OK
 
 
 def test_an_installation_that_nnunet_cannot_start_in(monkeypatch):
-    (finding,) = installation.check_trainers({"error": "ImportError: libcudart.so.13"})
+    (finding,) = doctor.check_trainers({"error": "ImportError: libcudart.so.13"})
     assert finding.status == PROBLEM
     assert "libcudart" in finding.found
-    assert installation.check_device({"error": "ImportError"}) == []
+    assert doctor.check_device({"error": "ImportError"}) == []
 
 
 # --- device and disk ---
@@ -229,32 +227,32 @@ def test_an_installation_that_nnunet_cannot_start_in(monkeypatch):
 
 def test_devices():
     answer = found_in("")
-    (finding,) = installation.check_device(answer | {"gpus": [["NVIDIA A100", 80 << 30]]})
+    (finding,) = doctor.check_device(answer | {"gpus": [["NVIDIA A100", 80 << 30]]})
     assert (finding.status, finding.found) == (OK, "GPU: NVIDIA A100, 80 GB")
-    assert "-device mps" in installation.check_device(answer | {"mps": True})[0].advice
-    assert "-device cpu" in installation.check_device(answer)[0].advice
+    assert "-device mps" in doctor.check_device(answer | {"mps": True})[0].advice
+    assert "-device cpu" in doctor.check_device(answer)[0].advice
 
 
 def test_a_driver_that_torch_does_not_fit(monkeypatch):
-    monkeypatch.setattr(installation.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    problem = installation.check_device(found_in("") | {"cuda": None})[1]
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    problem = doctor.check_device(found_in("") | {"cuda": None})[1]
     assert problem.found == "there is an NVIDIA driver, but torch, which is built without CUDA, sees no GPU"
 
 
 @pytest.mark.parametrize(("free", "status"), [(1.5, PROBLEM), (10, NOTE), (100, OK)])
 def test_disk(folders, monkeypatch, free, status):
     usage = type("Usage", (), {"free": free * (1 << 30), "total": 1 << 40})
-    monkeypatch.setattr(installation.shutil, "disk_usage", lambda folder: usage)
-    (finding,) = installation.check_disk()  # all three are on one disk
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+    (finding,) = doctor.check_disk()  # all three are on one disk
     assert finding.status == status
     assert finding.found.endswith("free for nnUNet_raw, nnUNet_preprocessed, nnUNet_results")
 
 
 def test_little_shared_memory(monkeypatch, tmp_path):
-    monkeypatch.setattr(installation, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(doctor, "_SHARED_MEMORY", tmp_path)
     usage = type("Usage", (), {"free": 0, "total": 64 << 20})
-    monkeypatch.setattr(installation.shutil, "disk_usage", lambda folder: usage)
-    (finding,) = installation.check_disk()
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+    (finding,) = doctor.check_disk()
     assert (finding.status, finding.found) == (NOTE, "only 64 MB of shared memory")
 
 

@@ -13,11 +13,10 @@ from nnunet_attenscribble.common.formats import holds_place
 from nnunet_attenscribble.common.grids import Grid, geometry_problems, place_on
 from nnunet_attenscribble.common.volumes import Source, describe, read_volume, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
-from nnunet_attenscribble.dataset_conversion.codings import PRESETS
 from nnunet_attenscribble.dataset_conversion.contact_sheet import BACKGROUND_COLOUR, choose_colour
 from nnunet_attenscribble.dataset_conversion.findings import find_reading
-from nnunet_attenscribble.dataset_conversion.legends import read_header
-from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, Marks
+from nnunet_attenscribble.dataset_conversion.label_files import read_header
+from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, PRESETS, Marks
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["TOOLS", "describe_labels", "find_offset", "read_drawing", "tell_slice", "write_drawing", "write_tiff"]

@@ -12,15 +12,16 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.loop.drawings import TOOLS, write_drawing
-from nnunet_attenscribble.dataset_conversion.loop.folder import (
+from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS, write_drawing
+from nnunet_attenscribble.dataset_conversion.loop_folder import (
     CaseToDraw,
     DrawnCase,
+    add_strokes,
+    new_case_problems,
     read_additions,
     read_state,
     write_folder,
 )
-from nnunet_attenscribble.dataset_conversion.loop.strokes import add_strokes, new_case_problems
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.test_malformed_files import read_tree
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume

@@ -1,4 +1,4 @@
-"""The installation as `attenscribble doctor` sees it: versions, folders, trainers, device, disk."""
+"""`attenscribble doctor`: whether versions, folders, trainers, device, disk and datasets are in order, and advice."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from importlib.metadata import PackageNotFoundError, requires, version
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from packaging.requirements import Requirement
+import typer
 
-from nnunet_attenscribble.cli.doctor.command import NOTE, PROBLEM, Finding
+from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.nnunet import FOLDERS, VARIABLE, exported_folders, list_trainers, trainers_folder
 from nnunet_attenscribble.common.text import show_waiting
 
+OK, NOTE, PROBLEM = "ok", "note", "problem"
 _PACKAGE = "nnunet-attenscribble"
 _TOLD = ("nnunetv2", "torch")  # versions that are told even if they are in order
 _GIB = 1 << 30
@@ -30,6 +31,77 @@ _DISK_PROBLEM, _DISK_NOTE = 2, 20  # GiB free
 _SHARED_MEMORY = Path("/dev/shm")  # what worker processes hand arrays over in, on Linux
 _SHARED_MEMORY_NOTE = 1  # GiB
 _NOBODY = "a class that nobody wrote"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's.
+
+    Attributes:
+        subject: what was looked at.
+        found: what was seen.
+        status: `ok`, `note` (good to know) or `problem`.
+        advice: what to do; None where there is nothing.
+    """
+
+    subject: str
+    found: str
+    status: str = OK
+    advice: str | None = None
+
+
+@app.command()
+def doctor(
+    datasets: Annotated[
+        list[str] | None, typer.Argument(metavar="[DATASET]...", help="IDs or names of datasets to look into as well.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check versions, nnU-Net's folders, its lookup of the trainers, device, disk and datasets; say what to do.
+
+    Exit code 1 if there is a problem. A note is nothing wrong, but good to know.
+
+    Example:  attenscribble doctor
+
+    Example:  attenscribble doctor 501 --json
+    """
+    answer = ask_nnunet()  # which goes on while the datasets are looked at
+    from nnunet_attenscribble.cli.doctor_datasets import check_dataset, list_datasets
+
+    told = [finding for dataset in datasets or [] for finding in check_dataset(dataset)]
+    findings = [*check_installation(answer()), *(told if datasets else list_datasets())]
+    ok = all(finding.status != PROBLEM for finding in findings)
+    if as_json:
+        typer.echo(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        _print(findings)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _print(findings: list[Finding]) -> None:
+    """A line per finding, and what to do below it; wrapped between words on a terminal, and nowhere else."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    styles = {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}
+    table = Table.grid(padding=(0, 1))
+    lines = []
+    for finding in findings:
+        lines.append((finding.status, f"{finding.subject}: {finding.found}"))
+        if finding.advice is not None:
+            lines.append(("", f"-> {finding.advice}"))
+    if console.is_terminal:
+        for status, text in lines:
+            table.add_row(Text(status, styles.get(status, "")), Text(text))  # no markup: paths may hold brackets
+        console.print(table)
+    else:
+        typer.echo("\n".join(f"{status:<8}{text}" for status, text in lines))
+    counts = {word: sum(finding.status == word for finding in findings) for word in (PROBLEM, NOTE)}
+    told = [f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number]
+    typer.echo(f"\n{', '.join(told) or 'Everything is in order'}.")
 
 
 def check_installation(answer: Mapping[str, Any]) -> list[Finding]:
@@ -64,6 +136,10 @@ def ask_nnunet() -> Callable[[], dict[str, Any]]:
 
 def check_versions() -> list[Finding]:
     """Python, and every package that this one requires."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+
     required = [Requirement(text) for text in requires(_PACKAGE) or []]
     here = [entry for entry in required if entry.marker is None or entry.marker.evaluate({"extra": ""})]
     problems = []
@@ -78,6 +154,8 @@ def check_versions() -> list[Finding]:
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_attenscribble.dataset_conversion.loop.ranking import (
+from nnunet_attenscribble.dataset_conversion.loop_slices import (
     CaseSlices,
     choose_slices,
     find_drawing_axis,

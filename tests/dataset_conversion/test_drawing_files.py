@@ -8,8 +8,8 @@ import SimpleITK as sitk
 import tifffile
 
 from nnunet_attenscribble.common.grids import Grid
-from nnunet_attenscribble.dataset_conversion.legends import Segment, parse_description, read_header
-from nnunet_attenscribble.dataset_conversion.loop.drawings import (
+from nnunet_attenscribble.dataset_conversion.label_files import Segment, parse_description, read_header
+from nnunet_attenscribble.dataset_conversion.loop_drawings import (
     TOOLS,
     describe_labels,
     find_offset,

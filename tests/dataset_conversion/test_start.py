@@ -18,7 +18,7 @@ from nnunet_attenscribble.cli import app, main
 from nnunet_attenscribble.cli import start as command
 from nnunet_attenscribble.common.volumes import read_volume
 from nnunet_attenscribble.dataset_conversion import contact_sheet
-from nnunet_attenscribble.dataset_conversion.folder_options import FolderOptions, encode_options, read_options
+from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.drawing_tools import describe_labels, write_mitk, write_slicer
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume

@@ -1,1 +1,0 @@
-"""What a folder of images and drawings is believed to hold, before its owner agrees."""
