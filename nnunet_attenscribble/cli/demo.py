@@ -36,7 +36,7 @@ def demo(
     scribbles: Annotated[
         Path | None, typer.Option("--scribbles", metavar="ZIP_OR_DIR", help="With --acdc: its expert scribbles.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each training, 250 iterations each.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each training, 250 iterations each.")] = 10,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Train from scribbles, and compare with nnU-Net trained from dense labels: all in one go, resumable.

@@ -16,7 +16,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 def call(**changes) -> None:
     """The command with its defaults."""
-    arguments = {"folder": Path("demo"), "acdc": None, "scribbles": None, "epochs": 20, "device": "cpu"}
+    arguments = {"folder": Path("demo"), "acdc": None, "scribbles": None, "epochs": 10, "device": "cpu"}
     demo.demo(**(arguments | changes))
 
 
@@ -68,7 +68,7 @@ def test_a_folder_made_with_other_options_is_refused(tmp_path):
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "demo.json").write_text(json.dumps({"acdc": None, "scribbles": None, "epochs": 1}))
     assert problems_of() == [
-        "demo was made with other options (epochs 1, now 20): give another --folder, or remove that one"
+        "demo was made with other options (epochs 1, now 10): give another --folder, or remove that one"
     ]
     with pytest.raises(pytest.fail.Exception, match="it ran"):
         call(epochs=1)
@@ -97,7 +97,7 @@ def test_the_users_own_folders_are_mentioned_and_not_used(monkeypatch, capsys, t
     monkeypatch.setattr(demo._Demo, "run", demo._Demo._introduce)
     call()
     assert "Your nnUNet_raw is left alone" in capsys.readouterr().out
-    environment = demo._Demo(tmp_path, demo._Options(None, None, 20), "cpu", None).environment
+    environment = demo._Demo(tmp_path, demo._Options(None, None, 10), "cpu", None).environment
     assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
     assert os.environ["nnUNet_raw"] == "/own/raw"
 
