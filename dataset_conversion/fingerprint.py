@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nnunet_attenscribble.common.files import naming, write_json
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import find_reader, open_files
-from nnunet_attenscribble.common.text import show_progress
 from nnunet_attenscribble.common.volumes import label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.errors import AttenScribbleError

@@ -14,8 +14,9 @@ from scipy.spatial import cKDTree
 
 from nnunet_attenscribble.common.grids import geometry_problems, place_on
 from nnunet_attenscribble.common.nnunet import DATASET
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.shapes import TEXT, Shape, mapping, read_shaped
-from nnunet_attenscribble.common.text import list_some, show_progress
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Source,
     count_values,

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.grids import Grid, place_on
-from nnunet_attenscribble.common.text import show_progress
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.volumes import describe, read_volume, slice_axis
 from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
 from nnunet_attenscribble.dataset_conversion.loop_drawings import find_offset, tell_slice

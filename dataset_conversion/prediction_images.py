@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nnunet_attenscribble.common.files import find_files, replaced_folder
 from nnunet_attenscribble.common.formats import find_sidecar
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.shapes import read_json
-from nnunet_attenscribble.common.text import show_progress
 from nnunet_attenscribble.dataset_conversion.cases import ENDING, Case, Coding, check_case, write_images
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.dataset_conversion.findings import find_images

@@ -27,8 +27,9 @@ from nnunet_attenscribble.common.files import (
     write_json,
     write_texts,
 )
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader
-from nnunet_attenscribble.common.text import list_some, show_progress
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import file_of
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,

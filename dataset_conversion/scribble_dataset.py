@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.nnunet import read_splits_json
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
-from nnunet_attenscribble.common.text import show_progress
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Drawing
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.formats import states_spacing
 from nnunet_attenscribble.common.grids import Grid, are_whole, measure_steps
-from nnunet_attenscribble.common.text import show_progress
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_pixels, read_volume
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart

@@ -1,5 +1,4 @@
-"""What label maps hold: which labels a model knows, from the dataset.json that nnU-Net keeps beside it; which of them
-is taken for which; and how much of a case is annotated.
+"""The labels that a model knows, from the dataset.json that nnU-Net keeps beside it; and which is taken for which.
 
 Classes are counted against each other where no two structures share a label. Regions that overlap have no such table: a
 voxel is then in several classes at once.
@@ -8,7 +7,7 @@ voxel is then in several classes at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,13 @@ from nnunet_attenscribble.common.nnunet import entry_values, read_dataset_json
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [
-    "ANNOTATED",
     "BACKGROUND",
-    "Annotation",
     "Counts",
     "LabelCoding",
     "Structure",
     "average_counts",
     "compute_confusion_shares",
-    "count_annotation",
     "count_confusion",
-    "find_annotation",
     "find_dataset_json",
     "list_classes",
     "list_model_folders",
@@ -37,8 +32,6 @@ __all__ = [
 BACKGROUND = "background"
 #: Voxels by true class, then by predicted class, in the order of `list_classes`; of several runs the mean.
 Counts = tuple[tuple[float, ...], ...]
-_IN_PLANE = np.zeros((3, 3, 3), bool)
-_IN_PLANE[1] = True  # pixels of a slice that touch at a corner are one stroke
 
 
 @dataclass(frozen=True)
@@ -163,48 +156,3 @@ def compute_confusion_shares(counts: Mapping[str, Counts], spacings: Mapping[str
     whole[0, 0] = 0
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(whole > 0, volumes / whole, np.nan)
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """Of one case, or the mean over several.
-
-    Attributes:
-        voxels: that are not `ignore`.
-        share: these as a share of all voxels.
-        strokes: components of a class in single slices, corners joining.
-        slices: with a voxel that is not `ignore`, across the axis of the largest spacing.
-    """
-
-    voxels: float
-    share: float
-    strokes: float
-    slices: float
-
-
-#: By the attribute, the key under which the provenance of a result tells it.
-ANNOTATED = {field.name: f"annotated_{field.name}" for field in fields(Annotation)}
-
-
-def count_annotation(labels: np.ndarray, axis: int, ignore: int) -> Annotation:
-    """Annotation of one case.
-
-    Args:
-        labels: (Z, Y, X) or (Y, X).
-        axis: of a volume, across which slices are cut.
-        ignore: value of what is not annotated.
-    """
-    from scipy.ndimage import label
-
-    sections = labels[None] if labels.ndim == 2 else np.moveaxis(labels, axis, 0)
-    known = sections != ignore
-    strokes = sum(label(sections == value, _IN_PLANE)[1] for value in np.unique(sections[known]))
-    return Annotation(float(known.sum()), float(known.mean()), float(strokes), float(known.any(axis=(1, 2)).sum()))
-
-
-def find_annotation(provenance: Mapping[str, str | None]) -> Annotation | None:
-    """What the provenance of a result tells, or None where it tells nothing."""
-    try:
-        return Annotation(*(float(provenance[key] or "") for key in ANNOTATED.values()))
-    except (KeyError, ValueError):
-        return None

@@ -42,6 +42,7 @@ from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, count_annotation, find_annotation
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
@@ -62,13 +63,7 @@ from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, write_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.scoring import read_label_image
-from nnunet_attenscribble.evaluation.structures import (
-    ANNOTATED,
-    Annotation,
-    count_annotation,
-    find_annotation,
-    read_label_coding,
-)
+from nnunet_attenscribble.evaluation.structures import read_label_coding
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
 from nnunet_attenscribble.settings import KEY
 

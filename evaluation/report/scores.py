@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new_figure, wrap_name
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, find_annotation
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison
 from nnunet_attenscribble.evaluation.comparison_files import (
     CONFUSION_RULE,
@@ -32,7 +33,6 @@ from nnunet_attenscribble.evaluation.comparison_files import (
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, collect_metric
 from nnunet_attenscribble.evaluation.protocols import name_metric
 from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section, Table, format_csv
-from nnunet_attenscribble.evaluation.structures import ANNOTATED, Annotation, find_annotation
 
 __all__ = [
     "BudgetPoint",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nnunet_attenscribble.common.text import QUIET
+from nnunet_attenscribble.common.progress import QUIET
 
 __all__ = ["QUIET", "app"]
 

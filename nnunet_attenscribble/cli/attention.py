@@ -57,7 +57,7 @@ def attention(
     Example:  attenscribble attention nnUNetTrainerAttenScribble__nnUNetPlans__2d -i imagesTs -l labelsTs -o attention
     """
     from nnunet_attenscribble.common.files import replaced_folder
-    from nnunet_attenscribble.common.text import show_progress
+    from nnunet_attenscribble.common.progress import show_progress
     from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
     from nnunet_attenscribble.network import SpatialAttentionUNet
     from nnunet_attenscribble.trained_model import TrainedModel, read_device

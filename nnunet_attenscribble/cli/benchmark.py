@@ -393,7 +393,7 @@ def report(
 
     Example:  attenscribble report acdc_cpu/collected -o acdc_cpu/report
     """
-    from nnunet_attenscribble.common.text import show_progress
+    from nnunet_attenscribble.common.progress import show_progress
     from nnunet_attenscribble.evaluation.report import write_report
 
     page = write_report(

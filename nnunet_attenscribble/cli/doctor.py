@@ -21,7 +21,7 @@ import typer
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.nnunet import FOLDERS, VARIABLE, exported_folders, list_trainers, trainers_folder
-from nnunet_attenscribble.common.text import show_waiting
+from nnunet_attenscribble.common.progress import show_waiting
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _PACKAGE = "nnunet-attenscribble"

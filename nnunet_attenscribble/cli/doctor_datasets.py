@@ -14,8 +14,9 @@ import numpy as np
 from nnunet_attenscribble.cli.datasets import planning_commands
 from nnunet_attenscribble.cli.doctor import NOTE, PROBLEM, Finding
 from nnunet_attenscribble.common.nnunet import dataset_folder, entry_values, nnunet_folder, read_dataset_json
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
-from nnunet_attenscribble.common.text import list_some, show_progress
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 

@@ -100,7 +100,7 @@ def evaluate(
 
     Example:  attenscribble evaluate predictions/ "$nnUNet_raw/Dataset502_ACDCDense/labelsTr"
     """
-    from nnunet_attenscribble.common.text import report_progress
+    from nnunet_attenscribble.common.progress import report_progress
     from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
     from nnunet_attenscribble.evaluation.summary import write_summary
 
@@ -170,7 +170,7 @@ def compare(
     --subject 'patient[0-9]+' -o table.md
     """
     from nnunet_attenscribble.common.files import write_texts
-    from nnunet_attenscribble.common.text import show_waiting
+    from nnunet_attenscribble.common.progress import show_waiting
     from nnunet_attenscribble.evaluation.compare import compare_summaries
     from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 
@@ -341,7 +341,7 @@ def postprocess(
 
     Example:  attenscribble postprocess fold_0/validation "$nnUNet_raw/Dataset501_ACDC/labelsTr" -o postprocessed
     """
-    from nnunet_attenscribble.common.text import show_progress
+    from nnunet_attenscribble.common.progress import show_progress
     from nnunet_attenscribble.evaluation.postprocessing import postprocess_folder
 
     if not foreground and not per_class:

@@ -21,7 +21,7 @@ from nnunet_attenscribble.common.nnunet import (
     nnunet_folder,
     trainers_folder,
 )
-from nnunet_attenscribble.common.text import show_waiting
+from nnunet_attenscribble.common.progress import show_waiting
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:

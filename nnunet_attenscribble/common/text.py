@@ -1,22 +1,13 @@
-"""What people read: numbers and names in tables and sentences; progress on stderr, a bar on a terminal or a few plain
-lines in a log.
-"""
+"""Numbers and names as they are read: cells and rows of tables, lists in sentences, subjects in names."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from collections.abc import Sequence
 
 __all__ = [
-    "QUIET",
     "count_rows",
     "find_subject",
     "format_duration",
@@ -27,15 +18,7 @@ __all__ = [
     "format_plain",
     "has_control_character",
     "list_some",
-    "report_progress",
-    "show_progress",
-    "show_waiting",
 ]
-
-Item = TypeVar("Item")
-#: Variable of the environment that leaves all progress out.
-QUIET = "ATTENSCRIBBLE_QUIET"
-_LINES = 10  # in a log
 
 
 def format_number(value: float, decimals: int) -> str:
@@ -98,56 +81,3 @@ def find_subject(pattern: re.Pattern[str], name: str) -> str:
     """What a pattern finds in a name: its first group, or the whole match where it has none; empty for nothing."""
     match = pattern.search(name)
     return (match and match[1 if pattern.groups else 0]) or ""  # the group may take no part in a match
-
-
-# --- progress ---
-
-
-def show_progress(items: Iterable[Item], *, total: int, description: str, enabled: bool = True) -> Iterator[Item]:
-    """Pass `items` on and tell how many of `total` have come."""
-    with report_progress(description, enabled=enabled) as report:
-        for done, item in enumerate(items, start=1):
-            yield item
-            report(done, total)
-
-
-@contextmanager
-def report_progress(description: str, *, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with how many are done, and of how many."""
-    console = _console()
-    if not enabled or console.quiet:
-        yield lambda done, total: None
-    elif console.is_terminal:
-        from rich.progress import Progress
-
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(description, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-    else:
-        told = 0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told
-            if done == total or done * _LINES // total > told:
-                told = done * _LINES // total
-                console.print(f"{description}: {done} of {total}")
-
-        yield tell
-
-
-@contextmanager
-def show_waiting(description: str) -> Iterator[None]:
-    """Tell that something takes seconds, of which nobody knows how many are left."""
-    console = _console()
-    if not console.is_terminal:
-        console.print(f"{description} ...")
-        yield
-        return
-    with console.status(f"{description} ..."):
-        yield
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, soft_wrap=True, highlight=False, quiet=bool(os.environ.get(QUIET)))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nnunet_attenscribble.evaluation.structures import ANNOTATED, Annotation, count_annotation, find_annotation
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, count_annotation, find_annotation
 
 IGNORE = 3
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED
 from nnunet_attenscribble.evaluation.kept_scores import read_kept, write_kept
-from nnunet_attenscribble.evaluation.structures import ANNOTATED
 from tools.site import budget_picture, results_tables
 
 

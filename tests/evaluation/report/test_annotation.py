@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from nnunet_attenscribble.common.figures import encode_png
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED
 from nnunet_attenscribble.evaluation.compare import FOREGROUND
 from nnunet_attenscribble.evaluation.report.data import read_collected
 from nnunet_attenscribble.evaluation.report.scores import describe_annotation_section, list_points
-from nnunet_attenscribble.evaluation.structures import ANNOTATED
 from tests.evaluation.collected_folder import write_collected
 
 DENSE, FEW, ALL = "Dense & full", "Partial CE", "Method <new>"

@@ -15,7 +15,7 @@ from nnunet_attenscribble import __version__, cli
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.cli.training import read_assignments
 from nnunet_attenscribble.common.nnunet import list_trainers
-from nnunet_attenscribble.common.text import show_progress
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
 
 

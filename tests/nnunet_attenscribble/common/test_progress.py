@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnunet_attenscribble.common.text import QUIET, show_progress, show_waiting
+from nnunet_attenscribble.common.progress import QUIET, show_progress, show_waiting
 
 
 @pytest.fixture(autouse=True)
