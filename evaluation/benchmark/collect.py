@@ -11,7 +11,7 @@ Layout of the folder:
     cells/seed_S/fold_F/ROW/    of every complete cell:
         attenscribble_summary.json, attenscribble_metrics.csv    of `attenscribble evaluate`; the provenance names row,
                                 trainer, configuration, seed, fold, hash of the plans, commit, versions, and where rows
-                                differ in their scribbles how much was annotated (`evaluation.structures`)
+                                differ in their scribbles how much was annotated (`evaluation.annotation`)
         loss_terms.csv          of the training, where the trainer writes one
         training_log.csv        epoch, train_loss, val_loss, seconds and pseudo Dice, from nnU-Net's log
         predictions, model      links to the folders of predictions and of the checkpoint
