@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +56,7 @@ def check_ahead(
     prefix: Sequence[str],
     environment: Mapping[str, str],
     problems: Iterable[str] = (),
+    rows: Collection[str] | None = None,
 ) -> None:
     """Refuse what is known to fail before the first command runs.
 
@@ -66,11 +67,12 @@ def check_ahead(
         benchmark, workspace, steps, prefix: see `list_problems_ahead`.
         environment: of the commands.
         problems: found by the caller.
+        rows: see `list_problems_ahead`.
 
     Raises:
         AttenScribbleError: every problem.
     """
-    found = [*list_problems_ahead(benchmark, workspace, steps, prefix), *problems]
+    found = [*list_problems_ahead(benchmark, workspace, steps, prefix, rows), *problems]
     if found or benchmark.predict or not all(step.is_done() for step in steps):
         found += ask_nnunet(benchmark, environment)
     if found:
@@ -78,7 +80,11 @@ def check_ahead(
 
 
 def list_problems_ahead(
-    benchmark: Benchmark, workspace: Workspace, steps: Sequence[Step], prefix: Sequence[str]
+    benchmark: Benchmark,
+    workspace: Workspace,
+    steps: Sequence[Step],
+    prefix: Sequence[str],
+    rows: Collection[str] | None = None,
 ) -> list[str]:
     """Every problem that files and programs tell, in sentences; takes no time.
 
@@ -87,8 +93,9 @@ def list_problems_ahead(
         workspace: where.
         steps: of its `prepare`, in the same order.
         prefix: put before every command.
+        rows: names of those that are to be trained, whose data must be preprocessed; all by default.
     """
-    ahead = _Ahead(benchmark, workspace, steps)
+    ahead = _Ahead(benchmark, workspace, steps, rows)
     problems = list(_list_program_problems(benchmark, steps, prefix))
     try:
         names = {kind: workspace.find_dataset(name) for kind, name in ahead.datasets.items()}
@@ -119,8 +126,9 @@ def list_problems_ahead(
 class _Ahead:
     """What there will be when `prepare` has run."""
 
-    def __init__(self, benchmark: Benchmark, workspace: Workspace, steps: Sequence[Step]):
+    def __init__(self, benchmark: Benchmark, workspace: Workspace, steps: Sequence[Step], rows: Collection[str] | None):
         self.benchmark, self.workspace = benchmark, workspace
+        self.trained = {row.name for row in benchmark.rows} if rows is None else rows
         self.datasets = benchmark.datasets
         pending = [own for own, step in zip(benchmark.prepare, steps, strict=True) if not step.is_done()]
         self.created = [workspace.expand(path) for own in pending for path in own.creates]
@@ -190,7 +198,7 @@ def _list_plans_problems(ahead: _Ahead, kind: str, name: str, folder: str) -> li
                 f"the row '{row.name}': no configuration {row.configuration} is in {where} ({', '.join(known)}), and "
                 "no command of 'prepare' creates it: see attenscribble configure"
             )
-        elif plans is not None:
+        elif plans is not None and row.name in ahead.trained:
             problems += _list_data_problems(ahead, plans, row.configuration, file)
     return list(dict.fromkeys(problems))
 

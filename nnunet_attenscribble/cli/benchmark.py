@@ -109,14 +109,15 @@ def run(
         select_cells,
     )
 
-    select_cells(list_cells(read_benchmark(file)), only)  # a name that is none is told before anything is made
+    # Before anything is made: a name that is none is told.
+    rows = {cell.row.name for cell in select_cells(list_cells(read_benchmark(file)), only)}
     options, workspace = _open(file, work, raw, preprocessed, write=not dry_run)
     words = tuple(shlex.split(prefix)) if prefix is not None else options.prefix
     console = Console(highlight=False, soft_wrap=True)
     try:
         preparations = list_preparations(options, workspace, check=not dry_run)
         first = _environments(options, workspace)[options.seeds[0]]
-        check_ahead(options, workspace, preparations, words, first, _list_evaluate_problems(options.evaluate))
+        check_ahead(options, workspace, preparations, words, first, _list_evaluate_problems(options.evaluate), rows)
         if dry_run:
             if all(step.is_done() for step in preparations):
                 _check(options, workspace)

@@ -22,6 +22,7 @@ from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.dataset_conversion.loop_drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.execution import find_command
 from nnunet_attenscribble.trained_model import TrainedModel, predict_case
 from tests.trainers.conftest import IGNORE, NAME, environment, preprocess
 
@@ -227,7 +228,7 @@ def test_the_printed_commands_run_on_a_phantom(tmp_path):
         (preprocessed / "splits_final.json").write_bytes((raw / "splits_final.json").read_bytes())
 
         def run(*command: str) -> str:
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run([find_command(command[0]), *command[1:]], capture_output=True, text=True)
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
             return done.stdout
 

@@ -128,6 +128,12 @@ def test_data_that_nobody_preprocesses(toy):
     assert "nnUNetPlans_2d is not there: preprocess 2d of" in problems(toy)
 
 
+def test_rows_that_are_not_asked_for_need_no_preprocessed_data(toy):
+    (toy.preprocessed / DENSE / "nnUNetPlans_2d").rmdir()
+    assert f"{DENSE}/nnUNetPlans_2d is not there" in problems(toy)
+    assert "done     seed_0/fold_0/partial_ce: training" in toy.call("--only", "partial_ce")
+
+
 def test_folders_of_a_test_set_that_are_not_there(toy):
     toy.write(test={"images": str(toy.folder / "images"), "labels": "$nnUNet_raw"})
     (told,) = problems(toy).splitlines()

@@ -73,15 +73,15 @@ def write_guard(twins: Path) -> Path:
     file.write_text(
         f"""#!/bin/sh
 case "$*" in
-  *nnUNetv2_train*) hidden="{twins}/nnUNet_raw {twins}/nnUNet_preprocessed/{DENSE}" ;;
-  *nnUNetv2_predict*) hidden="{twins}/nnUNet_raw/{DENSE}" ;;
+  *nnUNetv2_train*) name=nnUNetv2_train hidden="{twins}/nnUNet_raw {twins}/nnUNet_preprocessed/{DENSE}" ;;
+  *nnUNetv2_predict*) name=nnUNetv2_predict hidden="{twins}/nnUNet_raw/{DENSE}" ;;
   *) exec "$@" ;;
 esac
 for folder in $hidden; do mv "$folder" "$folder.away" || exit 99; done
 "$@"
 code=$?
 for folder in $hidden; do test -e "$folder" && exit 98; mv "$folder.away" "$folder"; done
-echo "$1 $code" >> {twins}/guarded
+echo "$name $code" >> {twins}/guarded
 exit $code
 """
     )
