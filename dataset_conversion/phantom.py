@@ -2,8 +2,9 @@
 
 Short-axis stacks of a schematic chest. What makes the task worth solving is kept from the real one: the blood of the
 ventricles is as bright as vessels and fat, the myocardium as grey as liver and muscle, papillary muscles belong to the
-left ventricle, slices are thick, and coil shading and noise lie over everything. The field of view is close around the
-heart, and borders stand out from the noise, so that most trainings learn dense labels within the minutes of a demo.
+left ventricle, slices are thick, coil shading and noise lie over everything, and the image shows the whole chest, most
+of which no stroke comes near. Pixels are coarse, and borders stand out from the noise, so that trainings learn dense
+labels within the minutes of a demo.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class Phantom:
 def make_phantom(index: int, *, seed: int = 0) -> Phantom:
     """Phantom number `index` of the series `seed`; the same arguments give the same voxels."""
     rng = np.random.default_rng([seed, index])
-    in_plane = float(rng.uniform(3.3, 3.7))
+    in_plane = float(rng.uniform(4.0, 4.4))
     spacing = (in_plane, in_plane, float(rng.choice([8.0, 10.0])))
-    rows, columns = (int(n) for n in rng.choice([44, 48], size=2))
+    rows, columns = (int(n) for n in rng.choice([60, 64], size=2))
     above, heart, below = int(rng.integers(0, 2)), int(rng.integers(5, 7)), 1
     # 0 at the basal and 1 at the apical slice of the ventricles; slices beyond show neither.
     levels = (np.arange(above + heart + below) - above) / (heart - 1)
@@ -234,8 +235,9 @@ class _Anatomy:
 
         toward = np.array((np.cos(self.septum), np.sin(self.septum)))
         reach, width = float(outer.mean()), self.rv_width * np.sqrt(max(0.0, 1 - (level / 0.93) ** 1.6))
-        rv_radii = np.array((0.55 * reach + width, self.rv_height * reach * (0.75 + 0.25 * taper)))
-        rv_centre = toward * 0.45 * reach
+        # From just behind the heart's axis to `width` in front of the septum: longer, it would show behind the heart.
+        rv_radii = np.array((0.55 * reach + width / 2, self.rv_height * reach * (0.75 + 0.25 * taper)))
+        rv_centre = toward * (0.45 * reach + width / 2)
         rv = _ellipse(x, y, rv_centre, rv_radii, self.septum) & ~heart
         # Shifted against the heart, so that there is fat on one side of it and lung or liver on the other.
         signal[_ellipse(x, y, rv_centre + self.epicardial_fat, rv_radii + 7, self.septum)] = _FAT
