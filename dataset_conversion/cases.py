@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.formats import find_sidecar, holds_place, is_tiff, states_spacing
-from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, geometry_problems, is_turned, place_on
+from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, flatten_onto, geometry_problems, is_turned, place_on
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
 from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2
 from nnunet_attenscribble.common.volumes import (
@@ -210,10 +210,13 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
         name, file = describe(source, f"{role} of case {case.identifier}"), file_of(source)
         try:
             image = read_volume(source, name, label=label, whole=label)
+            if label and first is not None and isinstance(image, sitk.Image):
+                image = flatten_onto(image, first)
             if file is not None and states_spacing(file, image):
                 result.problems += _contradictions(case, image, name)
             elif file is not None and first is not None and case.spacing is None and not holds_place(first_file):
-                image = _spaced(image, first.GetSpacing())  # of a format that has no place for more than that either
+                if len(image.GetSize()) <= len(first.GetSize()):  # whoever compares grids will tell of others
+                    image = _spaced(image, first.GetSpacing())  # of a format that has no place for more either
             elif file is not None and case.spacing is None:
                 if image.GetDimension() == 3 and not isinstance(source, DatasetFile):
                     raise AttenScribbleError(_ask_for_spacing(file))
@@ -350,7 +353,7 @@ def write_case(
         if file is not None and _same_grid(given, grid) and not _is_scaled(given):
             _take_over(file, target, later and later.parent / target.parent.relative_to(home.parent))
             return
-        label = sitk.GetImageFromArray(code(place_on(given, grid), "", []))
+        label = sitk.GetImageFromArray(code(place_on(flatten_onto(given, grid), grid), "", []))
         label.CopyInformation(grid)
         write_volume(label, target)
 
@@ -372,7 +375,7 @@ def coded_label(case: Case, coding: Coding) -> sitk.Image:
     source = case.scribble if case.scribbled else case.dense
     assert source is not None  # or there would be nothing to show
     grid = read_volume(case.images[0], "", thorough=False)
-    given = place_on(read_volume(source, "", thorough=False), grid)
+    given = place_on(flatten_onto(read_volume(source, "", thorough=False), grid), grid)
     values = coding.scribble(given, "", [], case)[0] if case.scribbled else coding.dense(given, "", [])
     label = sitk.GetImageFromArray(values)
     label.CopyInformation(grid)

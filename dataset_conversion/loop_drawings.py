@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from matplotlib.colors import to_rgb
 
 from nnunet_attenscribble.common.formats import holds_place
-from nnunet_attenscribble.common.grids import Grid, geometry_problems, place_on
+from nnunet_attenscribble.common.grids import Grid, flatten_onto, geometry_problems, place_on
 from nnunet_attenscribble.common.volumes import Source, describe, read_volume, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.contact_sheet import BACKGROUND_COLOUR, choose_colour
@@ -148,8 +148,7 @@ def read_drawing(file: Path, image: Source, labels: Mapping[str, int], *, dense:
     found = find_reading(file, image, read_header(file), marks, dense=dense)
     drawn = read_volume(found.source, str(file), label=True)
     grid = Grid.of(read_volume(image, describe(image, "its image"), thorough=False, whole=False))
-    if drawn.GetDimension() == 3 and len(grid.size) == 2 and drawn.GetSize()[2] == 1:
-        drawn = drawn[:, :, 0]
+    drawn = flatten_onto(drawn, grid)
     if not holds_place(file) and drawn.GetSize() == grid.size:
         drawn.SetSpacing(grid.spacing)
         drawn.SetOrigin(grid.origin)

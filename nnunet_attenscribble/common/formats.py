@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.grids import Placed
-from nnunet_attenscribble.common.soundness import read_scaling
+from nnunet_attenscribble.common.soundness import known_ending, read_scaling
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -137,7 +137,7 @@ def place(image: sitk.Image, affine: np.ndarray, spacing: Sequence[float]) -> No
 
 def is_sheared(file: Path) -> bool:
     """Whether it is a NIfTI file whose axes SimpleITK refuses, as they are not at right angles."""
-    if not file.name.lower().endswith((".nii", ".nii.gz")):
+    if not file.name.lower().endswith((".nii", ".nii.gz")) or known_ending(file) is not None:
         return False
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
@@ -201,7 +201,13 @@ def read_tiff(file: Path) -> sitk.Image:
     try:
         with tifffile.TiffFile(file) as content:
             _check_stack(file, content)
-            voxels, colours = content.asarray(), content.series[0].axes.endswith("S")
+            axes = content.series[0].axes
+            if "T" in axes and len(axes.removesuffix("S")) == 3:
+                raise TiffError(
+                    f"{file}: says that it shows one plane at several times (axes {axes}): save each as a picture, or, "
+                    " where they are slices, call them so (Fiji: Image, Properties)"
+                )
+            voxels, colours = content.asarray(), axes.endswith("S")
         image = sitk.GetImageFromArray(voxels.astype(np.uint8) if voxels.dtype == bool else voxels, isVector=colours)
     except TiffError:
         raise

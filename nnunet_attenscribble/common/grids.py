@@ -14,6 +14,7 @@ __all__ = [
     "Grid",
     "Placed",
     "are_whole",
+    "flatten_onto",
     "geometry_problems",
     "is_turned",
     "measure_steps",
@@ -135,7 +136,13 @@ def are_whole(steps: np.ndarray, grid: Grid) -> bool:
 
 def is_turned(image: Placed | Grid, other: Placed | Grid) -> bool:
     """Whether the voxels of `other`, which lie on the image's, are stored in another order."""
-    return not _is_identity(_find_order(_grid(image), _grid(other)))
+    grid, own = _grid(image), _grid(other)
+    return len(grid.size) == len(own.size) and not _is_identity(_find_order(grid, own))
+
+
+def flatten_onto(image: sitk.Image, grid: Placed | Grid) -> sitk.Image:
+    """A volume of one slice without its third axis, where the grid is a picture's: most drawing tools save volumes."""
+    return image[:, :, 0] if len(_grid(grid).size) == 2 and image.GetSize()[2:] == (1,) else image
 
 
 def turn_onto(array: np.ndarray, own: Placed | Grid, grid: Placed | Grid) -> np.ndarray:

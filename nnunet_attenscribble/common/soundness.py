@@ -14,7 +14,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ["CHUNK", "NOT_FINITE", "decompressed_size", "examine", "is_nifti2", "read_scaling", "room_problems"]
+__all__ = [
+    "CHUNK",
+    "NOT_FINITE",
+    "decompressed_size",
+    "examine",
+    "is_nifti2",
+    "known_ending",
+    "read_scaling",
+    "room_problems",
+]
 
 CHUNK = 1 << 20  # bytes
 NOT_FINITE = "{}: holds NaN or infinite voxels, which nnU-Net refuses: replace them"
@@ -31,6 +40,7 @@ _LONGEST_LINE = 1 << 15  # bytes
 _SHORT = 1 << 10  # bytes that hold a header
 _HARMLESS = 1 << 28  # bytes that any machine has room for
 _MOST_PACKED = 1100  # times that deflate makes zeros smaller, and a little; what packs better does not come near it
+_JPEG, _EXIF, _ORIENTATION, _UPRIGHT = (".jpg", ".jpeg"), b"Exif\0\0", 0x112, 1
 _DETACHED = (".mhd", ".nhdr", ".hdr")  # headers in files of their own
 
 
@@ -39,7 +49,7 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
 
     ITK does not ask for the checksum of a .nii.gz or a compressed MetaImage, and fills what is missing with whatever it
     has. In NIfTI it makes voxels that are NaN or infinite 0, and such a spacing, or one of 0, 1 mm. It does not see
-    that a NIfTI file ends before its last voxel.
+    that a NIfTI file ends before its last voxel, or that a camera has noted how a JPEG is to be turned.
 
     Returns:
         the bytes of NIfTI without their compression, None of another format; and what is wrong, one sentence each.
@@ -53,6 +63,11 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
         return _examine_nifti(path)
     if name.endswith((".mha", ".mhd")):
         _examine_metaimage(path)
+    if name.endswith(_JPEG) and _read_orientation(path) not in (None, _UPRIGHT):
+        return None, [
+            f"{path}: a note in it (EXIF) asks viewers to turn it, and a drawing may lie on it turned or not: save it "
+            "as PNG, so that all show it alike, and look whether the drawing fits"
+        ]
     try:
         told = _read_told_bytes(path)
     except Exception:  # what is wrong is told where it is read
@@ -89,6 +104,35 @@ def _read_told_bytes(path: Path) -> int:
     components = reader.GetNumberOfComponents()
     pixel = sitk.Image([1, 1], reader.GetPixelID(), components if components > 1 else 0)
     return math.prod(reader.GetSize()) * components * pixel.GetSizeOfPixelComponent()
+
+
+def known_ending(path: Path) -> str | None:
+    """The ending by which ITK would know a file; None of one that it knows by the ending that it has."""
+    for ending in (".nii.gz", ".nii", ".mha"):
+        written = path.name[-len(ending) :]
+        if written.lower() == ending:
+            known = (ending,) if ending == ".mha" else (ending, ending.upper())
+            return None if written in known else ending
+    return None
+
+
+def _read_orientation(path: Path) -> int | None:
+    """What EXIF says of a JPEG: 1 upright, 2 to 8 turned or mirrored; None where it says nothing."""
+    with path.open("rb") as file:
+        begun = file.read(_LONGEST_LINE)
+    start = begun.find(_EXIF) + len(_EXIF)
+    order = {b"II": "<", b"MM": ">"}.get(begun[start : start + 2])
+    if start < len(_EXIF) or order is None:
+        return None
+    try:
+        first = start + struct.unpack_from(f"{order}I", begun, start + 4)[0]
+        for number in range(struct.unpack_from(f"{order}H", begun, first)[0]):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", begun, first + 2 + 12 * number)
+            if tag == _ORIENTATION:
+                return value
+    except struct.error:
+        pass
+    return None
 
 
 def decompressed_size(path: Path) -> int:

@@ -22,7 +22,7 @@ from nnunet_attenscribble.common.formats import (
     write_with_nibabel,
 )
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
-from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2
+from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2, known_ending
 from nnunet_attenscribble.errors import AttenScribbleError
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
@@ -257,6 +257,9 @@ def check_file(path: Path, *, thorough: bool = True) -> int | None:
             start = file.read(2)
         if not start:
             raise AttenScribbleError(f"{path}: is empty: copy or download it again")
+        if (ending := known_ending(path)) is not None:
+            known = f"{path.name[: -len(ending)]}{ending}"
+            raise AttenScribbleError(f"{path}: SimpleITK does not know this ending in capitals: rename it to {known}")
         if path.suffix.lower() == ".gz" and start != b"\x1f\x8b":
             raise AttenScribbleError(f"{path}: is named .gz but is not gzip data: download it again or rename it")
         size, problems = examine(path) if thorough else (None, [])

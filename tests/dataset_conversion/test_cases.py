@@ -254,3 +254,37 @@ def test_dense_labels_come_in_any_order_too(tmp_path, convert):
     sitk.WriteImage(sitk.DICOMOrient(make_volume(make_dense()), "RAS"), tmp_path / "dense" / "a.nii.gz")
     written = convert(dense=tmp_path / "dense")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read(written.dense, "labelsTr", "a")), make_dense())
+
+
+# --- pictures, on which tools draw volumes of one slice ---
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd", ".tif"])
+def test_a_volume_of_one_slice_is_a_drawing_on_a_picture(tmp_path, convert, ending):
+    write_pictures(tmp_path, (20, 24))
+    drawn = sitk.ReadImage(tmp_path / "scribbles" / "a.png")
+    (tmp_path / "scribbles" / "a.png").unlink()
+    values = sitk.GetArrayFromImage(drawn)
+    if ending == ".tif":
+        tifffile.imwrite(tmp_path / "scribbles" / "a.tif", values[None], photometric="minisblack")
+    else:
+        sitk.WriteImage(sitk.JoinSeries([drawn]), tmp_path / "scribbles" / f"a{ending}")
+    written = convert(classes={"A": 1}, link=True)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read(written.scribble, "labelsTr", "a")), values)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".tif"])
+def test_slices_on_a_picture_and_a_picture_on_slices_are_refused(tmp_path, convert, ending):
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "images" / "a.png")
+    label = tmp_path / "scribbles" / f"a{ending}"
+    if ending == ".tif":
+        tifffile.imwrite(label, make_strokes(), photometric="minisblack")
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(make_strokes()), label)
+    sitk.WriteImage(make_scan(0), tmp_path / "images" / "b.mha")
+    Image.fromarray(make_strokes()[1]).save(tmp_path / "scribbles" / "b.png")
+    with pytest.raises(AttenScribbleError) as caught:
+        convert()
+    told = "\n".join(caught.value.problems)
+    assert f"a{ending}: size (6, 5, 4) differs from (6, 5) of {tmp_path / 'images' / 'a.png'}: both must" in told
+    assert f"b.png: size (6, 5) differs from (6, 5, 4) of {tmp_path / 'images' / 'b.mha'}: both must" in told

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_attenscribble.common.grids import Grid, geometry_problems, is_turned, place_on, turn_onto
+from nnunet_attenscribble.common.grids import Grid, flatten_onto, geometry_problems, is_turned, place_on, turn_onto
 from nnunet_attenscribble.common.volumes import read_volume
 from tests.tiny import DIRECTION, make_volume
 
@@ -124,6 +124,18 @@ def test_dimensions_differ(volume):
     flat = make_volume(size=(6, 5), spacing=(1.5, 1.25), origin=(0.0, 0), direction=(1, 0, 0, 1))
     (problem,) = geometry_problems(volume(), flat, "label.nii", "image.nii")
     assert problem.startswith("label.nii: size (6, 5) differs from (6, 5, 4)")
+    for one, other in ((flat, volume()), (volume(), flat)):
+        assert not is_turned(one, other)
+        assert place_on(other, one) is other
+
+
+def test_a_volume_of_one_slice_becomes_a_picture_on_the_grid_of_one(volume):
+    flat = make_volume(7, size=(6, 5), spacing=(1.5, 1.25), origin=(0.0, 0), direction=(1, 0, 0, 1))
+    one = sitk.JoinSeries([flat])
+    assert geometry_problems(flat, flatten_onto(one, flat), "label.nii", "image.png") == []
+    assert sitk.GetArrayFromImage(flatten_onto(one, flat)).tolist() == [[7] * 6] * 5
+    for image, grid in ((one, volume()), (volume(), flat), (flat, flat), (flat, volume())):
+        assert flatten_onto(image, grid) is image
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,13 @@ def test_colours_are_no_slices_and_truths_are_numbers(tmp_path):
         read_volume(tmp_path / "frames.tif", "it")
 
 
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+def test_times_are_no_slices(tmp_path, kind):
+    tifffile.imwrite(tmp_path / "film.tif", voxels(4, 6, 7), metadata={"axes": "TYX"}, **{kind: True})
+    with pytest.raises(AttenScribbleError, match=r"film\.tif: says that it shows one plane at several times"):
+        read_volume(tmp_path / "film.tif", "it")
+
+
 @pytest.mark.parametrize(
     "text", ["", "{}", "[1]", *(f'{{"spacing": {s}}}' for s in ("1", "[1, 1]", "[1, 0, 1]", "[1, 1, NaN]"))]
 )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import shutil
+import struct
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import PIL.Image
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
+from nnunet_attenscribble.common import soundness
+from nnunet_attenscribble.common.formats import is_sheared
 from nnunet_attenscribble.common.grids import geometry_problems
 from nnunet_attenscribble.common.volumes import (
     has_consistent_header,
@@ -70,6 +74,47 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
             read_volume(file, str(file))
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha", ".nrrd"])
+def test_an_ending_in_capitals_is_read_or_told(tmp_path, scan, capfd, ending):
+    sitk.WriteImage(scan(0), tmp_path / f"a{ending}")
+    for written in {ending.upper(), ending.title(), f"{ending[:-1]}{ending[-1].upper()}"}:
+        file = tmp_path / f"b{written}"
+        shutil.copyfile(tmp_path / f"a{ending}", file)
+        if soundness.known_ending(file) is None:
+            np.testing.assert_array_equal(*map(sitk.GetArrayFromImage, (read_volume(file, str(file)), scan(0))))
+        else:
+            with pytest.raises(AttenScribbleError, match=f"SimpleITK does not know this .*: rename it to b{ending}"):
+                read_volume(file, str(file))
+        assert not is_sheared(file)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_picture_that_its_camera_says_to_turn_is_refused(tmp_path, orientation, order):
+    file, note = tmp_path / "a.jpg", Image.Exif()
+    note.endian = order
+    note[0x10F] = "A camera"
+    if orientation is not None:
+        note[0x112] = orientation
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(file, exif=note)
+    if orientation in (None, 1):
+        assert read_volume(file, str(file)).GetSize() == (8, 8)
+        return
+    with pytest.raises(AttenScribbleError, match=r"a\.jpg: a note in it \(EXIF\) asks viewers to turn it"):
+        read_volume(file, str(file))
+
+
+@pytest.mark.parametrize("kept", [4, 8, 12, 18])
+def test_a_damaged_note_of_a_camera_says_nothing(tmp_path, kept):
+    note = b"Exif\0\0" + b"II*\0" + struct.pack("<IHHHIHH", 8, 1, 0x112, 3, 1, 6, 0)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.jpg", exif=note[: 6 + kept])
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: content.index(b"Exif") + 6 + kept])
+    assert soundness.examine(tmp_path / "a.jpg")[0] is None
+    assert "EXIF" not in str(soundness.examine(tmp_path / "a.jpg"))
+
+
 def test_several_gzip_streams_and_padding_are_fine(tmp_path, scan):
     file = tmp_path / "a.nii.gz"
     sitk.WriteImage(scan(0), file)
@@ -90,7 +135,7 @@ def test_what_the_library_says_is_told(tmp_path):
     ):
         read_volume(file, str(file))
     grey_and_opacity = tmp_path / "a.png"
-    PIL.Image.new("LA", (4, 4)).save(grey_and_opacity)
+    Image.new("LA", (4, 4)).save(grey_and_opacity)
     with pytest.raises(AttenScribbleError, match=r"a\.png: has grey values and an opacity.*: save it without"):
         read_volume(grey_and_opacity, str(grey_and_opacity))
 
@@ -108,7 +153,7 @@ def test_frames_colours_and_complex_numbers_are_refused(tmp_path):
 @pytest.mark.parametrize("mode", ["P", "RGB"])
 def test_a_label_in_colours_is_told_what_a_label_needs(tmp_path, mode):
     file = tmp_path / "label.png"
-    picture = PIL.Image.new("P", (4, 4), 1)
+    picture = Image.new("P", (4, 4), 1)
     picture.putpalette([0, 0, 0, 255, 0, 0])
     picture.convert(mode).save(file)
     with pytest.raises(AttenScribbleError, match=r"\(colour or vectors\): save the label with one value per voxel"):
