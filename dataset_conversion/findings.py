@@ -219,7 +219,7 @@ def _tell_apart(folder: Path, files: list[Path], roles: list[str]) -> dict[str, 
         parts = [scribbles, images + others]
     else:
         parts = [images, scribbles + others]
-    if not all(any(stem(file) is not None for file in part) for part in parts):
+    if not all(any(stem(file) is not None or is_dicom(file) for file in part) for part in parts):
         names = [file.name for file in files if stem(file) is not None]
         raise AttenScribbleError(
             f"{folder}: is given for {' and '.join(roles)}, which the names of its files do not tell apart "

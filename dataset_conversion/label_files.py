@@ -7,7 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.formats import is_tiff
-from nnunet_attenscribble.common.grids import Grid, are_whole, measure_steps, place_on
+from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, measure_steps, place_on
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Source,
@@ -38,6 +38,7 @@ __all__ = [
     "find_legends",
     "format_colour",
     "is_colour",
+    "is_description",
     "is_picture",
     "parse_colour",
     "parse_description",
@@ -53,6 +54,7 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _DESCRIPTION_ENDINGS = (".label", ".txt")
 _ENTRY = re.compile(r'\s*(\d+)((\s+\d+){3})\s+[\d.eE+-]+\s+[01]\s+[01]\s+"(.*)"\s*')  # IDX R G B A VIS MSH "LABEL"
 _SEGMENT = re.compile(r"Segment(\d+)_(?:Name|ID|LabelValue|Layer)")
+_SEGMENTATION_KEYS = {f"Segmentation_{kind}Representation" for kind in ("Master", "Source")}
 _MITK_GROUPS = "org.mitk.multilabel.segmentation.labelgroups"
 _MITK_LABEL = re.compile(r"org\.mitk\.label_(\d+)_\d+")
 _LONGEST = 1 << 20  # characters of a description
@@ -101,14 +103,14 @@ def read_header(file: Path) -> Legend | None:
     header = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
     for tool, read in (("3D Slicer", _read_slicer), ("MITK", _read_mitk)):
         try:
-            segments = tuple(read(header))
+            segments = _named(read(header))
         except (ValueError, KeyError, TypeError, AttributeError, ElementTree.ParseError) as error:
             raise AttenScribbleError(
                 f"{file}: its header does not say what its values mean ({type(error).__name__}: {error}): "
                 f"save it again with {tool}"
             ) from None
-        if segments:
-            return Legend(tool, file, _named(segments))
+        if segments or (tool == "3D Slicer" and header.keys() & _SEGMENTATION_KEYS):  # in which nothing may be drawn
+            return Legend(tool, file, segments)
     return None
 
 
@@ -119,25 +121,32 @@ def _read_slicer(header: Mapping[str, str]) -> Iterator[Segment]:
     for position, number in enumerate(numbers):
         name = header.get(f"Segment{number}_Name") or header[f"Segment{number}_ID"]
         value = int(header.get(f"Segment{number}_LabelValue", 1))
-        yield Segment(name.strip(), value, int(header.get(f"Segment{number}_Layer", 0 if layered else position)))
+        yield Segment(name, value, int(header.get(f"Segment{number}_Layer", 0 if layered else position)))
 
 
 def _read_mitk(header: Mapping[str, str]) -> Iterator[Segment]:
     if _MITK_GROUPS in header:
         for layer, group in enumerate(json.loads(header[_MITK_GROUPS])):
             for label in group.get("labels") or ():
-                yield Segment(str(label["name"]).strip(), int(label["value"]), layer)
+                yield Segment(str(label["name"] or ""), int(label["value"]), layer)
     for key, text in sorted(header.items()):  # before 2022.10: XML, a key for each label
         if match := _MITK_LABEL.fullmatch(key):
             properties: dict[str | None, Any] = {
                 entry.get("key"): next(iter(entry)).get("value")
                 for entry in ElementTree.fromstring(text).iter("property")
             }
-            yield Segment(properties["name"].strip(), int(properties["value"]), int(match[1]))
+            yield Segment(properties["name"], int(properties["value"]), int(match[1]))
 
 
 def _named(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    kept = [segment for segment in segments if segment.value or segment.name.casefold() not in _NOTHING]
+    """By layer and value; what has no name gets ITK-SNAP's. Raises ValueError for a name that is no text."""
+    kept = []
+    for segment in segments:
+        name = " ".join(segment.name.split())
+        if not name.isprintable():
+            raise ValueError(f"the name {name!a} is not UTF-8, or holds control characters")
+        if segment.value or name.casefold() not in _NOTHING:
+            kept.append(replace(segment, name=name or f"Label {segment.value}"))
     return tuple(sorted(kept, key=lambda segment: (segment.layer, segment.value)))
 
 
@@ -153,8 +162,8 @@ def parse_description(text: str) -> tuple[Segment, ...] | None:
         return None
     for line, match in zip(lines, matches, strict=True):
         if match is None:
-            raise ValueError(f"the line {line.strip()!r} is no label")
-    return _named(Segment(match[4].strip(), int(match[1])) for match in matches if match)
+            raise ValueError(f"the line {line.strip()!r} is no label of ITK-SNAP's")
+    return _named(Segment(match[4], int(match[1])) for match in matches if match)
 
 
 def find_legends(
@@ -209,19 +218,31 @@ def _read_descriptions(files: Iterable[Path]) -> tuple[dict[Path, tuple[Segment,
         if not file.name.lower().endswith(_DESCRIPTION_ENDINGS):
             continue
         try:
-            with file.open(encoding="utf-8", errors="replace") as content:
-                segments = parse_description(content.read(_LONGEST))
+            segments = _read_description(file)
         except OSError as error:
             problems.append(f"{file}: cannot be read ({error.strerror})")
             continue
         except ValueError as error:
-            problems.append(f"{file}: {error} of ITK-SNAP's: save the label descriptions again")
+            problems.append(f"{file}: {error}: save the label descriptions again")
             continue
         if segments is not None:
             descriptions[file] = segments
         elif file.suffix.lower() == ".label":
             problems.append(f"{file}: is no label description of ITK-SNAP: save it again, or remove it")
     return descriptions, problems
+
+
+def is_description(file: Path) -> bool:
+    """Whether it is a label description of ITK-SNAP that can be read."""
+    try:
+        return file.name.lower().endswith(_DESCRIPTION_ENDINGS) and _read_description(file) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _read_description(file: Path) -> tuple[Segment, ...] | None:
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as content:
+        return parse_description(content.read(_LONGEST))
 
 
 def _is_near(description: Path, files: Iterable[Path]) -> bool:
@@ -280,7 +301,7 @@ class NamedLabel:
         owner: dict[int, str] = {}
         unknown, problems = [], []
         for segment, target in zip(self.legend.segments, self.targets, strict=True):
-            if segment.layer >= len(layers):
+            if not 0 <= segment.layer < len(layers):
                 continue  # told as empty by 3D Slicer, or voxels without a name will be missed
             mask = layers[segment.layer] == segment.value
             known[segment.layer] |= mask
@@ -323,6 +344,10 @@ class NamedLabel:
     def _place(self, label: sitk.Image) -> sitk.Image:
         """The label on the grid of its image, `rest` around it."""
         grid = Grid.of(read_volume(self.image, str(self.image), thorough=False, whole=False))
+        label = flatten_onto(label, grid)
+        values = sitk.GetArrayFromImage(label)
+        if values.size == 1 and (values == self.rest).all():  # 3D Slicer's, where nothing is drawn, and lies anywhere
+            return _on_grid(np.full(grid.size[::-1], self.rest, values.dtype), grid)
         if label.GetDimension() != len(grid.size):
             return label  # whoever compares grids will tell
         label = place_on(label, grid)
@@ -342,11 +367,7 @@ class NamedLabel:
                 "another image?"
             )
         placed[tuple(slice(*ends) for ends in zip(start, stop, strict=True))] = values[inside]
-        image = sitk.GetImageFromArray(placed)
-        image.SetSpacing(grid.spacing)
-        image.SetOrigin(grid.origin)
-        image.SetDirection(grid.direction)
-        return image
+        return _on_grid(placed, grid)
 
 
 def split_layers(pixels: sitk.Image, name: str) -> tuple[np.ndarray, sitk.Image]:
@@ -358,6 +379,14 @@ def split_layers(pixels: sitk.Image, name: str) -> tuple[np.ndarray, sitk.Image]
         count = pixels.GetNumberOfComponentsPerPixel()
         images = [pixels] if count == 1 else [sitk.VectorIndexSelectionCast(pixels, layer) for layer in range(count)]
     return np.stack([label_values(image, name) for image in images]), images[0]
+
+
+def _on_grid(values: np.ndarray, grid: Grid) -> sitk.Image:
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    return image
 
 
 def _offset(label: sitk.Image, grid: Grid, name: str, image_name: str) -> tuple[int, ...] | None:

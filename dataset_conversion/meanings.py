@@ -311,7 +311,7 @@ def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> 
 
 def parse_mark(text: str) -> int | str:
     """A value, or a name or colour."""
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def fold(name: str) -> str:

@@ -149,6 +149,41 @@ def test_an_extent_larger_than_the_image_may_be_empty_outside(tmp_path, convert)
         convert(dataset_id=611)
 
 
+@pytest.mark.parametrize("told", [segments(1, 2, 3, 4), []])
+def test_slicer_saves_one_voxel_somewhere_where_nothing_is_drawn(tmp_path, convert, told):
+    for case in "ab":
+        write_slicer(
+            tmp_path / "scribbles" / f"{case}.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], segments(1, 2, 3, 4)
+        )
+    anywhere = {"spacing": (1, 1, 1), "origin": (0, 0, 0), "direction": np.eye(3)}
+    write_slicer(tmp_path / "scribbles" / "b.seg.nrrd", [np.zeros((1, 1, 1))], told, **anywhere)
+    written = convert("ab")
+    np.testing.assert_array_equal(read(written.scribble, "a"), make_strokes())
+    assert (read(written.scribble, "b") == 4).all()
+    assert "1 of 2 scribbles hold no stroke: b" in written.notes
+    write_slicer(tmp_path / "scribbles" / "b.seg.nrrd", [np.ones((1, 1, 1))], segments(1, 2, 3, 4), **anywhere)
+    with pytest.raises(AttenScribbleError, match=r"b\.seg\.nrrd: has \(1, 1, 1\) voxels .*, another grid than"):
+        convert("ab", dataset_id=611)
+
+
+@pytest.mark.parametrize("tool", ["3D Slicer", "MITK", "ITK-SNAP"])
+def test_names_that_are_no_utf8_are_refused(tmp_path, convert, tool):
+    drawn, file = recode(make_strokes(), (1, 2, 3, 4)), tmp_path / "scribbles" / "a.seg.nrrd"
+    names = [("background", 1), ("RV", 2), ("M+O", 3), ("LV", 4)]
+    if tool == "3D Slicer":
+        write_slicer(file, [drawn], [(*name, 0) for name in names])
+    elif tool == "MITK":
+        write_mitk(file, [drawn], [names])
+    else:
+        _snap(tmp_path, "a", (1, 2, 3, 4))
+        file = tmp_path / "scribbles" / "labels.txt"
+        file.write_text(describe_labels(*((value, name) for name, value in names)))
+    file.write_bytes(file.read_bytes().replace(b"M+O", b"M\xc4O"))  # a letter in another encoding
+    with pytest.raises(AttenScribbleError, match=rf"{file.name}: .*the name 'M\\udcc4O' is not UTF-8") as caught:
+        convert()
+    "\n".join(caught.value.problems).encode()
+
+
 def test_names_that_are_no_classes_are_told_with_both_lists(tmp_path, convert):
     names = [("background", 1, 0), ("Right ventricle", 2, 0), ("MYO", 3, 0), ("Segment_4", 4, 0), ("empty", 5, 0)]
     write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], names)
@@ -242,6 +277,16 @@ def test_itk_snap_description_of_a_folder_and_of_a_case(tmp_path, convert):
         "2 scribbles read by the names in labels.txt (ITK-SNAP): 0 unlabelled, 1 RV, 2 MYO, 3 LV, 9 background",
         "1 scribble read by the names in c.label (ITK-SNAP): 0 unlabelled, 1 background, 2 RV, 3 MYO, 4 LV",
     )
+
+
+def test_itk_snap_description_with_a_mark_of_its_encoding_and_a_name_that_is_missing(tmp_path, convert):
+    _snap(tmp_path, "a", (4, 1, 2, 3))
+    told = describe_labels((1, "RV"), (2, "MYO"), (3, ""), (4, "background"))
+    (tmp_path / "scribbles" / "labels.txt").write_text(told, encoding="utf-8-sig")
+    with pytest.raises(AttenScribbleError, match=r"holds Label 3; its names are RV \(1\), MYO \(2\), Label 3 \(3\)"):
+        convert()
+    written = convert(classes={"RV": None, "MYO": None, "LV": "Label 3"})
+    np.testing.assert_array_equal(read(written.scribble), make_strokes())
 
 
 def test_itk_snap_description_beside_the_image(tmp_path, convert):

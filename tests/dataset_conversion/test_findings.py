@@ -216,6 +216,11 @@ def test_dicom_series_are_images_named_by_their_folders(tmp_path):
         np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected)
     inputs = json.loads((written.scribble / "provenance.json").read_text())["inputs"]["p1"]
     assert [entry["file"] for entry in inputs["further"]] == ["IM0", "IM1", "IM2", "IM3"]
+    for patient in ("p1", "p2"):  # drawings beside the slices, as tools call them
+        (tmp_path / "s" / f"{patient}.nrrd").rename(tmp_path / "i" / patient / "Segmentation.nrrd")
+    found = look_at_folders(Folders(tmp_path / "i", tmp_path / "i"), Marks(CLASSES))
+    assert not found.problems
+    assert [(case.identifier, case.scribble.file.parent.name) for case in found.cases] == [("p1", "p1"), ("p2", "p2")]
 
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -358,8 +363,9 @@ def test_a_mark_with_two_meanings_is_refused(marks, told):
 
 
 def test_marks_are_parsed():
+    assert [parse_mark(text) for text in ("-1", "7", "a-1", "-")] == [-1, 7, "a-1", "-"]
     assert parse_marks("A=#00ff00, B = left side,C=3,D") == {"A": "#00ff00", "B": "left side", "C": 3, "D": None}
-    for wrong in ("A=#ff", "A=", "A,a", "A=1,B=1", "ignore=3", "A=0"):
+    for wrong in ("A=#ff", "A=", "A,a", "A=1,B=1", "ignore=3", "A=0", "A=-1"):
         with pytest.raises(AttenScribbleError, match="is no class of its own"):
             parse_marks(wrong)
 
