@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -12,9 +13,10 @@ from pathlib import Path
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import format_percent, list_some
+from nnunet_attenscribble.common.volumes import describe
 from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, look_at_folders, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
-from nnunet_attenscribble.dataset_conversion.label_files import is_colour
+from nnunet_attenscribble.dataset_conversion.label_files import is_colour, is_description
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, check_classes, fold
 from nnunet_attenscribble.dataset_conversion.pairing import stem
 from nnunet_attenscribble.dataset_conversion.start_doubts import (
@@ -97,9 +99,11 @@ class Believer:
     def believe(self, given: Given) -> Beliefs:
         """What is believed when this much is given."""
         doubts, problems = folder_doubts(self.layout, given)
+        if problems:
+            return Beliefs(doubts=tuple(doubts), problems=(*problems, *self.layout.problems))
         folders = choose_folders(self.layout, given)
-        if folders is None or problems:
-            return Beliefs(doubts=tuple(doubts), problems=tuple(problems))
+        if folders is None:
+            return Beliefs(doubts=tuple(doubts))
         unused = unused_folders(self.layout, folders)
         try:
             channels, cases = self._find_cases(folders, given)
@@ -108,13 +112,14 @@ class Believer:
             return Beliefs(doubts=tuple(doubts), problems=(*error.problems, *hints), unused=unused)
         problems += [*cases.problems, *(self._hints(folders, cases) if cases.problems else ())]
         survey = self._survey(folders, channels, cases)
-        problems += survey.problems
+        problems += [*survey.problems, *([] if given.channels else _unlike_counts(cases))]
         if not any(case.scribble or case.dense for case in cases.cases if not case.test):
             problems.append(f"{self.layout.root}: no image has a drawing")
         meanings, more = _believe_marks(given, survey)
         is_sparse = _says_scribbles(given, survey, meanings)
         doubts += kind_doubts(self.layout, folders, given, says_scribbles=is_sparse)
         doubts += more
+        problems += self._stray_descriptions(folders, meanings)
         doubts += channel_doubts(cases, given, channels, survey)
         doubts += image_doubts(folders, given, survey)
         labels: dict[str, Mark | None] = {}
@@ -178,6 +183,18 @@ class Believer:
         labels = {before[role]: contents for role, contents in found.labels.items()}  # as what they are called now
         return replace(found, labels={role: labels.get(folder, {}) for role, folder in roles.items()})
 
+    def _stray_descriptions(self, folders: Folders, meanings: Sequence[tuple[FoundMark, str | None]]) -> list[str]:
+        """Descriptions of ITK-SNAP in no folder that is used, where drawings hold values that nothing names."""
+        if not any(mark.how == "value" and mark.mark and meaning is None for mark, meaning in meanings):
+            return []
+        used = [folder.resolve() for folder in vars(folders).values() if folder is not None]
+        home = folders.scribbles or folders.dense
+        return [
+            f"{file}: names labels, and lies in no folder that is used: put it into {home}, or remove it"
+            for file in find_files(self.layout.root)
+            if not any(folder in file.resolve().parents for folder in used) and is_description(file)
+        ]
+
     def _hints(self, folders: Folders, cases: Findings | None) -> list[str]:
         """Which images drawings without one may be of, by their grids: nothing is paired by that."""
         known = (
@@ -196,6 +213,18 @@ class Believer:
                     "if it is of " + ("that one" if len(fitting) == 1 else "one of them")
                 )
         return hints
+
+
+def _unlike_counts(cases: Findings) -> list[str]:
+    """Of cases with more or fewer channels than most."""
+    counts = Counter(len(case.images) for case in cases.cases)
+    usual = max(counts, key=lambda count: counts[count])
+    return [
+        f"{describe(case.images[0], case.identifier)}: its case has {len(case.images)} channels and others have "
+        f"{usual}: give each as many, as files of their own or as colours of a picture"
+        for case in cases.cases
+        if len(case.images) != usual
+    ]
 
 
 def _files_of_images(layout: Layout, folders: Folders) -> list[Path]:
@@ -424,7 +453,8 @@ def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, s
     if mark.how != "name":
         where += f", {format_percent(round(1e6 * mark.share), 1_000_000)} of the voxels"
     written = f"'{mark.mark}'" if mark.how == "colour" or " " in str(mark.mark) else mark.mark
-    options = [] if is_zero else [f"--labels CLASS={written}"]
+    is_class = not isinstance(mark.mark, int) or mark.mark > 0
+    options = [f"--labels CLASS={written}"] if is_class else []
     if why.startswith("never"):
         options = [f"--labels with it as a class of its own, or CLASS={written}"]
     options += [f"--background-scribble {written}", f"--unlabelled {written}"] if mark.role == "scribble" else []
@@ -440,8 +470,9 @@ def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, s
         return replace(given, meanings={**given.meanings, _key(mark.mark): name})
 
     reason = why or _why_unknown(mark, given)
+    advice = f"give {' or '.join(options)}" if options else "correct it in the files"
     return Doubt(
-        f"{told} ({where}, the first {mark.files[0]}) {reason}: give {' or '.join(options)}",
+        f"{told} ({where}, the first {mark.files[0]}) {reason}: {advice}",
         f"What is {told} ({where})? "
         + (f"It {reason}." if is_zero else f"{f'It {why}. ' if why else ''}A class, background or unlabelled"),
         answer,

@@ -282,11 +282,13 @@ def channel_doubts(cases: Findings, given: Given, channels: tuple[str, ...], sur
     if given.channels is not None:
         return []
     if channels[0] == "channel 0":
+        is_picture = all(len(set(map(file_of, case.images))) == 1 for case in cases.cases)
+        told = "the last of them opacity (alpha)" if is_picture else "_0000, _0001 and so on"
         return [
             Doubt(
-                f"images have {len(channels)} channels, _0000, _0001 and so on: name them in this order, as "
+                f"images have {len(channels)} channels, {told}: name them in this order, as "
                 "--channels T1,FLAIR; CT is normalised as such, others by z-score",
-                f"What are the {len(channels)} channels called, in the order of their numbers (as T1,FLAIR)?",
+                f"What are the {len(channels)} channels, {told}, called in this order (as T1,FLAIR)?",
                 answer,
             )
         ]

@@ -21,7 +21,7 @@ from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import Legend, format_colour, is_picture, split_layers
 from nnunet_attenscribble.dataset_conversion.meanings import fold
-from nnunet_attenscribble.dataset_conversion.pairing import stem
+from nnunet_attenscribble.dataset_conversion.pairing import stem, unusable_files
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -83,6 +83,7 @@ class Layout:
         test_images: of cases kept out of training.
         test_labels: their dense labels.
         unknown: folders, with the number of their files, whose names say nothing.
+        problems: files of kinds that are not taken, among which what is missed may be.
     """
 
     root: Path
@@ -91,6 +92,7 @@ class Layout:
     test_images: Path | None
     test_labels: Path | None
     unknown: Mapping[Path, int]
+    problems: tuple[str, ...]
 
 
 @dataclass
@@ -107,9 +109,11 @@ def find_layout(root: Path) -> Layout:
     Raises:
         AttenScribbleError: where there is no image below `root`, or its files cannot be listed.
     """
-    files = [file for file in find_files(root) if stem(file) is not None or is_dicom(file)]
+    found_files = find_files(root)
+    files = [file for file in found_files if stem(file) is not None or is_dicom(file)]
+    problems = unusable_files(sorted({*found_files} - {*files}))
     if not files:
-        raise AttenScribbleError(f"{root}: holds no image, nor does any folder in it")
+        raise AttenScribbleError([f"{root}: holds no image, nor does any folder in it", *problems])
     found = _sort(root, files)
     drawings = [
         Drawings(folder, None if role == "labels" else role, tuple(held))
@@ -131,7 +135,8 @@ def find_layout(root: Path) -> Layout:
             images[root] = pictures
             unknown = {} if drawings else _count(root, pictures)
     test = {role: next(iter(found.roles.get(role, {})), None) for role in ("test_images", "test_labels")}
-    return Layout(root, tuple(images), tuple(drawings), test["test_images"], test["test_labels"], unknown)
+    tests = test["test_images"], test["test_labels"]
+    return Layout(root, tuple(images), tuple(drawings), *tests, unknown, tuple(problems))
 
 
 def _sort(root: Path, files: Iterable[Path]) -> _Sorted:
@@ -361,7 +366,7 @@ def _read_names(file: Path, legend: Legend, pixels: sitk.Image) -> LabelContent:
     drawn = np.zeros(layers.shape[1:], bool)
     voxels: dict[int | str, int] = {}
     for segment in legend.segments:
-        if segment.layer < len(layers) and (segment.value or len(layers) == 1):
+        if 0 <= segment.layer < len(layers) and (segment.value or len(layers) == 1):
             mask = layers[segment.layer] == segment.value
             if count := int((mask & ~drawn).sum()):
                 voxels[segment.name] = voxels.get(segment.name, 0) + count
@@ -378,8 +383,10 @@ def _count_colours(pixels: sitk.Image, name: str) -> dict[int | str, int]:
         values = values[..., :-1]
     else:
         visible = np.ones(values.shape[:-1], bool)
+    if values.dtype != np.uint8:
+        raise AttenScribbleError(f"{name}: its colours have more than 8 bits: save it as an 8-bit picture")
     colours, counts = np.unique(values[visible].reshape(-1, values.shape[-1]), axis=0, return_counts=True)
-    if len(colours) > _MOST_COLOURS or values.dtype != np.uint8:
+    if len(colours) > _MOST_COLOURS:
         raise AttenScribbleError(
             f"{name}: has {len(colours)} colours: it is a photograph, or was drawn with soft edges or saved as JPEG: "
             "draw without antialiasing, and save as 8-bit PNG"

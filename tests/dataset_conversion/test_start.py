@@ -27,6 +27,7 @@ NAMES = ("background", "RV", "MYO", "LV")
 BUILT = typer.main.get_command(app)
 DRAW = contact_sheet.draw_contact_sheet
 OPTIONS = ("--yes", "--workers", 1)
+OF_COLOURS = ("--labels", "RV=#ff0000,MYO=#0000ff,LV=#ffff00", "--background-scribble", "#00ff00")
 
 
 def recode(values: np.ndarray, coded: tuple[int, ...], rest: int = 0) -> np.ndarray:
@@ -164,7 +165,7 @@ def qupath(folder: Path) -> tuple:
         palette = Image.fromarray(recode(strokes, (1, 2, 3, 4)), "P")
         palette.putpalette([0, 0, 0, 0, 255, 0, 255, 0, 0, 0, 0, 255, 255, 255, 0])
         palette.save(folder / "annotations" / f"p{number}.png")
-    return "--labels", "RV=#ff0000,MYO=#0000ff,LV=#ffff00", "--background-scribble", "#00ff00"
+    return OF_COLOURS
 
 
 TOOLS = {"slicer": slicer, "itk_snap": itk_snap, "napari": napari, "mitk": mitk, "qupath": qupath}
@@ -319,6 +320,19 @@ def zeros_that_are_no_majority(root):
     save(root / "scribbles" / "p0.nii.gz", np.select([np.arange(6) < 3, np.arange(6) < 5], [0, 1], 2))
 
 
+def a_value_below_zero(root):
+    folders(root, "scribbles")
+    for number in range(2):
+        drawn = make_strokes().astype(np.int16)
+        save(root / "scribbles" / f"p{number}.nii.gz", make_volume(np.where(drawn == 0, -1, drawn % 4), np.int16))
+
+
+def colours_with_opacity(root):
+    qupath(root)
+    for file in (root / "images").iterdir():
+        Image.open(file).convert("RGBA").save(file)
+
+
 def unknown_folders(root):
     folders(root)
     (root / "images").rename(root / "A")
@@ -379,6 +393,13 @@ DOUBTS = {
          "the value 1 (", "the value 2 ("],
         ["--labels", "A", "--unlabelled", "0"],
     ),
+    a_value_below_zero: (
+        ["the value -1 (in 2 of 2 files, 15.00 % of the voxels, the first p0) has no name: give "
+         "--background-scribble -1 or --unlabelled -1", "the value 1 (", "the value 2 (", "the value 3 ("],
+        ["--labels", "RV,MYO,LV", "--background-scribble", "-1"],
+    ),
+    colours_with_opacity: (["images have 4 channels, the last of them opacity (alpha): name them in this order"],
+                           ["--channels", "R,G,B,A"]),
     unknown_folders: (["no name says which of its folders, {root}/A (2 files), {root}/B (2 files), holds"],
                       ["--images", "{root}/A", "-s", "{root}/B", "--labels", "RV,MYO,LV"]),
 }  # fmt: skip
@@ -389,6 +410,7 @@ def test_what_is_not_clear_is_refused_at_once_and_answered_by_the_options_that_i
     root = tmp_path / "hearts"
     make(root)
     given = ["--labels", "RV,MYO,LV", "--background-scribble", 4] if make is no_spacing else []
+    given += OF_COLOURS if make is colours_with_opacity else []
     before = read_tree(tmp_path)
     code, _, err = start(root, *OPTIONS, *given)
     told, options = DOUBTS[make]
@@ -411,6 +433,13 @@ PROBLEMS = {
     "no drawing": (["a.nii.gz", "b.nii.gz"], "holds images and no drawing ({root} (2 files)): call drawings"),
     "drawings alone": (["labels/a.nii.gz"], "holds drawings ({root}/labels (1 file)) and no image: put the images"),
     "nothing": ([], "holds no image, nor does any folder in it"),
+    "nothing that is taken": (["images/a.nhdr"], "{root}/images/a.nhdr: is of a kind that is not taken: save it as"),
+    "no drawing that is taken": (["images/a.mha", "masks/a.gipl"], "{root}/masks/a.gipl: is of a kind that is not"),
+    "no image that is taken": (["images/a.mhd", "labels/a.mha"], "{root}/images/a.mhd: is of a kind that is not"),
+    "one channel less": (
+        ["images/a_0000.mha", "images/a_0001.mha", "images/b_0000.mha", "images/c_0000.mha", "scribbles/a.mha"],
+        "{root}/images/a_0000.mha: its case has 2 channels and others have 1: give each as many",
+    ),
     "twice": (["images/x/a.nii.gz", "images/y/a.nii.gz", "images/y/b.nii.gz", "scribbles/a.nii.gz"], "is called as"),
     "two of one case": (
         ["images/a.nii.gz", "scribbles/a_anna.nii.gz", "scribbles/a_ben.nii.gz"],
@@ -440,6 +469,20 @@ def test_a_drawing_under_another_name_is_told_which_images_it_fits(tmp_path, sta
     assert code == 2
     assert "Segmentation.seg.nrrd: has no image: add it, or remove the scribble" in err
     assert "Segmentation.seg.nrrd: lies on the grid of p0.nrrd, p1.nrrd: call it as its image" in err
+
+
+def test_a_description_of_labels_that_lies_elsewhere_is_told(tmp_path, start):
+    root = tmp_path / "hearts"
+    itk_snap(root)
+    (root / "labels" / "labels.txt").rename(root / "labels.txt")
+    (root / "notes.txt").write_text("drawn on a Monday")
+    code, _, err = start(root, *OPTIONS)
+    assert code == 2
+    told = f"{root}/labels.txt: names labels, and lies in no folder that is used: put it into {root}/labels, or remove"
+    assert err.startswith(f"error: {told}")
+    assert "notes.txt" not in err
+    (root / "labels.txt").rename(root / "labels" / "labels.txt")
+    assert start(root, *OPTIONS)[0] == 0
 
 
 def test_channels_are_found_by_the_names_that_every_case_has(tmp_path, start):
