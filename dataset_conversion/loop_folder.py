@@ -30,6 +30,7 @@ from nnunet_attenscribble.dataset_conversion.loop_drawings import (
     write_drawing,
     write_tiff,
 )
+from nnunet_attenscribble.dataset_conversion.pairing import is_companion, unusable_files
 from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, identifier_problems
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -281,10 +282,13 @@ def read_additions(
             continue
         if addition is not None:
             additions.append(addition)
-        for file in find_files(folder / name) if (folder / name).is_dir() else ():
-            inside = f"{name}/{file.name}"
-            if inside not in written and not file.name.startswith((f"{name}_strokes.", f"{name}_prediction.")):
-                notes.append(f"{inside} is not read: strokes are saved as {name}_strokes")
+    for file in find_files(folder):
+        inside, name = file.relative_to(folder).as_posix(), file.parent.name
+        is_case = file.parent.parent == folder and name in state["cases"]
+        is_read = is_case and file.name.startswith((f"{name}_strokes.", f"{name}_prediction."))
+        if inside not in written and not is_read and not is_companion(file):
+            saved = f"{name}_strokes" if is_case else "CASE/CASE_strokes"
+            notes.append(f"{inside} is not read: strokes are saved as {saved}")
     if problems:
         raise AttenScribbleError(problems)
     return additions, notes
@@ -351,10 +355,12 @@ def _find_changed(folder: Path, stem: str, digest: str) -> Path | None:
     """The one file of this name, in whatever format, that is not as it was written; None where none was changed.
 
     Raises:
-        AttenScribbleError: several were.
+        AttenScribbleError: several were, or one of a kind that is not read.
     """
-    files = sorted(file for file in folder.glob(f"{escape(stem)}.*") if file.is_file())
-    changed = [file for file in files if not file.name.endswith((".json", ".png")) and sha256(file) != digest]
+    files = sorted(file for file in folder.glob(f"{escape(stem)}.*") if file.is_file() and not is_companion(file))
+    changed = [file for file in files if sha256(file) != digest]
+    if problems := unusable_files(changed):
+        raise AttenScribbleError(problems)
     if len(changed) > 1:
         raise AttenScribbleError(
             f"{changed[0]} and {changed[1].name} were both saved: keep the one that holds the strokes"

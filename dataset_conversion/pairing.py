@@ -16,6 +16,7 @@ __all__ = [
     "Labels",
     "Pairing",
     "group_images",
+    "is_companion",
     "match_labels",
     "numbered_cases",
     "pair_files",
@@ -62,9 +63,13 @@ def unusable_files(files: Iterable[Path]) -> list[str]:
         f"{file}: is of a kind that is not taken: save it as one of {', '.join(ENDINGS)}, or remove it"
         + ("; dcm2niix makes NIfTI of DICOM" if file.name.lower().endswith((".dcm", ".ima")) else "")
         for file in files
-        if stem(file) is None and not file.name.lower().endswith(_COMPANION_ENDINGS)
-        if file.name.lower() not in _COMPANIONS
+        if stem(file) is None and not is_companion(file)
     ]
+
+
+def is_companion(file: Path) -> bool:
+    """Whether it is of a kind that lies beside images and is none."""
+    return file.name.lower().endswith(_COMPANION_ENDINGS) or file.name.lower() in _COMPANIONS
 
 
 @dataclass(frozen=True)

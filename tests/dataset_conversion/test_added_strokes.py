@@ -23,6 +23,7 @@ from nnunet_attenscribble.dataset_conversion.loop_folder import (
     write_folder,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.drawing_tools import write_slicer
 from tests.test_malformed_files import read_tree
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
@@ -193,6 +194,41 @@ def test_a_file_under_another_name_is_told_and_stays(work):
     work.write("itk-snap")
     assert (work.folder / "b" / "Segmentation.seg.nrrd").read_bytes() == b"whatever"
     assert not (work.folder / "b" / "b_strokes.seg.nrrd").exists()  # of the tool before
+
+
+def test_drawings_elsewhere_and_of_other_kinds_are_told_and_companions_are_none(work):
+    work.write("slicer")
+    for place in ("b_strokes.seg.nrrd", "b/old/b_strokes.nii.gz", "notes.txt", "b/b_strokes.txt"):
+        (work.folder / place).parent.mkdir(exist_ok=True)
+        (work.folder / place).write_bytes(b"whatever")
+    assert work.read() == (
+        [],
+        [f"{place} is not read: strokes are saved as CASE/CASE_strokes" for place in (
+            "b/old/b_strokes.nii.gz", "b_strokes.seg.nrrd",
+        )],
+    )  # fmt: skip
+    sitk.WriteImage(make_volume(make_strokes()), str(work.folder / "b/b_strokes.mhd"))
+    with pytest.raises(AttenScribbleError) as refused:
+        work.read()
+    for problem, ending in zip(refused.value.problems, (".mhd", ".raw"), strict=True):
+        assert f"b_strokes{ending}: is of a kind that is not taken" in problem
+
+
+def test_a_picture_is_read_where_it_is_saved_as_strokes(work):
+    work.write("napari")
+    sitk.WriteImage(sitk.GetImageFromArray(make_strokes()[0]), str(work.folder / "b/b_strokes.png"))
+    with pytest.raises(AttenScribbleError, match=r"b_strokes\.png: size \(6, 5\) differs from \(6, 5, 4\)"):
+        work.read()
+
+
+def test_slicer_saves_one_voxel_where_nothing_is_drawn(work):
+    work.write("slicer")
+    names = [("RV", 1, 0), ("MYO", 2, 0), ("LV", 3, 0)]
+    for what in ("strokes", "prediction"):
+        file = work.folder / f"b/b_{what}.seg.nrrd"
+        write_slicer(file, [np.zeros((1, 1, 1))], names, spacing=(1, 1, 1), origin=(0, 0, 0), direction=np.eye(3))
+    (addition,), _ = work.read()
+    np.testing.assert_array_equal(addition.label, np.where(make_dense() > 0, 0, 4))  # no stroke, and no structure left
 
 
 def test_every_problem_is_told_and_nothing_is_written(work, tmp_path):
