@@ -108,9 +108,9 @@ class Believer:
         try:
             channels, cases = self._find_cases(folders, given)
         except AttenScribbleError as error:
-            hints = self._hints(folders, None)
+            hints = self._hints(folders, error.problems)
             return Beliefs(doubts=tuple(doubts), problems=(*error.problems, *hints), unused=unused)
-        problems += [*cases.problems, *(self._hints(folders, cases) if cases.problems else ())]
+        problems += [*cases.problems, *self._hints(folders, cases.problems)]
         survey = self._survey(folders, channels, cases)
         problems += [*survey.problems, *([] if given.channels else _unlike_counts(cases))]
         if not any(case.scribble or case.dense for case in cases.cases if not case.test):
@@ -195,13 +195,18 @@ class Believer:
             if not any(folder in file.resolve().parents for folder in used) and is_description(file)
         ]
 
-    def _hints(self, folders: Folders, cases: Findings | None) -> list[str]:
+    def _hints(self, folders: Folders, problems: Sequence[str]) -> list[str]:
         """Which images drawings without one may be of, by their grids: nothing is paired by that."""
-        known = (
-            {label.file for case in cases.cases for label in (case.scribble, case.dense) if label} if cases else set()
-        )
+        told = "\n".join(problems)
         shown = [folder for folder in (folders.scribbles, folders.dense) if folder is not None]
-        loose = [file for one in self.layout.drawings if one.folder in shown for file in one.files if file not in known]
+        loose = [
+            file
+            for one in self.layout.drawings
+            for file in one.files
+            if one.folder in shown and (f"{file}: has no image" in told or f"{one.folder}: holds no " in told)
+        ]
+        if not loose:
+            return []
         pictures = tell_files_apart(folders.images, _files_of_images(self.layout, folders))[0]
         images = {file.name: file for file in pictures}
         hints = []

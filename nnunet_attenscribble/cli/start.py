@@ -176,9 +176,15 @@ def _start(
                     )
 
         written = options.convert(confirm=confirm, **writing)
-        write_text(file, encode_options(options, file))
-        with replaced_file(sheet) as part:
-            shutil.copyfile(drawn, part)
+        try:
+            with replaced_file(sheet) as part:
+                shutil.copyfile(drawn, part)
+                write_text(file, encode_options(options, file))
+        except AttenScribbleError as error:
+            raise AttenScribbleError(
+                f"{written.scribble or written.dense} is complete, but what was agreed on could not be kept ({error}): "
+                "give a place with --plan to convert again, once the dataset is deleted"
+            ) from error
     typer.echo(f"\nAgreed on:     {file}  (attenscribble start --plan {quote(str(file))} converts again)")
     typer.echo(f"Contact sheet: {sheet}")
     return written

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app, main
 from nnunet_attenscribble.cli import start as command
+from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.volumes import read_volume
 from nnunet_attenscribble.dataset_conversion import contact_sheet
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
@@ -458,6 +459,7 @@ def test_what_no_answer_mends_is_told(tmp_path, start, problem):
     code, _, err = start(root, *OPTIONS, "--labels", "RV,MYO,LV")
     assert code == 2
     assert told.format(root=root) in err
+    assert "lies on the grid of" not in err  # which is a hint on drawings without an image
     assert not (tmp_path / "nnUNet_raw").exists()
 
 
@@ -542,6 +544,24 @@ def test_layouts(tmp_path, start, image, drawing):
     code, _, err = start(root, *OPTIONS, *given)
     assert code == 0, err
     check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+
+
+def test_a_plan_that_cannot_be_kept_leaves_the_dataset(tmp_path, start, monkeypatch):
+    slicer(tmp_path / "hearts")
+
+    write_text = files.write_text
+
+    def write(file: Path, text: str) -> None:
+        if file.suffix == ".yaml":
+            raise AttenScribbleError(f"{file.name}: cannot be written (No space left on device)")
+        write_text(file, text)
+
+    monkeypatch.setattr(files, "write_text", write)
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 2
+    assert "Dataset601_hearts is complete, but what was agreed on could not be kept (hearts_start.yaml: cannot" in err
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+    assert not [*tmp_path.glob("hearts_start*")]
 
 
 def test_a_free_id_is_taken_and_what_is_there_stays(tmp_path, start):
