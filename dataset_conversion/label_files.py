@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.formats import is_tiff
 from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, measure_steps, place_on
+from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Source,
@@ -42,6 +43,7 @@ __all__ = [
     "is_picture",
     "parse_colour",
     "parse_description",
+    "read_any",
     "read_header",
     "split_layers",
 ]
@@ -287,7 +289,7 @@ class NamedLabel:
 
     def __call__(self) -> sitk.Image:
         """The label; raises AttenScribbleError where it cannot be read as one."""
-        pixels = read_pixels(self.file)
+        pixels = read_any(self.file)
         layers, grid = split_layers(pixels, str(self.file))
         merged = sitk.GetImageFromArray(self._merge(layers))
         merged.CopyInformation(grid)
@@ -343,7 +345,7 @@ class NamedLabel:
 
     def _place(self, label: sitk.Image) -> sitk.Image:
         """The label on the grid of its image, `rest` around it."""
-        grid = Grid.of(read_volume(self.image, str(self.image), thorough=False, whole=False))
+        grid = Grid.of(read_volume(as_readable(self.image), str(self.image), thorough=False, whole=False))
         label = flatten_onto(label, grid)
         values = sitk.GetArrayFromImage(label)
         if values.size == 1 and (values == self.rest).all():  # 3D Slicer's, where nothing is drawn, and lies anywhere
@@ -368,6 +370,12 @@ class NamedLabel:
             )
         placed[tuple(slice(*ends) for ends in zip(start, stop, strict=True))] = values[inside]
         return _on_grid(placed, grid)
+
+
+def read_any(file: Path) -> sitk.Image:
+    """Read a label file of any kind; raises as `read_pixels`."""
+    source = as_readable(file, label=True)
+    return source() if callable(source) else read_pixels(file)
 
 
 def split_layers(pixels: sitk.Image, name: str) -> tuple[np.ndarray, sitk.Image]:

@@ -38,7 +38,8 @@ _LABEL_WORDS = _SCRIBBLE_WORDS | {
 _COMPANION_ENDINGS = (
     *(".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".pdf", ".xml", ".yaml", ".yml", ".html", ".htm", ".log"),
     *(".xls", ".xlsx", ".doc", ".docx", ".ods", ".odt", ".rtf", ".bval", ".bvec", ".md5", ".sha1", ".sha256"),
-    *(".label", ".itksnap", ".mrml", ".mrb", ".ctbl", ".bidsignore", ".py", ".ipynb"),
+    *(".label", ".itksnap", ".mrml", ".mrb", ".ctbl", ".fcsv", ".acsv", ".tfm", ".stl", ".obj", ".ply", ".vtp"),
+    *(".bidsignore", ".py", ".ipynb"),
 )
 _COMPANIONS = (
     *("readme", "license", "licence", "copying", "notice", "authors", "changes", "changelog", "citation", "version"),

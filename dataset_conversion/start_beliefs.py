@@ -49,6 +49,7 @@ __all__ = ["Beliefs", "Believer", "free_id", "name_dataset"]
 _FIRST_ID = 601
 #: What people call strokes in the background; only `background` itself is taken for one unasked.
 _LIKE_BACKGROUND = {"bg", "back", "back ground", "backgr", "outside", "rest", "other", "others", "surrounding", "none"}
+_MOST_ASKED = 40  # marks: beyond, they are no drawings, or somebody has a list
 _MOST = 0.5  # share of voxels that no stroke has, see `Coding.strokes_problems`
 _ZEROS = (0, "#000000")
 
@@ -118,7 +119,8 @@ class Believer:
         meanings, more = _believe_marks(given, survey)
         is_sparse = _says_scribbles(given, survey, meanings)
         doubts += kind_doubts(self.layout, folders, given, says_scribbles=is_sparse)
-        doubts += more
+        problems += _too_many(more, folders)
+        doubts += more[: 0 if len(more) > _MOST_ASKED else None]
         problems += self._stray_descriptions(folders, meanings)
         doubts += channel_doubts(cases, given, channels, survey)
         doubts += image_doubts(folders, given, survey)
@@ -274,6 +276,17 @@ def _believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, 
                 found.append((mark, meaning))
                 known[_key(mark.mark)] = meaning
     return found, list({doubt.told: doubt for doubt in doubts}.values())
+
+
+def _too_many(doubts: Sequence[Doubt], folders: Folders) -> list[str]:
+    """Instead of a sentence for every shade of grey."""
+    if len(doubts) <= _MOST_ASKED:
+        return []
+    home = " and ".join(str(folder) for folder in (folders.scribbles, folders.dense) if folder is not None)
+    return [
+        f"{home}: {len(doubts)} values and names are no class: these are images, or drawings with soft edges (draw "
+        "without antialiasing, and never save as JPEG), or give all classes with --labels"
+    ]
 
 
 def _says_scribbles(given: Given, survey: Survey, meanings: Iterable[tuple[FoundMark, str | None]]) -> bool:

@@ -16,10 +16,17 @@ from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.formats import states_spacing
 from nnunet_attenscribble.common.grids import Grid, are_whole, measure_steps
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_pixels, read_volume
+from nnunet_attenscribble.common.readers import as_readable
+from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
-from nnunet_attenscribble.dataset_conversion.label_files import Legend, format_colour, is_picture, split_layers
+from nnunet_attenscribble.dataset_conversion.label_files import (
+    Legend,
+    format_colour,
+    is_picture,
+    read_any,
+    split_layers,
+)
 from nnunet_attenscribble.dataset_conversion.meanings import fold
 from nnunet_attenscribble.dataset_conversion.pairing import stem, unusable_files
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
@@ -317,7 +324,7 @@ def survey_cases(found: Findings, *, workers: int | None = None, progress: bool 
 def _look(case: FoundCase) -> _Look:
     """Runs in a worker process."""
     look = _Look()
-    source = case.images[0]
+    source = as_readable(case.images[0])
     try:
         image = read_volume(source, describe(source, f"image of case {case.identifier}"))
         values = sitk.GetArrayViewFromImage(image)
@@ -351,12 +358,12 @@ def _read_content(label: FoundLabel) -> LabelContent:
     if callable(label.source):
         label.source()  # which tells what is wrong with it
     legend = label.legend
-    pixels = read_pixels(label.file)
+    pixels = read_any(label.file)
     if legend is not None and not (legend.tool == "ITK-SNAP" and all(is_default_name(s.name) for s in legend.segments)):
         return _read_names(label.file, legend, pixels)
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
         return LabelContent("colour", _count_colours(pixels, str(label.file)))
-    read_volume(label.file, str(label.file), thorough=False, label=True)  # refuses several values per voxel
+    read_volume(pixels, str(label.file), label=True)  # refuses several values per voxel
     values, counts = np.unique(label_values(pixels, str(label.file), []), return_counts=True)
     return LabelContent("value", dict(zip(values.tolist(), counts.tolist(), strict=True)))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.formats import TiffError, is_tiff, place, stated_spacing
+from nnunet_attenscribble.common.formats import TiffError, is_sheared, is_tiff, place, stated_spacing
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
 from nnunet_attenscribble.common.soundness import is_nifti2, read_scaling
 from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_volume, split_channels
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DatasetFile",
     "Reader",
+    "as_readable",
     "as_reader",
     "find_reader",
     "keeps_files",
@@ -103,6 +104,15 @@ class DatasetFile:
     def __call__(self) -> sitk.Image:
         """The channel as a scalar image; raises as `read_volume` does."""
         return _read(self.file, self.reader, label=self.label)[self.channel]
+
+
+def as_readable(source: Source, *, label: bool = False) -> Source:
+    """A NIfTI file with axes that SimpleITK refuses, as nnU-Net's NibabelIO reads it; any other source as it is."""
+    if not isinstance(source, Path) or not is_sheared(source):
+        return source
+    from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
+
+    return DatasetFile(source, NibabelIO, label=label)
 
 
 def open_files(files: list[Path], reader: Reader, *, channels: int = 1, label: bool = False) -> tuple[Source, ...]:

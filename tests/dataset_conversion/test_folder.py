@@ -146,7 +146,9 @@ def test_channels_are_counted(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.PDF", "README", "License", "README.md", "Thumbs.db", "a.nii.gz"])
+@pytest.mark.parametrize(
+    "name", ["a.json", "a.PDF", "README", "License", "README.md", "Thumbs.db", "a.nii.gz", "F.fcsv", "a.STL"]
+)
 def test_companions_of_images_are_passed_over(tmp_path, name):
     assert unusable_files([tmp_path / name]) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -471,6 +472,36 @@ def test_a_drawing_under_another_name_is_told_which_images_it_fits(tmp_path, sta
     assert code == 2
     assert "Segmentation.seg.nrrd: has no image: add it, or remove the scribble" in err
     assert "Segmentation.seg.nrrd: lies on the grid of p0.nrrd, p1.nrrd: call it as its image" in err
+
+
+def test_shades_are_told_in_one_sentence(tmp_path, start):
+    root = tmp_path / "hearts"
+    folders(root)
+    for number in range(2):
+        save(root / "scribbles" / f"p{number}.nii.gz", make_volume(np.arange(120).reshape(4, 5, 6) // 2))
+    for labels in ((), ("--labels", "RV,MYO,LV")):
+        code, _, err = start(root, *OPTIONS, *labels)
+        assert code == 2
+        (line,) = err.splitlines()
+        assert f"hearts/scribbles: {57 if labels else 60} values and names are no class" in line
+
+
+@pytest.mark.parametrize("tool", ["itk-snap", "values"])
+def test_axes_that_are_not_at_right_angles(tmp_path, start, tool):
+    affine = np.array([[1.0, 0.3, 0, 5], [0, 1.2, 0, 6], [0, 0, 8, 7], [0, 0, 0, 1]])
+    coded = recode(make_strokes(), (4, 1, 2, 3))
+    for part, values in (("images", sitk.GetArrayFromImage(make_scan(0))), ("labels", coded)):
+        (tmp_path / "hearts" / part).mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(values.transpose(), affine), tmp_path / "hearts" / part / "p0.nii.gz")
+    options = ("--labels", "RV,MYO,LV", "--background-scribble", 4) if tool == "values" else ()
+    if tool == "itk-snap":
+        told = describe_labels((1, "RV"), (2, "MYO"), (3, "LV"), (4, "background"))
+        (tmp_path / "hearts" / "labels" / "labels.txt").write_text(told)
+    code, _, err = start(tmp_path / "hearts", *OPTIONS, *options)
+    assert code == 0, err
+    written = tmp_path / "nnUNet_raw" / "Dataset601_hearts" / "labelsTr" / "p0.nii.gz"
+    np.testing.assert_array_equal(np.asarray(nibabel.load(written).dataobj).transpose(), make_strokes())
+    np.testing.assert_allclose(nibabel.load(written).affine, affine, atol=1e-5)
 
 
 def test_a_description_of_labels_that_lies_elsewhere_is_told(tmp_path, start):
