@@ -17,7 +17,7 @@ import yaml
 
 from nnunet_attenscribble.common.formats import is_sheared
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_reader
-from nnunet_attenscribble.common.shapes import Keys, count, number, pattern, read_keys, text, texts, truth
+from nnunet_attenscribble.common.shapes import Keys, count, is_whole, pattern, read_keys, text, texts, truth
 from nnunet_attenscribble.common.text import has_control_character, list_some
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
@@ -371,7 +371,7 @@ def _read_mark(value: Any) -> int | str | None:
     if isinstance(value, str):
         told = text(value)
         return None if told is None or has_control_character(told) else parse_mark(told)
-    return number(value)
+    return value if is_whole(value) else None
 
 
 def _read_channels(value: Any) -> tuple[str, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -240,8 +241,9 @@ def _files_of_images(layout: Layout, folders: Folders) -> list[Path]:
 
 
 def name_dataset(root: Path) -> str:
-    """After the folder."""
-    name = re.sub(r"^Dataset\d{3}_", "", Path(os.path.abspath(root)).name)
+    """After the folder, letters without their accents."""
+    name = unicodedata.normalize("NFKD", re.sub(r"^Dataset\d{3}_", "", Path(os.path.abspath(root)).name))
+    name = "".join(sign for sign in name if not unicodedata.combining(sign))
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-") or "Drawn"
 
 

@@ -292,7 +292,7 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
             ) from None
         with path.open("rb") as file:
             start = file.read(26)
-        if start.startswith(_PNG) and start[25:] == b"\x04":  # the kind of its pixels
+        if start.startswith(_PNG) and (start[25:] == b"\x04" or "PixelType" in told):  # the kind of its pixels
             raise AttenScribbleError(
                 f"{path}: has grey values and an opacity, which SimpleITK refuses: save it without opacity (alpha)"
             ) from None

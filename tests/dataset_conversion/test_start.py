@@ -595,6 +595,12 @@ def test_a_plan_that_cannot_be_kept_leaves_the_dataset(tmp_path, start, monkeypa
     assert not [*tmp_path.glob("hearts_start*")]
 
 
+def test_a_dataset_is_called_as_the_folder_without_accents(tmp_path, start):
+    itk_snap(tmp_path / "Müller & Ömer")
+    assert start(tmp_path / "Müller & Ömer", *OPTIONS)[0] == 0
+    assert [entry.name for entry in (tmp_path / "nnUNet_raw").iterdir()] == ["Dataset601_Muller_Omer"]
+
+
 def test_a_free_id_is_taken_and_what_is_there_stays(tmp_path, start):
     (tmp_path / "nnUNet_results" / "Dataset602_Other").mkdir(parents=True)
     itk_snap(tmp_path / "hearts")
@@ -669,7 +675,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
         subject="p[0-9]+",
         spacing=(1.0, 1.5, 8.0),
         coding="chaos",
-        unlabelled=0,
+        unlabelled=-1,
         background_scribble="Outside",
         dense_slices=".",
         axis=0,
@@ -697,7 +703,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
         ({"spacing": [1, 1]}, "'spacing' is [1, 1]: it must be three numbers above 0, mm along x, y and z"),
         ({"coding": "other"}, "'coding' is 'other': it must be one of acdc, chaos, prostatex"),
         ({"axis": True}, "'axis' is True: it must be 0, 1 or 2 (z, y, x)"),
-        ({"unlabelled": -1}, "'unlabelled' is -1: it must be a value, a name or a colour"),
+        ({"unlabelled": 1.5}, "'unlabelled' is 1.5: it must be a value, a name or a colour"),
         ({"scribble": "x"}, "unknown key 'scribble'; there are images, dataset_id"),
         ({"channels": []}, "'channels' is []: it must be a list of names"),
     ],

@@ -135,9 +135,10 @@ def test_what_the_library_says_is_told(tmp_path):
     ):
         read_volume(file, str(file))
     grey_and_opacity = tmp_path / "a.png"
-    Image.new("LA", (4, 4)).save(grey_and_opacity)
-    with pytest.raises(AttenScribbleError, match=r"a\.png: has grey values and an opacity.*: save it without"):
-        read_volume(grey_and_opacity, str(grey_and_opacity))
+    for mode, options in (("LA", {}), ("L", {"transparency": 0})):
+        Image.new(mode, (4, 4)).save(grey_and_opacity, **options)
+        with pytest.raises(AttenScribbleError, match=r"a\.png: has grey values and an opacity.*: save it without"):
+            read_volume(grey_and_opacity, str(grey_and_opacity))
 
 
 def test_frames_colours_and_complex_numbers_are_refused(tmp_path):
