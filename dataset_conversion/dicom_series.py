@@ -20,7 +20,9 @@ _UNREADABLE = "{}: its pixels cannot be read: it is truncated or compressed in a
 
 
 def is_dicom(file: Path) -> bool:
-    """By its ending or, where it has none, by its first bytes."""
+    """By its ending or, where it has none, by its first bytes; a DICOMDIR, which lists others, is none."""
+    if file.name.upper() == "DICOMDIR":
+        return False
     if file.suffix.lower() in (".dcm", ".ima", ".dicom"):
         return True
     if file.suffix[1:].isalpha():

@@ -154,7 +154,7 @@ def find_images(files: Iterable[Path]) -> _Images:
             images.sources[file] = tuple(Channel(file, colour) for colour in range(colours)) if colours > 1 else (file,)
         elif is_dicom(file):
             images.series[file.parent] = (*images.series.get(file.parent, ()), file)
-        elif file.name.upper() != "DICOMDIR":
+        else:
             images.others.append(file)
     images.sources.update({folder: (partial(read_series, slices),) for folder, slices in images.series.items()})
     return images

@@ -225,7 +225,7 @@ def _read_descriptions(files: Iterable[Path]) -> tuple[dict[Path, tuple[Segment,
             problems.append(f"{file}: cannot be read ({error.strerror})")
             continue
         except ValueError as error:
-            problems.append(f"{file}: {error}: save the label descriptions again")
+            problems.append(f"{file}: {error}: mend that, and save the label descriptions again")
             continue
         if segments is not None:
             descriptions[file] = segments

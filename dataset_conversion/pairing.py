@@ -43,7 +43,7 @@ _COMPANION_ENDINGS = (
 )
 _COMPANIONS = (
     *("readme", "license", "licence", "copying", "notice", "authors", "changes", "changelog", "citation", "version"),
-    *("md5sums", "sha256sums", "thumbs.db", "desktop.ini"),
+    *("md5sums", "sha256sums", "thumbs.db", "desktop.ini", "dicomdir"),
 )
 
 
@@ -253,12 +253,17 @@ def _shared_positions(paths: Sequence[tuple[str, ...]]) -> set[int]:
 
 
 def _name_by_folder(file: Path, folder: Path, cases: Mapping[tuple[str, ...], str]) -> str | None:
-    """The case whose folders are among those of a label file, the most of them; else the file's own name."""
+    """The case whose folders are among those of a label file, the most of them, or the one in a folder below it; else
+    the file's own name.
+    """
     name = stem(file)
     if name is None:
         return None
     parts = tuple(map(_normalise, file.relative_to(folder).parts[:-1]))
     fitting = [key for key in cases if _is_within(key, parts)]
+    below = [key for key in cases if parts and _is_within(parts, key)]  # as of DICOM, whose folders are UIDs
+    if not fitting and len(below) == 1:
+        return cases[below[0]]
     return cases[max(fitting, key=len)] if fitting else name
 
 

@@ -107,6 +107,11 @@ LAYOUTS = {
         {"images": "i", "scribbles": "s"},
         {f"p{n}_{day}": (f"i/p{n}/{day}/t1.nii", f"s/p{n}/{day}/x.nii") for n in (1, 2) for day in "ab"},
     ),
+    "a label above its image": (
+        [f"d/p{n}/1.2.{n}/4.{n}/scan.nii" for n in (1, 2)] + [f"d/p{n}/Segmentation.seg.nrrd" for n in (1, 2)],
+        {"images": "d", "scribbles": "d"},
+        {f"p{n}_1.2.{n}_4.{n}": (f"d/p{n}/1.2.{n}/4.{n}/scan.nii", f"d/p{n}/Segmentation.seg.nrrd") for n in (1, 2)},
+    ),
     "one patient": (
         ["i/p1/scan.nii.gz", "s/p1/drawn.nii.gz"],
         {"images": "i", "scribbles": "s"},
@@ -171,6 +176,11 @@ def test_channels_by_their_names(tmp_path):
             {"images": "i", "scribbles": "s"},
             "is a scribble of the same case: keep one, with all classes in it",
         ),
+        (
+            ["d/p1/a/t1.nii", "d/p1/b/t1.nii", "d/p2/c/t1.nii", "d/p1/seg.nii", "d/p2/seg.nii"],
+            {"images": "d", "scribbles": "d"},  # p1 has two images
+            "d/p2/c/t1.nii: is called as {root}/d/p1/a/t1.nii",
+        ),
         (["i/a.nii", "s/a.jpg"], {"images": "i", "scribbles": "s"}, None),
         (["i/a.nii", "s/a.dcm", "s/a.nii"], {"images": "i", "scribbles": "s"}, "dcm2niix makes NIfTI of DICOM"),
     ],
@@ -195,7 +205,8 @@ def test_dicom_series_are_images_named_by_their_folders(tmp_path):
         for number, section in enumerate(pixels):
             file = tmp_path / "i" / patient / "series" / f"IM{number}"
             write_slice(file, section, 8.0 * number, f"1.2.{patient[1]}", number=number)
-    (tmp_path / "i" / "p1" / "DICOMDIR").touch()
+    for place in (tmp_path / "i", tmp_path / "i" / "p1" / "series"):  # DICOM itself, and no slice
+        (place / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     for patient in ("p1", "p2"):
         grid = look_at_folders(Folders(tmp_path / "i"), Marks(CLASSES)).cases[int(patient[1]) - 1].images[0]()
         label = sitk.GetImageFromArray(make_strokes())
