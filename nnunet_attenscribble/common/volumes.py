@@ -36,6 +36,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _WHITE = 255  # which SimpleITK makes of the 1 of a PNG of one bit per pixel
 _ROUNDING = 1e-6  # relative, of single precision, in which SimpleITK scales
 _UNIT_OF_SPACE, _MM = 7, 2  # NIfTI's: bits, and their value of mm
+_SHORT = 1 << 12  # bytes that hold what a PNG says of itself
 _HEADER = 352  # bytes in front of the voxels of a NIfTI file
 
 
@@ -291,8 +292,8 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
                 "resample it, or name NibabelIO in dataset.json (overwrite_image_reader_writer)"
             ) from None
         with path.open("rb") as file:
-            start = file.read(26)
-        if start.startswith(_PNG) and (start[25:] == b"\x04" or "PixelType" in told):  # the kind of its pixels
+            start = file.read(_SHORT).partition(b"IDAT")[0]
+        if start.startswith(_PNG) and (start[25:26] == b"\x04" or b"tRNS" in start):  # the kind of its pixels
             raise AttenScribbleError(
                 f"{path}: has grey values and an opacity, which SimpleITK refuses: save it without opacity (alpha)"
             ) from None
