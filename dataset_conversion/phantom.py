@@ -58,9 +58,9 @@ class Phantom:
 def make_phantom(index: int, *, seed: int = 0) -> Phantom:
     """Phantom number `index` of the series `seed`; the same arguments give the same voxels."""
     rng = np.random.default_rng([seed, index])
-    in_plane = float(rng.uniform(4.0, 4.4))
+    in_plane = float(rng.uniform(4.3, 4.7))
     spacing = (in_plane, in_plane, float(rng.choice([8.0, 10.0])))
-    rows, columns = (int(n) for n in rng.choice([60, 64], size=2))
+    rows, columns = (int(n) for n in rng.choice([56, 60], size=2))
     above, heart, below = int(rng.integers(0, 2)), int(rng.integers(5, 7)), 1
     # 0 at the basal and 1 at the apical slice of the ventricles; slices beyond show neither.
     levels = (np.arange(above + heart + below) - above) / (heart - 1)

@@ -116,7 +116,7 @@ def _write_start(base: Path, pool: Path, seed: int) -> None:
     plan_experiments([ID])
     file = base / "nnUNet_preprocessed" / NAME / f"{PLANS}.json"
     settings = {"num_epochs": EPOCHS, "num_iterations_per_epoch": ITERATIONS, "num_val_iterations_per_epoch": 1}
-    small = {"spacing_factor": 1.0, "batch_size": 2, "features": (16, 32, 64, 128)}
+    small = {"spacing_factor": 1.0, "batch_size": 3, "features": (16, 32, 64, 128)}
     write_plans(file, add_cpu_configuration(read_plans(file), "2d", CONFIGURATION, **small, settings=settings))
 
 
