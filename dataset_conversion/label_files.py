@@ -332,7 +332,7 @@ class NamedLabel:
             every = ", ".join(f"{segment.name} ({segment.value})" for segment in self.legend.segments)
             problems.append(
                 f"{self.file}: holds {list_some(unknown)}; its names are {every}, the classes {self.classes}: rename "
-                f"one of the two, or say which is which, as --labels CLASS={unknown[0]} or --background-scribble NAME"
+                f"one of the two, or tell `convert folder` by --labels CLASS={unknown[0]} or --background-scribble NAME"
             )
         if not self.is_sure and self.unlabelled in owner and not taken.all():
             problems.append(

@@ -79,6 +79,8 @@ def find_files(folder: Path) -> list[Path]:
         if has_control_character(inside):
             name = ascii(str(file))[1:-1]
             problems.append(f"{name}: its name holds a line break or another control character: rename it")
+        elif file.exists() and not file.is_file():  # reading it might wait for ever
+            problems.append(f"{file}: is a pipe, a socket or a device: take it out of the folder")
     if problems:
         raise AttenScribbleError(problems)
     return sorted(files)

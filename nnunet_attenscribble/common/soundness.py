@@ -40,7 +40,7 @@ _LONGEST_LINE = 1 << 15  # bytes
 _SHORT = 1 << 10  # bytes that hold a header
 _HARMLESS = 1 << 28  # bytes that any machine has room for
 _MOST_PACKED = 1100  # times that deflate makes zeros smaller, and a little; what packs better does not come near it
-_JPEG, _EXIF, _ORIENTATION, _UPRIGHT = (".jpg", ".jpeg"), b"Exif\0\0", 0x112, 1
+_JPEG, _ORIENTATION, _UPRIGHT = (".jpg", ".jpeg"), 0x112, 1  # the latter two of EXIF
 _DETACHED = (".mhd", ".nhdr", ".hdr")  # headers in files of their own
 
 
@@ -118,21 +118,13 @@ def known_ending(path: Path) -> str | None:
 
 def _read_orientation(path: Path) -> int | None:
     """What EXIF says of a JPEG: 1 upright, 2 to 8 turned or mirrored; None where it says nothing."""
-    with path.open("rb") as file:
-        begun = file.read(_LONGEST_LINE)
-    start = begun.find(_EXIF) + len(_EXIF)
-    order = {b"II": "<", b"MM": ">"}.get(begun[start : start + 2])
-    if start < len(_EXIF) or order is None:
-        return None
+    from PIL import Image
+
     try:
-        first = start + struct.unpack_from(f"{order}I", begun, start + 4)[0]
-        for number in range(struct.unpack_from(f"{order}H", begun, first)[0]):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", begun, first + 2 + 12 * number)
-            if tag == _ORIENTATION:
-                return value
-    except struct.error:
-        pass
-    return None
+        with Image.open(path) as picture:
+            return picture.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow raises whatever its parsers do; a file that is no JPEG is told where it is read
+        return None
 
 
 def decompressed_size(path: Path) -> int:

@@ -191,7 +191,7 @@ def test_names_that_are_no_classes_are_told_with_both_lists(tmp_path, convert):
         convert()
     (told,) = caught.value.problems
     assert "a.seg.nrrd: holds Right ventricle, Segment_4; its names are background (1), Right ventricle (2)" in told
-    assert "the classes RV, MYO, LV: rename one of the two, or say which is which, as --labels CLASS=Right" in told
+    assert "the classes RV, MYO, LV: rename one of the two, or tell `convert folder` by --labels CLASS=Right" in told
     classes = {"RV": "right  Ventricle", "MYO": None, "LV": "Segment_4"}
     np.testing.assert_array_equal(read(convert(classes=classes, dataset_id=611).scribble), make_strokes())
 

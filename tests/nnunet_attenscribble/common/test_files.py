@@ -39,6 +39,14 @@ def test_names_that_are_not_utf8(tmp_path):
     assert caught.value.problems == [f"{tmp_path}/herz_\\xe4.png: its name is not UTF-8: rename it"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / "a.nii.gz")
+    with pytest.raises(AttenScribbleError) as caught:
+        find_files(tmp_path)
+    assert caught.value.problems == [f"{tmp_path}/a.nii.gz: is a pipe, a socket or a device: take it out of the folder"]
+
+
 def test_an_archive_is_unpacked_under_its_own_name_and_goes_again(tmp_path):
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         for name in ("in/a.nii.gz", "__MACOSX/in/._a.nii.gz", "in/._b", "../../out"):
