@@ -8,7 +8,7 @@ from nnunet_attenscribble.common.figures import encode_png
 from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.evaluation.compare import FOREGROUND
 from nnunet_attenscribble.evaluation.report.scores import draw_budgets
-from tools.site.results_tables import ROOT, list_budgets
+from tools.site.results_tables import BUDGETS, ROOT, list_budgets
 
 FILE = ROOT / "docs" / "images" / "hippocampus_budget.png"
 
@@ -22,4 +22,4 @@ def draw(results: str, file: Path = FILE) -> None:
 
 
 if __name__ == "__main__":
-    draw("hippocampus_budget_cpu")
+    draw(BUDGETS)

@@ -29,6 +29,7 @@ DENSE = "nnu_net_dense_labels"
 #: Two trainings of a row are compared with two of another; the others are of dense labels alone, see docs/results.md.
 SEEDS = ("0", "1")
 FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
+BUDGETS = "hippocampus_budget_cpu"
 _COLUMNS = {EXPERTS: "ACDC, experts' strokes", DRAWN: "ACDC, drawn strokes", HIPPOCAMPUS: "hippocampus, drawn strokes"}
 _BALANCED = "partial_dice_ce_padding_balanced"
 _WEIGHT_1, _FINER = "attenscribble_similarity_weight_1", "attenscribble_finer_block"
@@ -124,18 +125,22 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
 
 
 def tabulate_budgets(results: str) -> str:
-    """A row per model: what was annotated for it, and its Dice."""
+    """Dice by method, with a column per amount of annotation; dense labels stand last, in a column of their own."""
     points, comparison = list_budgets(results)
-    annotation = {point.row: point.annotation for point in points}
-    lines = []
-    for name in comparison.models:
-        dice, told = comparison.get(name, FOREGROUND, "dice"), [""] * 3
-        if name in annotation:
-            found = annotation[name]
-            told = [f"{100 * found.share:.2f}", f"{found.strokes:.0f}", f"{found.slices:.1f}"]
-        lines.append([name, *told, f"{dice.mean:.3f} [{dice.low:.3f}, {dice.high:.3f}]", f"{dice.share:.1f}"])
-    header = ["model", "annotated voxels %", "strokes per case", "slices per case", "Dice [95 %]", "share %"]
-    return format_table(header, lines)
+    found = {(point.method, point.annotation): point for point in points}
+    budgets = sorted({point.annotation for point in points}, key=lambda annotation: annotation.slices)
+    lines = [
+        ["strokes", *(f"{budget.strokes:.0f}" for budget in budgets), ""],
+        ["voxels %", *(f"{100 * budget.share:.2f}" for budget in budgets), ""],
+    ]
+    for method in dict.fromkeys(point.method for point in points):
+        own = [found.get((method, budget)) for budget in budgets]
+        lines.append(
+            [method, *("" if point is None else _format_mean(point.dice, point.low, point.high) for point in own), ""]
+        )
+    dense = comparison.get(comparison.reference, FOREGROUND, "dice")
+    lines.append([comparison.reference, *[""] * len(budgets), _format_mean(dense.mean, dense.low, dense.high)])
+    return format_table(["slices drawn on", *(f"{budget.slices:.1f}" for budget in budgets), "all, densely"], lines)
 
 
 def list_budgets(results: str) -> tuple[list[BudgetPoint], Comparison]:
@@ -263,6 +268,10 @@ def _mean_of_patients(summary: Summary, patients: Sequence[int]) -> float:
     return float(summary.__class__(summary.structures, cases, {}, {}).aggregate()["foreground_mean"]["dice"]["mean"])
 
 
+def _format_mean(mean: float, low: float, high: float) -> str:
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def _format_difference(comparison: Comparison, model: str, structure: str, metric: str) -> str:
     row = comparison.get(model, structure, metric)
     decimals = 3 if metric == "dice" else 1
@@ -285,6 +294,7 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
+    "budgets": partial(tabulate_budgets, BUDGETS),
     "steps": tabulate_steps,
     "postprocessed": tabulate_postprocessed,
     "similarity": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),
