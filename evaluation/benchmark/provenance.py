@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -107,8 +108,10 @@ def _complete(
     folder = plan.model(cell).folder(plan.workspace.results(cell.seed))
     training = _find_last(commands, cell, f"{cell.name}: training")
     scoring = _find_last(commands, cell, f"{cell.name}: {scored_by}")
+    # Results are passed on: where on this machine they were made is nobody's business.
+    above = f"{plan.workspace.work.parent}{os.sep}"
     provenance = {
-        **summary.provenance,
+        **{key: value and value.removeprefix(above) for key, value in summary.provenance.items()},
         "benchmark": plan.benchmark.name,
         "cell": cell.name,
         "row": cell.row.name,

@@ -101,6 +101,7 @@ _ATTENSCRIBBLE = """
     cases = sorted(file.name.split(".")[0] for file in predictions.glob("*.nii.gz"))
     note(command="evaluate", cell=str(output), labels=sorted(os.listdir(labels)), cases=cases, arguments=sys.argv[1:])
     summary = json.loads((Path(sys.argv[0]).parent / "summary.json").read_text())
+    summary["provenance"]["predictions"] = str(predictions)
     template = json.dumps(summary["cases"].pop())
     if "chaos-pacingpseudo" in sys.argv:
         summary["protocol"] = "chaos-pacingpseudo"

@@ -407,6 +407,9 @@ def test_scores_that_are_kept_in_two_files_are_collected_as_folders_are(toy):
     told = toy.call("collect", "-o", str(toy.folder / "theirs"), "--keep", str(own))
     assert f"Scores kept in {own}" in told
     assert sorted(file.name for file in own.iterdir()) == ["scores.csv", "trainings.json"]
+    told = (own / "trainings.json").read_text()
+    assert str(toy.folder) not in told
+    assert f'"{toy.work.name}/cells/' in told
     shutil.rmtree(toy.work)
     toy.call("--prepare")
     tables = []
