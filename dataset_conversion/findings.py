@@ -41,6 +41,7 @@ __all__ = [
     "Folders",
     "FoundCase",
     "FoundLabel",
+    "NoneIsDrawnError",
     "find_images",
     "find_reading",
     "look_at_folders",
@@ -107,12 +108,21 @@ class FoundCase:
         )
 
 
+class NoneIsDrawnError(AttenScribbleError):
+    """No image has a drawing; `loose` are the files that are of none."""
+
+    def __init__(self, problems: Iterable[str], loose: Iterable[Path]):
+        super().__init__(problems)
+        self.loose = tuple(loose)
+
+
 @dataclass(frozen=True)
 class Findings:
-    """What is believed of all files, and every problem."""
+    """What is believed of all files, every problem, and the drawings to train with that are of no image."""
 
     cases: tuple[FoundCase, ...]
     problems: tuple[str, ...]
+    loose: tuple[Path, ...]
 
     def tell_readings(self) -> list[str]:
         """How label files are read, a sentence for all that are read alike."""
@@ -172,13 +182,13 @@ def look_at_folders(folders: Folders, marks: Marks | None, channels: Sequence[st
         AttenScribbleError: where nothing else can be said.
     """
     files = _list_files(folders)
-    training, problems = _find_cases(folders, files, marks, channels, test=False)
+    training, problems, loose = _find_cases(folders, files, marks, channels, test=False)
     if not training:
         none = f"{folders.images}: holds no image ({', '.join(ENDINGS)}), nor does any folder in it"
         raise AttenScribbleError(problems or none)
     tests: list[FoundCase] = []
     if folders.test_images is not None or folders.test_labels is not None:
-        tests, more = _find_cases(folders, files, marks, channels, test=True)
+        tests, more, _ = _find_cases(folders, files, marks, channels, test=True)
         problems += more
     known = {case.identifier: case for case in training}
     for case in tests:
@@ -186,7 +196,7 @@ def look_at_folders(folders: Folders, marks: Marks | None, channels: Sequence[st
             told = [describe(one.images[0], one.identifier) for one in (case, known[case.identifier])]
             problems.append(f"{told[0]}: is a test case and a training case, {told[1]}")
     cases = [*training, *(case for case in tests if case.identifier not in known)]
-    return Findings(tuple(cases), tuple(dict.fromkeys(problems)))
+    return Findings(tuple(cases), tuple(dict.fromkeys(problems)), tuple(loose))
 
 
 def _list_files(folders: Folders) -> dict[str, list[Path]]:
@@ -245,7 +255,7 @@ def _names_segments(file: Path) -> bool:
 
 def _find_cases(
     folders: Folders, files: Mapping[str, list[Path]], marks: Marks | None, channels: Sequence[str], *, test: bool
-) -> tuple[list[FoundCase], list[str]]:
+) -> tuple[list[FoundCase], list[str], list[Path]]:
     pictures = "test_images" if test else "images"
     kinds = {"dense": "test_labels"} if test else {"scribble": "scribbles", "dense": "dense"}
     images = find_images(files.get(pictures, ()))
@@ -264,7 +274,7 @@ def _find_cases(
     for (role, kind), matched in zip(sets.items(), pairing.labels, strict=True):
         problems += unusable_files(kind.files)
         if not matched and pairing.images:
-            raise AttenScribbleError(problems)  # the same follows of every case
+            raise NoneIsDrawnError(problems, pairing.loose)  # the same follows of every case
         labels[role], more = _read_labels(kind, matched, pairing.images, images, files, marks)
         problems += more
     cases = [
@@ -278,7 +288,7 @@ def _find_cases(
         )
         for case, paths in pairing.images.items()
     ]
-    return cases, problems
+    return cases, problems, pairing.loose
 
 
 def _read_labels(

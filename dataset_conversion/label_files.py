@@ -349,7 +349,7 @@ class NamedLabel:
         label = flatten_onto(label, grid)
         values = sitk.GetArrayFromImage(label)
         if values.size == 1 and (values == self.rest).all():  # 3D Slicer's, where nothing is drawn, and lies anywhere
-            return _on_grid(np.full(grid.size[::-1], self.rest, values.dtype), grid)
+            return grid.put(sitk.GetImageFromArray(np.full(grid.size[::-1], self.rest, values.dtype)))
         if label.GetDimension() != len(grid.size):
             return label  # whoever compares grids will tell
         label = place_on(label, grid)
@@ -369,7 +369,7 @@ class NamedLabel:
                 "another image?"
             )
         placed[tuple(slice(*ends) for ends in zip(start, stop, strict=True))] = values[inside]
-        return _on_grid(placed, grid)
+        return grid.put(sitk.GetImageFromArray(placed))
 
 
 def read_any(file: Path) -> sitk.Image:
@@ -387,14 +387,6 @@ def split_layers(pixels: sitk.Image, name: str) -> tuple[np.ndarray, sitk.Image]
         count = pixels.GetNumberOfComponentsPerPixel()
         images = [pixels] if count == 1 else [sitk.VectorIndexSelectionCast(pixels, layer) for layer in range(count)]
     return np.stack([label_values(image, name) for image in images]), images[0]
-
-
-def _on_grid(values: np.ndarray, grid: Grid) -> sitk.Image:
-    image = sitk.GetImageFromArray(values)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return image
 
 
 def _offset(label: sitk.Image, grid: Grid, name: str, image_name: str) -> tuple[int, ...] | None:

@@ -89,9 +89,7 @@ def write_drawing(file: Path, values: np.ndarray, grid: Grid, labels: Mapping[st
         return
     image = sitk.GetImageFromArray(values)
     if len(grid.size) == 3:
-        image.SetSpacing(grid.spacing)
-        image.SetOrigin(grid.origin)
-        image.SetDirection(grid.direction)
+        grid.put(image)
     else:  # one slice
         image.SetSpacing((*grid.spacing, 1.0))
         image.SetOrigin((*grid.origin, 0.0))
@@ -150,9 +148,7 @@ def read_drawing(file: Path, image: Source, labels: Mapping[str, int], *, dense:
     grid = Grid.of(read_volume(image, describe(image, "its image"), thorough=False, whole=False))
     drawn = flatten_onto(drawn, grid)
     if not holds_place(file) and drawn.GetSize() == grid.size:
-        drawn.SetSpacing(grid.spacing)
-        drawn.SetOrigin(grid.origin)
-        drawn.SetDirection(grid.direction)
+        grid.put(drawn)
     if problems := geometry_problems(grid, drawn, str(file), describe(image, "its image")):
         raise AttenScribbleError(problems)
     stroke = len(labels)  # of background; painted into a prediction it is no mistake

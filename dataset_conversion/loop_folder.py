@@ -345,10 +345,7 @@ def _in_order_of_nnunet(image: sitk.Image, case: CaseToDraw) -> np.ndarray:
     grid = case.read_grid()
     if len(grid.size) == 2:
         return sitk.GetArrayFromImage(image)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return sitk.GetArrayFromImage(place_on(image, case.read_grid(as_nnunet=True)))
+    return sitk.GetArrayFromImage(place_on(grid.put(image), case.read_grid(as_nnunet=True)))
 
 
 def _find_changed(folder: Path, stem: str, digest: str) -> Path | None:
@@ -523,8 +520,4 @@ def _write_label(addition: Addition, target: Path, reader: Reader) -> None:
         assert like is not None
         write_label(label, like, target, reader)
         return
-    image = sitk.GetImageFromArray(np.ascontiguousarray(label))
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    write_volume(image, target)
+    write_volume(grid.put(sitk.GetImageFromArray(np.ascontiguousarray(label))), target)

@@ -333,8 +333,4 @@ def _as_shown(voxels: np.ndarray, case: CaseToDraw, grid: Grid) -> np.ndarray:
     own = case.read_grid(as_nnunet=True)
     if own == grid:
         return voxels
-    image = sitk.GetImageFromArray(voxels)
-    image.SetSpacing(own.spacing)
-    image.SetOrigin(own.origin)
-    image.SetDirection(own.direction)
-    return sitk.GetArrayFromImage(place_on(image, grid))
+    return sitk.GetArrayFromImage(place_on(own.put(sitk.GetImageFromArray(voxels)), grid))

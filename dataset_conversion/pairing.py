@@ -96,11 +96,13 @@ class Pairing:
         images: by case, channels in order.
         labels: for every kind of labels the file of each case.
         problems: of names.
+        loose: label files of no image.
     """
 
     images: dict[str, tuple[Path, ...]]
     labels: list[dict[str, Path]]
     problems: list[str]
+    loose: list[Path]
 
 
 def pair_files(
@@ -122,26 +124,28 @@ def pair_files(
     attempts = []
     for names, parents in _name_cases(folder, list(images), channels):
         cases, problems = _group(names)
-        found = []
+        found, loose = [], []
         for kind in labels:
             tries = [
                 match_labels(kind.files, cases, kind.what, name)
                 for name in (stem, lambda file, kind=kind, parents=parents: _name_by_folder(file, kind.folder, parents))
             ]
-            matched, more = next((one for one in tries if one[0] and not one[1]), tries[0])
+            matched, more, strangers = next((one for one in tries if one[0] and not one[1]), tries[0])
             if not matched and cases:
-                told = list_some([name for file in kind.files if (name := stem(file)) is not None]) or "nothing"
+                strangers = [file for file in kind.files if stem(file) is not None]
+                told = list_some([str(stem(file)) for file in strangers]) or "nothing"
                 more = [
                     f"{kind.folder}: holds no {kind.what} named as one of the images: they are called {told}, images "
                     f"{list_some(list(cases))}"
                 ]
             found.append(matched)
             problems += more
-        attempts.append(Pairing(cases, found, problems))
+            loose += strangers
+        attempts.append(Pairing(cases, found, problems, loose))
         if not problems and all(sum(images[path] for path in paths) == len(channels) for paths in cases.values()):
             return attempts[-1]
     sound = [attempt for attempt in attempts if not attempt.problems]
-    return [*sound, *attempts, Pairing({}, [{} for _ in labels], [])][0]
+    return [*sound, *attempts, Pairing({}, [{} for _ in labels], [], [])][0]
 
 
 def split_by_words(folder: Path, files: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
@@ -293,8 +297,8 @@ def numbered_cases(images: Iterable[Path], labels: Iterable[Path]) -> str | None
 
 def match_labels(
     files: Iterable[Path], cases: Collection[str], what: str, name_of: Callable[[Path], str | None] = stem
-) -> tuple[dict[str, Path], list[str]]:
-    """Label files by case, and every problem.
+) -> tuple[dict[str, Path], list[str], list[Path]]:
+    """Label files by case, every problem, and the files that are called as no case.
 
     A label is called as its case, or so with something behind it (`case_scribble`, `case-label`, `case.manual`): the
     same for all files, and what it is is told by most of them. Otherwise `heart_3` would pass as a label of `heart`.
@@ -313,9 +317,10 @@ def match_labels(
     counts = Counter(behind for fits in fitting.values() for behind in fits)
     usual = min(counts, key=lambda behind: (-counts[behind], len(behind), behind), default="")
     found: dict[str, Path] = {}
-    problems = []
+    problems, strangers = [], []
     for file, fits in sorted(fitting.items(), key=lambda item: usual not in item[1]):  # strangers last
         if not fits:
+            strangers.append(file)
             problems.append(f"{file}: has no image: add it, or remove the {what}")
             continue
         behind = usual if usual in fits else min(fits, key=len)
@@ -329,7 +334,7 @@ def match_labels(
                 f"{file}: has {_quoted(behind)} behind the name of case {case}, where the other {what}s have "
                 f"{_quoted(usual)}: rename it, or add its image"
             )
-    return found, problems
+    return found, problems, strangers
 
 
 def _starts(name: str) -> list[str]:

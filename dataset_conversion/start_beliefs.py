@@ -15,7 +15,13 @@ from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import format_percent, list_some
 from nnunet_attenscribble.common.volumes import describe
-from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, look_at_folders, tell_files_apart
+from nnunet_attenscribble.dataset_conversion.findings import (
+    Findings,
+    Folders,
+    NoneIsDrawnError,
+    look_at_folders,
+    tell_files_apart,
+)
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
 from nnunet_attenscribble.dataset_conversion.label_files import is_colour, is_description
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, check_classes, fold
@@ -110,9 +116,9 @@ class Believer:
         try:
             channels, cases = self._find_cases(folders, given)
         except AttenScribbleError as error:
-            hints = self._hints(folders, error.problems)
+            hints = self._hints(folders, error.loose if isinstance(error, NoneIsDrawnError) else ())
             return Beliefs(doubts=tuple(doubts), problems=(*error.problems, *hints), unused=unused)
-        problems += [*cases.problems, *self._hints(folders, cases.problems)]
+        problems += [*cases.problems, *self._hints(folders, cases.loose)]
         survey = self._survey(folders, channels, cases)
         problems += [*survey.problems, *([] if given.channels else _unlike_counts(cases))]
         if not any(case.scribble or case.dense for case in cases.cases if not case.test):
@@ -198,16 +204,8 @@ class Believer:
             if not any(folder in file.resolve().parents for folder in used) and is_description(file)
         ]
 
-    def _hints(self, folders: Folders, problems: Sequence[str]) -> list[str]:
+    def _hints(self, folders: Folders, loose: Sequence[Path]) -> list[str]:
         """Which images drawings without one may be of, by their grids: nothing is paired by that."""
-        told = "\n".join(problems)
-        shown = [folder for folder in (folders.scribbles, folders.dense) if folder is not None]
-        loose = [
-            file
-            for one in self.layout.drawings
-            for file in one.files
-            if one.folder in shown and (f"{file}: has no image" in told or f"{one.folder}: holds no " in told)
-        ]
         if not loose:
             return []
         pictures = tell_files_apart(folders.images, _files_of_images(self.layout, folders))[0]

@@ -205,7 +205,7 @@ def read_tiff(file: Path) -> sitk.Image:
             if "T" in axes and len(axes.removesuffix("S")) == 3:
                 raise TiffError(
                     f"{file}: says that it shows one plane at several times (axes {axes}): save each as a picture, or, "
-                    " where they are slices, call them so (Fiji: Image, Properties)"
+                    "where they are slices, call them so (Fiji: Image, Properties)"
                 )
             voxels, colours = content.asarray(), axes.endswith("S")
         image = sitk.GetImageFromArray(voxels.astype(np.uint8) if voxels.dtype == bool else voxels, isVector=colours)

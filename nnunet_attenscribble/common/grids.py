@@ -59,6 +59,13 @@ class Grid:
         numbers = (np.abs(spacing), image.GetOrigin(), axes.ravel())
         return cls(tuple(image.GetSize()), *(tuple(float(value) for value in part) for part in numbers))
 
+    def put(self, image: sitk.Image) -> sitk.Image:
+        """The same image, whose steps, position and axes are now the grid's."""
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
     @property
     def axes(self) -> np.ndarray:
         """A column for each axis."""
@@ -165,9 +172,7 @@ def place_on(image: sitk.Image, grid: Placed | Grid) -> sitk.Image:
         return image
     turned = sitk.GetImageFromArray(np.ascontiguousarray(turn_onto(sitk.GetArrayViewFromImage(image), image, grid)))
     own = _in_order(Grid.of(image), _find_order(_grid(grid), Grid.of(image)))
-    turned.SetSpacing(own.spacing)
-    turned.SetOrigin(own.origin)
-    turned.SetDirection(own.direction)
+    own.put(turned)
     for key in image.GetMetaDataKeys():
         if key.startswith("scl_"):  # the only ones that are asked for, and true in any order
             turned.SetMetaData(key, image.GetMetaData(key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -121,7 +122,8 @@ def _read_orientation(path: Path) -> int | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter("ignore")  # a note that is damaged says nothing
             return picture.getexif().get(_ORIENTATION)
     except Exception:  # Pillow raises whatever its parsers do; a file that is no JPEG is told where it is read
         return None

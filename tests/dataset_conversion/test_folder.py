@@ -112,22 +112,25 @@ def test_the_first_group_of_a_subject_is_what_keeps_cases_together(tmp_path, wri
 def test_what_is_behind_the_case_is_the_same_for_all_labels(tmp_path, behind):
     cases = ("a", "a_1", "ab")
     files = [tmp_path / f"{name}{behind}.nii.gz" for name in cases]
-    found, problems = match_labels([*files, tmp_path / "c.nii"], cases, "label")
+    found, problems, strangers = match_labels([*files, tmp_path / "c.nii"], cases, "label")
+    assert strangers == [tmp_path / "c.nii"]
     assert found == dict(zip(cases, files, strict=True))
     assert problems == [f"{tmp_path / 'c.nii'}: has no image: add it, or remove the label"]
 
 
 def test_a_label_whose_image_is_missing_does_not_pass_to_another_case(tmp_path):
     files = [tmp_path / "heart_2.png", tmp_path / "heart_3.png"]
-    found, problems = match_labels(files, ("heart", "heart_2"), "scribble")
+    found, problems, strangers = match_labels(files, ("heart", "heart_2"), "scribble")
     assert found == {"heart_2": files[0]}
+    assert not strangers
     assert problems == [
         f"{files[1]}: has '_3' behind the name of case heart, where the other scribbles have nothing: "
         "rename it, or add its image"
     ]
     files = [tmp_path / "p_a_x.mha", tmp_path / "p_b.mha", tmp_path / "p_c_x.mha"]
-    found, problems = match_labels(files, ("p_a", "p_b", "p_c"), "dense label")
+    found, problems, strangers = match_labels(files, ("p_a", "p_b", "p_c"), "dense label")
     assert found == {"p_a": files[0], "p_c": files[2]}
+    assert not strangers
     assert len(problems) == 1
     assert problems[0].startswith(f"{files[1]}: has nothing behind the name of case p_b, where the other dense labels")
     assert "have '_x'" in problems[0]

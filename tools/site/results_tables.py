@@ -114,7 +114,7 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
     lines = []
     for row, name in rows.items():
         dice = comparison.get(row, FOREGROUND, "dice")
-        cells = [name, f"{dice.mean:.3f} [{dice.low:.3f}, {dice.high:.3f}]", f"{dice.share:.1f}"]
+        cells = [name, _format_mean(dice.mean, dice.low, dice.high), f"{dice.share:.1f}"]
         cells += [f"{comparison.get(row, structure, 'dice').mean:.3f}" for structure in names]
         cells += [f"{comparison.get(row, FOREGROUND, metric).mean:.2f}" for metric in ("hd95_mm", "assd_mm")]
         cells += ["/".join(f"{compute_volume(results, row, name):.2f}" for name in names)] if volumes else []
