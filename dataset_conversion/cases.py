@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -201,84 +202,118 @@ class CheckedCase:
 
 def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     """Read everything of a case that would be written, and tell every problem of it; runs in a worker process."""
-    result = CheckedCase()
+    check = _Check(case, coding)
+    check.look_at_images()
+    check.look_at_scribble()
+    check.look_at_dense_label()
+    if not check.result.problems:
+        check.result.inputs = _fingerprints(case, coding)
+    return check.result
 
-    first: Grid | None = None
-    first_name, first_file = "", None
 
-    def read(source: Source, role: str, *, label: bool) -> tuple[Grid | None, str]:
-        name, file = describe(source, f"{role} of case {case.identifier}"), file_of(source)
-        try:
-            image = read_volume(source, name, label=label, whole=label)
-            if label and first is not None and isinstance(image, sitk.Image):
-                image = flatten_onto(image, first)
-            if file is not None and states_spacing(file, image):
-                result.problems += _contradictions(case, image, name)
-            elif file is not None and first is not None and case.spacing is None and not holds_place(first_file):
-                if len(image.GetSize()) <= len(first.GetSize()):  # whoever compares grids will tell of others
-                    image = _spaced(image, first.GetSpacing())  # of a format that has no place for more either
-            elif file is not None and case.spacing is None:
-                if image.GetDimension() == 3 and not isinstance(source, DatasetFile):
-                    raise AttenScribbleError(_ask_for_spacing(file))
-                result.remarks.append((_ASSUMED, name))
-            elif file is not None and case.spacing is not None:
-                image = _spaced(image, case.spacing)
-        except AttenScribbleError as error:
-            result.problems += error.problems
-            return None, name
-        return image, name
+class _Check:
+    """A case whose files are read one after the other, each held to the first image.
 
-    def compare(image: Grid, name: str) -> None:
-        if first is not None:
-            result.problems.extend(geometry_problems(first, image, name, first_name))
-            if is_turned(first, image):
-                result.remarks.append((_TURNED, name))
+    Attributes:
+        result: what was found so far.
+    """
 
-    def check_label(source: Source, role: str, code) -> list[int]:
-        label, name = read(source.stand_in if isinstance(source, Drawing) else source, role, label=True)
-        if label is None:
-            return []
-        compare(label, name)
-        notes: list[str] = []
-        try:
-            values = code(label, name, notes)
-        except AttenScribbleError as error:
-            result.problems += error.problems
-            return []
-        result.remarks += [(_ROUNDED, name)] * len(notes)
-        return [int(np.count_nonzero(values == value)) for value in range(coding.ignore + 1)]
+    def __init__(self, case: Case, coding: Coding):
+        self._case, self._coding = case, coding
+        self.result = CheckedCase()
+        self._first: Grid | None = None
+        self._first_name = ""
+        self._first_file: Path | None = None
 
-    for channel, source in enumerate(case.images):
-        image, name = read(source, f"channel {channel}", label=False)
-        if image is None:
-            continue
-        if first is None:
-            first, first_name, first_file = image, name, file_of(source)
-            result.dimensions = image.GetDimension()
-        else:
-            compare(image, name)
-        if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-            result.problems.append(NOT_FINITE.format(name))
-    if case.scribbled and case.scribble is not None:
+    def look_at_images(self) -> None:
+        """Every channel: its grid, and whether its intensities are finite."""
+        for channel, source in enumerate(self._case.images):
+            image, name = self._read(source, f"channel {channel}", label=False)
+            if image is None:
+                continue
+            if self._first is None:
+                self._first, self._first_name, self._first_file = image, name, file_of(source)
+                self.result.dimensions = image.GetDimension()
+            else:
+                self._compare(image, name)
+            if isinstance(image, sitk.Image) and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+                self.result.problems.append(NOT_FINITE.format(name))
+
+    def look_at_scribble(self) -> None:
+        """Grid and values, and whether they look like strokes."""
+        case, result = self._case, self.result
+        if case.scribble is None or not case.scribbled:
+            return
         is_whole = False
 
         def code(label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
             nonlocal is_whole
-            fits = first is not None and not result.problems
-            placed = place_on(label, first) if fits and first is not None else label  # in whose order slices count
-            values, is_whole = coding.scribble(placed, name, notes, case)
+            if self._first is not None and not result.problems:
+                label = place_on(label, self._first)  # in whose order slices count
+            values, is_whole = self._coding.scribble(label, name, notes, case)
             return values
 
-        result.scribble_voxels = check_label(case.scribble, "scribble", code)
+        result.scribble_voxels = self._count(case.scribble, "scribble", code)
         if not result.problems and not is_whole:
             name = describe(case.scribble, f"scribble of case {case.identifier}")
-            result.problems += coding.strokes_problems(result.scribble_voxels, name)
-    if coding.uses_dense(case) and case.dense is not None:
-        voxels = check_label(case.dense, "dense label", coding.dense)
-        result.dense_voxels = [] if case.test else voxels
-    if not result.problems:
-        result.inputs = _fingerprints(case, coding)
-    return result
+            result.problems += self._coding.strokes_problems(result.scribble_voxels, name)
+
+    def look_at_dense_label(self) -> None:
+        """Grid and values."""
+        if self._case.dense is not None and self._coding.uses_dense(self._case):
+            voxels = self._count(self._case.dense, "dense label", self._coding.dense)
+            self.result.dense_voxels = [] if self._case.test else voxels
+
+    def _read(self, source: Source, role: str, *, label: bool) -> tuple[Grid | None, str]:
+        name = describe(source, f"{role} of case {self._case.identifier}")
+        try:
+            image = read_volume(source, name, label=label, whole=label)
+            if label and self._first is not None and isinstance(image, sitk.Image):
+                image = flatten_onto(image, self._first)
+            return self._settle_spacing(source, image, name), name
+        except AttenScribbleError as error:
+            self.result.problems += error.problems
+            return None, name
+
+    def _settle_spacing(self, source: Source, image: Grid, name: str) -> Grid:
+        """The image with the spacing that its file states, its first image has, or the caller gave."""
+        file, given, first = file_of(source), self._case.spacing, self._first
+        if file is None:
+            return image
+        if states_spacing(file, image):
+            self.result.problems += _contradictions(self._case, image, name)
+            return image
+        if given is not None:
+            return _spaced(image, given)
+        if first is not None and not holds_place(self._first_file):
+            # Of a format that has no place for more either; whoever compares grids will tell of others.
+            return _spaced(image, first.GetSpacing()) if len(image.GetSize()) <= len(first.GetSize()) else image
+        if image.GetDimension() == 3 and not isinstance(source, DatasetFile):
+            raise AttenScribbleError(_ask_for_spacing(file))
+        self.result.remarks.append((_ASSUMED, name))
+        return image
+
+    def _compare(self, image: Grid, name: str) -> None:
+        if self._first is None:
+            return
+        self.result.problems += geometry_problems(self._first, image, name, self._first_name)
+        if is_turned(self._first, image):
+            self.result.remarks.append((_TURNED, name))
+
+    def _count(self, source: Source, role: str, code: Callable[[Any, str, list[str]], np.ndarray]) -> list[int]:
+        """Voxels of every value of a label; none where it cannot be read."""
+        label, name = self._read(source.stand_in if isinstance(source, Drawing) else source, role, label=True)
+        if label is None:
+            return []
+        self._compare(label, name)
+        notes: list[str] = []
+        try:
+            values = code(label, name, notes)
+        except AttenScribbleError as error:
+            self.result.problems += error.problems
+            return []
+        self.result.remarks += [(_ROUNDED, name)] * len(notes)
+        return [int(np.count_nonzero(values == value)) for value in range(self._coding.ignore + 1)]
 
 
 def _spaced(image: Grid, spacing: Sequence[float]) -> sitk.Image:

@@ -29,7 +29,7 @@ DENSE = "nnu_net_dense_labels"
 #: Two trainings of a row are compared with two of another; the others are of dense labels alone, see docs/results.md.
 SEEDS = ("0", "1")
 FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
-BUDGETS = "hippocampus_budget_cpu"
+BUDGETS, RIVALS = "hippocampus_budget_cpu", "acdc_rivals_cpu"
 _COLUMNS = {EXPERTS: "ACDC, experts' strokes", DRAWN: "ACDC, drawn strokes", HIPPOCAMPUS: "hippocampus, drawn strokes"}
 _BALANCED = "partial_dice_ce_padding_balanced"
 _WEIGHT_1, _FINER = "attenscribble_similarity_weight_1", "attenscribble_finer_block"
@@ -48,6 +48,8 @@ STEPS = (
     ("attenscribble", "attenscribble_paper"),
 )
 POSTPROCESSED_ROWS = (DENSE, "nnu_net_scribbles", _BALANCED, "masked_crf", "attention", "attenscribble", _WEIGHT_1)
+#: What the rivals stand beside, of `EXPERTS`: the first of them above, the others below.
+BESIDE_RIVALS = ((DENSE, "nnu_net_scribbles", _BALANCED), ("masked_crf", "attenscribble"))
 _MARKED = re.compile(r"(<!-- generated: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 _EFFECT = re.compile(r"[^|\n]*(<!-- (\S+) minus (\S+) -->)")
 
@@ -122,6 +124,31 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
         cells += [f"{_mean_of_patients(load(results, row), MAAG_TEST):.3f}"] if test_part else []
         lines.append(cells)
     return format_table(header, lines)
+
+
+def tabulate_rivals() -> str:
+    """A row per published loss among the project's own: Dice, that of each class, HD95, volumes, the difference from
+    the masked CRF with p after Holm's correction for all rows, and the time of a training step by stock nnU-Net's.
+    """
+    above, below = ([(EXPERTS, row) for row in rows] for rows in BESIDE_RIVALS)
+    places = [*above, *((RIVALS, row) for row in list_rows(RIVALS)), *below]
+    summaries = {row: load(results, row) for results, row in places}
+    comparison = compare_summaries(summaries, "masked_crf", subject=_subject(RIVALS))
+    with (RESULTS / RIVALS / "steps.csv").open(encoding="utf-8", newline="") as lines:
+        steps = {line["trainer"]: float(line["ratio"]) for line in csv.DictReader(lines)}
+    names = comparison.structures
+    header = ["model", "Dice [95 %]", *names, "HD95 mm", f"volume {'/'.join(names)}", "minus masked CRF", "step"]
+    table = []
+    for results, row in places:
+        dice = comparison.get(row, FOREGROUND, "dice")
+        cells = [list_rows(results)[row], _format_mean(dice.mean, dice.low, dice.high)]
+        cells += [f"{comparison.get(row, structure, 'dice').mean:.3f}" for structure in names]
+        cells += [f"{comparison.get(row, FOREGROUND, 'hd95_mm').mean:.1f}"]
+        cells += ["/".join(f"{compute_volume(results, row, name):.2f}" for name in names)]
+        cells += ["" if row == comparison.reference else _format_difference(comparison, row, FOREGROUND, "dice")]
+        cells += [f"{steps[re.sub('_[0-9]+epochs$', '', str(summaries[row].provenance['trainer']))]:.2f}"]
+        table.append(cells)
+    return format_table(header, table)
 
 
 def tabulate_budgets(results: str) -> str:
@@ -295,6 +322,7 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
     "budgets": partial(tabulate_budgets, BUDGETS),
+    "rivals": tabulate_rivals,
     "steps": tabulate_steps,
     "postprocessed": tabulate_postprocessed,
     "similarity": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),

@@ -49,6 +49,10 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
     def on_train_start(self) -> None:
         """nnU-Net's preparations; the teacher begins as the network, or where it was when the training stopped."""
         super().on_train_start()
+        self.begin_teacher()
+
+    def begin_teacher(self) -> None:
+        """Make the teacher."""
         self.teacher = deepcopy(self._bare_network()).requires_grad_(False)
         if self._saved_teacher is not None:
             self.teacher.load_state_dict(self._saved_teacher)
