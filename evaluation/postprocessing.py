@@ -287,6 +287,52 @@ def postprocess_folder(
     Raises:
         AttenScribbleError: something keeps the rule from being found or applied; all problems at once.
     """
+    given = _find_input(predictions, scribbles, output, dataset_json, per_class)
+    pass_on: Progress = progress or (lambda items, word: items)
+    evidence: list[StrokeEvidence] = []
+    problems: list[str] = []
+    for case, file in pass_on(list(given.training.items()), "Reading scribbles") if per_class else ():
+        try:
+            evidence += _look_at(case, file, given.coding, given.reader)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise AttenScribbleError(problems)
+    decisions = [choose_foreground(given.coding.structures)] if foreground else []
+    decisions += decide(evidence, given.coding.structures, agreement=agreement) if per_class else []
+    result = Postprocessed(tuple(decisions), tuple(evidence), given.left_out, {})
+
+    if output.is_dir():
+        output.rmdir()
+    parent, key = output.absolute().parent, f"postprocess-{output.name}"
+    if parent.is_dir():
+        finish_interrupted(parent, key)
+    with naming(output), staged_folders(parent, [output.name], key) as hidden:
+        for case, file in pass_on(list(given.predicted.items()), "Removing components"):
+            try:
+                result.removed[case] = _write_case(file, hidden / output.name / file.name, decisions, given.reader)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise AttenScribbleError(problems)
+        _copy_model_files(predictions, hidden / output.name)
+        text = json.dumps(_to_json(result, agreement if per_class else None), indent=2, allow_nan=False)
+        (hidden / output.name / POSTPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
+    return result
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What is postprocessed, and by what; files by case."""
+
+    coding: LabelCoding
+    reader: Reader
+    predicted: dict[str, Path]
+    training: dict[str, Path]
+    left_out: tuple[str, ...]
+
+
+def _find_input(predictions: Path, scribbles: Path, output: Path, dataset_json: Path | None, per_class: bool) -> _Input:
     problems = [
         f"{what} {folder} is not a folder: give {hint}"
         for folder, what, hint in (
@@ -303,7 +349,6 @@ def postprocess_folder(
     coding = _read_coding(described)
     predicted = {case: files[0] for case, files in list_cases(predictions, (coding.file_ending,)).items()}
     drawn = {case: files[0] for case, files in list_cases(scribbles, (coding.file_ending,)).items()}
-    left_out = tuple(case for case in drawn if case in predicted) if per_class else ()
     training = {case: file for case, file in drawn.items() if case not in predicted}
     if not predicted:
         problems.append(f"no predictions found: {predictions} has no file that ends in {coding.file_ending}")
@@ -317,36 +362,8 @@ def postprocess_folder(
 
     content = read_json(described, "give nnU-Net's dataset.json")
     reader = find_reader(content, next(iter(predicted.values())))
-    pass_on: Progress = progress or (lambda items, word: items)
-    evidence: list[StrokeEvidence] = []
-    for case, file in pass_on(list(training.items()), "Reading scribbles") if per_class else ():
-        try:
-            evidence += _look_at(case, file, coding, reader)
-        except ValueError as error:
-            problems.append(str(error))
-    if problems:
-        raise AttenScribbleError(problems)
-    decisions = [choose_foreground(coding.structures)] if foreground else []
-    decisions += decide(evidence, coding.structures, agreement=agreement) if per_class else []
-    result = Postprocessed(tuple(decisions), tuple(evidence), left_out, {})
-
-    if output.is_dir():
-        output.rmdir()
-    parent, key = output.absolute().parent, f"postprocess-{output.name}"
-    if parent.is_dir():
-        finish_interrupted(parent, key)
-    with naming(output), staged_folders(parent, [output.name], key) as hidden:
-        for case, file in pass_on(list(predicted.items()), "Removing components"):
-            try:
-                result.removed[case] = _write_case(file, hidden / output.name / file.name, decisions, reader)
-            except ValueError as error:
-                problems.append(str(error))
-        if problems:
-            raise AttenScribbleError(problems)
-        _copy_model_files(predictions, hidden / output.name)
-        text = json.dumps(_to_json(result, agreement if per_class else None), indent=2, allow_nan=False)
-        (hidden / output.name / POSTPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
-    return result
+    left_out = tuple(case for case in drawn if case in predicted) if per_class else ()
+    return _Input(coding, reader, predicted, training, left_out)
 
 
 def _find_description(predictions: Path, scribbles: Path, given: Path | None) -> Path:
