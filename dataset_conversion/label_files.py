@@ -3,6 +3,7 @@ and what they say of their values, in a header or in a description beside them."
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -243,7 +244,9 @@ def is_description(file: Path) -> bool:
 
 
 def _read_description(file: Path) -> tuple[Segment, ...] | None:
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as content:
+    with file.open("rb") as content:
+        is_wide = content.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Windows' editors call Unicode
+    with file.open(encoding="utf-16" if is_wide else "utf-8-sig", errors="surrogateescape") as content:
         return parse_description(content.read(_LONGEST))
 
 

@@ -279,10 +279,11 @@ def test_itk_snap_description_of_a_folder_and_of_a_case(tmp_path, convert):
     )
 
 
-def test_itk_snap_description_with_a_mark_of_its_encoding_and_a_name_that_is_missing(tmp_path, convert):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_itk_snap_description_with_a_mark_of_its_encoding_and_a_name_that_is_missing(tmp_path, convert, encoding):
     _snap(tmp_path, "a", (4, 1, 2, 3))
     told = describe_labels((1, "RV"), (2, "MYO"), (3, ""), (4, "background"))
-    (tmp_path / "scribbles" / "labels.txt").write_text(told, encoding="utf-8-sig")
+    (tmp_path / "scribbles" / "labels.txt").write_text(told, encoding=encoding)
     with pytest.raises(AttenScribbleError, match=r"holds Label 3; its names are RV \(1\), MYO \(2\), Label 3 \(3\)"):
         convert()
     written = convert(classes={"RV": None, "MYO": None, "LV": "Label 3"})
