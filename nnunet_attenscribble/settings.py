@@ -103,8 +103,6 @@ class AttenScribbleSettings:
             1 - p . q, as published, or `distance`, half of |p - q|^2. The former also asks every position of the
             block's coarse grid to be wholly of one class, and so wears away what is thinner than its cells.
         pair_weight: of the pair loss, which teaches the similarity and needs no warm-up; `anchored` only.
-        pair_loss: `anchored` only: `cross_entropy` of the pairs, in which every class (or two classes) weighs the
-            same, or `affinity`, the mean error of all pairs of one class and of all others.
         similarity_floor: `anchored` only: neighbours of this similarity or less do not pull at each other.
         similarity_radius: of its window in positions of a grid of stride `attention_stride`: where the block had to go
             deeper, the window shrinks to what it would have covered. One number as `crf_radius`, or one per axis in
@@ -131,7 +129,6 @@ class AttenScribbleSettings:
     similarity_weight: float = _field(0.1, _NOT_NEGATIVE)
     similarity_disagreement: str = _choice("potts", "distance")
     pair_weight: float = _field(1.0, _NOT_NEGATIVE)
-    pair_loss: str = _choice("cross_entropy", "affinity")
     similarity_floor: float = _field(0.5, _SHARE)
     similarity_radius: int | tuple[int, ...] = _field(_USUAL_RADIUS, _RADIUS)
     similarity_sigma_position: float = _field(6.0, _POSITIVE)

@@ -151,7 +151,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
 
     def _build_pairs(self) -> SimilarityPairLoss | None:
         # With a weight of 0 too, or no gradient would reach the similarity's parameters, and DDP wait for it.
-        return SimilarityPairLoss(self.settings.pair_loss) if self.settings.similarity_mode == "anchored" else None
+        return SimilarityPairLoss() if self.settings.similarity_mode == "anchored" else None
 
     @staticmethod
     def get_training_transforms(*args, **kwargs):

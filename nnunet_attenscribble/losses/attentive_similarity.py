@@ -23,8 +23,6 @@ from nnunet_attenscribble.windows import (
 
 #: Ways in which `AttentiveSimilarityLoss` measures disagreement.
 DISAGREEMENTS = ("distance", "potts")
-#: Kinds of `SimilarityPairLoss`.
-PAIR_LOSSES = ("cross_entropy", "affinity")
 
 
 class AttentiveSimilarityLoss(nn.Module):
@@ -150,28 +148,12 @@ class AnnotatedPairs(NamedTuple):
 class SimilarityPairLoss(nn.Module):
     """Teach the similarity what the scribbles know, on pairs of annotated positions. Goes beyond the paper.
 
-    `affinity`, half from pairs of one class and half from those of two:
+        1/2 mean over same-class pairs of -log s_ij + 1/2 mean over different-class pairs of -log(1 - s_ij)
 
-        1/2 mean over same-class pairs of (1 - s_ij) + 1/2 mean over different-class pairs of s_ij
-
-    `cross_entropy`, -log s_ij of same-class pairs and -log(1 - s_ij) of the others; and so that a class which fills the
-    image has no more of a voice than a thin one, each of the two means is that of the means of every class, or every
-    two classes, that is there. Unlike the former it corrects most where it is most wrong, and where it is least s_ij
-    is the probability that the two positions are of one class.
-
-    A half is 0 where it has no pair.
-
-    Args:
-        kind: one of the two.
-
-    Reference: for `affinity` Ru et al., "Learning Affinity from Attention", CVPR 2022.
+    So that a class which fills the image has no more of a voice than a thin one, each of the two means is that of the
+    means of every class, or every two classes, that is there; it is 0 where there is no pair. Where the loss is least,
+    s_ij is the probability that the two positions are of one class.
     """
-
-    def __init__(self, kind: str = "cross_entropy"):
-        super().__init__()
-        if kind not in PAIR_LOSSES:
-            raise ValueError(f"kind must be one of {', '.join(PAIR_LOSSES)}, got {kind!r}")
-        self.kind = kind
 
     def forward(self, similarity: WindowSimilarity, labels: Tensor) -> Tensor:
         """Compute the loss.
@@ -187,10 +169,6 @@ class SimilarityPairLoss(nn.Module):
 
     def of_pairs(self, values: Tensor, pairs: AnnotatedPairs) -> Tensor:
         """The same for (N, P) similarities of pairs that are known already."""
-        if self.kind == "affinity":
-            alike = ((1 - values) * pairs.same).sum() / pairs.same.sum().clamp(min=1)
-            unlike = (values * pairs.different).sum() / pairs.different.sum().clamp(min=1)
-            return 0.5 * (alike + unlike)
         if pairs.counts is not None:
             return _cross_entropy_of_all(values, pairs, pairs.counts)
         known = pairs.same | pairs.different

@@ -49,7 +49,7 @@ def test_from_configuration():
     [
         ("padding", "reflect"),
         ("similarity_mode", "other"),
-        ("pair_loss", True),
+        ("similarity_disagreement", True),
         ("crf_weight", -0.1),
         ("crf_weight", "0.1"),
         ("crf_weight", float("nan")),

@@ -118,7 +118,6 @@ def prepared(tmp_path_factory) -> Path:
         for padding in ("background", "ignore"):
             plans = add_configuration(plans, "tiny", f"tiny_{padding}", {"padding": padding})
         plans = add_configuration(plans, "tiny", "tiny_paper", {"similarity_mode": "paper"})
-        plans = add_configuration(plans, "tiny", "tiny_affinity", {"pair_loss": "affinity"})
         distance = {"similarity_disagreement": "distance", "similarity_weight": 1}
         plans = add_configuration(plans, "tiny", "tiny_distance", distance)
         plans = add_configuration(plans, "tiny_distance", "tiny_distance_paper", {"similarity_mode": "paper"})

@@ -58,16 +58,6 @@ def test_the_plans_say_how_much_dice_there_is(nnunet, configuration, weight):
 
 
 @pytest.mark.parametrize(
-    ("configuration", "kind"),
-    [("tiny", "cross_entropy"), ("tiny_affinity", "affinity"), ("tiny_no_pairs", "cross_entropy")],
-)
-def test_the_plans_say_what_the_similarity_learns_by(nnunet, configuration, kind):
-    trainer = nnunet.make("nnUNetTrainerAttenScribble", configuration)
-    trainer.initialize()
-    assert getattr(trainer.loss.regularised.pairs, "kind", None) == kind
-
-
-@pytest.mark.parametrize(
     ("configuration", "disagreement", "weight"),
     [("tiny", "potts", 0.1), ("tiny_distance", "distance", 1), ("tiny_distance_paper", "potts", 1)],
 )
@@ -108,7 +98,6 @@ TERMS = {"segmentation", "annotated", "total", "crf", "similarity", "pairs", "sa
         ("nnUNetTrainerMaskedCRF", "tiny_background", {"similarity", "pairs", "same_class_similarity"}),
         ("nnUNetTrainerAttention", "tiny", {"similarity", "pairs", "same_class_similarity"}),
         ("nnUNetTrainerAttenScribble", "tiny", set()),
-        ("nnUNetTrainerAttenScribble", "tiny_affinity", set()),
         ("nnUNetTrainerAttenScribble", "tiny_paper", {"pairs"}),
     ],
 )

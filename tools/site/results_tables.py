@@ -236,15 +236,11 @@ def tabulate_postprocessed() -> str:
 
 
 def tabulate_similarities(results: str, classes: Sequence[str]) -> str:
-    """Mean similarity of neighbours by their classes, with the affinity loss and with the cross-entropy of pairs."""
-    before, now = (
-        compute_similarities(results, "attenscribble_affinity"),
-        compute_similarities(results, "attenscribble"),
-    )
+    """Mean similarity of neighbours by their classes."""
+    means = compute_similarities(results, "attenscribble")
     lines = []
     for one in classes:
-        pairs = [frozenset((one, other)) for other in classes]
-        lines.append([one, *(f"{before[pair]:.2f}→{now[pair]:.2f}" for pair in pairs)])
+        lines.append([one, *(f"{means[frozenset((one, other))]:.2f}" for other in classes)])
     return format_table(["", *classes], lines)
 
 
@@ -322,7 +318,6 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
     "budgets": partial(tabulate_budgets, BUDGETS),
-    "rivals": tabulate_rivals,
     "steps": tabulate_steps,
     "postprocessed": tabulate_postprocessed,
     "similarity": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),

@@ -128,7 +128,7 @@ def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None, 
             IGNORE,
             MaskedCRFLoss(window_radius(settings.crf_radius, plans["spacing"]), spacing=plans["spacing"]),
             AttentiveSimilarityLoss(radius, sigma, grid_spacing, True, settings.similarity_floor),
-            SimilarityPairLoss(settings.pair_loss),
+            SimilarityPairLoss(),
             pair_weight=settings.pair_weight,
         )
         segmentation = PartialDiceCrossEntropyLoss(PartialCrossEntropyLoss(IGNORE), stock.dc, settings.dice_weight)

@@ -150,16 +150,6 @@ def test_refuses_a_similarity_of_another_radius():
         AttentiveSimilarityLoss(2)(q, similarity)
 
 
-def test_affinity_by_hand():
-    # Three cells in a row, labelled 0, 0 and 1; radius 1, so pairs (0, 1) and (1, 2).
-    similarity = WindowSimilarity(torch.tensor([[0.7, 0.4]]), (1, 3), (1, 1))
-    labels = torch.tensor([[[0, 0, 1]]])
-    loss = SimilarityPairLoss("affinity")
-    assert loss(similarity, labels).item() == pytest.approx(0.5 * 0.3 + 0.5 * 0.4)
-    assert loss(similarity, torch.tensor([[[0, -1, 1]]])).item() == 0
-    assert loss(similarity, torch.tensor([[[1, 1, 1]]])).item() == pytest.approx(0.5 * 0.45)
-
-
 def test_cross_entropy_of_pairs_by_hand():
     # Pairs of neighbours in a row of eight: three of 0 with 0, two of 0 with 1, one of 1 with 1, and one unknown.
     labels = torch.tensor([[[0, 0, 0, 0, 1, 1, 0, -1]]])
@@ -172,25 +162,20 @@ def test_cross_entropy_of_pairs_by_hand():
     torch.testing.assert_close(gradient, torch.tensor([expected]))
 
 
-@pytest.mark.parametrize("kind", ["cross_entropy", "affinity"])
-def test_without_an_annotated_pair_there_is_no_pair_loss(kind):
+def test_without_an_annotated_pair_there_is_no_pair_loss():
     values = torch.full((1, 2), 0.7, requires_grad=True)
-    loss = SimilarityPairLoss(kind)(WindowSimilarity(values, (1, 3), (1, 1)), torch.tensor([[[0, -1, 1]]]))
+    loss = SimilarityPairLoss()(WindowSimilarity(values, (1, 3), (1, 1)), torch.tensor([[[0, -1, 1]]]))
     loss.backward()
     assert loss.item() == 0
     assert (values.grad == 0).all()
 
 
 def test_a_similarity_that_is_all_wrong_still_learns():
-    # The affinity loss, whose gradient is that of the sigmoid, has almost none here.
+    # Of its mean error the gradient, that of the sigmoid, is next to nothing here.
     logits = torch.tensor([[-12.0, 12.0]], requires_grad=True)
-    gradients = {}
-    for kind in ("cross_entropy", "affinity"):
-        similarity = WindowSimilarity(logits.sigmoid(), (1, 3), (1, 1))
-        loss = SimilarityPairLoss(kind)(similarity, torch.tensor([[[0, 0, 1]]]))
-        (gradients[kind],) = torch.autograd.grad(loss, logits)
-    torch.testing.assert_close(gradients["cross_entropy"], torch.tensor([[-0.5, 0.5]]), rtol=1e-2, atol=0)
-    assert gradients["affinity"].abs().max() < 1e-5
+    loss = SimilarityPairLoss()(WindowSimilarity(logits.sigmoid(), (1, 3), (1, 1)), torch.tensor([[[0, 0, 1]]]))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, torch.tensor([[-0.5, 0.5]]), rtol=1e-2, atol=0)
 
 
 @settings(max_examples=25, deadline=None)
@@ -233,21 +218,15 @@ def test_pairs_are_counted_by_their_classes(seed, shape):
 
 
 @pytest.mark.parametrize("classes", [None, 3])
-@pytest.mark.parametrize("kind", ["cross_entropy", "affinity"])
-def test_gradient_of_the_pair_loss(kind, classes):
+def test_gradient_of_the_pair_loss(classes):
     _, similarity = random_input((3, 4), (1, 1))
     labels = torch.randint(-1, 3, (2, 3, 4), generator=torch.Generator().manual_seed(3))
 
     def loss(values):
         here = WindowSimilarity(values, (3, 4), (1, 1))
-        return SimilarityPairLoss(kind).of_pairs(values, annotated_pairs(here, labels, classes))
+        return SimilarityPairLoss().of_pairs(values, annotated_pairs(here, labels, classes))
 
     assert gradcheck(loss, similarity.values.detach().requires_grad_())
-
-
-def test_refuses_an_unknown_pair_loss():
-    with pytest.raises(ValueError, match="cross_entropy, affinity"):
-        SimilarityPairLoss("other")
 
 
 def test_a_similarity_that_is_none_gives_a_loss_that_is_none():
