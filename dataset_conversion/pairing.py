@@ -15,7 +15,6 @@ __all__ = [
     "ENDINGS",
     "Labels",
     "Pairing",
-    "group_images",
     "is_companion",
     "match_labels",
     "numbered_cases",
@@ -167,14 +166,6 @@ def split_by_words(folder: Path, files: Iterable[Path]) -> tuple[list[Path], lis
     for file, told in words.items():
         (scribbles if told & _SCRIBBLE_WORDS else others if told & _LABEL_WORDS else images).append(file)
     return images, scribbles, others
-
-
-def group_images(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
-    """Image files by case, channels in order; and every problem.
-
-    Names end in a channel of four digits, as nnU-Net's do (`case_0000.nii.gz`), or in none: then there is one channel.
-    """
-    return _group({file: _split_channel(name, ()) for file in files if (name := stem(file)) is not None})
 
 
 def _group(names: Mapping[Path, tuple[str, int]]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:

@@ -15,9 +15,9 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
 from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
 from nnunet_attenscribble.dataset_conversion.pairing import (
-    group_images,
     match_labels,
     numbered_cases,
+    pair_files,
     unusable_files,
 )
 from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
@@ -138,12 +138,11 @@ def test_a_label_whose_image_is_missing_does_not_pass_to_another_case(tmp_path):
 
 def test_channels_are_counted(tmp_path):
     files = [tmp_path / name for name in ("a_0000.nii", "a_0002.nii", "b.mha", "b_0000.mha", "c.txt")]
-    grouped, problems = group_images(files)
-    assert grouped["b"] == (files[2],)
-    assert len(problems) == 2
-    assert "a_0001" in problems[0] or "a_0001" in problems[1]
-    _, problems = group_images([tmp_path / "t_2019.nii"])
-    assert problems == [
+    paired = pair_files(tmp_path, dict.fromkeys(files, 1), [], ["MRI"])
+    assert paired.images["b"] == (files[2],)
+    assert len(paired.problems) == 2
+    assert "a_0001" in paired.problems[0] or "a_0001" in paired.problems[1]
+    assert pair_files(tmp_path, {tmp_path / "t_2019.nii": 1}, [], ["MRI"]).problems == [
         f"{tmp_path / 't_2019.nii'}: its case has no channel t_0000, t_0001, t_0002, t_0003, t_0004, ...: "
         "number them from 0000"
     ]
