@@ -39,22 +39,6 @@ class WindowSimilarity(NamedTuple):
     grid: tuple[int, ...]
     radius: tuple[int, ...]
 
-    def dense(self) -> Tensor:
-        """The (N, T, T) matrix, T = prod(grid), zero for pairs outside the window. For tests and tiny grids."""
-        first, second = pair_indices(self.grid, self.radius, self.values.device)
-        tokens = prod(self.grid)
-        matrix = self.values.new_zeros(len(self.values), tokens, tokens)
-        matrix[:, first, second] = self.values
-        matrix[:, second, first] = self.values
-        return matrix
-
-    @classmethod
-    def from_dense(cls, matrix: Tensor, grid: Sequence[int], radius: Sequence[int]) -> WindowSimilarity:
-        """The in-window entries of a symmetric (N, T, T) matrix."""
-        grid, radius = tuple(grid), tuple(radius)
-        first, second = pair_indices(grid, radius, matrix.device)
-        return cls(matrix[:, first, second], grid, radius)
-
     def around(self, position: Sequence[int]) -> Tensor:
         """Similarities of one position to its neighbours as (N, *grid) maps, zero elsewhere. For pictures."""
         first, second = pair_indices(self.grid, self.radius, self.values.device)

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from itertools import product
-from math import exp
+from math import exp, prod
 
 import torch
 from torch import Tensor
+
+from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.windows import pair_indices
+
+
+def to_matrix(similarity: WindowSimilarity) -> Tensor:
+    """The (N, T, T) matrix of a similarity, 0 for pairs outside the window."""
+    first, second = pair_indices(similarity.grid, similarity.radius, similarity.values.device)
+    tokens = prod(similarity.grid)
+    matrix = similarity.values.new_zeros(len(similarity.values), tokens, tokens)
+    matrix[:, first, second] = matrix[:, second, first] = similarity.values
+    return matrix
+
+
+def from_matrix(matrix: Tensor, grid, radius) -> WindowSimilarity:
+    """The in-window entries of a symmetric (N, T, T) matrix."""
+    grid, radius = tuple(grid), tuple(radius)
+    first, second = pair_indices(grid, radius, matrix.device)
+    return WindowSimilarity(matrix[:, first, second], grid, radius)
 
 
 def window(position, radius, shape):

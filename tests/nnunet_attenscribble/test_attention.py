@@ -6,7 +6,7 @@ import torch
 
 from nnunet_attenscribble import network, similarity
 from nnunet_attenscribble.network import SpatialSelfAttention
-from nnunet_attenscribble.similarity import WindowSimilarity
+from tests.nnunet_attenscribble import brute_force
 
 
 def block(ndim=2, mode="anchored", channels=8):
@@ -123,5 +123,5 @@ def test_reference_values(shared_folder):
     module.load_state_dict(weights)
     out, compact = module(torch.from_numpy(values["features"]))
     torch.testing.assert_close(out, torch.from_numpy(values["output"]), atol=1e-5, rtol=1e-4)
-    expected = WindowSimilarity.from_dense(torch.from_numpy(values["similarity"]), (12, 10), (5, 5))
+    expected = brute_force.from_matrix(torch.from_numpy(values["similarity"]), (12, 10), (5, 5))
     torch.testing.assert_close(compact.values, expected.values, atol=1e-5, rtol=1e-4)

@@ -13,6 +13,7 @@ from nnunet_attenscribble.attention_reading import majority_labels, read_feature
 from nnunet_attenscribble.network import SpatialSelfAttention, add_spatial_attention
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_count
+from tests.nnunet_attenscribble import brute_force
 
 
 @pytest.mark.parametrize("mode", ["paper", "anchored"])
@@ -60,7 +61,7 @@ def test_the_class_of_a_cell_is_that_of_most_of_its_pixels():
 def test_similarities_are_summed_by_the_classes_of_their_ends():
     # A row of three: pairs (0, 1), (1, 2) touch, (0, 2) does not.
     dense = torch.tensor([[[nan, 0.9, 0.4], [0.9, nan, 0.1], [0.4, 0.1, nan]]])
-    similarity = WindowSimilarity.from_dense(dense, (1, 3), (0, 2))
+    similarity = brute_force.from_matrix(dense, (1, 3), (0, 2))
     assert pair_count((1, 3), (0, 2)) == 3
     sums, counts = sum_by_classes(similarity, torch.tensor([[[1, 1, 0]]]), 2)
     assert counts.tolist() == [[0, 2], [0, 1]]  # the lower class first

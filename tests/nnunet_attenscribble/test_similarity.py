@@ -10,7 +10,6 @@ from torch.autograd import gradcheck
 
 from nnunet_attenscribble import similarity
 from nnunet_attenscribble.similarity import (
-    WindowSimilarity,
     attend_with_log_similarity,
     attend_with_window,
     log_similarity,
@@ -156,7 +155,7 @@ def test_both_similarities_equal_their_formulas():
     anchored = torch.sigmoid(a * ((scaled + scaled.transpose(1, 2)) / 2 + torch.tensor(12.0).log()) + b)
     mask = inside_window(grid, radius)
     for compute, expected in ((paper_similarity, paper), (log_similarity, anchored)):
-        dense = compute(query, key, grid, radius, a, b).dense()
+        dense = brute_force.to_matrix(compute(query, key, grid, radius, a, b))
         torch.testing.assert_close(dense, expected * mask)
         torch.testing.assert_close(dense, dense.transpose(1, 2))
 
@@ -165,15 +164,15 @@ def test_dense_and_back():
     grid, radius = (2, 3, 2), (1, 1, 1)
     matrix = torch.rand(2, 12, 12)
     matrix = matrix + matrix.transpose(1, 2)
-    compact = WindowSimilarity.from_dense(matrix, grid, radius)
-    torch.testing.assert_close(compact.dense(), matrix * inside_window(grid, radius))
+    compact = brute_force.from_matrix(matrix, grid, radius)
+    torch.testing.assert_close(brute_force.to_matrix(compact), matrix * inside_window(grid, radius))
 
 
 def test_around_a_position():
     grid, radius = (3, 4), (1, 1)
     matrix = torch.rand(1, 12, 12)
-    compact = WindowSimilarity.from_dense(matrix + matrix.transpose(1, 2), grid, radius)
-    torch.testing.assert_close(compact.around((1, 2)).flatten(1), compact.dense()[:, 1 * 4 + 2])
+    compact = brute_force.from_matrix(matrix + matrix.transpose(1, 2), grid, radius)
+    torch.testing.assert_close(compact.around((1, 2)).flatten(1), brute_force.to_matrix(compact)[:, 1 * 4 + 2])
 
 
 def test_memory_grows_with_the_pairs_not_with_the_square_of_the_tokens():

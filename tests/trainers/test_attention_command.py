@@ -20,6 +20,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import read_record
 from nnunet_attenscribble.evaluation.report.attention import list_cells, read_view
 from nnunet_attenscribble.network import SpatialAttentionUNet
+from tests.nnunet_attenscribble import brute_force
 from tests.trainers.conftest import NAME, VOLUMES
 
 pytestmark = pytest.mark.xdist_group("trainers")
@@ -98,7 +99,7 @@ def test_a_2d_model_with_dense_labels(nnunet, tmp_path):
     np.testing.assert_allclose(view.attention, expected, rtol=1e-4)
     assert view.attention.sum() == pytest.approx(1, abs=1e-5)
     row, column = view.position
-    dense = similarity.dense()[0].view(8, 8, 8, 8)[row, column].numpy()
+    dense = brute_force.to_matrix(similarity)[0].view(8, 8, 8, 8)[row, column].numpy()
     inside = np.zeros((8, 8), bool)
     inside[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = True
     inside[row, column] = False

@@ -27,7 +27,7 @@ def random_input(grid, radius, samples=2, classes=3, seed=0):
     q = torch.randn(samples, classes, *grid, generator=generator, dtype=torch.float64).softmax(1)
     tokens = prod(grid)
     matrix = torch.rand(samples, tokens, tokens, generator=generator, dtype=torch.float64)
-    return q, WindowSimilarity.from_dense((matrix + matrix.transpose(1, 2)) / 2, grid, radius)
+    return q, brute_force.from_matrix((matrix + matrix.transpose(1, 2)) / 2, grid, radius)
 
 
 @pytest.mark.parametrize("disagreement", DISAGREEMENTS)
@@ -47,7 +47,7 @@ def test_equals_the_formula_in_value_and_gradients(grid, radius, spacing, disagr
     values = similarity.values.requires_grad_()
     loss = AttentiveSimilarityLoss(radius, 2.0, spacing, disagreement=disagreement)
     value = loss(q, similarity)
-    dense = similarity.dense()
+    dense = brute_force.to_matrix(similarity)
     expected = brute_force.attentive_similarity(q, dense, radius, 2.0, spacing, disagreement=disagreement)
     torch.testing.assert_close(value, expected)
     if values.numel():
@@ -99,7 +99,7 @@ def test_single_class_samples_add_nothing_but_count():
     q, similarity = random_input((3, 3), (1, 1))
     loss = AttentiveSimilarityLoss(1, 2.0)
     value = loss(q, similarity, torch.tensor([False, True]))
-    expected = brute_force.attentive_similarity(q, similarity.dense(), (1, 1), 2.0, (1, 1), skipped=(1,))
+    expected = brute_force.attentive_similarity(q, brute_force.to_matrix(similarity), (1, 1), 2.0, (1, 1), skipped=(1,))
     torch.testing.assert_close(value, expected)
     assert loss(q, similarity, torch.tensor([True, True])).item() == 0
 
@@ -112,7 +112,7 @@ def test_cells_outside_the_image_form_no_pair_and_do_not_count():
     cells = torch.ones(2, 3, 4, dtype=torch.bool)
     cells[0, :, 3] = False
     value = AttentiveSimilarityLoss(1, 2.0)(q, similarity, inside=inside)
-    expected = brute_force.attentive_similarity(q, similarity.dense(), (1, 1), 2.0, (1, 1), inside=cells)
+    expected = brute_force.attentive_similarity(q, brute_force.to_matrix(similarity), (1, 1), 2.0, (1, 1), inside=cells)
     torch.testing.assert_close(value, expected)
 
 
@@ -128,7 +128,7 @@ def test_a_fixed_similarity_gets_no_gradient():
 
 def test_below_the_floor_nothing_pulls():
     q, similarity = random_input((3, 3), (1, 1))
-    above = (similarity.dense() - 0.4).clamp(min=0) / 0.6
+    above = (brute_force.to_matrix(similarity) - 0.4).clamp(min=0) / 0.6
     value = AttentiveSimilarityLoss(1, 2.0, floor=0.4)(q, similarity)
     torch.testing.assert_close(value, brute_force.attentive_similarity(q, above, (1, 1), 2.0, (1, 1)))
     low = similarity._replace(values=similarity.values * 0.4)
@@ -252,7 +252,7 @@ def test_reference_values(shared_folder, name):
     logits = torch.from_numpy(values["logits"]).requires_grad_()
     dense = torch.from_numpy(values["similarity"]).requires_grad_()
     radius = (int(values["radius"]),) * 2
-    similarity = WindowSimilarity.from_dense(dense, values["grid"].tolist(), radius)
+    similarity = brute_force.from_matrix(dense, values["grid"].tolist(), radius)
     loss = AttentiveSimilarityLoss(radius, float(values["sigma_position"]))
     value = loss(logits.softmax(1), similarity, torch.from_numpy(values["single_class"]))
     value.backward()

@@ -20,8 +20,8 @@ from nnunet_attenscribble.losses import (
     rescale_intensities,
 )
 from nnunet_attenscribble.losses.attenscribble import visible_classes
-from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import PADDING
+from tests.nnunet_attenscribble import brute_force
 
 IGNORE = 3
 
@@ -110,7 +110,7 @@ def test_the_sum_of_all_terms():
     target = torch.randint(0, IGNORE + 1, (2, 1, 8, 8))
     target[0, :, :, 6:] = PADDING
     image = torch.randn(2, 1, 8, 8)
-    similarity = WindowSimilarity.from_dense(torch.full((2, 16, 16), 0.3), (4, 4), (1, 1))
+    similarity = brute_force.from_matrix(torch.full((2, 16, 16), 0.3), (4, 4), (1, 1))
     crf, similar = MaskedCRFLoss(2), AttentiveSimilarityLoss(1, detach_similarity=True)
     loss = AttenScribbleLoss(
         IGNORE, crf, similar, SimilarityPairLoss(), crf_weight=0.5, similarity_weight=0.2, pair_weight=3.0
