@@ -479,17 +479,17 @@ def _calls_of_nnunet(problem: str) -> Iterator[None]:
             raise AttenScribbleError(f"{problem} ({reason})") from error
 
 
-class _trainers_known:  # noqa: N801 - used as a function is
+@contextmanager
+def _trainers_known() -> Iterator[None]:
     """For a while, nnU-Net finds the trainers of this package too."""
-
-    def __enter__(self) -> None:
-        self.before = os.environ.get(_TRAINERS)
-        own = [path for path in (self.before or "").split(os.pathsep) if path]
-        if str(trainers_folder()) not in own:
-            os.environ[_TRAINERS] = os.pathsep.join([str(trainers_folder()), *own])
-
-    def __exit__(self, *_: object) -> None:
-        os.environ.pop(_TRAINERS) if self.before is None else os.environ.update({_TRAINERS: self.before})
+    before = os.environ.get(_TRAINERS)
+    own = [path for path in (before or "").split(os.pathsep) if path]
+    if str(trainers_folder()) not in own:
+        os.environ[_TRAINERS] = os.pathsep.join([str(trainers_folder()), *own])
+    try:
+        yield
+    finally:
+        os.environ.pop(_TRAINERS) if before is None else os.environ.update({_TRAINERS: before})
 
 
 def _predict_mirrored(predictor: Any, data: Tensor) -> Iterator[Tensor]:
