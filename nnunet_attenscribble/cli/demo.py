@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 
-_SECONDS_PHANTOM, _SECONDS_ACDC = 0.046, 0.5  # per iteration on two cores, training and validation averaged
+_SECONDS_PHANTOM, _SECONDS_ACDC = 0.05, 0.5  # per iteration on two cores, training and validation averaged
 _OPTIONS_FILE = "demo.json"
 
 

@@ -166,7 +166,7 @@ class Datasets:
             return {"settings": {"num_epochs": self.epochs}}
         # The phantom is drawn as coarse as `configure --cpu` makes a scan, so the window is that of there.
         window = {"similarity_radius": 2, "similarity_sigma_position": 3.0}
-        small = {"spacing_factor": 1.0, "batch_size": 3, "features": _PHANTOM_FEATURES}
+        small = {"spacing_factor": 1.0, "batch_size": 4, "features": _PHANTOM_FEATURES}
         return {"settings": {"num_epochs": self.epochs, **window}, **small}
 
 
