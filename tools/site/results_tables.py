@@ -45,11 +45,10 @@ STEPS = (
     (_WEIGHT_1, "attenscribble"),
     (_WEIGHT_1, "masked_crf"),
     (_FINER, "masked_crf"),
-    ("attenscribble", "attenscribble_paper"),
 )
-POSTPROCESSED_ROWS = (DENSE, "nnu_net_scribbles", _BALANCED, "masked_crf", "attention", "attenscribble", _WEIGHT_1)
+POSTPROCESSED_ROWS = (DENSE, "nnu_net_scribbles", _BALANCED, "masked_crf", "attenscribble", _WEIGHT_1)
 #: What the rivals stand beside, of `EXPERTS`: the first of them above, the others below.
-BESIDE_RIVALS = ((DENSE, "nnu_net_scribbles", _BALANCED), ("masked_crf", "attenscribble"))
+BESIDE_RIVALS = ((DENSE, _BALANCED), ("masked_crf", "attenscribble"))
 _MARKED = re.compile(r"(<!-- generated: ([^>]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 _EFFECT = re.compile(r"[^|\n]*(<!-- (\S+) minus (\S+) -->)")
 
@@ -318,6 +317,7 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
     "budgets": partial(tabulate_budgets, BUDGETS),
+    "rivals": tabulate_rivals,
     "steps": tabulate_steps,
     "postprocessed": tabulate_postprocessed,
     "similarity": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
 
@@ -57,7 +59,8 @@ def main() -> None:
         except (AttenScribbleError, OSError) as error:
             sys.exit(f"steps: {error}")
         trainers = dict.fromkeys([STOCK, *arguments.trainers])
-        steps = {trainer: Step(trainer, arguments.configuration, "cpu") for trainer in trainers}
+        with redirect_stdout(io.StringIO()):  # nnU-Net tells where it finds trainers
+            steps = {trainer: Step(trainer, arguments.configuration, "cpu") for trainer in trainers}
         for step in steps.values():
             if hasattr(step.trainer, "begin_teacher"):  # which nnU-Net has it do where a training starts
                 step.trainer.begin_teacher()
