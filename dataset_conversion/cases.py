@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -36,6 +36,7 @@ _GRID = ("Size", "Spacing", "Origin", "Direction")
 _TURNED = "are stored in another order of axes than their image and were turned onto it"
 _ROUNDED = "hold labels that their header scales (scl_slope), and were rounded to integers"
 _ASSUMED = "state no spacing: 1 mm was taken, as nnU-Net does"
+_T = TypeVar("_T")
 _MOST = 0.5  # share of a scribble's voxels in one class: strokes cover a few percent, unlabelled voxels nearly all
 
 
@@ -244,16 +245,17 @@ class _Check:
         case, result = self._case, self.result
         if case.scribble is None or not case.scribbled:
             return
-        is_whole = False
 
-        def code(label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
-            nonlocal is_whole
+        def decode(label: sitk.Image, name: str, notes: list[str]) -> tuple[np.ndarray, bool]:
             if self._first is not None and not result.problems:
                 label = place_on(label, self._first)  # in whose order slices count
-            values, is_whole = self._coding.scribble(label, name, notes, case)
-            return values
+            return self._coding.scribble(label, name, notes, case)
 
-        result.scribble_voxels = self._count(case.scribble, "scribble", code)
+        decoded = self._read_label(case.scribble, "scribble", decode)
+        if decoded is None:
+            return
+        values, is_whole = decoded
+        result.scribble_voxels = self._count(values)
         if not result.problems and not is_whole:
             name = describe(case.scribble, f"scribble of case {case.identifier}")
             result.problems += self._coding.strokes_problems(result.scribble_voxels, name)
@@ -261,8 +263,8 @@ class _Check:
     def look_at_dense_label(self) -> None:
         """Grid and values."""
         if self._case.dense is not None and self._coding.uses_dense(self._case):
-            voxels = self._count(self._case.dense, "dense label", self._coding.dense)
-            self.result.dense_voxels = [] if self._case.test else voxels
+            values = self._read_label(self._case.dense, "dense label", self._coding.dense)
+            self.result.dense_voxels = [] if values is None or self._case.test else self._count(values)
 
     def _read(self, source: Source, role: str, *, label: bool) -> tuple[Grid | None, str]:
         name = describe(source, f"{role} of case {self._case.identifier}")
@@ -300,19 +302,23 @@ class _Check:
         if is_turned(self._first, image):
             self.result.remarks.append((_TURNED, name))
 
-    def _count(self, source: Source, role: str, code: Callable[[Any, str, list[str]], np.ndarray]) -> list[int]:
-        """Voxels of every value of a label; none where it cannot be read."""
+    def _read_label(self, source: Source, role: str, decode: Callable[[Any, str, list[str]], _T]) -> _T | None:
+        """What `decode` makes of a label; None where it cannot be read."""
         label, name = self._read(source.stand_in if isinstance(source, Drawing) else source, role, label=True)
         if label is None:
-            return []
+            return None
         self._compare(label, name)
         notes: list[str] = []
         try:
-            values = code(label, name, notes)
+            decoded = decode(label, name, notes)
         except AttenScribbleError as error:
             self.result.problems += error.problems
-            return []
+            return None
         self.result.remarks += [(_ROUNDED, name)] * len(notes)
+        return decoded
+
+    def _count(self, values: np.ndarray) -> list[int]:
+        """Voxels of every value of the dataset."""
         return [int(np.count_nonzero(values == value)) for value in range(self._coding.ignore + 1)]
 
 

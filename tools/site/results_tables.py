@@ -116,9 +116,9 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
     for row, name in rows.items():
         dice = comparison.get(row, FOREGROUND, "dice")
         cells = [name, _format_mean(dice.mean, dice.low, dice.high), f"{dice.share:.1f}"]
-        cells += [f"{comparison.get(row, structure, 'dice').mean:.3f}" for structure in names]
+        cells += _format_classes(comparison, row)
         cells += [f"{comparison.get(row, FOREGROUND, metric).mean:.2f}" for metric in ("hd95_mm", "assd_mm")]
-        cells += ["/".join(f"{compute_volume(results, row, name):.2f}" for name in names)] if volumes else []
+        cells += [_format_volumes(results, row, names)] if volumes else []
         cells += [f"{dice.sd_runs:.3f}"] if chance else []
         cells += [f"{_mean_of_patients(load(results, row), MAAG_TEST):.3f}"] if test_part else []
         lines.append(cells)
@@ -140,10 +140,12 @@ def tabulate_rivals() -> str:
     table = []
     for results, row in places:
         dice = comparison.get(row, FOREGROUND, "dice")
-        cells = [list_rows(results)[row], _format_mean(dice.mean, dice.low, dice.high)]
-        cells += [f"{comparison.get(row, structure, 'dice').mean:.3f}" for structure in names]
-        cells += [f"{comparison.get(row, FOREGROUND, 'hd95_mm').mean:.1f}"]
-        cells += ["/".join(f"{compute_volume(results, row, name):.2f}" for name in names)]
+        cells = [
+            list_rows(results)[row],
+            _format_mean(dice.mean, dice.low, dice.high),
+            *_format_classes(comparison, row),
+        ]
+        cells += [f"{comparison.get(row, FOREGROUND, 'hd95_mm').mean:.1f}", _format_volumes(results, row, names)]
         cells += ["" if row == comparison.reference else _format_difference(comparison, row, FOREGROUND, "dice")]
         cells += [f"{steps[re.sub('_[0-9]+epochs$', '', str(summaries[row].provenance['trainer']))]:.2f}"]
         table.append(cells)
@@ -292,6 +294,14 @@ def _mean_of_patients(summary: Summary, patients: Sequence[int]) -> float:
 
 def _format_mean(mean: float, low: float, high: float) -> str:
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _format_classes(comparison: Comparison, row: str) -> list[str]:
+    return [f"{comparison.get(row, structure, 'dice').mean:.3f}" for structure in comparison.structures]
+
+
+def _format_volumes(results: str, row: str, structures: Sequence[str]) -> str:
+    return "/".join(f"{compute_volume(results, row, structure):.2f}" for structure in structures)
 
 
 def _format_difference(comparison: Comparison, model: str, structure: str, metric: str) -> str:

@@ -137,6 +137,8 @@ class Step:
         self.trainer.initialize()
         self.trainer.network.train()
         self.trainer.current_epoch, self.trainer._steps = 5, 0  # warmed up
+        if hasattr(self.trainer, "begin_teacher"):  # as it does where a training starts, which takes data
+            self.trainer.begin_teacher()
         patch, batch = self.trainer.configuration_manager.patch_size, self.trainer.batch_size
         classes = self.trainer.label_manager.ignore_label
         scales = self.trainer._get_deep_supervision_scales() or [[1.0] * len(patch)]

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("dataset", help="ID of a planned scribble dataset")
     parser.add_argument("configuration")
     parser.add_argument("trainers", nargs="+")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, help="CSV file: trainer, ratio")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -61,9 +61,6 @@ def main() -> None:
         trainers = dict.fromkeys([STOCK, *arguments.trainers])
         with redirect_stdout(io.StringIO()):  # nnU-Net tells where it finds trainers
             steps = {trainer: Step(trainer, arguments.configuration, "cpu") for trainer in trainers}
-        for step in steps.values():
-            if hasattr(step.trainer, "begin_teacher"):  # which nnU-Net has it do where a training starts
-                step.trainer.begin_teacher()
         ratios = measure(steps, arguments.rounds)
     for trainer, ratio in ratios.items():
         print(f"{trainer:40} {ratio:.2f}")

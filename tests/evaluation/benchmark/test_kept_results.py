@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -71,10 +72,24 @@ def test_rows_are_those_of_the_benchmark_file(experiment):
     rows = list_rows(experiment)
     named = {row.folder: row.name for row in benchmark.rows}
     assert list(rows.items()) == [(folder, name) for folder, name in named.items() if folder in rows]
-    assert results_tables.DENSE in rows or experiment == results_tables.RIVALS  # whose other rows are those of acdc_cpu
+    home = results_tables.EXPERTS if experiment == results_tables.RIVALS else experiment  # of the row of dense labels
+    assert results_tables.DENSE in list_rows(home)
     assert set(benchmark.seeds) <= set(map(int, SEEDS))
     assert benchmark.subject == results_tables._subject(experiment)
     assert named[results_tables.DENSE] == benchmark.reference
+
+
+def test_the_rivals_stand_beside_rows_that_their_own_file_would_train_alike():
+    files = [find_benchmark(experiment) for experiment in (results_tables.EXPERTS, results_tables.RIVALS)]
+    experts, rivals = ({row.folder: row for row in file.rows} for file in files)
+    for row in itertools.chain(*results_tables.BESIDE_RIVALS):
+        assert experts[row] == rivals[row]
+    assert not set(list_rows(results_tables.RIVALS)) & set(experts)
+    trainings = [
+        kept for name in (results_tables.EXPERTS, results_tables.RIVALS) for kept in read_kept(RESULTS / name).values()
+    ]
+    for key in ("epochs", "iterations_per_epoch", "splits_sha256"):
+        assert len({str(kept.provenance[key]) for kept in trainings}) == 1
 
 
 def run_compare(*arguments: str) -> str:
