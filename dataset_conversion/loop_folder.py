@@ -404,17 +404,9 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     """
     raw, preprocessed = (Path(os.path.abspath(place)) for place in (raw, preprocessed))
     new = [addition for addition in additions if addition.case.label is None]
+    images = [image for addition in new for image in addition.case.images]
     places = [place for place in (raw, preprocessed) if place.is_dir()]
-    texts: dict[Path, Any] = {}
-    problems = []
-    for place in places:
-        try:
-            if (place / "dataset.json").is_file():
-                texts[place / "dataset.json"] = _add_cases(read_dataset_json(place / "dataset.json"), new)
-            if (place / _SPLITS).is_file():
-                texts[place / _SPLITS] = _add_to_folds(read_splits_json(place / _SPLITS), new)
-        except AttenScribbleError as error:
-            problems += error.problems
+    texts, problems = _grow_descriptions(places, new)
     provenance = _read_provenance(raw / "provenance.json", additions)
     problems += new_case_problems(raw, {addition.case.identifier: addition.case.images for addition in new})
     problems += [problem for place in places for problem in folder_problems(place, None)]
@@ -434,17 +426,30 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
             is_new = addition.case.label is None
             name = f"{addition.case.identifier}{ending}"
             _write_label(addition, stage(raw / "labelsTr" / name if is_new else _label_file(addition)), reader)
-        for addition in new:
-            for image in addition.case.images:
-                shutil.copyfile(image, stage(raw / "imagesTr" / image.name))
-                if (sidecar := find_sidecar(image)) is not None:
-                    shutil.copyfile(sidecar, stage(raw / "imagesTr" / sidecar.name))
+        for image in images:
+            shutil.copyfile(image, stage(raw / "imagesTr" / image.name))
+            if (sidecar := find_sidecar(image)) is not None:
+                shutil.copyfile(sidecar, stage(raw / "imagesTr" / sidecar.name))
         for file, content in texts.items():
             stage(file).write_text(encode_json(content), encoding="utf-8")
-    for addition in new:
-        for image in addition.case.images:
-            if image.resolve().parent == (raw / "imagesTs").resolve():
-                image.unlink()
+    for image in images:
+        if image.resolve().parent == (raw / "imagesTs").resolve():
+            image.unlink()
+
+
+def _grow_descriptions(places: Sequence[Path], new: Sequence[Addition]) -> tuple[dict[Path, Any], list[str]]:
+    """The contents of the dataset.json and splits_final.json of `places` with the cases of `new`, and every problem."""
+    texts: dict[Path, Any] = {}
+    problems = []
+    for place in places:
+        try:
+            if (place / "dataset.json").is_file():
+                texts[place / "dataset.json"] = _add_cases(read_dataset_json(place / "dataset.json"), new)
+            if (place / _SPLITS).is_file():
+                texts[place / _SPLITS] = _add_to_folds(read_splits_json(place / _SPLITS), new)
+        except AttenScribbleError as error:
+            problems += error.problems
+    return texts, problems
 
 
 def new_case_problems(raw: Path, images: Mapping[str, Sequence[Path]]) -> list[str]:

@@ -81,24 +81,33 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
             f"{list_some(list(true))}, predictions {list_some(list(predicted))}"
             f"{_tell_ends(list(predicted), list(true))}: call both CASE{file_ending}"
         )
-    for case, files in predicted.items():
-        if case not in true:
-            problems.append(
-                f"prediction {files[0]} has no dense label: {dense} has no {case}{file_ending}; "
-                "add the label, or move the prediction elsewhere"
-            )
-        elif len(true[case]) > 1:
-            names = ", ".join(file.name for file in true[case])
-            problems.append(f"case {case} has several dense labels in {dense}: {names}; keep one")
-        elif true[case][0].samefile(files[0]):
-            problems.append(
-                f"prediction {files[0]} is the same file as its dense label {true[case][0]}: the truth would be "
-                "compared with itself; give the output of nnUNetv2_predict"
-            )
+    problems = [
+        problem
+        for case, files in predicted.items()
+        if (problem := _pair_problem(case, files[0], true.get(case, []), dense / f"{case}{file_ending}"))
+    ]
     if problems:
         raise AttenScribbleError(problems)
     pairs = [CasePair(case, files[0], true[case][0]) for case, files in predicted.items()]
     return pairs, [case for case in true if case not in predicted]
+
+
+def _pair_problem(case: str, prediction: Path, dense: list[Path], expected: Path) -> str | None:
+    """What keeps a prediction from being compared with the dense labels that are called as it is."""
+    if not dense:
+        return (
+            f"prediction {prediction} has no dense label: {expected.parent} has no {expected.name}; "
+            "add the label, or move the prediction elsewhere"
+        )
+    if len(dense) > 1:
+        names = ", ".join(file.name for file in dense)
+        return f"case {case} has several dense labels in {expected.parent}: {names}; keep one"
+    if dense[0].samefile(prediction):
+        return (
+            f"prediction {prediction} is the same file as its dense label {dense[0]}: the truth would be "
+            "compared with itself; give the output of nnUNetv2_predict"
+        )
+    return None
 
 
 def _tell_ends(predicted: list[str], true: list[str]) -> str:
