@@ -1,10 +1,10 @@
 """A cardiac-like phantom with scribbles: a task for those who have no data at hand yet.
 
 Short-axis stacks of a schematic chest. What makes the task worth solving is kept from the real one: the blood of the
-ventricles is as bright as vessels and fat, the myocardium as grey as liver and muscle, papillary muscles belong to the
-left ventricle, slices are thick, coil shading and noise lie over everything, and the image shows the whole chest, most
-of which no stroke comes near. Pixels are coarse, and borders stand out from the noise, so that trainings learn dense
-labels within the minutes of a demo.
+ventricles is as bright as vessels, bowel and fat, the myocardium as grey as liver and muscle, papillary muscles belong
+to the left ventricle, slices are thick, coil shading and noise lie over everything, and the image shows the whole
+chest, most of which no stroke comes near. Pixels are coarse, and borders stand out from the noise, so that trainings
+learn dense labels within the minutes of a demo.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _AIR, _LUNG, _MUSCLE, _MYOCARDIUM, _LIVER, _SPLEEN, _BLOOD, _FAT = 12.0, 27.0, 5
 # Share of a class's pixels under its stroke, after the expert scribbles of ACDC (mean of 100 frames: 0.11, 0.16, 0.12).
 _COVERAGE = {1: 0.115, 2: 0.165, 3: 0.12}
 
+_RV_WALL = 7.0  # mm: not thinner than pixels can show, for nothing else parts the ventricle from the fat around it
 _SUBPIXELS = 3  # along each axis: they give borders their partial volume
 _SMALLEST_SECTION = 10  # pixels; experts do not outline a ventricle in a slice that shows less of it
 
@@ -85,7 +86,7 @@ def write_phantoms(
     dataset_id: int,
     dense_id: int,
     name: str = "Phantom",
-    training: int = 20,
+    training: int = 40,
     validation: int = 2,
     test: int = 6,
     seed: int = 0,
@@ -162,6 +163,7 @@ class _Anatomy:
         self.papillary = np.deg2rad(about(60, -70, spread=25)) + self.septum
         self.body = about(30, 26, spread=9), about(142, 126, spread=9), rng.uniform(-0.6, 0.4)
         self.fat_layer = rng.uniform(7, 16)
+        self._move_off_the_chest_wall()
         self.mediastinum = (
             (self.heart + about(-14, -14, spread=8), about(46, 74, spread=10), rng.uniform(-0.9, -0.1)),
             (self.heart + about(-42, -22, spread=9), about(16, 32, spread=6), rng.uniform(-0.9, -0.1)),
@@ -173,8 +175,30 @@ class _Anatomy:
         self.vena_cava, self.vena_cava_radius = about(-32, 64, spread=8), rng.uniform(8, 12)
         self.vertebra = about(88, 48, spread=6), about(19, 16, spread=2), 0.4
         self.atria = about(-24, -4, 14, 6, spread=5)
+        self.bowel = rng.uniform((-80, 45), (110, 115), size=(7, 2)), rng.uniform(7, 19, size=7)
         self.vessels = rng.uniform((-110, 50), (40, 120), size=(14, 2)), rng.uniform(1.5, 4.0, size=14)
         self.bronchi = rng.uniform((-60, -100), (110, 40), size=(26, 2)), rng.uniform(1.0, 2.6, size=26)
+
+    def _move_off_the_chest_wall(self) -> None:
+        """Towards the middle of the chest, until the right ventricle's wall and what lies on it have room."""
+        centre, radii, angle = self.body
+        cavity = radii - self.fat_layer - 9
+        turns = np.linspace(0, 2 * np.pi, 48)
+        offset, rv_radii, _ = self._right_ventricle(0.0, self.lv_radius + self.wall)
+        along, across = (rv_radii[:, None] + _RV_WALL + 6) * (np.cos(turns), np.sin(turns))
+        cosine, sine = np.cos(self.septum), np.sin(self.septum)
+        x, y = offset[0] + along * cosine - across * sine, offset[1] + along * sine + across * cosine
+        while not _ellipse(x + self.heart[0], y + self.heart[1], centre, cavity, angle).all():
+            self.heart += 0.05 * (centre - self.heart)
+
+    def _right_ventricle(self, level: float, reach: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """Centre from the heart's axis, radii, width; `reach` is the outer radius of the left ventricle there."""
+        taper = np.sqrt(1 - (0.92 * level) ** 2)
+        toward = np.array((np.cos(self.septum), np.sin(self.septum)))
+        width = self.rv_width * np.sqrt(max(0.0, 1 - (level / 0.93) ** 1.6))
+        # From just behind the heart's axis to `width` in front of the septum: longer, it would show behind the heart.
+        radii = np.array((0.55 * reach + width / 2, self.rv_height * reach * (0.75 + 0.25 * taper)))
+        return toward * (0.45 * reach + width / 2), radii, width
 
     def section(self, x: np.ndarray, y: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Signal without noise, and labels, at the positions (x, y) of the slice at `level`."""
@@ -206,14 +230,19 @@ class _Anatomy:
         signal[below] = _LIVER
         for vessel, radius in zip(*self.vessels, strict=True):
             signal[_ellipse(x, y, vessel + 4 * level, (radius, 1.6 * radius), vessel[0]) & below] = 0.9 * _BLOOD
+        # Pools of blood's signal in walls of muscle, as far from every stroke as they are many.
+        for loop, radius in zip(*self.bowel, strict=True):
+            place = loop + 6 * level
+            signal[_ellipse(x, y, place, (radius + 6, 0.8 * radius + 6), loop[0]) & below] = _MYOCARDIUM
+            signal[_ellipse(x, y, place, (radius, 0.8 * radius), loop[0]) & below] = _BLOOD
         stomach, stomach_radii, stomach_angle = self.stomach
         signal[_ellipse(x, y, stomach, stomach_radii + 3, stomach_angle) & below] = _FAT
         signal[_ellipse(x, y, stomach, stomach_radii, stomach_angle) & below] = _SPLEEN
         vertebra, vertebra_radii, vertebra_angle = self.vertebra
         signal[_ellipse(x, y, vertebra, vertebra_radii + 3, vertebra_angle)] = _MUSCLE
         signal[_ellipse(x, y, vertebra, vertebra_radii, vertebra_angle)] = 1.1 * _SPLEEN
-        # Two round pools of blood, one with a wall: left ventricles to whoever sees nothing else.
-        signal[_ellipse(x, y, self.aorta, (self.aorta_radius + 3,) * 2)] = _MYOCARDIUM
+        # Two more, next to the heart.
+        signal[_ellipse(x, y, self.aorta, (self.aorta_radius + 5,) * 2)] = _MYOCARDIUM
         signal[_ellipse(x, y, self.aorta, (self.aorta_radius,) * 2)] = _BLOOD
         signal[_ellipse(x, y, self.vena_cava, (self.vena_cava_radius, 1.3 * self.vena_cava_radius))] = 0.95 * _BLOOD
         return signal
@@ -233,16 +262,12 @@ class _Anatomy:
         outer = inner + self.wall * (0.7 + 0.3 * taper)
         lv, heart = _ellipse(x, y, (0, 0), inner, self.tilt), _ellipse(x, y, (0, 0), outer, self.tilt)
 
-        toward = np.array((np.cos(self.septum), np.sin(self.septum)))
-        reach, width = float(outer.mean()), self.rv_width * np.sqrt(max(0.0, 1 - (level / 0.93) ** 1.6))
-        # From just behind the heart's axis to `width` in front of the septum: longer, it would show behind the heart.
-        rv_radii = np.array((0.55 * reach + width / 2, self.rv_height * reach * (0.75 + 0.25 * taper)))
-        rv_centre = toward * (0.45 * reach + width / 2)
+        rv_centre, rv_radii, width = self._right_ventricle(level, float(outer.mean()))
         rv = _ellipse(x, y, rv_centre, rv_radii, self.septum) & ~heart
         # Shifted against the heart, so that there is fat on one side of it and lung or liver on the other.
-        signal[_ellipse(x, y, rv_centre + self.epicardial_fat, rv_radii + 7, self.septum)] = _FAT
+        signal[_ellipse(x, y, rv_centre + self.epicardial_fat, rv_radii + _RV_WALL + 2, self.septum)] = _FAT
         signal[_ellipse(x, y, 0.6 * self.epicardial_fat, outer + 2, self.tilt)] = _FAT
-        signal[_ellipse(x, y, rv_centre, rv_radii + 5, self.septum)] = _MYOCARDIUM  # its wall is not labelled
+        signal[_ellipse(x, y, rv_centre, rv_radii + _RV_WALL, self.septum)] = _MYOCARDIUM  # its wall is not labelled
         if width < 7:  # towards its tip the right ventricle is all wall
             rv[:] = False
         signal[rv] = 0.94 * _BLOOD

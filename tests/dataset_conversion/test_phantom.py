@@ -124,6 +124,17 @@ def test_the_right_ventricle_lies_on_one_side_of_the_left():
                 assert behind.mean() < 0.1
 
 
+def test_a_dark_wall_parts_the_right_ventricle_from_what_lies_around_it():
+    for index in range(48):  # those of the demo
+        phantom, shares = make_phantom(index), []
+        for image, labels in zip(phantom.image, phantom.labels, strict=True):
+            cavity = labels == LABELS["RV"]
+            away, from_left = distance_transform_edt(~cavity), distance_transform_edt(labels < LABELS["MYO"])
+            if cavity.any():
+                shares.append(image[(away > 1) & (away < 2) & (from_left > 2)].mean() / image[cavity].mean())
+        assert np.mean(shares) < 0.88, index
+
+
 def test_intensity_alone_does_not_tell_the_heart(phantoms):
     for phantom in phantoms:
         background = phantom.image[phantom.labels == 0]

@@ -11,7 +11,7 @@ from nnunet_attenscribble.dataset_conversion.phantom import LABELS, UNLABELLED, 
 from nnunet_attenscribble.evaluation.report import Panel, draw_case, find_largest_slice
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "images" / "phantom.png"
-CASE = "phantom_025"  # one of those that the demo tests with
+CASE = "phantom_043"  # one of those that the demo tests with
 # Folders that the demo predicts into, and what is written above them.
 _PREDICTIONS = {
     "partial_ce": "partial cross-entropy",
