@@ -163,6 +163,7 @@ class _Anatomy:
         self.papillary = np.deg2rad(about(60, -70, spread=25)) + self.septum
         self.body = about(30, 26, spread=9), about(142, 126, spread=9), rng.uniform(-0.6, 0.4)
         self.fat_layer = rng.uniform(7, 16)
+        self.cavity = self.body[1] - (self.fat_layer + 9)  # radii of what ribs and muscle leave
         self._move_off_the_chest_wall()
         self.mediastinum = (
             (self.heart + about(-14, -14, spread=8), about(46, 74, spread=10), rng.uniform(-0.9, -0.1)),
@@ -181,19 +182,15 @@ class _Anatomy:
 
     def _move_off_the_chest_wall(self) -> None:
         """Towards the middle of the chest, until the right ventricle's wall and what lies on it have room."""
-        centre, radii, angle = self.body
-        cavity = radii - self.fat_layer - 9
-        turns = np.linspace(0, 2 * np.pi, 48)
-        offset, rv_radii, _ = self._right_ventricle(0.0, self.lv_radius + self.wall)
-        along, across = (rv_radii[:, None] + _RV_WALL + 6) * (np.cos(turns), np.sin(turns))
-        cosine, sine = np.cos(self.septum), np.sin(self.septum)
-        x, y = offset[0] + along * cosine - across * sine, offset[1] + along * sine + across * cosine
-        while not _ellipse(x + self.heart[0], y + self.heart[1], centre, cavity, angle).all():
-            self.heart += 0.05 * (centre - self.heart)
+        chest, _, angle = self.body
+        centre, radii, _ = self._right_ventricle(0.0, self.lv_radius + self.wall)
+        x, y = _outline(centre, radii + _RV_WALL + 6, self.septum)
+        while not _ellipse(x + self.heart[0], y + self.heart[1], chest, self.cavity, angle).all():
+            self.heart += 0.05 * (chest - self.heart)
 
     def _right_ventricle(self, level: float, reach: float) -> tuple[np.ndarray, np.ndarray, float]:
         """Centre from the heart's axis, radii, width; `reach` is the outer radius of the left ventricle there."""
-        taper = np.sqrt(1 - (0.92 * level) ** 2)
+        taper = _taper(level)
         toward = np.array((np.cos(self.septum), np.sin(self.septum)))
         width = self.rv_width * np.sqrt(max(0.0, 1 - (level / 0.93) ** 1.6))
         # From just behind the heart's axis to `width` in front of the septum: longer, it would show behind the heart.
@@ -216,8 +213,8 @@ class _Anatomy:
     def _chest(self, x: np.ndarray, y: np.ndarray, level: float) -> np.ndarray:
         signal = np.full(x.shape, _AIR)
         centre, radii, angle = self.body
-        for margin, tissue in ((0, _FAT), (self.fat_layer, _MUSCLE), (self.fat_layer + 9, _LUNG)):
-            signal[_ellipse(x, y, centre, radii - margin, angle)] = tissue
+        for layer, tissue in ((radii, _FAT), (radii - self.fat_layer, _MUSCLE), (self.cavity, _LUNG)):
+            signal[_ellipse(x, y, centre, layer, angle)] = tissue
         inside = signal == _LUNG
         for vessel, radius in zip(*self.bronchi, strict=True):
             signal[_ellipse(x, y, vessel + 6 * level, (radius, radius)) & inside] = 0.7 * _BLOOD
@@ -230,7 +227,7 @@ class _Anatomy:
         signal[below] = _LIVER
         for vessel, radius in zip(*self.vessels, strict=True):
             signal[_ellipse(x, y, vessel + 4 * level, (radius, 1.6 * radius), vessel[0]) & below] = 0.9 * _BLOOD
-        # Pools of blood's signal in walls of muscle, as far from every stroke as they are many.
+        # Bowel: blood's signal in walls of muscle, left ventricles to whoever sees no farther.
         for loop, radius in zip(*self.bowel, strict=True):
             place = loop + 6 * level
             signal[_ellipse(x, y, place, (radius + 6, 0.8 * radius + 6), loop[0]) & below] = _MYOCARDIUM
@@ -241,7 +238,7 @@ class _Anatomy:
         vertebra, vertebra_radii, vertebra_angle = self.vertebra
         signal[_ellipse(x, y, vertebra, vertebra_radii + 3, vertebra_angle)] = _MUSCLE
         signal[_ellipse(x, y, vertebra, vertebra_radii, vertebra_angle)] = 1.1 * _SPLEEN
-        # Two more, next to the heart.
+        # Two pools of blood near the heart, one with a wall: the same trap.
         signal[_ellipse(x, y, self.aorta, (self.aorta_radius + 5,) * 2)] = _MYOCARDIUM
         signal[_ellipse(x, y, self.aorta, (self.aorta_radius,) * 2)] = _BLOOD
         signal[_ellipse(x, y, self.vena_cava, (self.vena_cava_radius, 1.3 * self.vena_cava_radius))] = 0.95 * _BLOOD
@@ -257,7 +254,7 @@ class _Anatomy:
     def _draw_ventricles(
         self, signal: np.ndarray, labels: np.ndarray, x: np.ndarray, y: np.ndarray, level: float
     ) -> None:
-        taper = np.sqrt(1 - (0.92 * level) ** 2)
+        taper = _taper(level)
         inner = self.lv_radius * taper * np.array((self.elongation, 1 / self.elongation))
         outer = inner + self.wall * (0.7 + 0.3 * taper)
         lv, heart = _ellipse(x, y, (0, 0), inner, self.tilt), _ellipse(x, y, (0, 0), outer, self.tilt)
@@ -296,6 +293,21 @@ def _ellipse(x: np.ndarray, y: np.ndarray, centre, radii, angle: float = 0.0) ->
     dx, dy = x - centre[0], y - centre[1]
     along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
     return (along / radii[0]) ** 2 + (across / radii[1]) ** 2 < 1
+
+
+def _outline(centre: np.ndarray, radii: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (x, y) on the border of such an ellipse."""
+    turns = np.linspace(0, 2 * np.pi, 48)
+    along, across = radii[0] * np.cos(turns), radii[1] * np.sin(turns)
+    return (
+        centre[0] + along * np.cos(angle) - across * np.sin(angle),
+        centre[1] + along * np.sin(angle) + across * np.cos(angle),
+    )
+
+
+def _taper(level: float) -> float:
+    """Radius of the ventricles at `level` by that at the base."""
+    return float(np.sqrt(1 - (0.92 * level) ** 2))
 
 
 def _label_pixels(labels: np.ndarray) -> np.ndarray:
