@@ -29,8 +29,8 @@ from nnunet_attenscribble.evaluation.benchmark import nnunet_environment
 
 SEEDS, ROUNDS, ARMS = (3, 4, 5), (1, 2), ("next", "random")
 CASES, TEST_CASES, FIRST, MORE = 14, 8, 3, 6
-TRAINER, CONFIGURATION, PLANS = "nnUNetTrainerPartialDiceCE", "2d_cpu", "nnUNetPlans"
-EPOCHS, ITERATIONS = 20, 50
+TRAINER, CONFIGURATION, PLANS = "nnUNetTrainerAttenScribble", "2d_cpu", "nnUNetPlans"
+EPOCHS, ITERATIONS = 20, 100
 ID, NAME = 901, "Dataset901_Phantom"
 
 
@@ -115,9 +115,11 @@ def _write_start(base: Path, pool: Path, seed: int) -> None:
     extract_fingerprints([ID], num_processes=1, show_progress_bar=False)
     plan_experiments([ID])
     file = base / "nnUNet_preprocessed" / NAME / f"{PLANS}.json"
-    settings = {"num_epochs": EPOCHS, "num_iterations_per_epoch": ITERATIONS, "num_val_iterations_per_epoch": 1}
-    small = {"spacing_factor": 1.0, "batch_size": 3, "features": (16, 32, 64, 128)}
-    write_plans(file, add_cpu_configuration(read_plans(file), "2d", CONFIGURATION, **small, settings=settings))
+    length = {"num_epochs": EPOCHS, "num_iterations_per_epoch": ITERATIONS, "num_val_iterations_per_epoch": 1}
+    window = {"similarity_radius": 2, "similarity_sigma_position": 3.0}  # as in the demo
+    small = {"spacing_factor": 1.0, "batch_size": 4, "features": (16, 32, 64, 128)}
+    plans = add_cpu_configuration(read_plans(file), "2d", CONFIGURATION, **small, settings=length | window)
+    write_plans(file, plans)
 
 
 def _list_pool(pool: Path) -> dict[str, Path]:

@@ -164,7 +164,7 @@ class _Demo:
         self._head("Training")
         run_at_once(self.trainings.train_steps(), self.environment, self.console, self.at_once)
         self._head("Unseen cases")
-        run(self.trainings.predict_steps())
+        run_at_once(self.trainings.predict_steps(), self.environment, self.console, self.at_once)
         comparison = Comparison(self.places, list(self.trainings.models))
         table = comparison.write()
         comparison.draw()
