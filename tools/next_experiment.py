@@ -92,6 +92,7 @@ def _write_start(base: Path, pool: Path, seed: int) -> None:
     """Phantoms, of which three have one drawn slice each that shows every class; planned once."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
 
+    from nnunet_attenscribble.cli.demo_parts import choose_phantom_network
     from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, write_plans
 
     shutil.rmtree(pool, ignore_errors=True)
@@ -115,11 +116,10 @@ def _write_start(base: Path, pool: Path, seed: int) -> None:
     extract_fingerprints([ID], num_processes=1, show_progress_bar=False)
     plan_experiments([ID])
     file = base / "nnUNet_preprocessed" / NAME / f"{PLANS}.json"
-    length = {"num_epochs": EPOCHS, "num_iterations_per_epoch": ITERATIONS, "num_val_iterations_per_epoch": 1}
-    window = {"similarity_radius": 2, "similarity_sigma_position": 3.0}  # as in the demo
-    small = {"spacing_factor": 1.0, "batch_size": 4, "features": (16, 32, 64, 128)}
-    plans = add_cpu_configuration(read_plans(file), "2d", CONFIGURATION, **small, settings=length | window)
-    write_plans(file, plans)
+    network = choose_phantom_network(
+        num_epochs=EPOCHS, num_iterations_per_epoch=ITERATIONS, num_val_iterations_per_epoch=1
+    )
+    write_plans(file, add_cpu_configuration(read_plans(file), "2d", CONFIGURATION, **network))
 
 
 def _list_pool(pool: Path) -> dict[str, Path]:

@@ -31,13 +31,12 @@ from nnunet_attenscribble.evaluation.report import Panel, draw_case, find_larges
 from nnunet_attenscribble.evaluation.summary import Summary, write_summary
 from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, resolve_configuration, write_plans
 
-__all__ = ["Comparison", "Datasets", "Places", "Trainings"]
+__all__ = ["Comparison", "Datasets", "Places", "Trainings", "choose_phantom_network"]
 
 _ID, _DENSE_ID = 901, 902
 _CONFIGURATION = "2d_cpu"
 _METHOD, _REFERENCE = "AttenScribble", "nnU-Net on dense labels"
 _PICTURES = 6
-_PHANTOM_FEATURES = (16, 32, 64, 128)  # half of these have hardly begun to learn in one of four such trainings
 
 
 @dataclass(frozen=True)
@@ -164,10 +163,16 @@ class Datasets:
     def _choose_network(self) -> dict[str, Any]:
         if self.places.acdc:
             return {"settings": {"num_epochs": self.epochs}}
-        # The phantom is drawn as coarse as `configure --cpu` makes a scan, so the window is that of there.
-        window = {"similarity_radius": 2, "similarity_sigma_position": 3.0}
-        small = {"spacing_factor": 1.0, "batch_size": 4, "features": _PHANTOM_FEATURES}
-        return {"settings": {"num_epochs": self.epochs, **window}, **small}
+        return choose_phantom_network(num_epochs=self.epochs)
+
+
+def choose_phantom_network(**settings: Any) -> dict[str, Any]:
+    """Arguments of `add_cpu_configuration` for phantoms, with further settings of the method."""
+    # The phantom is drawn as coarse as `configure --cpu` makes a scan, so the window is that of there.
+    window = {"similarity_radius": 2, "similarity_sigma_position": 3.0}
+    # Half as many features have hardly begun to learn in one of four such trainings.
+    small = {"spacing_factor": 1.0, "batch_size": 4, "features": (16, 32, 64, 128)}
+    return {"settings": settings | window, **small}
 
 
 class Trainings:

@@ -204,11 +204,11 @@ def test_help_imports_what_it_shows_and_no_more():
 
 
 def measure_start(*command: str, limit: float = 0, **environment: str) -> float:
-    """Processor seconds of a child, its own and the system's, to which no other process adds: the best of ten, or the
-    first below a limit. Beside busy neighbours a processor does less in a second.
+    """Processor seconds of a child, its own and the system's, to which no other process adds: the best of thirty, or
+    the first below a limit. Beside busy neighbours a processor does less in a second.
     """
     best = float("inf")
-    for _ in range(10):
+    for _ in range(30):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
