@@ -94,6 +94,7 @@ def add_cpu_configuration(
     spacing_factor: float = 2.0,
     batch_size: int = 12,
     features: Sequence[int] = CPU_FEATURES,
+    patch_size: Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
     thin_strokes: bool = False,
 ) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def add_cpu_configuration(
             deepest features.
         batch_size: patches per batch.
         features: channels per stage.
+        patch_size: in voxels, each a multiple of the network's strides. None: as said above.
         thin_strokes: see `nearest_labels`.
     """
     planned = resolve_configuration(plans, base)
@@ -142,7 +144,7 @@ def add_cpu_configuration(
     changes = {
         "data_identifier": f"{plans['plans_name']}_{name}",
         "spacing": [s * f for s, f in zip(planned["spacing"], factors, strict=True)],
-        "patch_size": [ceil(size / factor / step) * step for size, factor, step in sizes],
+        "patch_size": list(patch_size or (ceil(size / factor / step) * step for size, factor, step in sizes)),
         "median_image_size_in_voxels": [
             size / f for size, f in zip(planned["median_image_size_in_voxels"], factors, strict=True)
         ],

@@ -149,22 +149,22 @@ class _Demo:
     def run(self) -> None:
         """Do what is not done yet."""
         from nnunet_attenscribble.cli.demo_parts import Comparison
-        from nnunet_attenscribble.evaluation.benchmark import run_at_once, run_steps
+        from nnunet_attenscribble.evaluation.benchmark import run_at_once
 
         self._introduce()
         self.places.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.places.folder / _OPTIONS_FILE, asdict(self.options))
-        run = partial(run_steps, environment=self.environment, console=self.console)
+        run = partial(run_at_once, environment=self.environment, console=self.console)
 
         self._head("Data")
         self._tell_data(self.datasets.write())
-        run([self.datasets.plan_step()])
+        run(self.datasets.plan_steps(), count=2)
         self.datasets.configure()
-        run([self.datasets.preprocess_step()])
+        run(self.datasets.preprocess_steps(), count=2)
         self._head("Training")
-        run_at_once(self.trainings.train_steps(), self.environment, self.console, self.at_once)
+        run(self.trainings.train_steps(), count=self.at_once)
         self._head("Unseen cases")
-        run_at_once(self.trainings.predict_steps(), self.environment, self.console, self.at_once)
+        run(self.trainings.predict_steps(), count=self.at_once)
         comparison = Comparison(self.places, list(self.trainings.models))
         table = comparison.write()
         comparison.draw()

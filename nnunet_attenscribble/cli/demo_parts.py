@@ -123,12 +123,18 @@ class Datasets:
             return write_phantoms(**ids)
         return convert_acdc(places.acdc, places.scribbles, **ids, test="maag-validation", progress=True)
 
-    def plan_step(self) -> Step:
-        """nnU-Net's planning of both."""
-        command = ["nnUNetv2_plan_and_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", "2d", "--no_pp"]
-        command += ["--verify_dataset_integrity", "-npfp", "2"]
-        plans = [self.places.plans(dataset) for dataset in self._names]
-        return command_step("nnU-Net's planning", command, self.places.log("plan"), plans)
+    def plan_steps(self) -> list[Step]:
+        """nnU-Net's planning of each."""
+        command = ["nnUNetv2_plan_and_preprocess", "-c", "2d", "--no_pp", "--verify_dataset_integrity", "-npfp", "1"]
+        return [
+            command_step(
+                f"nnU-Net's planning of {dataset}",
+                [*command, "-d", number],
+                self.places.log(f"plan {dataset}"),
+                [self.places.plans(dataset)],
+            )
+            for number, dataset in self._names.items()
+        ]
 
     def configure(self) -> None:
         """Give both datasets one configuration for the CPU.
@@ -137,7 +143,7 @@ class Datasets:
             AttenScribbleError: the two came out different.
         """
         resolved = []
-        for dataset in self._names:
+        for dataset in self._names.values():
             file = self.places.plans(dataset)
             plans = read_plans(file)
             if _CONFIGURATION not in plans["configurations"]:
@@ -146,32 +152,40 @@ class Datasets:
             resolved.append(resolve_configuration(plans, _CONFIGURATION))
         if resolved[0] != resolved[1]:
             raise AttenScribbleError(
-                f"the configurations {_CONFIGURATION} of {' and '.join(self._names)} differ, which would compare "
-                f"networks instead of supervision: remove {self.places.preprocessed} and call this again"
+                f"the configurations {_CONFIGURATION} of {' and '.join(self._names.values())} differ, which would "
+                f"compare networks instead of supervision: remove {self.places.preprocessed} and call this again"
             )
 
-    def preprocess_step(self) -> Step:
-        """nnU-Net's preprocessing of both."""
-        command = ["nnUNetv2_preprocess", "-d", str(_ID), str(_DENSE_ID), "-c", _CONFIGURATION, "-np", "2"]
-        folders = [self.places.preprocessed / dataset / f"nnUNetPlans_{_CONFIGURATION}" for dataset in self._names]
-        return command_step("nnU-Net's preprocessing", command, self.places.log("preprocess"), folders)
+    def preprocess_steps(self) -> list[Step]:
+        """nnU-Net's preprocessing of each."""
+        return [
+            command_step(
+                f"nnU-Net's preprocessing of {dataset}",
+                ["nnUNetv2_preprocess", "-d", number, "-c", _CONFIGURATION, "-np", "1"],
+                self.places.log(f"preprocess {dataset}"),
+                [self.places.preprocessed / dataset / f"nnUNetPlans_{_CONFIGURATION}"],
+            )
+            for number, dataset in self._names.items()
+        ]
 
     @property
-    def _names(self) -> tuple[str, str]:
-        return self.places.scribble, self.places.dense
+    def _names(self) -> dict[str, str]:
+        """By number."""
+        return {str(_ID): self.places.scribble, str(_DENSE_ID): self.places.dense}
 
     def _choose_network(self) -> dict[str, Any]:
         if self.places.acdc:
             return {"settings": {"num_epochs": self.epochs}}
-        return choose_phantom_network(num_epochs=self.epochs)
+        return choose_phantom_network(num_epochs=self.epochs, num_val_iterations_per_epoch=10)
 
 
 def choose_phantom_network(**settings: Any) -> dict[str, Any]:
     """Arguments of `add_cpu_configuration` for phantoms, with further settings of the method."""
     # The phantom is drawn as coarse as `configure --cpu` makes a scan, so the window is that of there.
     window = {"similarity_radius": 2, "similarity_sigma_position": 3.0}
-    # Half as many features have hardly begun to learn in one of four such trainings.
-    small = {"spacing_factor": 1.0, "batch_size": 4, "features": (16, 32, 64, 128)}
+    # With 8 to 64 features one training in four had hardly begun to learn; 16 to 128 make the demo longer.
+    # Phantoms are 56 or 60 pixels wide: nearly a fifth of the patch that nnU-Net plans, 64, would be padding.
+    small = {"spacing_factor": 1.0, "batch_size": 4, "features": (12, 24, 48, 96), "patch_size": (56, 56)}
     return {"settings": settings | window, **small}
 
 

@@ -72,6 +72,8 @@ def test_cpu_patch_is_a_multiple_of_the_strides_and_never_smaller_than_the_plann
     assert small["patch_size"] == [80, 48]
     plans["configurations"]["2d"]["patch_size"] = [224, 192]
     assert resolve_configuration(add_cpu_configuration(plans, spacing_factor=1.9), "2d_cpu")["patch_size"] == [128, 112]
+    given = resolve_configuration(add_cpu_configuration(plans, patch_size=(96, 80)), "2d_cpu")
+    assert given["patch_size"] == [96, 80]
 
 
 def test_cpu_configuration_of_a_volume_keeps_the_slice_axis():
