@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -25,6 +26,7 @@ from nnunet_attenscribble.normalisation import (
     normalisation_problems,
     read_fingerprint,
 )
+from tests.quick_nnunet import quick_nnunet
 
 NAME = "Dataset711_Tiny"
 IGNORE = 2
@@ -33,12 +35,13 @@ INTENSITIES = "foreground_intensity_properties_per_channel"
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch) -> Path:
+def folders(tmp_path, monkeypatch) -> Iterator[Path]:
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # nnU-Net plans with as many threads
-    return tmp_path
+    with quick_nnunet():
+        yield tmp_path
 
 
 def write_raw(folder: Path, channel: str, image: np.ndarray, around: int = IGNORE) -> None:

@@ -2,9 +2,7 @@
 
 import json
 import math
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from nnunet_attenscribble.evaluation.comparison_files import to_markdown
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume, get_protocol, name_slice, score_structure
 from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
+from tests.quick_nnunet import quick_nnunet
 
 NAN, INF = math.nan, math.inf
 SPACING = (10.0, 2.0, 1.0)
@@ -279,20 +278,18 @@ def test_means_over_a_folder_by_hand(hand_made, protocol, structure, dice, hd95,
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_the_protocol_of_nnunet_is_nnunets_own(hand_made, monkeypatch, write_dataset_json, regions):
-    from nnunetv2.evaluation import evaluate_predictions
+def test_the_protocol_of_nnunet_is_nnunets_own(hand_made, write_dataset_json, regions):
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     predictions, dense = hand_made
     names = {"heart": (1, 2), "MYO": 2} if regions else {"RV": 1, "MYO": 2}
     labels = {name: list(value) if regions and name == "heart" else value for name, value in names.items()}
     write_dataset_json(predictions, {"background": 0, **labels})
-    # Threads in place of the processes that nnU-Net starts; all else is its own.
-    threads = SimpleNamespace(get_context=lambda _: SimpleNamespace(Pool=ThreadPool))
-    monkeypatch.setattr(evaluate_predictions, "multiprocessing", threads)
-    expected = evaluate_predictions.compute_metrics_on_folder(
-        str(dense), str(predictions), None, SimpleITKIO(), ".nii.gz", list(names.values()), None, 1
-    )
+    with quick_nnunet():
+        expected = compute_metrics_on_folder(
+            str(dense), str(predictions), None, SimpleITKIO(), ".nii.gz", list(names.values()), None, 1
+        )
     found = evaluate_folder(predictions, dense, protocol="nnunet", workers=1)
     cases = {
         Path(entry["prediction_file"]).name.split(".")[0]: entry["metrics"] for entry in expected["metric_per_case"]

@@ -21,6 +21,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_attenscribble.common.nnunet import trainers_folder
 from nnunet_attenscribble.plans import add_configuration, add_cpu_configuration, read_plans, write_plans
 from nnunet_attenscribble.settings import PAPER
+from tests.quick_nnunet import quick_nnunet
 
 NAME = "Dataset701_Tiny"
 IGNORE = 3
@@ -29,7 +30,7 @@ ITERATIONS = 3
 
 @contextmanager
 def environment(folder: Path):
-    """nnU-Net's variables for this folder, loaders in the same process."""
+    """nnU-Net's variables for this folder, loaders and workers in the same process."""
     values = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     values |= {
         "nnUNet_extTrainer": str(trainers_folder()),
@@ -40,7 +41,8 @@ def environment(folder: Path):
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
-        yield
+        with quick_nnunet():
+            yield
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
