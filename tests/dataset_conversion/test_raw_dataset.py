@@ -20,6 +20,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, RawDataset, Writing, write_raw_datasets
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.quick_nnunet import verify
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 SPLITS = [{"train": ["a"], "val": ["b"]}]
@@ -221,7 +222,6 @@ def test_same_bytes_whatever_the_workers_and_the_order(tmp_path, inputs, write):
 
 
 def test_nnunet_accepts_both(inputs, write):
-    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     written = write(_cases(inputs))
@@ -231,7 +231,7 @@ def test_nnunet_accepts_both(inputs, write):
         for case, files in found.items():
             assert files["label"] == str(folder / "labelsTr" / f"{case}.nii.gz")
             assert files["images"] == [str(written.scribble / "imagesTr" / f"{case}_0000.nii.gz")]
-        verify_dataset_integrity(str(folder), num_processes=1)  # raises where it is not content
+        verify(folder)
 
 
 def test_images_in_memory_calls_channels_and_other_codings(inputs, write, scan, volume, dense):

@@ -5,12 +5,12 @@ import os
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli.app import app
 from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES, inspect_dataset
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.quick_nnunet import verify
 
 LABELS = {"background": 0, "shell": 1, "core": 2}
 DIRECTION = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
@@ -61,7 +61,7 @@ def test_a_dataset_that_nnunet_accepts(raw, tmp_path, monkeypatch):
     result = run("7", "-o", "507", "--workers", "1")
     assert result.exit_code == 0
     written = raw / "Dataset507_BallsScribble"
-    verify_dataset_integrity(str(written), 1)
+    verify(written)
     assert json.loads((written / "dataset.json").read_text())["labels"] == {**LABELS, "ignore": 3}
     for case in ("a", "b b", "ç"):
         link = written / "imagesTr" / f"{case}_0001.nii.gz"
@@ -177,11 +177,11 @@ def pictures(tmp_path, monkeypatch):
 
 def test_pictures_in_colour_become_a_file_per_channel(pictures):
     source, colours = pictures
-    verify_dataset_integrity(str(source), 1)
+    verify(source)
     result = run("8", "-o", "508", "--workers", "1")
     assert "holds 2 cases; the images are copies of those of Dataset008_Rgb, as .nii.gz." in result.output
     written = source.parent / "Dataset508_RgbScribble"
-    verify_dataset_integrity(str(written), 1)
+    verify(written)
     for channel in range(3):
         image = sitk.ReadImage(str(written / "imagesTr" / f"r1_{channel:04d}.nii.gz"))
         assert np.array_equal(sitk.GetArrayFromImage(image), colours[..., channel])
@@ -267,7 +267,7 @@ def test_half_of_the_strokes(raw):
 def test_every_second_slice_as_a_whole(raw):
     output = run("7", "-o", "509", "--name", "Slices", "--dense-slices", "2", "--workers", "1").output
     written = raw / "Dataset509_Slices"
-    verify_dataset_integrity(str(written), 1)
+    verify(written)
     assert json.loads((written / "provenance.json").read_text())["options"]["dense_slices"] == 2
     without = 0
     for case in ("a", "b b", "ç"):
