@@ -29,7 +29,7 @@ DENSE = "nnu_net_dense_labels"
 #: Two trainings of a row are compared with two of another; the others are of dense labels alone, see docs/results.md.
 SEEDS = ("0", "1")
 FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
-BUDGETS, RIVALS = "hippocampus_budget_cpu", "acdc_rivals_cpu"
+BUDGETS, SLICES, RIVALS = "hippocampus_budget_cpu", "hippocampus_slices_cpu", "acdc_rivals_cpu"
 _COLUMNS = {EXPERTS: "ACDC, experts' strokes", DRAWN: "ACDC, drawn strokes", HIPPOCAMPUS: "hippocampus, drawn strokes"}
 _BALANCED = "partial_dice_ce_padding_balanced"
 _WEIGHT_1, _FINER = "attenscribble_similarity_weight_1", "attenscribble_finer_block"
@@ -327,6 +327,7 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
     "budgets": partial(tabulate_budgets, BUDGETS),
+    "whole slices": partial(tabulate_budgets, SLICES),
     "rivals": tabulate_rivals,
     "steps": tabulate_steps,
     "postprocessed": tabulate_postprocessed,

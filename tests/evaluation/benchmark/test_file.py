@@ -269,5 +269,6 @@ def test_there_are_examples():
         "chaos",
         "hippocampus_budget_cpu",
         "hippocampus_cpu",
+        "hippocampus_slices_cpu",
         "scribblebench",
     ]
