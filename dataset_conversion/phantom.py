@@ -86,7 +86,7 @@ def write_phantoms(
     dataset_id: int,
     dense_id: int,
     name: str = "Phantom",
-    training: int = 24,
+    training: int = 40,
     validation: int = 2,
     test: int = 6,
     seed: int = 0,

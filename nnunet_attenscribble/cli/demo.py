@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 
-_SECONDS_PHANTOM, _SECONDS_ACDC = 0.042, 0.5  # per iteration on two cores, training and validation averaged
+_SECONDS_PHANTOM, _SECONDS_ACDC = 0.05, 0.5  # per iteration on two cores, training and validation averaged
 _OPTIONS_FILE = "demo.json"
 
 
@@ -41,7 +41,7 @@ def demo(
 ) -> None:
     """Train from scribbles, and compare with nnU-Net trained from dense labels: all in one go, resumable.
 
-    Without data it makes a cardiac phantom and takes less than ten minutes on two cores. All that it runs are
+    Without data it makes a cardiac phantom and takes about ten minutes on two cores. All that it runs are
     nnU-Net's own commands, which its logs show.
 
     Example:  attenscribble demo
