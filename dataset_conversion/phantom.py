@@ -67,9 +67,7 @@ def make_phantom(index: int, *, seed: int = 0) -> Phantom:
     levels = (np.arange(above + heart + below) - above) / (heart - 1)
 
     x, y = _warped_grid(rng, rows, columns, in_plane)
-    # Nobody centres a field of view exactly: where the heart lies in the image tells little.
-    centre = rng.uniform(-30, 30, size=2)
-    x, y = x - 16 - centre[0], y - centre[1]
+    x = x - 16  # the field of view is centred on both ventricles
     anatomy = _Anatomy(rng)
     signal, sections = [], []
     for level in levels:
@@ -178,7 +176,7 @@ class _Anatomy:
         self.vena_cava, self.vena_cava_radius = about(-32, 64, spread=8), rng.uniform(8, 12)
         self.vertebra = about(88, 48, spread=6), about(19, 16, spread=2), 0.4
         self.atria = about(-24, -4, 14, 6, spread=5)
-        self.bowel = rng.uniform((-90, 35), (110, 105), size=(9, 2)), rng.uniform(10, 20, size=9)
+        self.bowel = rng.uniform((-80, 45), (110, 115), size=(7, 2)), rng.uniform(7, 19, size=7)
         self.vessels = rng.uniform((-110, 50), (40, 120), size=(14, 2)), rng.uniform(1.5, 4.0, size=14)
         self.bronchi = rng.uniform((-60, -100), (110, 40), size=(26, 2)), rng.uniform(1.0, 2.6, size=26)
 
