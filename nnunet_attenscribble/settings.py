@@ -51,11 +51,9 @@ def _is_whole(value: Any) -> bool:
 
 _USUAL_RADIUS = 5
 _LEAST, _MOST = 1e-3, 1e6  # of numbers that are squared, or multiply the loss: beyond, single precision ends
-_NOT_NEGATIVE = Allowed(
-    f"a number of at least 0 and at most {_MOST:.0f}", lambda value: _is_number(value) and 0 <= value <= _MOST
-)
+_NOT_NEGATIVE = Allowed(f"a number from 0 to {_MOST:.0f}", lambda value: _is_number(value) and 0 <= value <= _MOST)
 _POSITIVE = Allowed(
-    f"a number of at least {_LEAST:g} and at most {_MOST:.0f}",
+    f"a number from {_LEAST:g} to {_MOST:.0f}",
     lambda value: _is_number(value) and _LEAST <= value <= _MOST,
 )
 _SHARE = Allowed("a number of at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1)
@@ -93,7 +91,9 @@ class AttenScribbleSettings:
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
             along an axis of coarser spacing the window reaches as far in mm, along one of finer spacing as many pixels.
         crf_sigma_position: in in-plane pixels.
-        crf_sigma_intensity: after each channel's 1st and 99th percentile became 0 and 1.
+        crf_intensities: `range`: each channel's 1st and 99th percentile become 0 and 1; `ranks`: each intensity becomes
+            the share of annotated pixels that are darker.
+        crf_sigma_intensity: of these.
         similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
             the similarity learns from the scribbles.
         similarity_weight: of the attentive similarity, in 3D as `crf_weight`. Where structures are several positions of
@@ -124,6 +124,7 @@ class AttenScribbleSettings:
     crf_weight: float = _field(0.1, _NOT_NEGATIVE)
     crf_radius: int | tuple[int, ...] = _field(_USUAL_RADIUS, _RADIUS)
     crf_sigma_position: float = _field(6.0, _POSITIVE)
+    crf_intensities: str = _choice("range", "ranks")
     crf_sigma_intensity: float = _field(0.1, _POSITIVE)
     similarity_mode: str = _choice("anchored", "paper")
     similarity_weight: float = _field(0.1, _NOT_NEGATIVE)

@@ -130,6 +130,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             similarity_weight=similarity_weight,
             pair_weight=self.settings.pair_weight,
             regions=self.label_manager.has_regions,
+            ranks=self.settings.crf_intensities == "ranks",
         )
 
     # The energies are sums over the window, those of a cube ten times those of a square: with weights that are right in

@@ -2,7 +2,7 @@
 
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss, to_probabilities
 from nnunet_attenscribble.losses.attentive_similarity import AttentiveSimilarityLoss, SimilarityPairLoss
-from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss, rescale_intensities
+from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss, rank_intensities, rescale_intensities
 from nnunet_attenscribble.losses.segmentation import (
     PartialBinaryCrossEntropyLoss,
     PartialCrossEntropyLoss,
@@ -17,6 +17,7 @@ __all__ = [
     "PartialCrossEntropyLoss",
     "PartialDiceCrossEntropyLoss",
     "SimilarityPairLoss",
+    "rank_intensities",
     "rescale_intensities",
     "to_probabilities",
 ]

@@ -11,7 +11,7 @@ from nnunet_attenscribble.losses.attentive_similarity import (
     annotated_pairs,
     grid_labels,
 )
-from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss, rescale_intensities
+from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss, rank_intensities, rescale_intensities
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import PADDING
 
@@ -31,6 +31,7 @@ class AttenScribbleLoss(nn.Module):
         pairs: the loss that the similarity learns from, or None.
         crf_weight, similarity_weight, pair_weight: see above.
         regions: whether the logits are those of regions, which may overlap, rather than of classes.
+        ranks: whether the CRF sees intensities by `rank_intensities`, or by `rescale_intensities`.
 
     Reference: Tian, Yang, Gao, "AttenScribble", arXiv 2312.06614.
     """
@@ -45,6 +46,7 @@ class AttenScribbleLoss(nn.Module):
         similarity_weight: float = 0.1,
         pair_weight: float = 1.0,
         regions: bool = False,
+        ranks: bool = False,
     ):
         super().__init__()
         self.ignore_label = ignore_label
@@ -55,6 +57,7 @@ class AttenScribbleLoss(nn.Module):
         self.similarity_weight = similarity_weight
         self.pair_weight = pair_weight
         self.regions = regions
+        self.ranks = ranks
         #: Factor on the weights of what regularises the prediction, for a warm-up.
         self.strength = 1.0
 
@@ -85,8 +88,11 @@ class AttenScribbleLoss(nn.Module):
             probabilities = to_probabilities(logits, self.regions)
             inside = target != PADDING
             if self.crf is not None:
-                scaled = rescale_intensities(image, inside)
-                terms["crf"] = self.crf(probabilities, scaled, target == self.ignore_label, inside)
+                unlabelled = target == self.ignore_label
+                scaled = (
+                    rank_intensities(image, ~unlabelled, inside) if self.ranks else rescale_intensities(image, inside)
+                )
+                terms["crf"] = self.crf(probabilities, scaled, unlabelled, inside)
                 total = total + self.strength * self.crf_weight * terms["crf"]
             if self.similarity is not None:
                 if similarity is None:

@@ -32,7 +32,7 @@ def test_the_table_of_settings_has_every_field_with_default_range_and_meaning():
     assert [row[0].strip("`") for row in rows] == [field.name for field in fields(AttenScribbleSettings)]
     assert all(len(row) == 4 and all(row) for row in rows)
     by_name = {row[0].strip("`"): row for row in rows}
-    assert by_name["crf_weight"][1:3] == ["`0.1`", "a number of at least 0 and at most 1000000"]
+    assert by_name["crf_weight"][1:3] == ["`0.1`", "a number from 0 to 1000000"]
     assert by_name["similarity_mode"][2] == "one of anchored, paper"
     page = read("docs/settings.md")
     assert settings_table.make_table() in page

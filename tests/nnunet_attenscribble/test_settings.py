@@ -176,5 +176,5 @@ def test_what_no_patch_can_hold_is_refused_with_what_it_can(values, patch, most)
 
 @pytest.mark.parametrize("value", [1e-200, 1e200, 10**400, 0])
 def test_numbers_beyond_what_can_be_squared_are_refused(value):
-    with pytest.raises(AttenScribbleError, match=r"at least 0\.001 and at most 1000000"):
+    with pytest.raises(AttenScribbleError, match=r"from 0\.001 to 1000000"):
         AttenScribbleSettings.from_mapping({"crf_sigma_intensity": value})

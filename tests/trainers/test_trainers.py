@@ -18,6 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.losses import rank_intensities, rescale_intensities
 from nnunet_attenscribble.targets import PADDING
 from tests.trainers.conftest import IGNORE, ITERATIONS, NAME
 
@@ -66,6 +67,25 @@ def test_the_plans_say_how_predictions_disagree(nnunet, configuration, disagreem
     trainer.initialize()
     assert trainer.loss.regularised.similarity.disagreement == disagreement
     assert trainer.loss.regularised.similarity_weight == weight
+
+
+@pytest.mark.parametrize("configuration", ["tiny", "tiny_ranks"])
+def test_the_plans_say_how_the_crf_sees_intensities(nnunet, configuration):
+    trainer = nnunet.make("nnUNetTrainerMaskedCRF", configuration)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    seen = []
+    trainer.loss.regularised.crf.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    batch = next(trainer.dataloader_train)
+    trainer.train_step(batch)
+    target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+    ignore, inside = trainer.label_manager.ignore_label, target != PADDING
+    expected = (
+        rank_intensities(batch["data"], target != ignore, inside)
+        if configuration == "tiny_ranks"
+        else rescale_intensities(batch["data"], inside)
+    )
+    torch.testing.assert_close(seen[0], expected)
 
 
 def test_without_a_weight_of_the_pairs_every_parameter_still_gets_a_gradient(nnunet):

@@ -251,7 +251,7 @@ def make_log_attention(device: str) -> tuple[torch.Tensor, torch.Tensor]:
 def measure_parts() -> list[dict[str, Any]]:
     """Each term alone, forward and backward; the goal is a time in ms, or that of another part."""
     from nnunet_attenscribble.losses import AttentiveSimilarityLoss
-    from nnunet_attenscribble.losses.masked_crf import rescale_intensities
+    from nnunet_attenscribble.losses.masked_crf import rank_intensities, rescale_intensities
     from nnunet_attenscribble.network import SpatialSelfAttention
 
     parts = []
@@ -273,6 +273,10 @@ def measure_parts() -> list[dict[str, Any]]:
     here, inside = image.cuda(), torch.ones(image.shape, dtype=torch.bool, device="cuda")
     off = (rescale_intensities(here, inside).cpu() - rescale_intensities(image.double())).abs().max().item()
     add("intensities, 54 x 1 x 256 x 224", 1.0, lambda: rescale_intensities(here, inside), f"{off:.0e} from float64")
+    strokes = torch.rand(image.shape) < 0.02
+    off = (rank_intensities(here, strokes.cuda()).cpu() - rank_intensities(image.double(), strokes)).abs().max().item()
+    annotated = strokes.cuda()
+    add("the same as ranks", 1.0, lambda: rank_intensities(here, annotated, inside), f"{off:.0e} from float64")
     told = (compare_with_float64(make_similarity), compare_with_float64(make_log_attention))
     for grid, channels, radius, agreement in (((32, 28), 256, 2, told[0]), ((64, 56), 128, 5, "log A: " + told[1])):
         block = SpatialSelfAttention(channels, 2, "anchored", radius).cuda()

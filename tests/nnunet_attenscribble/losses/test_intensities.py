@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
-from nnunet_attenscribble.losses.masked_crf import rescale_intensities
+from nnunet_attenscribble.losses.masked_crf import FEWEST, KNOTS, rank_intensities, rescale_intensities
 
 
 def test_intensities_by_hand():
@@ -127,18 +127,72 @@ def test_the_range_is_that_of_its_definition(counts, common, seed):
     torch.testing.assert_close(rescale_intensities(image).double(), expected, rtol=0, atol=1e-5)
 
 
-def test_float64_stays():
+def test_ranks_by_hand():
+    """Of 100 annotated pixels, 0 to 99, an intensity of 30 has 30 below it, of 99 others."""
+    image = torch.tensor([*range(100), 30.5, -7.0, 1000.0, 50.0]).view(1, 1, 2, 52)
+    annotated = (torch.arange(104) < 100).view(1, 1, 2, 52)
+    ranks = rank_intensities(image, annotated).flatten()
+    torch.testing.assert_close(ranks[:100], torch.arange(100) / 99)
+    torch.testing.assert_close(ranks[100:], torch.tensor([30.5 / 99, 0, 1, 50 / 99]))
+
+
+def test_ranks_do_not_change_with_an_increasing_map_of_the_intensities():
+    image, annotated = torch.rand(2, 2, 20, 20), torch.rand(2, 1, 20, 20) < 0.5
+    ranks = rank_intensities(image, annotated)
+    known = annotated.expand_as(image)
+    torch.testing.assert_close(rank_intensities(image.exp() * 40 - 3, annotated)[known], ranks[known])
+
+
+def test_equal_intensities_have_equal_ranks():
+    image = torch.tensor([0.0] * 60 + [1.0] * 40 + [0.0, 1.0, 0.5]).view(1, 1, 1, -1)
+    ranks = rank_intensities(image, torch.ones_like(image, dtype=torch.bool)).flatten()
+    assert ranks.unique().numel() == 3
+    assert (ranks[0], ranks[100]) == (0, 0)
+    assert ranks[60] == ranks[101] > ranks[102] > 0
+    assert (rank_intensities(torch.full((1, 1, 9, 9), 5.0), torch.ones(1, 1, 9, 9)) == 0).all()
+
+
+@given(
+    shape=st.sampled_from([(1, 1), (40, 30), (3, 5, 40), (12, 11, 13)]),
+    shares=st.sampled_from([(0.0, 1.0), (0.05, 0.8), (0.6, 1.0), (1.0, 0.0), (1.0, 1.0)]),
+    levels=st.sampled_from([2, 10, 10_000]),
+    seed=st.integers(0, 999),
+)
+@settings(deadline=None, max_examples=60)
+def test_ranks_are_those_of_numpys_interpolation(shape, shares, levels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    image = (torch.randn(2, 2, *shape, generator=generator, dtype=torch.float64) * levels).round() / levels
+    annotated, inside = (torch.rand(2, 1, *shape, generator=generator) < share for share in shares)
+    ranks = rank_intensities(image, annotated, inside)
+    for n in range(2):
+        known = annotated[n, 0] & inside[n, 0]
+        known = known if known.sum() >= FEWEST else inside[n, 0]
+        for channel, ours in zip(image[n], ranks[n], strict=True):
+            values, count = channel[known].numpy(), int(known.sum())
+            if count > KNOTS:
+                values = values[[-(-slot * count // KNOTS) for slot in range(KNOTS)]]
+            if len(values) < 2:
+                assert (ours == 0).all()
+                continue
+            values, last = np.sort(values), len(values) - 1
+            expected = np.interp(channel.numpy(), values, np.arange(last + 1) / last)
+            lowest = np.searchsorted(values, channel.numpy()) / last  # of equal ones
+            expected = np.where(np.isin(channel.numpy(), values), lowest, expected)
+            np.testing.assert_allclose(ours.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("intensities", [rescale_intensities, lambda image: rank_intensities(image, image[:, :1] > 0)])
+def test_float64_stays(intensities):
     image = torch.randn(1, 2, 6, 5, dtype=torch.float64)
-    assert rescale_intensities(image).dtype == torch.float64
-    torch.testing.assert_close(rescale_intensities(image).float(), rescale_intensities(image.float()))
-    assert rescale_intensities(image.half()).dtype == torch.float32
+    assert intensities(image).dtype == torch.float64
+    torch.testing.assert_close(intensities(image).float(), intensities(image.float()))
+    assert intensities(image.half()).dtype == torch.float32
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_on_a_gpu(dtype):
     image = torch.randn(3, 2, 17, 13).to(dtype)
-    inside = torch.rand(3, 1, 17, 13) < 0.8
-    torch.testing.assert_close(
-        rescale_intensities(image.cuda(), inside.cuda()).cpu(), rescale_intensities(image, inside)
-    )
+    inside, annotated = torch.rand(3, 1, 17, 13) < 0.8, torch.rand(3, 1, 17, 13) < 0.5
+    for one in (rescale_intensities, lambda image, inside: rank_intensities(image, annotated.to(image.device), inside)):
+        torch.testing.assert_close(one(image.cuda(), inside.cuda()).cpu(), one(image, inside))

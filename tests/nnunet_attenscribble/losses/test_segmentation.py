@@ -17,6 +17,7 @@ from nnunet_attenscribble.losses import (
     PartialCrossEntropyLoss,
     PartialDiceCrossEntropyLoss,
     SimilarityPairLoss,
+    rank_intensities,
     rescale_intensities,
 )
 from nnunet_attenscribble.losses.attenscribble import visible_classes
@@ -104,21 +105,23 @@ def test_visible_classes_by_hand():
     assert visible_classes(target, 3).tolist() == [2, 1, 0]
 
 
-def test_the_sum_of_all_terms():
+@pytest.mark.parametrize("ranks", [False, True])
+def test_the_sum_of_all_terms(ranks):
     torch.manual_seed(0)
-    logits = torch.randn(2, 3, 8, 8)
-    target = torch.randint(0, IGNORE + 1, (2, 1, 8, 8))
-    target[0, :, :, 6:] = PADDING
-    image = torch.randn(2, 1, 8, 8)
-    similarity = brute_force.from_matrix(torch.full((2, 16, 16), 0.3), (4, 4), (1, 1))
+    logits = torch.randn(2, 3, 12, 12)
+    target = torch.randint(0, IGNORE + 1, (2, 1, 12, 12))
+    target[0, :, :, 10:] = PADDING
+    image = torch.randn(2, 1, 12, 12)
+    similarity = brute_force.from_matrix(torch.full((2, 36, 36), 0.3), (6, 6), (1, 1))
     crf, similar = MaskedCRFLoss(2), AttentiveSimilarityLoss(1, detach_similarity=True)
     loss = AttenScribbleLoss(
-        IGNORE, crf, similar, SimilarityPairLoss(), crf_weight=0.5, similarity_weight=0.2, pair_weight=3.0
+        IGNORE, crf, similar, SimilarityPairLoss(), crf_weight=0.5, similarity_weight=0.2, pair_weight=3.0, ranks=ranks
     )
     total, terms = loss(torch.tensor(1.25), logits, target, image, similarity)
 
     inside = target != PADDING
-    expected_crf = crf(logits.softmax(1), rescale_intensities(image, inside), target == IGNORE, inside)
+    scaled = rank_intensities(image, target != IGNORE, inside) if ranks else rescale_intensities(image, inside)
+    expected_crf = crf(logits.softmax(1), scaled, target == IGNORE, inside)
     torch.testing.assert_close(terms["crf"], expected_crf)
     assert terms["mean_similarity"].item() == pytest.approx(0.3)
     expected = 1.25 + 0.5 * expected_crf + 0.2 * terms["similarity"] + 3 * terms["pairs"]
