@@ -1,8 +1,9 @@
 """Where the masked CRF wants borders: `python -m tools.timing.crf_borders DENSE_DATASET DATASET CONFIGURATION`.
 
 The dense labels stand in for a prediction, softened over half a pixel, with the outline of one structure moved outwards
-and inwards. Where the energy is lowest, there the loss draws this outline, whatever was learnt; at 0 it wants it where
-people drew it. Slices with every structure; energies are those of the slice with the outline where it was drawn, 1.
+and inwards. Where the energy is lowest, there the loss pulls this outline, at 0 to where people drew it (a small round
+one a little inwards, as that is shorter); how far a network follows is another matter. Of the slices with every
+structure; a slice's energy with its own outline is 1.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import distance_transform_edt
+from scipy.special import expit, softmax
 
 from nnunet_attenscribble.losses import MaskedCRFLoss, rank_intensities, rescale_intensities
 from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
 
 #: Pixels by which an outline is moved outwards.
 SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
-_SOFTNESS = 0.5  # pixels
+_SOFTNESS, _FAR = 0.5, 300.0  # pixels
 
 
 def move_outline(labels: np.ndarray, classes: int, label: int, shift: float) -> torch.Tensor:
     """(classes, *S), probabilities; `label` reaches `shift` pixels further than it does."""
     outwards = np.stack([_signed_distance(labels == one) for one in range(classes)])
-    own = 1 / (1 + np.exp((outwards[label] - shift) / _SOFTNESS))
-    others = np.exp(-(outwards - np.delete(outwards, label, 0).min(axis=0)) / _SOFTNESS)
-    others[label] = 0
-    moved = (1 - own) * others / others.sum(axis=0)
+    own = expit((shift - outwards[label]) / _SOFTNESS)
+    outwards[label] = np.inf
+    moved = (1 - own) * softmax(-outwards / _SOFTNESS, axis=0)
     moved[label] = own
     return torch.from_numpy(moved).float()
 
@@ -42,7 +43,7 @@ def move_outline(labels: np.ndarray, classes: int, label: int, shift: float) -> 
 def _signed_distance(mask: np.ndarray) -> np.ndarray:
     """To the outline between pixels, in pixels, negative within."""
     if not mask.any() or mask.all():
-        return np.full(mask.shape, -np.inf if mask.any() else np.inf).clip(-1e3, 1e3)
+        return np.full(mask.shape, -_FAR if mask.any() else _FAR)
     return distance_transform_edt(~mask) - distance_transform_edt(mask) + np.where(mask, 0.5, -0.5)
 
 
