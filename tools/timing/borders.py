@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,17 +18,13 @@ from statistics import fmean
 import numpy as np
 import torch
 import torch.nn.functional as F
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import binary_erosion
 
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss
 from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS, resize_to_grid
-from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_indices
-from tools.timing.pairs import read_grid
+from tools.timing.pairs import find_preprocessed, open_cases, read_configuration, read_grid
 
 
 def erode(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -48,8 +43,7 @@ def to_one_hot(labels: np.ndarray, classes: int, stride: tuple[int, ...]) -> tor
 
 def read_labels(folder: Path, configured, axes: int) -> Iterator[np.ndarray]:
     """Preprocessed dense labels: volumes, or the slices with foreground."""
-    stored = str(folder / configured.data_identifier)
-    data = infer_dataset_class(stored)(stored)
+    data = open_cases(folder, configured)
     for case in data.identifiers:
         labels = np.maximum(np.asarray(data.load_case(case)[1])[0], 0)
         yield from (labels,) if axes == 3 else (plane for plane in labels if plane.any())
@@ -62,13 +56,8 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("configuration")
     arguments = parser.parse_args()
-    dense, scribble = (
-        Path(os.environ["nnUNet_preprocessed"])  # noqa: SIM112
-        / maybe_convert_to_dataset_name(int(name) if name.isdecimal() else name)
-        for name in (arguments.dense, arguments.dataset)
-    )
-    configured = PlansManager(str(scribble / "nnUNetPlans.json")).get_configuration(arguments.configuration)
-    settings = AttenScribbleSettings.from_configuration(configured.configuration)
+    dense, scribble = find_preprocessed(arguments.dense), find_preprocessed(arguments.dataset)
+    configured, settings = read_configuration(scribble, arguments.configuration)
     radius, sigma, spacing, stride = read_grid(configured, settings)
     classes = len(json.loads((dense / "dataset.json").read_text())["labels"])
     found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in DISAGREEMENTS}

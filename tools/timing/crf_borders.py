@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import distance_transform_edt
 from scipy.special import expit, softmax
 
 from nnunet_attenscribble.losses import MaskedCRFLoss, rank_intensities, rescale_intensities
-from nnunet_attenscribble.settings import AttenScribbleSettings, window_radius
+from nnunet_attenscribble.settings import window_radius
+from tools.timing.pairs import find_preprocessed, open_cases, read_configuration
 
 #: Pixels by which an outline is moved outwards.
 SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
@@ -54,10 +52,9 @@ def find_lowest(energies: np.ndarray) -> float:
     return SHIFTS[index] + (SHIFTS[1] - SHIFTS[0]) / 2 * (before - behind) / (before - 2 * lowest + behind)
 
 
-def read_slices(dense: Path, scribble: Path, identifier: str, classes: int) -> Iterator[tuple[np.ndarray, ...]]:
+def read_slices(dense: Path, scribble: Path, configured: Any, classes: int) -> Iterator[tuple[np.ndarray, ...]]:
     """Image (M, H, W), dense labels and strokes (H, W) of the slices that show every structure."""
-    folders = [str(folder / identifier) for folder in (dense, scribble)]
-    ours, strokes = (infer_dataset_class(folder)(folder) for folder in folders)
+    ours, strokes = open_cases(dense, configured), open_cases(scribble, configured)
     for case in sorted({*ours.identifiers} & {*strokes.identifiers}):
         image, labels = (np.asarray(array) for array in ours.load_case(case)[:2])
         drawn = np.asarray(strokes.load_case(case)[1])
@@ -74,18 +71,13 @@ def main() -> None:
     parser.add_argument("configuration", help="2D")
     parser.add_argument("--every", type=int, default=5, help="take every so many slices")
     arguments = parser.parse_args()
-    dense, scribble = (
-        Path(os.environ["nnUNet_preprocessed"])  # noqa: SIM112
-        / maybe_convert_to_dataset_name(int(name) if name.isdecimal() else name)
-        for name in (arguments.dense, arguments.dataset)
-    )
-    configured = PlansManager(str(scribble / "nnUNetPlans.json")).get_configuration(arguments.configuration)
-    settings = AttenScribbleSettings.from_configuration(configured.configuration)
+    dense, scribble = find_preprocessed(arguments.dense), find_preprocessed(arguments.dataset)
+    configured, settings = read_configuration(scribble, arguments.configuration)
     names = {value: name for name, value in json.loads((dense / "dataset.json").read_text())["labels"].items()}
     radius = window_radius(settings.crf_radius, configured.spacing)
     crf = MaskedCRFLoss(radius, settings.crf_sigma_position, settings.crf_sigma_intensity, configured.spacing)
     found: dict[tuple[str, str], list[np.ndarray]] = {}
-    slices = list(read_slices(dense, scribble, configured.data_identifier, len(names)))[:: arguments.every]
+    slices = list(read_slices(dense, scribble, configured, len(names)))[:: arguments.every]
     for image, labels, drawn in slices:
         scan, inside = torch.from_numpy(image)[None], torch.from_numpy(labels >= 0)[None, None]
         annotated = torch.from_numpy((drawn >= 0) & (drawn < len(names)))[None, None]

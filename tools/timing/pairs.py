@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -22,6 +23,23 @@ from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.trainers.nnUNetTrainerScribble import _similarity_window
 from nnunet_attenscribble.windows import pair_count
+
+
+def find_preprocessed(dataset: str) -> Path:
+    """Folder of a dataset, given by ID or name, in nnUNet_preprocessed."""
+    return Path(os.environ["nnUNet_preprocessed"]) / maybe_convert_to_dataset_name(dataset)  # noqa: SIM112
+
+
+def read_configuration(folder: Path, configuration: str) -> tuple[Any, AttenScribbleSettings]:
+    """Of a preprocessed dataset, as nnU-Net resolves it, and the settings in it."""
+    configured = PlansManager(str(folder / "nnUNetPlans.json")).get_configuration(configuration)
+    return configured, AttenScribbleSettings.from_configuration(configured.configuration)
+
+
+def open_cases(folder: Path, configured: Any, cases: list[str] | None = None) -> Any:
+    """nnU-Net's own access to the preprocessed cases; None: to all."""
+    stored = str(folder / configured.data_identifier)
+    return infer_dataset_class(stored)(stored, cases)
 
 
 def count_pairs(target: torch.Tensor, stride: tuple[int, ...], radius: tuple[int, ...], classes: int) -> torch.Tensor:
@@ -49,16 +67,13 @@ def main() -> None:
     parser.add_argument("configuration")
     parser.add_argument("--fold", type=int, default=0)
     arguments = parser.parse_args()
-    name = maybe_convert_to_dataset_name(int(arguments.dataset) if arguments.dataset.isdecimal() else arguments.dataset)
-    folder = Path(os.environ["nnUNet_preprocessed"]) / name  # noqa: SIM112
+    folder = find_preprocessed(arguments.dataset)
     labels = json.loads((folder / "dataset.json").read_text())["labels"]
-    configured = PlansManager(str(folder / "nnUNetPlans.json")).get_configuration(arguments.configuration)
-    settings = AttenScribbleSettings.from_configuration(configured.configuration)
+    configured, settings = read_configuration(folder, arguments.configuration)
     radius, _, _, stride = read_grid(configured, settings)
     axes = len(radius)
     cases = json.loads((folder / "splits_final.json").read_text())[arguments.fold]["train"]
-    stored = str(folder / configured.data_identifier)
-    data, classes = infer_dataset_class(stored)(stored, cases), labels["ignore"]
+    data, classes = open_cases(folder, configured, cases), labels["ignore"]
     total = torch.zeros(classes, classes, dtype=torch.float64)
     for case in cases:
         drawn = torch.as_tensor(data.load_case(case)[1][:]).long()  # (1, slices, H, W)

@@ -51,7 +51,7 @@ def with_order(plans: dict, configuration: str, order: int | None) -> PlansManag
 
 def measure(dataset: str, configuration: str, cases: int, draws: int, order: int | None) -> dict:
     """All shares, each a list per class."""
-    name = maybe_convert_to_dataset_name(int(dataset) if dataset.isdecimal() else dataset)
+    name = maybe_convert_to_dataset_name(dataset)
     raw, target = Path(os.environ["nnUNet_raw"]) / name, Path(os.environ["nnUNet_preprocessed"]) / name  # noqa: SIM112
     dataset_json = json.loads((raw / "dataset.json").read_text())
     plans = with_order(json.loads((target / "nnUNetPlans.json").read_text()), configuration, order)
