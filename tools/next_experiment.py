@@ -119,7 +119,8 @@ def _write_start(base: Path, pool: Path, seed: int) -> None:
     network = choose_phantom_network(
         num_epochs=EPOCHS, num_iterations_per_epoch=ITERATIONS, num_val_iterations_per_epoch=1
     )
-    network |= {"features": (16, 32, 64, 128), "patch_size": None}  # the figures of docs/next.md were measured so
+    # The figures of docs/next.md were measured so.
+    network |= {"batch_size": 4, "features": (16, 32, 64, 128), "patch_size": None}
     write_plans(file, add_cpu_configuration(read_plans(file), "2d", CONFIGURATION, **network))
 
 
