@@ -14,6 +14,7 @@ from nnunet_attenscribble.common.volumes import Channel, Source, describe
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom, read_series
 from nnunet_attenscribble.dataset_conversion.label_files import (
+    MASKS,
     ColourLabel,
     Legend,
     NamedLabel,
@@ -22,6 +23,7 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     find_legends,
     format_colour,
     is_picture,
+    list_masks,
     read_header,
 )
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, Marks, Reading
@@ -62,7 +64,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class FoundLabel:
-    """A label file and how it is read."""
+    """A label file, or a folder with one per class, and how it is read."""
 
     file: Path
     reading: Reading
@@ -338,8 +340,8 @@ def find_reading(file: Path, image: Source, legend: Legend | None, marks: Marks 
             classes=marks.known,
             image=image,
         )
-        inputs = () if legend.source == file else (legend.source,)
-        return FoundLabel(file, marks.by_name(legend, meanings, dense=dense), named, zero, inputs, legend)
+        inputs = list_masks(file) if legend.tool == MASKS else [] if legend.source == file else [legend.source]
+        return FoundLabel(file, marks.by_name(legend, meanings, dense=dense), named, zero, tuple(inputs), legend)
     if is_picture(file) and (marks.colours or count_colours(file) > 1):
         colours = marks.colours_of(dense=dense)
         transparent = BACKGROUND if dense else UNLABELLED

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.formats import is_tiff
-from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, measure_steps, place_on
+from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, geometry_problems, measure_steps, place_on
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
@@ -30,6 +31,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import stem
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [
+    "MASKS",
     "Colour",
     "ColourLabel",
     "Legend",
@@ -42,6 +44,7 @@ __all__ = [
     "is_colour",
     "is_description",
     "is_picture",
+    "list_masks",
     "parse_colour",
     "parse_description",
     "read_any",
@@ -50,6 +53,8 @@ __all__ = [
 ]
 
 Colour = tuple[int, int, int]
+#: As the tool of a label that is a folder, with a file for each class, called after it.
+MASKS = "a file per class"
 _PICTURES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 _MOST_COLOURS = 16  # beyond, they are shades
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -79,7 +84,7 @@ class Legend:
     """The names of a label file's values.
 
     Attributes:
-        tool: that wrote them.
+        tool: that wrote them; or `MASKS`.
         source: where they stand: the file itself, or a description beside it.
         segments: by layer and value; 0 only where it is called something.
     """
@@ -90,11 +95,14 @@ class Legend:
 
 
 def read_header(file: Path) -> Legend | None:
-    """The names in an NRRD header, as 3D Slicer (`.seg.nrrd`) and MITK write them; None where there are none.
+    """The names in an NRRD header, as 3D Slicer (`.seg.nrrd`) and MITK write them, or those of the files in a folder
+    with one per class; None where there are none.
 
     Raises:
         AttenScribbleError: where they are damaged.
     """
+    if file.is_dir():
+        return Legend(MASKS, file, tuple(Segment(str(stem(mask)), 1, n) for n, mask in enumerate(list_masks(file))))
     if file.suffix.lower() != ".nrrd":
         return None
     reader = sitk.ImageFileReader()
@@ -376,9 +384,45 @@ class NamedLabel:
 
 
 def read_any(file: Path) -> sitk.Image:
-    """Read a label file of any kind; raises as `read_pixels`."""
+    """Read a label file of any kind, or a folder with one per class; raises as `read_pixels`."""
+    if file.is_dir():
+        return _join_masks(list_masks(file))
     source = as_readable(file, label=True)
     return source() if callable(source) else read_pixels(file)
+
+
+def list_masks(folder: Path) -> list[Path]:
+    """The files of a folder with one per class."""
+    return [file for file in find_files(folder) if file.parent == folder and stem(file) is not None]
+
+
+def _join_masks(files: Sequence[Path]) -> sitk.Image:
+    """A layer for each, 1 where it holds anything."""
+    masks: list[sitk.Image] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            mask = read_volume(read_any(file), str(file), label=True)
+            if masks:
+                mask = flatten_onto(mask, masks[0])
+                problems += geometry_problems(masks[0], mask, str(file), str(files[0]))
+                mask = mask if problems else place_on(mask, masks[0])
+            values = label_values(mask, str(file), [])
+            held = [str(value) for value in np.unique(values[values != 0])]
+            if len(held) > 1 or read_header(file) is not None:
+                told = f"holds the values {list_some(held)}" if len(held) > 1 else "names its segments itself"
+                raise AttenScribbleError(
+                    f"{file}: {told}, and its folder holds {len(files)} labels of one case: keep one, with all classes "
+                    "in it, or a file per class, called after it"
+                )
+            drawn = sitk.GetImageFromArray((values != 0).astype(np.uint8))
+            drawn.CopyInformation(masks[0] if masks and not problems else mask)
+            masks.append(drawn)
+        except AttenScribbleError as error:
+            problems += error.problems
+    if problems:
+        raise AttenScribbleError(problems)
+    return masks[0] if len(masks) == 1 else sitk.Compose(masks)
 
 
 def split_layers(pixels: sitk.Image, name: str) -> tuple[np.ndarray, sitk.Image]:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import has_control_character, list_some
-from nnunet_attenscribble.dataset_conversion.label_files import Colour, Legend, Segment, is_colour, parse_colour
+from nnunet_attenscribble.dataset_conversion.label_files import MASKS, Colour, Legend, Segment, is_colour, parse_colour
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [
@@ -226,6 +226,8 @@ class Marks:
             AttenScribbleError: where names and values that were given contradict each other.
         """
         found = tuple(self._meaning(segment.name) for segment in legend.segments)
+        if legend.tool == MASKS:
+            return found
         if legend.tool == "ITK-SNAP" and not any(found) and all(map(_is_default, legend.segments)):
             return None
         given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
@@ -246,15 +248,15 @@ class Marks:
 
     def by_name(self, legend: Legend, meanings: tuple[str | None, ...], *, dense: bool) -> Reading:
         """How a file with a legend is read."""
-        how = "by segment name" if legend.tool != "ITK-SNAP" else f"by the names in {legend.source.name}"
+        how = {MASKS: "by file name", "ITK-SNAP": f"by the names in {legend.source.name}"}.get(legend.tool)
         told = [
-            (f"{segment.value}" + (f" of layer {segment.layer}" if segment.layer else ""), meaning)
+            (_tell(segment, legend), meaning)
             for segment, meaning in zip(legend.segments, meanings, strict=True)
             if meaning is not None
         ]
         if not any(segment.value == 0 for segment in legend.segments):
             told.append(("0", self.zero(dense=dense)))
-        return Reading(f"{how} ({legend.tool})", tuple(sorted(told)))
+        return Reading(f"{how or 'by segment name'} ({legend.tool})", tuple(sorted(told)))
 
     def colours_of(self, *, dense: bool) -> dict[Colour, str]:
         """What each colour of a picture means; a grey value is the colour of three times this value."""
@@ -317,6 +319,12 @@ def parse_mark(text: str) -> int | str:
 def fold(name: str) -> str:
     """A name as it is compared: without regard to case and blanks."""
     return " ".join(name.split()).casefold()
+
+
+def _tell(segment: Segment, legend: Legend) -> str:
+    if legend.tool == MASKS:
+        return segment.name
+    return f"{segment.value}" + (f" of layer {segment.layer}" if segment.layer else "")
 
 
 def _is_default(segment: Segment) -> bool:

@@ -31,7 +31,7 @@ _SEGMENTATION = ".seg.nrrd"  # of 3D Slicer, which nobody means as a part of the
 _SCRIBBLE_WORDS = {"scribble", "scribbles", "scrib", "stroke", "strokes", "drawn", "drawing"}
 _LABEL_WORDS = _SCRIBBLE_WORDS | {
     *("seg", "segmentation", "label", "labels", "labelmap", "mask", "gt", "groundtruth", "truth", "dense", "manual"),
-    *("annotation", "annotations", "roi"),
+    *("annotation", "annotations", "roi", "rois", "segmentations", "masks"),
 }
 #: Of what lies beside images. Anything else may be an image of a kind not thought of, and is not to be lost in silence.
 _COMPANION_ENDINGS = (
@@ -93,7 +93,7 @@ class Pairing:
 
     Attributes:
         images: by case, channels in order.
-        labels: for every kind of labels the file of each case.
+        labels: for every kind of labels the file of each case, or its folder with a file per class.
         problems: of names.
         loose: label files of no image.
     """
@@ -130,6 +130,8 @@ def pair_files(
                 for name in (stem, lambda file, kind=kind, parents=parents: _name_by_folder(file, kind.folder, parents))
             ]
             matched, more, strangers = next((one for one in tries if one[0] and not one[1]), tries[0])
+            if more and (folders := _match_folders(kind, parents)):
+                matched, more, strangers = folders, [], []
             if not matched and cases:
                 strangers = [file for file in kind.files if stem(file) is not None]
                 told = list_some([str(stem(file)) for file in strangers]) or "nothing"
@@ -262,6 +264,18 @@ def _name_by_folder(file: Path, folder: Path, cases: Mapping[tuple[str, ...], st
     return cases[max(fitting, key=len)] if fitting else name
 
 
+def _match_folders(kind: Labels, cases: Mapping[tuple[str, ...], str]) -> dict[str, Path]:
+    """Folders with a label per class, by the case that each stands for; none where a label lies elsewhere."""
+    held = Counter(file.parent for file in kind.files if stem(file) is not None)
+    found: dict[str, Path] = {}
+    for folder in held:
+        parts = tuple(map(_normalise, folder.relative_to(kind.folder).parts))
+        fitting = [key for key in cases if _is_within(key, parts)]
+        if not fitting or found.setdefault(cases[max(fitting, key=len)], folder) != folder:
+            return {}
+    return found if any(count > 1 for count in held.values()) else {}
+
+
 def _is_within(few: Sequence[str], many: Sequence[str]) -> bool:
     """Whether all of the few come in the many, in this order."""
     rest = iter(many)
@@ -317,7 +331,10 @@ def match_labels(
         behind = usual if usual in fits else min(fits, key=len)
         case = fits[behind]
         if case in found:
-            problems.append(f"{file}: {found[case]} is a {what} of the same case: keep one, with all classes in it")
+            problems.append(
+                f"{file}: {found[case]} is a {what} of the same case: keep one, with all classes in it, or put them "
+                f"into a folder {case}, a file per class, called after it"
+            )
         elif behind == usual:
             found[case] = file
         else:

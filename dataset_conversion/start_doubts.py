@@ -194,7 +194,8 @@ def _ask_for_drawings(layout: Layout, given: Given) -> Doubt:
 
     return Doubt(
         f"{layout.root}: no name says which of its folders, {told}, holds images, and which drawings: give "
-        "--images DIR --scribbles DIR, or --dense DIR for dense labels",
+        "--images DIR --scribbles DIR, or --dense DIR for dense labels; where each class has a file, put those of an "
+        "image into a folder masks beside it",
         "Which folder holds the drawings?",
         answer,
         tuple(map(str, layout.unknown)),

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.formats import states_spacing
-from nnunet_attenscribble.common.grids import Grid, are_whole, measure_steps
+from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, geometry_problems, measure_steps
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
@@ -323,10 +323,11 @@ def survey_cases(found: Findings, *, workers: int | None = None, progress: bool 
 
 def _look(case: FoundCase) -> _Look:
     """Runs in a worker process."""
-    look = _Look()
+    look, image = _Look(), None
     source = as_readable(case.images[0])
+    name = describe(source, f"image of case {case.identifier}")
     try:
-        image = read_volume(source, describe(source, f"image of case {case.identifier}"))
+        image = read_volume(source, name)
         values = sitk.GetArrayViewFromImage(image)
         look.lowest, look.dimensions = float(values.min()), image.GetDimension()
         look.few_values = _few_values(values)
@@ -338,7 +339,12 @@ def _look(case: FoundCase) -> _Look:
         if label is None:
             continue
         try:
-            look.labels[role] = _read_content(label)
+            if callable(label.source):
+                label.source()  # which tells what is wrong with it
+            pixels = read_any(label.file)
+            look.labels[role] = _read_content(label, pixels)
+            if image is not None:
+                look.problems += _misplaced(label, pixels, image, name, look.states_spacing)
         except AttenScribbleError as error:
             look.problems += error.problems
     return look
@@ -354,11 +360,18 @@ def _few_values(values: np.ndarray) -> tuple[int, ...]:
     return tuple(int(value) for value in found) if whole else ()
 
 
-def _read_content(label: FoundLabel) -> LabelContent:
-    if callable(label.source):
-        label.source()  # which tells what is wrong with it
+def _misplaced(label: FoundLabel, pixels: sitk.Image, image: sitk.Image, name: str, has_spacing: bool) -> list[str]:
+    """What keeps a drawing from lying on its image, before anything is asked of it."""
+    if label.legend is not None and label.legend.source == label.file:
+        return []  # which may be cut to what is drawn, and whose names leave little to ask
+    pixels = flatten_onto(pixels, image)
+    if len(pixels.GetSize()) == len(image.GetSize()) and not (has_spacing and states_spacing(label.file, pixels)):
+        pixels = Grid.of(image).put(sitk.Image(pixels))  # so that sizes alone can differ
+    return geometry_problems(image, pixels, str(label.file), name)
+
+
+def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
     legend = label.legend
-    pixels = read_any(label.file)
     if legend is not None and not (legend.tool == "ITK-SNAP" and all(is_default_name(s.name) for s in legend.segments)):
         return _read_names(label.file, legend, pixels)
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):

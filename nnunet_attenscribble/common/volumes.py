@@ -125,13 +125,18 @@ def split_channels(file: Path) -> tuple[Source, ...]:
 
 
 def describe(source: Source, role: str) -> str:
-    """How an error names this source: by the file it is or is read from, else by its role (`image 0 of case a`)."""
-    file = file_of(source)
-    return role if file is None else str(file)
+    """How an error names this source: by the file or folder it is read from, else by its role (`image 0 of case a`)."""
+    path = _path_of(source)
+    return role if path is None else str(path)
 
 
 def file_of(source: Source | None) -> Path | None:
     """The file that a source is, or is read from; None where there is none, or several."""
+    path = _path_of(source)
+    return None if path is None or path.is_dir() else path
+
+
+def _path_of(source: Source | None) -> Path | None:
     return source if isinstance(source, Path) else getattr(source, "file", None)
 
 

@@ -51,6 +51,16 @@ LAYOUTS = {
         {"images": "i", "scribbles": "s"},
         {"p1": ("i/p1/scan.nii.gz", "s/p1/drawn.nii.gz"), "p2": ("i/p2/scan.nii.gz", "s/p2/drawn.nii.gz")},
     ),
+    "a file per class": (
+        ["i/p1.nii", "i/p2.nii", "s/a/p1/LV.nii", "s/a/p1/RV.nii", "s/a/p2/LV.nii"],
+        {"images": "i", "scribbles": "s"},
+        {"p1": ("i/p1.nii", "s/a/p1"), "p2": ("i/p2.nii", "s/a/p2")},
+    ),
+    "a file per class, beside the image": (
+        [f"d/s{n}/{name}.nii" for n in (1, 2) for name in ("ct", "segmentations/LV", "segmentations/RV")],
+        {"images": "d", "dense": "d"},
+        {f"s{n}": (f"d/s{n}/ct.nii", f"d/s{n}/segmentations") for n in (1, 2)},
+    ),
     "a folder per patient, scribbles by name": (
         ["i/p1/scan.nii.gz", "i/p2/scan.nii.gz", "s/p1_s.nii.gz", "s/p2_s.nii.gz"],
         {"images": "i", "scribbles": "s"},
@@ -175,6 +185,11 @@ def test_channels_by_their_names(tmp_path):
             ["i/a.nii", "s/a_1.nii", "s/a_2.nii"],
             {"images": "i", "scribbles": "s"},
             "is a scribble of the same case: keep one, with all classes in it",
+        ),
+        (
+            ["i/a.nii", "i/b.nii", "s/x/a.nii", "s/x/b.nii", "s/x/c.nii"],
+            {"images": "i", "scribbles": "s"},
+            "s/x/c.nii: has no image: add it, or remove the scribble",
         ),
         (
             ["d/p1/a/t1.nii", "d/p1/b/t1.nii", "d/p2/c/t1.nii", "d/p1/seg.nii", "d/p2/seg.nii"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import nibabel
@@ -23,7 +24,7 @@ from nnunet_attenscribble.dataset_conversion import contact_sheet
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.drawing_tools import describe_labels, write_mitk, write_slicer
-from tests.tiny import make_dense, make_scan, make_strokes, make_volume
+from tests.tiny import SIZE, make_dense, make_scan, make_strokes, make_volume
 
 NAMES = ("background", "RV", "MYO", "LV")
 BUILT = typer.main.get_command(app)
@@ -170,7 +171,18 @@ def qupath(folder: Path) -> tuple:
     return OF_COLOURS
 
 
-TOOLS = {"slicer": slicer, "itk_snap": itk_snap, "napari": napari, "mitk": mitk, "qupath": qupath}
+def masks(folder: Path) -> tuple:
+    """A folder per case with a file per class, whatever its value, and one of them along other axes."""
+    for number in range(2):
+        save(folder / "images" / f"p{number}.nii.gz", make_scan(number))
+        for name in NAMES:
+            mask = make_volume(np.where(make_strokes() == NAMES.index(name), 255 if name == "RV" else 1, 0))
+            turned = sitk.DICOMOrient(mask, "RAS") if name == "MYO" else mask
+            save(folder / "scribbles" / f"p{number}" / f"{name}.nii.gz", turned)
+    return ()
+
+
+TOOLS = {"slicer": slicer, "itk_snap": itk_snap, "napari": napari, "mitk": mitk, "qupath": qupath, "masks": masks}
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -464,6 +476,53 @@ def test_what_no_answer_mends_is_told(tmp_path, start, problem):
     assert not (tmp_path / "nnUNet_raw").exists()
 
 
+MASKS = {
+    "two values": (make_strokes() % 3, "LV.nii.gz: holds the values 1, 2, and its folder holds 4 labels of one case"),
+    "drawn on twice": (make_strokes() < 4, "p0: 2 voxels are MYO as well as LV: take them out of one of the two"),
+    "another size": (np.ones((2, 3, 4)), "p0/MYO.nii.gz: size (5, 6, 4) differs from (4, 3, 2)"),
+    "no class": (make_strokes() / 2, "scribbles/p0/LV.nii.gz: label values that are not integers (0.5, 1.5)"),
+}
+
+
+@pytest.mark.parametrize("problem", MASKS)
+def test_a_file_per_class_that_is_none_is_told(tmp_path, start, problem):
+    masks(tmp_path / "hearts")
+    values, told = MASKS[problem]
+    wrong = sitk.GetImageFromArray(values.astype(np.float32))
+    if problem != "another size":
+        wrong.CopyInformation(make_volume())
+    save(tmp_path / "hearts" / "scribbles" / "p0" / "LV.nii.gz", wrong)
+    code, _, err = start(tmp_path / "hearts", *OPTIONS, "--labels", "RV,MYO,LV")
+    assert code == 2
+    assert told in err
+    assert not (tmp_path / "nnUNet_raw").exists()
+
+
+def test_a_file_per_class_that_names_its_own_is_told(tmp_path, start):
+    masks(tmp_path / "hearts")
+    write_slicer(tmp_path / "hearts" / "scribbles" / "p1" / "LV.seg.nrrd", [make_strokes() == 3], [("MYO", 1, 0)])
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 2
+    assert "scribbles/p1/LV.seg.nrrd: names its segments itself, and its folder holds 5 labels of one case" in err
+
+
+def test_a_class_that_was_not_drawn_has_no_file(tmp_path, start):
+    masks(tmp_path / "hearts")
+    folder = tmp_path / "hearts" / "scribbles" / "p1"
+    (folder / "LV.nii.gz").unlink()
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 0, err
+    dataset = tmp_path / "nnUNet_raw" / "Dataset601_hearts"
+    names = yaml.safe_load((dataset / "dataset.json").read_text())["labels"]
+    drawn = read_labels(dataset)
+    assert [(values == names["LV"]).any() for values in drawn.values()] == [True, False]
+    assert (drawn["p1"][make_strokes() == 3] == names["ignore"]).all()
+    told = yaml.safe_load((dataset / "provenance.json").read_text())["inputs"]["p1"]["further"]
+    assert {entry["file"]: entry["sha256"] for entry in told} == {
+        f"{name}.nii.gz": sha256((folder / f"{name}.nii.gz").read_bytes()).hexdigest() for name in NAMES[:3]
+    }
+
+
 def test_a_drawing_under_another_name_is_told_which_images_it_fits(tmp_path, start):
     for number in range(2):
         segments(tmp_path / "hearts", number, NAMES)
@@ -472,6 +531,23 @@ def test_a_drawing_under_another_name_is_told_which_images_it_fits(tmp_path, sta
     assert code == 2
     assert "Segmentation.seg.nrrd: has no image: add it, or remove the scribble" in err
     assert "Segmentation.seg.nrrd: lies on the grid of p0.nrrd, p1.nrrd: call it as its image" in err
+
+
+@pytest.mark.parametrize(
+    ("grid", "told"), [({"origin": (90, 0, 0)}, "origin (90, 0, 0)"), ({"size": (6, 6, 4)}, "size")]
+)
+def test_a_drawing_beside_its_image_is_told_before_anything_is_asked(tmp_path, answer, start, grid, told):
+    save(tmp_path / "hearts" / "images" / "p0.nii.gz", make_scan(0))
+    save(
+        tmp_path / "hearts" / "scribbles" / "p0.nii.gz", make_volume(np.arange(grid.get("size", SIZE)[0]) == 1, **grid)
+    )
+    error, output = answer(tmp_path / "hearts")
+    assert error is not None
+    assert f"scribbles/p0.nii.gz: {told}" in str(error)
+    assert "What is" not in output
+    _, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert f"scribbles/p0.nii.gz: {told}" in err
+    assert "the value 1 (in 1 of 1 file" in err
 
 
 def test_shades_are_told_in_one_sentence(tmp_path, start):
