@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import planning_commands
 from nnunet_attenscribble.common.nnunet import FOLDERS, nnunet_folder
 from nnunet_attenscribble.common.text import format_percent

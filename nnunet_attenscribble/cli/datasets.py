@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import encode_json, replaced_file
 from nnunet_attenscribble.common.nnunet import FOLDERS, dataset_folder, nnunet_folder
 from nnunet_attenscribble.common.text import format_percent, list_some

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import FOLDERS
 from nnunet_attenscribble.errors import AttenScribbleError

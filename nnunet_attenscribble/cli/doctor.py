@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.nnunet import FOLDERS, VARIABLE, exported_folders, list_trainers, trainers_folder
 from nnunet_attenscribble.common.progress import show_waiting
 

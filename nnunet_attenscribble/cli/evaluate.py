@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import tell_training
 from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder
 from nnunet_attenscribble.errors import AttenScribbleError

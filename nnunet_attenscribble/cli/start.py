@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.convert import (
     BackgroundMark,
     Preprocessed,

@@ -2,7 +2,8 @@
 
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss, to_probabilities
 from nnunet_attenscribble.losses.attentive_similarity import AttentiveSimilarityLoss, SimilarityPairLoss
-from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss, rank_intensities, rescale_intensities
+from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
+from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
 from nnunet_attenscribble.losses.segmentation import (
     PartialBinaryCrossEntropyLoss,
     PartialCrossEntropyLoss,

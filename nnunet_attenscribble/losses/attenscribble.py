@@ -11,7 +11,8 @@ from nnunet_attenscribble.losses.attentive_similarity import (
     annotated_pairs,
     grid_labels,
 )
-from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss, rank_intensities, rescale_intensities
+from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
+from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import PADDING
 

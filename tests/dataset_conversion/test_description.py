@@ -14,7 +14,7 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 from PIL import Image
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.doctor_datasets import check_dataset
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.inspection import inspect_dataset

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import planning_commands
 from nnunet_attenscribble.cli.doctor import NOTE, PROBLEM
 from nnunet_attenscribble.cli.doctor_datasets import check_dataset

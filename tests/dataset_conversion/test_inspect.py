@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.inspection import find_twin, inspect_dataset

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.cli import main
-from nnunet_attenscribble.cli.app import QUIET
+from nnunet_attenscribble.cli import QUIET, main
 from tests.tiny import make_scan
 
 

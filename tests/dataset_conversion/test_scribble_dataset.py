@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES, inspect_dataset
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.quick_nnunet import verify

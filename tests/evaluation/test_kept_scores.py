@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.kept_scores import (
     SCORES_FILE,

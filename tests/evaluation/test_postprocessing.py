@@ -7,7 +7,7 @@ import SimpleITK as sitk
 import tifffile
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.volumes import read_image
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.postprocessing import (

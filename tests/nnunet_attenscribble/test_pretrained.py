@@ -8,7 +8,7 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.network import add_block, add_spatial_attention, initial_block
 

@@ -15,7 +15,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from skimage import io
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import read_record
 from nnunet_attenscribble.evaluation.report.attention import list_cells, read_view

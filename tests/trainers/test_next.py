@@ -18,7 +18,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from skimage import io
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.dataset_conversion.loop_drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
-from nnunet_attenscribble.losses.masked_crf import rescale_intensities
+from nnunet_attenscribble.losses.intensities import rescale_intensities
 from nnunet_attenscribble.losses.rival import RivalLoss
 from nnunet_attenscribble.targets import PADDING
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerDMPLS import MixedLabelsLoss

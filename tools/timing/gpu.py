@@ -251,7 +251,7 @@ def make_log_attention(device: str) -> tuple[torch.Tensor, torch.Tensor]:
 def measure_parts() -> list[dict[str, Any]]:
     """Each term alone, forward and backward; the goal is a time in ms, or that of another part."""
     from nnunet_attenscribble.losses import AttentiveSimilarityLoss
-    from nnunet_attenscribble.losses.masked_crf import rank_intensities, rescale_intensities
+    from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
     from nnunet_attenscribble.network import SpatialSelfAttention
 
     parts = []

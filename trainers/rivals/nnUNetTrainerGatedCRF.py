@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
-from nnunet_attenscribble.losses.masked_crf import rescale_intensities
+from nnunet_attenscribble.losses.intensities import rescale_intensities
 from nnunet_attenscribble.losses.rival import RivalTerm, is_inside
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerRival
 

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import yaml
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import cells, checks, execution, run
 from nnunet_attenscribble.evaluation.benchmark.checks import Budget

@@ -12,7 +12,7 @@ from statistics import fmean, median
 import pytest
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, name_folder, read_benchmark
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, SCORES_FILE, read_kept
 from tools.site import results_tables

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import yaml
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.nnunet import trainers_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import read_record

@@ -568,7 +568,7 @@ def test_the_printed_comparison_is_the_one_that_is_collected(toy):
     (printed,) = [line for line in toy.call("--dry-run").splitlines() if line.startswith("attenscribble compare")]
     from typer.testing import CliRunner
 
-    from nnunet_attenscribble.cli.app import app
+    from nnunet_attenscribble.cli import app
 
     result = CliRunner().invoke(app, [*shlex.split(printed)[1:], "-o", str(toy.folder / "own.csv")])
     assert result.exit_code == 0, result.output

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import checks
 from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison
 from nnunet_attenscribble.evaluation.report.build import write_report

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from nnunet_attenscribble import __version__, cli
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import read_assignments
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.common.progress import show_progress

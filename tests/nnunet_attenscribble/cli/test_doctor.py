@@ -10,8 +10,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli import doctor
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app, doctor
 from nnunet_attenscribble.cli.doctor import NOTE, OK, PROBLEM
 from nnunet_attenscribble.cli.doctor_datasets import check_dataset, check_labels, list_datasets
 from nnunet_attenscribble.common.nnunet import FOLDERS, list_trainers, trainers_folder

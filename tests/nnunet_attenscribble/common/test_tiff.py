@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import tifffile
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli.app import app
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.formats import states_spacing
 from nnunet_attenscribble.common.volumes import read_image, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError

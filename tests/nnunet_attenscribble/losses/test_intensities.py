@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
-from nnunet_attenscribble.losses.masked_crf import FEWEST, KNOTS, rank_intensities, rescale_intensities
+from nnunet_attenscribble.losses.intensities import FEWEST, KNOTS, rank_intensities, rescale_intensities
 
 
 def test_intensities_by_hand():
