@@ -269,6 +269,7 @@ def test_there_are_examples():
         "chaos",
         "hippocampus_budget_cpu",
         "hippocampus_cpu",
+        "hippocampus_rivals_cpu",
         "hippocampus_slices_cpu",
         "scribblebench",
     ]
