@@ -37,6 +37,7 @@ from nnunet_attenscribble.dataset_conversion.start_doubts import (
     folder_doubts,
     image_doubts,
     kind_doubts,
+    mask_doubts,
     number_channels,
     unused_folders,
 )
@@ -127,7 +128,7 @@ class Believer:
         is_sparse = _says_scribbles(given, survey, meanings)
         doubts += kind_doubts(self.layout, folders, given, says_scribbles=is_sparse)
         problems += _too_many(more, folders)
-        doubts += more[: 0 if len(more) > _MOST_ASKED else None]
+        doubts += [*mask_doubts(cases, given), *more[: 0 if len(more) > _MOST_ASKED else None]]
         problems += self._stray_descriptions(folders, meanings)
         doubts += channel_doubts(cases, given, channels, survey)
         doubts += image_doubts(folders, given, survey)

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import file_of
 from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, tell_files_apart
+from nnunet_attenscribble.dataset_conversion.label_files import MASKS
+from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, fold
 from nnunet_attenscribble.dataset_conversion.pairing import stem
 from nnunet_attenscribble.dataset_conversion.start_survey import Drawings, Layout, Survey
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -26,6 +29,7 @@ __all__ = [
     "folder_doubts",
     "image_doubts",
     "kind_doubts",
+    "mask_doubts",
     "number_channels",
     "unused_folders",
 ]
@@ -137,6 +141,33 @@ def kind_doubts(layout: Layout, folders: Folders, given: Given, *, says_scribble
             f"Are the drawings in {one.folder} scribbles (most voxels unlabelled), or dense labels?",
             lambda text: replace(given, kinds={**given.kinds, one.files[0]: text}),
             ("scribbles", "dense"),
+        )
+    ]
+
+
+def mask_doubts(cases: Findings, given: Given) -> list[Doubt]:
+    """Whether several drawings of an image are of a class each, or of a person each, where nobody named the classes."""
+    labels = [label for case in cases.cases for label in (case.scribble, case.dense) if label is not None]
+    legends = [label.legend for label in labels if label.legend is not None and label.legend.tool == MASKS]
+    if given.labels is not None or not legends:
+        return []
+    said = {fold(str(mark)) for mark in (BACKGROUND, given.background_scribble, given.unlabelled)}
+    names = dict.fromkeys(segment.name for legend in legends for segment in legend.segments)
+    classes = [name for name in names if fold(name) not in said and not means_ignore(name)]
+    told = f"{legends[0].source}: holds a drawing each of {list_some(list(names))}"
+
+    def answer(text: str) -> Given:
+        if text == "no":
+            raise AttenScribbleError(f"{legends[0].source}: keep one drawing of an image, with all classes in it")
+        return replace(given, labels=dict.fromkeys(classes))
+
+    return [
+        Doubt(
+            f"{told}: where these are the classes, give --labels {','.join(classes)}; otherwise keep one drawing of an "
+            "image, with all classes in it",
+            f"{told}. Are these the classes?",
+            answer,
+            ("yes", "no"),
         )
     ]
 

@@ -179,7 +179,7 @@ def masks(folder: Path) -> tuple:
             mask = make_volume(np.where(make_strokes() == NAMES.index(name), 255 if name == "RV" else 1, 0))
             turned = sitk.DICOMOrient(mask, "RAS") if name == "MYO" else mask
             save(folder / "scribbles" / f"p{number}" / f"{name}.nii.gz", turned)
-    return ()
+    return "--labels", "RV,MYO,LV"
 
 
 TOOLS = {"slicer": slicer, "itk_snap": itk_snap, "napari": napari, "mitk": mitk, "qupath": qupath, "masks": masks}
@@ -501,16 +501,30 @@ def test_a_file_per_class_that_is_none_is_told(tmp_path, start, problem):
 def test_a_file_per_class_that_names_its_own_is_told(tmp_path, start):
     masks(tmp_path / "hearts")
     write_slicer(tmp_path / "hearts" / "scribbles" / "p1" / "LV.seg.nrrd", [make_strokes() == 3], [("MYO", 1, 0)])
-    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    code, _, err = start(tmp_path / "hearts", *OPTIONS, "--labels", "RV,MYO,LV")
     assert code == 2
     assert "scribbles/p1/LV.seg.nrrd: names its segments itself, and its folder holds 5 labels of one case" in err
+
+
+def test_several_drawings_of_an_image_may_be_of_several_people(tmp_path, answer, start):
+    masks(tmp_path / "hearts")
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 2
+    assert "scribbles/p0: holds a drawing each of LV, MYO, RV, background: where these are the classes, give" in err
+    assert "--labels LV,MYO,RV; otherwise keep one drawing of an image" in err
+    assert not (tmp_path / "nnUNet_raw").exists()
+    error, output = answer(tmp_path / "hearts", "no", "yes", "y")
+    assert error is None
+    assert "Are these the classes?" in " ".join(output.split())
+    assert "keep one drawing of an image, with all classes in it" in " ".join(output.split())
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
 
 
 def test_a_class_that_was_not_drawn_has_no_file(tmp_path, start):
     masks(tmp_path / "hearts")
     folder = tmp_path / "hearts" / "scribbles" / "p1"
     (folder / "LV.nii.gz").unlink()
-    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    code, _, err = start(tmp_path / "hearts", *OPTIONS, "--labels", "RV,MYO,LV")
     assert code == 0, err
     dataset = tmp_path / "nnUNet_raw" / "Dataset601_hearts"
     names = yaml.safe_load((dataset / "dataset.json").read_text())["labels"]
