@@ -29,7 +29,8 @@ DENSE = "nnu_net_dense_labels"
 #: Two trainings of a row are compared with two of another; the others are of dense labels alone, see docs/results.md.
 SEEDS = ("0", "1")
 FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
-BUDGETS, SLICES, RIVALS = "hippocampus_budget_cpu", "hippocampus_slices_cpu", "acdc_rivals_cpu"
+BUDGETS, SLICES = "hippocampus_budget_cpu", "hippocampus_slices_cpu"
+RIVALS, RIVALS_3D = "acdc_rivals_cpu", "hippocampus_rivals_cpu"
 _COLUMNS = {EXPERTS: "ACDC, experts' strokes", DRAWN: "ACDC, drawn strokes", HIPPOCAMPUS: "hippocampus, drawn strokes"}
 _BALANCED = "partial_dice_ce_padding_balanced"
 _WEIGHT_1, _FINER = "attenscribble_similarity_weight_1", "attenscribble_finer_block"
@@ -42,7 +43,6 @@ STEPS = (
     ("attention", "masked_crf"),
     ("attenscribble", "attention"),
     ("attenscribble", "masked_crf"),
-    (_WEIGHT_1, "attenscribble"),
     (_WEIGHT_1, "masked_crf"),
     (_FINER, "masked_crf"),
 )
@@ -127,16 +127,21 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
 
 def tabulate_rivals() -> str:
     """A row per published loss among the project's own: Dice, that of each class, HD95, volumes, the difference from
-    the masked CRF with p after Holm's correction for all rows, and the time of a training step by stock nnU-Net's.
+    the masked CRF with p after Holm's correction for all rows, Dice and difference on hippocampus in 3D, and the time
+    of a training step by stock nnU-Net's.
     """
     above, below = ([(EXPERTS, row) for row in rows] for rows in BESIDE_RIVALS)
     places = [*above, *((RIVALS, row) for row in list_rows(RIVALS)), *below]
     summaries = {row: load(results, row) for results, row in places}
     comparison = compare_summaries(summaries, "masked_crf", subject=_subject(RIVALS))
+    trained_3d = tuple(row for row in list_rows(RIVALS_3D) if row in summaries)
+    volumetric = compare(RIVALS_3D, trained_3d, "masked_crf")
     with (RESULTS / RIVALS / "steps.csv").open(encoding="utf-8", newline="") as lines:
         steps = {line["trainer"]: float(line["ratio"]) for line in csv.DictReader(lines)}
     names = comparison.structures
-    header = ["model", "Dice [95 %]", *names, "HD95 mm", f"volume {'/'.join(names)}", "minus masked CRF", "step"]
+    difference = "minus masked CRF"
+    header = ["model", "Dice [95 %]", *names, "HD95 mm", f"volume {'/'.join(names)}", difference]
+    header += ["hippocampus", difference, "step"]
     table = []
     for results, row in places:
         dice = comparison.get(row, FOREGROUND, "dice")
@@ -147,6 +152,9 @@ def tabulate_rivals() -> str:
         ]
         cells += [f"{comparison.get(row, FOREGROUND, 'hd95_mm').mean:.1f}", _format_volumes(results, row, names)]
         cells += ["" if row == comparison.reference else _format_difference(comparison, row, FOREGROUND, "dice")]
+        cells += [f"{volumetric.get(row, FOREGROUND, 'dice').mean:.3f}" if row in trained_3d else ""]
+        compared = row in trained_3d and row != volumetric.reference
+        cells += [_format_difference(volumetric, row, FOREGROUND, "dice") if compared else ""]
         cells += [f"{steps[re.sub('_[0-9]+epochs$', '', str(summaries[row].provenance['trainer']))]:.2f}"]
         table.append(cells)
     return format_table(header, table)
