@@ -248,7 +248,8 @@ class Marks:
 
     def by_name(self, legend: Legend, meanings: tuple[str | None, ...], *, dense: bool) -> Reading:
         """How a file with a legend is read."""
-        how = {MASKS: "by file name", "ITK-SNAP": f"by the names in {legend.source.name}"}.get(legend.tool)
+        hows = {MASKS: "by file name", "ITK-SNAP": f"by the names in {legend.source.name}"}
+        how = hows.get(legend.tool, "by segment name")
         told = [
             (_tell(segment, legend), meaning)
             for segment, meaning in zip(legend.segments, meanings, strict=True)
@@ -256,7 +257,7 @@ class Marks:
         ]
         if not any(segment.value == 0 for segment in legend.segments):
             told.append(("0", self.zero(dense=dense)))
-        return Reading(f"{how or 'by segment name'} ({legend.tool})", tuple(sorted(told)))
+        return Reading(f"{how} ({legend.tool})", tuple(sorted(told)))
 
     def colours_of(self, *, dense: bool) -> dict[Colour, str]:
         """What each colour of a picture means; a grey value is the colour of three times this value."""

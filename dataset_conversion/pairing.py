@@ -257,11 +257,17 @@ def _name_by_folder(file: Path, folder: Path, cases: Mapping[tuple[str, ...], st
     if name is None:
         return None
     parts = tuple(map(_normalise, file.relative_to(folder).parts[:-1]))
-    fitting = [key for key in cases if _is_within(key, parts)]
+    case = _find_case(parts, cases)
     below = [key for key in cases if parts and _is_within(parts, key)]  # as of DICOM, whose folders are UIDs
-    if not fitting and len(below) == 1:
+    if case is None and len(below) == 1:
         return cases[below[0]]
-    return cases[max(fitting, key=len)] if fitting else name
+    return name if case is None else case
+
+
+def _find_case(parts: tuple[str, ...], cases: Mapping[tuple[str, ...], str]) -> str | None:
+    """The case whose folders are among these, the most of them."""
+    fitting = [key for key in cases if _is_within(key, parts)]
+    return cases[max(fitting, key=len)] if fitting else None
 
 
 def _match_folders(kind: Labels, cases: Mapping[tuple[str, ...], str]) -> dict[str, Path]:
@@ -269,9 +275,8 @@ def _match_folders(kind: Labels, cases: Mapping[tuple[str, ...], str]) -> dict[s
     held = Counter(file.parent for file in kind.files if stem(file) is not None)
     found: dict[str, Path] = {}
     for folder in held:
-        parts = tuple(map(_normalise, folder.relative_to(kind.folder).parts))
-        fitting = [key for key in cases if _is_within(key, parts)]
-        if not fitting or found.setdefault(cases[max(fitting, key=len)], folder) != folder:
+        case = _find_case(tuple(map(_normalise, folder.relative_to(kind.folder).parts)), cases)
+        if case is None or found.setdefault(case, folder) != folder:
             return {}
     return found if any(count > 1 for count in held.values()) else {}
 
