@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.formats import find_sidecar, holds_place, is_tiff, states_spacing
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, flatten_onto, geometry_problems, is_turned, place_on
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
-from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2
+from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2, voxels_file
 from nnunet_attenscribble.common.volumes import (
     Grid,
     Source,
@@ -358,7 +358,7 @@ def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
         "further": case.inputs,
     }
     used = [file for sources in roles.values() for source in sources if (file := file_of(source)) is not None]
-    roles["further"] = (*case.inputs, *map(find_sidecar, used))
+    roles["further"] = (*case.inputs, *map(find_sidecar, used), *map(voxels_file, used))
     files = {
         role: [fingerprint(file) for file in dict.fromkeys(map(file_of, sources)) if file is not None]
         for role, sources in roles.items()

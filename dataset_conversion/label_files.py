@@ -103,7 +103,7 @@ def read_header(file: Path) -> Legend | None:
     """
     if file.is_dir():
         return Legend(MASKS, file, tuple(Segment(str(stem(mask)), 1, n) for n, mask in enumerate(list_masks(file))))
-    if file.suffix.lower() != ".nrrd":
+    if file.suffix.lower() not in (".nrrd", ".nhdr"):
         return None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))

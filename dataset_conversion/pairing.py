@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
 from nnunet_attenscribble.common.text import list_some
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
-ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *DETACHED)
 _SEGMENTATION = ".seg.nrrd"  # of 3D Slicer, which nobody means as a part of the name
 #: Last words of the names of scribbles, and of labels of any kind, where both lie among images.
 _SCRIBBLE_WORDS = {"scribble", "scribbles", "scrib", "stroke", "strokes", "drawn", "drawing"}
@@ -58,12 +59,20 @@ def _normalise(name: str) -> str:
 
 
 def unusable_files(files: Iterable[Path]) -> list[str]:
-    """A problem for every file that is neither an image of a kind that is taken nor a companion of images."""
+    """A problem for every file that is neither an image of a kind that is taken, nor its voxels, nor a companion."""
+    unknown = [file for file in files if stem(file) is None and not is_companion(file)]
+    headers = [
+        one
+        for folder in {file.parent for file in unknown}
+        for one in folder.iterdir()
+        if one.suffix.lower() in DETACHED
+    ]
+    voxels = {*map(voxels_file, headers)}
     return [
         f"{file}: is of a kind that is not taken: save it as one of {', '.join(ENDINGS)}, or remove it"
         + ("; dcm2niix makes NIfTI of DICOM" if file.name.lower().endswith((".dcm", ".ima")) else "")
-        for file in files
-        if stem(file) is None and not is_companion(file)
+        for file in unknown
+        if file not in voxels
     ]
 
 

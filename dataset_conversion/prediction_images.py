@@ -14,8 +14,8 @@ from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.dataset_conversion.cases import ENDING, Case, Coding, check_case, write_images
 from nnunet_attenscribble.dataset_conversion.description import read_description
-from nnunet_attenscribble.dataset_conversion.findings import find_images
-from nnunet_attenscribble.dataset_conversion.pairing import pair_files, unusable_files
+from nnunet_attenscribble.dataset_conversion.findings import find_images, tell_files_apart
+from nnunet_attenscribble.dataset_conversion.pairing import pair_files, stem, unusable_files
 from nnunet_attenscribble.dataset_conversion.plan_problems import dimension_problems, identifier_problems
 from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -50,10 +50,15 @@ def prepare_images(
     """
     description = read_description(dataset)
     channels = [description.channels[number] for number in sorted(description.channels)]
-    found = find_images(find_files(images))
+    files = find_files(images)
+    labels = {file for part in tell_files_apart(images, files)[1:] for file in part if stem(file) is not None}
+    found = find_images(file for file in files if file not in labels)
+    if not found.sources:  # names that all files share say nothing
+        found, labels = find_images(files), set()
     pairing = pair_files(images, found.counts, [], channels)
     as_it_is = description.ending != ENDING
     problems = [*pairing.problems, *unusable_files(found.others), *_output_problems(images, output)]
+    problems += [f"{label}: is called as a drawing or a label: take it out of the folder" for label in sorted(labels)]
     if not pairing.images:
         raise AttenScribbleError([*problems, f"{images}: holds no image"])
     sources = dict(found.sources)

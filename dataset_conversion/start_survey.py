@@ -438,7 +438,7 @@ def fitting_images(label: Path, images: Mapping[str, Source]) -> list[str]:
 
 
 def _header(file: Path) -> sitk.Image | sitk.ImageFileReader:
-    if file.suffix.lower() != ".nrrd":
+    if file.suffix.lower() not in (".nrrd", ".nhdr"):
         return read_volume(file, str(file), thorough=False, whole=False)
     reader = sitk.ImageFileReader()  # layers make it no volume
     reader.SetFileName(str(file))

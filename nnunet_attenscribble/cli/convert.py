@@ -360,7 +360,8 @@ def folder(
     images: Annotated[
         Path,
         typer.Argument(
-            metavar="IMAGES", help="NIfTI, .mha, NRRD, PNG, BMP, JPEG or TIFF files or DICOM folders, named by case."
+            metavar="IMAGES",
+            help="NIfTI, MetaImage, NRRD, PNG, BMP, JPEG or TIFF files or DICOM folders, named by case.",
         ),
     ],
     dataset_id: DatasetId,

@@ -39,7 +39,8 @@ __all__ = [
 ]
 
 _PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
-_KEYS = {".nrrd": (b"spacings:", b"space directions:"), ".mha": (b"ElementSpacing", b"ElementSize")}
+_NRRD_KEYS, _METAIMAGE_KEYS = (b"spacings:", b"space directions:"), (b"ElementSpacing", b"ElementSize")
+_KEYS = {".nrrd": _NRRD_KEYS, ".nhdr": _NRRD_KEYS, ".mha": _METAIMAGE_KEYS, ".mhd": _METAIMAGE_KEYS}
 _HEADER = 1 << 14  # bytes
 # nibabel's axes point to right, anterior and superior, SimpleITK's first two away
 _TO_LPS = np.array([-1.0, -1.0, 1.0])

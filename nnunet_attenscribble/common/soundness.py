@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -17,6 +18,7 @@ import numpy as np
 
 __all__ = [
     "CHUNK",
+    "DETACHED",
     "NOT_FINITE",
     "decompressed_size",
     "examine",
@@ -24,9 +26,12 @@ __all__ = [
     "known_ending",
     "read_scaling",
     "room_problems",
+    "voxels_file",
 ]
 
 CHUNK = 1 << 20  # bytes
+#: Headers in files of their own: of MetaImage, NRRD and NIfTI-1.
+DETACHED = (".mhd", ".nhdr", ".hdr")
 NOT_FINITE = "{}: holds NaN or infinite voxels, which nnU-Net refuses: replace them"
 
 _GZIP, _ANY = 31, 47  # zlib's window bits: of gzip alone, and of whichever of its formats there is
@@ -42,7 +47,7 @@ _SHORT = 1 << 10  # bytes that hold a header
 _HARMLESS = 1 << 28  # bytes that any machine has room for
 _MOST_PACKED = 1100  # times that deflate makes zeros smaller, and a little; what packs better does not come near it
 _JPEG, _ORIENTATION, _UPRIGHT = (".jpg", ".jpeg"), 0x112, 1  # the latter two of EXIF
-_DETACHED = (".mhd", ".nhdr", ".hdr")  # headers in files of their own
+_PLAIN_NAME = re.compile(r"(?!LIST\b|LOCAL$|SKIPLIST\b)[^%]*", re.IGNORECASE)  # of one file; others are of many
 
 
 def examine(path: Path) -> tuple[int | None, list[str]]:
@@ -62,6 +67,14 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
     name = path.name.lower()
     if name.endswith((".gz", ".nii")):
         return _examine_nifti(path)
+    if name.endswith(DETACHED):
+        voxels = voxels_file(path)
+        if voxels is None:
+            return None, [f"{path}: says of no single file that it holds its voxels: save it as NIfTI in one file"]
+        if not voxels.is_file():
+            return None, [f"{path}: its voxels are missing, {voxels.name}: put that file beside it"]
+        if name.endswith(".hdr"):
+            return _examine_nifti_pair(path, voxels)
     if name.endswith((".mha", ".mhd")):
         _examine_metaimage(path)
     if name.endswith(_JPEG) and _read_orientation(path) not in (None, _UPRIGHT):
@@ -78,7 +91,7 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
 
 def room_problems(path: Path, told: int) -> list[str]:
     """A sentence where a header tells of more bytes than its file can hold, which readers would make room for first."""
-    held = path.stat().st_size
+    held = (voxels_file(path) or path).stat().st_size
     if told <= max(_HARMLESS, held * _MOST_PACKED):
         return []
     return [
@@ -95,7 +108,7 @@ def _read_told_bytes(path: Path) -> int:
         with tifffile.TiffFile(path) as content:
             return max(max(series.nbytes, series.pages[0].nbytes) for series in content.series)
     with path.open("rb") as file:
-        if path.suffix.lower() in _DETACHED or b"data file:" in file.read(_LONGEST_LINE).lower():
+        if path.suffix.lower() not in DETACHED and b"data file:" in file.read(_LONGEST_LINE).lower():
             return 0
     import SimpleITK as sitk
 
@@ -107,12 +120,31 @@ def _read_told_bytes(path: Path) -> int:
     return math.prod(reader.GetSize()) * components * pixel.GetSizeOfPixelComponent()
 
 
+def voxels_file(path: Path) -> Path | None:
+    """The file that holds the voxels of a `DETACHED` header, there or not; None where it names none, or several."""
+    if path.suffix.lower() == ".hdr":
+        capital = path.with_suffix(".IMG")
+        return capital if capital.is_file() else path.with_suffix(".img")
+    if path.suffix.lower() not in DETACHED:
+        return None
+    try:
+        lines = path.read_bytes()[:_LONGEST_LINE].decode("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        key, _, name = re.sub(": ?", "=", line, count=1).partition("=")
+        if key.strip().lower() in ("elementdatafile", "data file", "datafile"):
+            name = name.strip()
+            return path.parent / name if name and _PLAIN_NAME.fullmatch(name) else None
+    return None
+
+
 def known_ending(path: Path) -> str | None:
     """The ending by which ITK would know a file; None of one that it knows by the ending that it has."""
-    for ending in (".nii.gz", ".nii", ".mha"):
+    for ending in (".nii.gz", ".nii", ".mha", ".mhd"):
         written = path.name[-len(ending) :]
         if written.lower() == ending:
-            known = (ending,) if ending == ".mha" else (ending, ending.upper())
+            known = (ending,) if ending in (".mha", ".mhd") else (ending, ending.upper())
             return None if written in known else ending
     return None
 
@@ -218,19 +250,35 @@ def _examine_nifti(path: Path) -> tuple[int, list[str]]:
             size, finite = _examine_voxels(chain([begun], pieces), header)
         else:
             size, finite = path.stat().st_size, True
+    return size, _nifti_problems(path, header, size, finite)
+
+
+def _examine_nifti_pair(path: Path, voxels: Path) -> tuple[int | None, list[str]]:
+    header = _read_nifti_header(path.read_bytes(), magic=b"ni1\0")
+    if header is None:
+        return None, [
+            f"{path}: is no NIfTI header, but one of Analyze or of another kind, which do not say where left is: save "
+            "it as NIfTI with the tool that wrote it"
+        ]
+    with voxels.open("rb") as file:
+        size, finite = _examine_voxels(_pieces(voxels, file), header)
+    return size, _nifti_problems(path, header, size, finite)
+
+
+def _nifti_problems(path: Path, header: _NiftiHeader | None, size: int, finite: bool) -> list[str]:
     problems = [] if finite else [NOT_FINITE.format(path)]
     if header is not None and size < header.stop:
         problems.append(f"{path}: is truncated: it ends before its last voxel: copy or download it again")
     if header is not None and not all(0 < abs(edge) < math.inf for edge in header.spacing):
         told = ", ".join(f"{edge:.6g}" for edge in header.spacing)
         problems.append(f"{path}: its header says a spacing of ({told}): correct it")
-    return size, problems
+    return problems
 
 
-def _read_nifti_header(begun: bytes) -> _NiftiHeader | None:
-    """None of anything but NIfTI-1 and NIfTI-2 in one file."""
+def _read_nifti_header(begun: bytes, magic: bytes = b"n+1\0") -> _NiftiHeader | None:
+    """None of anything but NIfTI-1 (of this magic number: in one file) and NIfTI-2 in one file."""
     for order in "<>":
-        if begun[:4] == struct.pack(f"{order}i", _NIFTI1) and begun[344:348] == b"n+1\0":
+        if begun[:4] == struct.pack(f"{order}i", _NIFTI1) and begun[344:348] == magic:
             axes, *sizes = struct.unpack_from(f"{order}8h", begun, 40)
             datatype, told = struct.unpack_from(f"{order}2h", begun, 70)
             spacing = struct.unpack_from(f"{order}7f", begun, 80)
@@ -245,7 +293,8 @@ def _read_nifti_header(begun: bytes) -> _NiftiHeader | None:
         if not 1 <= axes <= 7 or not math.isfinite(offset):
             return None
         length = struct.unpack(f"{order}i", begun[:4])[0]
-        start, bits = max(int(offset), length), max(told, _NIFTI_BITS.get(datatype, 0))
+        start = max(int(offset), length) if magic == b"n+1\0" else int(offset)  # from where its voxels' file begins
+        bits = max(told, _NIFTI_BITS.get(datatype, 0))
         return _NiftiHeader(
             version=1 if length == _NIFTI1 else 2,
             spacing=spacing[: min(axes, 3)],  # further axes are none of space, and of one frame where that is accepted

@@ -70,7 +70,7 @@ def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool
         told = f"{name}: has several components per voxel (colour or vectors)"
         if label:
             raise AttenScribbleError(f"{told}: save the label with one value per voxel, the number of its class")
-        raise AttenScribbleError(f"{told}: give one file each, or name its colours as channels (--channels R,G,B)")
+        raise AttenScribbleError(f"{told}: give a file for each, as a channel, or its grey values")
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise AttenScribbleError(f"{name}: has complex voxels: give their magnitude")
     return image

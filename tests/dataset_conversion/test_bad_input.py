@@ -239,7 +239,7 @@ FOLDERS = {
         [],
         (f"copies/{A}: is called as ", "rename one of them if they show different patients"),
     ),
-    "image of another kind": (lambda i, s, d: (i / "c.MHD").touch(), [], ("c.MHD: is of a kind that is not",)),
+    "image of another kind": (lambda i, s, d: (i / "c.GIPL").touch(), [], ("c.GIPL: is of a kind that is not",)),
     "film": (
         lambda i, s, d: (i / "c.gif").touch(),
         [],

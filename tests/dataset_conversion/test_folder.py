@@ -155,10 +155,20 @@ def test_companions_of_images_are_passed_over(tmp_path, name):
     assert unusable_files([tmp_path / name]) == []
 
 
-@pytest.mark.parametrize("name", ["p9.nii.bz2", "p9.nii.zst", "IM0001", "a.mhd", "a.npy", "readme.dcm", "README2"])
+@pytest.mark.parametrize("name", ["p9.nii.bz2", "p9.nii.zst", "IM0001", "a.mgz", "a.npy", "readme.dcm", "README2"])
 def test_what_is_no_companion_is_refused_by_name(tmp_path, name):
     (problem,) = unusable_files([tmp_path / name])
     assert problem.startswith(f"{tmp_path / name}: is of a kind that is not taken: save it as one of .nii.gz, ")
+
+
+def test_voxels_are_passed_over_beside_their_header_alone(tmp_path):
+    for name in ("a.mhd", "b.hdr", "c.nhdr"):
+        sitk.WriteImage(make_scan(0), tmp_path / name)
+    stray = [tmp_path / name for name in ("d.raw", "d.img")]
+    for file in stray:
+        file.write_bytes(b"x")
+    told = unusable_files(sorted(tmp_path.iterdir()))
+    assert [line.partition(": is of a kind")[0] for line in told] == sorted(map(str, stray))
 
 
 @pytest.mark.parametrize(
@@ -246,22 +256,29 @@ def test_scribblebench_with_a_description_of_the_decathlon_or_none(tmp_path, wri
     ],
 )
 @pytest.mark.parametrize("spacing", [SPACING, (0.3, 0.7, 0.45)])
-def test_geometry_is_that_of_the_source(tmp_path, writing, direction, spacing):
-    for name, values in (("images", make_scan(0)), ("scribbles", make_strokes()), ("dense", make_dense())):
+@pytest.mark.parametrize("endings", [("mha", "mha", "mha"), ("mhd", "nhdr", "hdr")])
+def test_geometry_is_that_of_the_source(tmp_path, writing, direction, spacing, endings):
+    sources = {
+        name: tmp_path / name / f"a.{ending}"
+        for name, ending in zip(("images", "scribbles", "dense"), endings, strict=True)
+    }
+    for (name, file), values in zip(sources.items(), (make_scan(0), make_strokes(), make_dense()), strict=True):
         pixels = values if isinstance(values, np.ndarray) else sitk.GetArrayFromImage(values)
         (tmp_path / name).mkdir()
         image = make_volume(pixels, pixels.dtype, direction=direction, spacing=spacing)
         # Not what nnU-Net takes as it is, so that everything is written anew.
-        sitk.WriteImage(image, tmp_path / name / "a.mha")
+        sitk.WriteImage(image, file)
     written = convert_folder(
         tmp_path / "images", tmp_path / "scribbles", classes=CLASSES, dense=tmp_path / "dense", **writing
     )
+    inputs = json.loads((written.scribble / "provenance.json").read_text())["inputs"]["a"].get("further", [])
+    assert [entry["file"] for entry in inputs] == ([] if endings[0] == "mha" else ["a.raw", "a.raw", "a.img"])
     for file, name in (
         (written.scribble / "imagesTr" / "a_0000.nii.gz", "images"),
         (written.scribble / "labelsTr" / "a.nii.gz", "scribbles"),
         (written.dense / "labelsTr" / "a.nii.gz", "dense"),
     ):
-        one, other = sitk.ReadImage(file), sitk.ReadImage(tmp_path / name / "a.mha")
+        one, other = sitk.ReadImage(file), sitk.ReadImage(sources[name])
         np.testing.assert_array_equal(sitk.GetArrayFromImage(one), sitk.GetArrayFromImage(other))
         assert one.GetSize() == other.GetSize()
         for part in ("Spacing", "Origin", "Direction"):  # float32 in NIfTI

@@ -45,7 +45,7 @@ def _listing(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
-@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd", ".nii"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd", ".nii", ".mhd", ".nhdr", ".hdr"])
 def test_every_format_becomes_what_nnunet_finds(tmp_path, prepare, ending):
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
@@ -83,6 +83,13 @@ def test_colour_pictures_for_a_dataset_of_channels_and_for_one_of_pictures(tmp_p
     assert _listing(tmp_path / "pictures") == ["a_0000.png"]
 
 
+def test_names_that_all_files_share_say_nothing(tmp_path, prepare):
+    for name in ("a_roi", "b_roi"):
+        sitk.WriteImage(make_scan(0), tmp_path / "images" / f"{name}.nii.gz")
+    assert prepare()[0] == 0
+    assert _listing(tmp_path / "prepared") == ["a_roi_0000.nii.gz", "b_roi_0000.nii.gz"]
+
+
 def test_a_model_without_its_dataset_is_enough(tmp_path, prepare, monkeypatch):
     sitk.WriteImage(make_scan(0), tmp_path / "images" / "a.nii.gz")
     prepare(output="first")
@@ -109,6 +116,11 @@ def _write_one(images):
         ),
         (lambda i: (i / "a.nii.gz").write_bytes(b"x"), {}, "a.nii.gz: is named .gz but is not gzip data"),
         (lambda i: sitk.WriteImage(make_scan(0), i / "a_0001.mha"), {}, "has no channel a_0000"),
+        (
+            lambda i: [sitk.WriteImage(make_scan(0), i / f"{name}.mha") for name in ("a", "a_seg")],
+            {},
+            "a_seg.mha: is called as a drawing or a label: take it out of the folder",
+        ),
         (lambda i: (i / "a.gif").touch(), {}, "a.gif: is of a kind that is not taken"),
         (lambda i: None, {}, "images: holds no image"),
         (lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"), {"output": "images"}, "images: is there already"),

@@ -447,9 +447,9 @@ PROBLEMS = {
     "no drawing": (["a.nii.gz", "b.nii.gz"], "holds images and no drawing ({root} (2 files)): call drawings"),
     "drawings alone": (["labels/a.nii.gz"], "holds drawings ({root}/labels (1 file)) and no image: put the images"),
     "nothing": ([], "holds no image, nor does any folder in it"),
-    "nothing that is taken": (["images/a.nhdr"], "{root}/images/a.nhdr: is of a kind that is not taken: save it as"),
+    "nothing that is taken": (["images/a.vtk"], "{root}/images/a.vtk: is of a kind that is not taken: save it as"),
     "no drawing that is taken": (["images/a.mha", "masks/a.gipl"], "{root}/masks/a.gipl: is of a kind that is not"),
-    "no image that is taken": (["images/a.mhd", "labels/a.mha"], "{root}/images/a.mhd: is of a kind that is not"),
+    "no image that is taken": (["images/a.gipl", "labels/a.mha"], "{root}/images/a.gipl: is of a kind that is not"),
     "one channel less": (
         ["images/a_0000.mha", "images/a_0001.mha", "images/b_0000.mha", "images/c_0000.mha", "scribbles/a.mha"],
         "{root}/images/a_0000.mha: its case has 2 channels and others have 1: give each as many",

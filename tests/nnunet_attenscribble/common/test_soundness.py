@@ -78,6 +78,57 @@ def test_what_is_no_metaimage_is_left_to_itk(tmp_path, content):
     assert "not an image that SimpleITK can read" in _read_error(file)
 
 
+# --- headers in files of their own ---
+
+
+@pytest.mark.parametrize(("header", "data"), [("a.mhd", "a.raw"), ("a.nhdr", "a.raw"), ("a.hdr", "a.img")])
+def test_what_is_wrong_with_voxels_in_a_file_of_their_own(tmp_path, scan, header, data):
+    file, voxels = tmp_path / header, tmp_path / data
+    sitk.WriteImage(sitk.Cast(scan(0), sitk.sitkFloat32), file)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+    whole = voxels.read_bytes()
+    voxels.write_bytes(whole[:-1])
+    assert f"{file}: is truncated" in _read_error(file)
+    voxels.write_bytes(whole[:-4] + np.float32(np.nan).tobytes())
+    problem = f"{file}: holds NaN or infinite voxels, which nnU-Net refuses: replace them"
+    assert soundness.examine(file)[1] == ([problem] if data == "a.img" else [])  # of the others ITK keeps NaN
+    voxels.unlink()
+    assert _read_error(file) == f"{file}: its voxels are missing, {data}: put that file beside it"
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "many"),
+    [
+        ("a.mhd", "ElementDataFile = a.raw", "ElementDataFile = a%03d.raw 1 4 1"),
+        ("a.mhd", "ElementDataFile = a.raw", "ElementDataFile = LIST"),
+        ("a.mhd", "ElementDataFile = a.raw", ""),
+        ("a.nhdr", "data file: a.raw", "data file: SKIPLIST 0 1"),
+        ("a.nhdr", "data file: a.raw", "data file: a%d.raw 1 4 1"),
+    ],
+)
+def test_a_header_of_no_single_file(tmp_path, scan, header, line, many):
+    file = tmp_path / header
+    sitk.WriteImage(scan(0), file)
+    text = file.read_text()
+    assert line in text
+    file.write_text(text.replace(line, many))
+    assert _read_error(file) == f"{file}: says of no single file that it holds its voxels: save it as NIfTI in one file"
+
+
+@pytest.mark.parametrize("header", [b"ENVI\nsamples = 3\n", struct.pack("<i", 348).ljust(348, b"\0")])
+def test_analyze_does_not_say_where_left_is(tmp_path, header):
+    (tmp_path / "a.hdr").write_bytes(header)
+    (tmp_path / "a.img").write_bytes(bytes(100))
+    assert "a.hdr: is no NIfTI header, but one of Analyze" in _read_error(tmp_path / "a.hdr")
+
+
+def test_no_room_is_made_for_voxels_that_a_second_file_cannot_hold(tmp_path, monkeypatch):
+    (tmp_path / "a.nhdr").write_text(f"{_NRRD}raw\ndata file: a.raw\n")
+    (tmp_path / "a.raw").write_bytes(bytes(1000))
+    monkeypatch.setattr(volumes, "read_image", lambda _: pytest.fail("room was made"))
+    assert "which 1000 bytes cannot hold" in _read_error(tmp_path / "a.nhdr")
+
+
 # --- NIfTI ---
 
 

@@ -159,7 +159,7 @@ def test_a_label_in_colours_is_told_what_a_label_needs(tmp_path, mode):
     picture.convert(mode).save(file)
     with pytest.raises(AttenScribbleError, match=r"\(colour or vectors\): save the label with one value per voxel"):
         read_volume(file, str(file), label=True)
-    with pytest.raises(AttenScribbleError, match=r"\(colour or vectors\): give one file each"):
+    with pytest.raises(AttenScribbleError, match=r"\(colour or vectors\): give a file for each"):
         read_volume(file, str(file))
 
 
