@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunet_attenscribble.common.grids import Grid, geometry_problems, is_turned, turn_onto
+from nnunet_attenscribble.common.soundness import DETACHED
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import StructureScores, select_structure
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CasePair", "CaseScores", "LabelImage", "list_cases", "pair_cases", "read_label_image", "score_case"]
 
-# The endings that nnU-Net's readers know; a dense label may be stored in another format than the prediction.
-_IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
+# A dense label may be stored in another format than the prediction.
+_IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff", *DETACHED)
+_SEGMENTATION = ".seg.nrrd"  # of 3D Slicer
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,19 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
         )
 
     predicted = list_cases(predictions, (file_ending,))
-    true = list_cases(dense, (file_ending, *(ending for ending in _IMAGE_ENDINGS if ending != file_ending)))
+    true = list_cases(
+        dense, (_SEGMENTATION, file_ending, *(ending for ending in _IMAGE_ENDINGS if ending != file_ending))
+    )
     if not predicted:
         problems.append(
             f"no predictions found: {predictions} has no file that ends in {file_ending}; "
             "give the output folder of nnUNetv2_predict, or fold_0/validation of a trained model"
         )
     if not true:
-        problems.append(f"no dense labels to compare with: {dense} has no label file; give a folder of dense labels")
+        held = list_some(sorted(file.name for file in dense.iterdir() if not file.name.startswith("."))) or "nothing"
+        problems.append(
+            f"no dense labels to compare with: {dense} has no label file, such as CASE{file_ending}; it holds {held}"
+        )
     if problems:
         raise AttenScribbleError(problems)
     if not predicted.keys() & true.keys():

@@ -25,9 +25,11 @@ def test_pairs_in_order_and_cases_without_prediction(touch):
     assert not_predicted == ["c", "d"]
 
 
-def test_dense_labels_may_have_another_format(touch):
-    pairs, _ = pair_cases(touch("predictions", "a.nii.gz"), touch("dense", "a.nrrd"), ".nii.gz")
-    assert pairs[0].dense.name == "a.nrrd"
+@pytest.mark.parametrize("name", ["a.nrrd", "a.seg.nrrd", "a.mhd", "a.nhdr", "a.hdr"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_dense_labels_may_have_another_format(touch, name, ending):
+    pairs, _ = pair_cases(touch("predictions", f"a{ending}"), touch("dense", name, "a.raw"), ending)
+    assert pairs[0].dense.name == name
 
 
 def test_every_problem_is_told_at_once(touch):
@@ -54,7 +56,8 @@ def test_missing_and_empty_folders(touch, tmp_path):
         pair_cases(touch("predictions", "a.mha"), touch("dense", "readme.txt"), ".nii.gz")
     none, no_labels = caught.value.problems
     assert f"no predictions found: {tmp_path / 'predictions'} has no file that ends in .nii.gz" in none
-    assert f"no dense labels to compare with: {tmp_path / 'dense'}" in no_labels
+    assert f"no dense labels to compare with: {tmp_path / 'dense'} has no label file, such as CASE.nii.gz" in no_labels
+    assert no_labels.endswith("it holds readme.txt")
 
 
 def test_a_folder_is_not_compared_with_itself(touch, tmp_path):
