@@ -83,7 +83,8 @@ def dataset_folder(variable: str, dataset: str) -> Path:
     else:
         raise AttenScribbleError(f"dataset '{dataset}' is neither an ID such as 501 nor a name such as Dataset501_ACDC")
     if not found:
-        raise AttenScribbleError(f"no dataset {dataset} in {parent} (from {variable})")
+        hint = ": plan it first" if variable == "nnUNet_preprocessed" else ""
+        raise AttenScribbleError(f"no dataset {dataset} in {parent} (from {variable}){hint}")
     if len(found) > 1:
         names = ", ".join(folder.name for folder in found)
         raise AttenScribbleError(f"dataset ID {dataset} is taken twice in {parent}: {names}; rename all but one")

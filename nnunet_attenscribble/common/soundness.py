@@ -127,12 +127,13 @@ def voxels_file(path: Path) -> Path | None:
         return capital if capital.is_file() else path.with_suffix(".img")
     if path.suffix.lower() not in DETACHED:
         return None
+    separator = ":" if path.suffix.lower() == ".nhdr" else "="
     try:
         lines = path.read_bytes()[:_LONGEST_LINE].decode("utf-8", "surrogateescape").splitlines()
     except OSError:
         return None
     for line in lines:
-        key, _, name = re.sub(": ?", "=", line, count=1).partition("=")
+        key, _, name = line.partition(separator)
         if key.strip().lower() in ("elementdatafile", "data file", "datafile"):
             name = name.strip()
             return path.parent / name if name and _PLAIN_NAME.fullmatch(name) else None

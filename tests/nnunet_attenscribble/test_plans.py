@@ -310,7 +310,7 @@ def test_command_for_thin_strokes(dataset, arguments):
         (("501", "--name", "a b", "--set", "padding=ignore"), "configuration name 'a b'"),
         (("501", "--name", "", "--thin-strokes"), "configuration name ''"),
         (("501", "--name", "", "--cpu"), "configuration name ''"),
-        (("502", "--cpu"), "no dataset 502"),
+        (("502", "--cpu"), "(from nnUNet_preprocessed): plan it first"),
         (("heart", "--cpu"), "neither an ID"),
         (("501", "--cpu", "-p", "Other"), "has no plans of this name; it has nnUNetPlans"),
         (("501", "--cpu", "-p", "nnUNetPlans.json"), "has no plans of this name; it has nnUNetPlans"),
