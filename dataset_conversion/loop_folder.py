@@ -20,6 +20,7 @@ from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, keeps_files, open_files, write_label
 from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_json, read_shaped
+from nnunet_attenscribble.common.soundness import voxels_file
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, read_volume, sha256, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.description import Description
@@ -358,6 +359,8 @@ def _find_changed(folder: Path, stem: str, digest: str) -> Path | None:
     changed = [file for file in files if sha256(file) != digest]
     if problems := unusable_files(changed):
         raise AttenScribbleError(problems)
+    voxels = {*map(voxels_file, changed)}
+    changed = [file for file in changed if file not in voxels]
     if len(changed) > 1:
         raise AttenScribbleError(
             f"{changed[0]} and {changed[1].name} were both saved: keep the one that holds the strokes"

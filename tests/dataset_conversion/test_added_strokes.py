@@ -207,11 +207,25 @@ def test_drawings_elsewhere_and_of_other_kinds_are_told_and_companions_are_none(
             "b/old/b_strokes.nii.gz", "b_strokes.seg.nrrd",
         )],
     )  # fmt: skip
-    sitk.WriteImage(make_volume(make_strokes()), str(work.folder / "b/b_strokes.mhd"))
+    for ending in (".mgz", ".npy"):
+        (work.folder / f"b/b_strokes{ending}").write_bytes(b"whatever")
     with pytest.raises(AttenScribbleError) as refused:
         work.read()
-    for problem, ending in zip(refused.value.problems, (".mhd", ".raw"), strict=True):
+    for problem, ending in zip(refused.value.problems, (".mgz", ".npy"), strict=True):
         assert f"b_strokes{ending}: is of a kind that is not taken" in problem
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr", ".hdr"])
+def test_strokes_in_two_files_are_one_drawing(work, ending):
+    work.write()
+    labels = []
+    for name in ("b_strokes.nii.gz", f"b_strokes{ending}"):
+        before = (work.folder / "b" / "b_strokes.nii.gz").read_bytes()
+        sitk.WriteImage(make_volume(make_strokes()), str(work.folder / "b" / name))
+        (addition,), _ = work.read()
+        labels.append(addition.label)
+        (work.folder / "b" / "b_strokes.nii.gz").write_bytes(before)
+    np.testing.assert_array_equal(*labels)
 
 
 def test_a_picture_is_read_where_it_is_saved_as_strokes(work):
