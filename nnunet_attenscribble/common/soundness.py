@@ -129,10 +129,11 @@ def voxels_file(path: Path) -> Path | None:
         return None
     separator = ":" if path.suffix.lower() == ".nhdr" else "="
     try:
-        lines = path.read_bytes()[:_LONGEST_LINE].decode("utf-8", "surrogateescape").splitlines()
+        with path.open("rb") as file:
+            text = file.read(_LONGEST_LINE).decode("utf-8", "surrogateescape")
     except OSError:
-        return None
-    for line in lines:
+        return None  # whoever reads it will tell
+    for line in text.splitlines():
         key, _, name = line.partition(separator)
         if key.strip().lower() in ("elementdatafile", "data file", "datafile"):
             name = name.strip()
@@ -255,7 +256,8 @@ def _examine_nifti(path: Path) -> tuple[int, list[str]]:
 
 
 def _examine_nifti_pair(path: Path, voxels: Path) -> tuple[int | None, list[str]]:
-    header = _read_nifti_header(path.read_bytes(), magic=b"ni1\0")
+    with path.open("rb") as file:
+        header = _read_nifti_header(file.read(_SHORT), magic=b"ni1\0")
     if header is None:
         return None, [
             f"{path}: is no NIfTI header, but one of Analyze or of another kind, which do not say where left is: save "
