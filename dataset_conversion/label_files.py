@@ -32,6 +32,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [
     "MASKS",
+    "NRRD",
     "Colour",
     "ColourLabel",
     "Legend",
@@ -55,6 +56,8 @@ __all__ = [
 Colour = tuple[int, int, int]
 #: As the tool of a label that is a folder, with a file for each class, called after it.
 MASKS = "a file per class"
+#: Endings of files whose header may name segments, which 3D Slicer puts in layers.
+NRRD = (".nrrd", ".nhdr")
 _PICTURES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 _MOST_COLOURS = 16  # beyond, they are shades
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -103,7 +106,7 @@ def read_header(file: Path) -> Legend | None:
     """
     if file.is_dir():
         return Legend(MASKS, file, tuple(Segment(str(stem(mask)), 1, n) for n, mask in enumerate(list_masks(file))))
-    if file.suffix.lower() not in (".nrrd", ".nhdr"):
+    if file.suffix.lower() not in NRRD:
         return None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))

@@ -20,7 +20,6 @@ from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, keeps_files, open_files, write_label
 from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_json, read_shaped
-from nnunet_attenscribble.common.soundness import voxels_file
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, read_volume, sha256, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.description import Description
@@ -31,7 +30,7 @@ from nnunet_attenscribble.dataset_conversion.loop_drawings import (
     write_drawing,
     write_tiff,
 )
-from nnunet_attenscribble.dataset_conversion.pairing import is_companion, unusable_files
+from nnunet_attenscribble.dataset_conversion.pairing import is_companion, stem, unusable_files
 from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, identifier_problems
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -349,18 +348,17 @@ def _in_order_of_nnunet(image: sitk.Image, case: CaseToDraw) -> np.ndarray:
     return sitk.GetArrayFromImage(place_on(grid.put(image), case.read_grid(as_nnunet=True)))
 
 
-def _find_changed(folder: Path, stem: str, digest: str) -> Path | None:
+def _find_changed(folder: Path, name: str, digest: str) -> Path | None:
     """The one file of this name, in whatever format, that is not as it was written; None where none was changed.
 
     Raises:
         AttenScribbleError: several were, or one of a kind that is not read.
     """
-    files = sorted(file for file in folder.glob(f"{escape(stem)}.*") if file.is_file() and not is_companion(file))
+    files = sorted(file for file in folder.glob(f"{escape(name)}.*") if file.is_file() and not is_companion(file))
     changed = [file for file in files if sha256(file) != digest]
     if problems := unusable_files(changed):
         raise AttenScribbleError(problems)
-    voxels = {*map(voxels_file, changed)}
-    changed = [file for file in changed if file not in voxels]
+    changed = [file for file in changed if stem(file) is not None]  # without the voxels of a header
     if len(changed) > 1:
         raise AttenScribbleError(
             f"{changed[0]} and {changed[1].name} were both saved: keep the one that holds the strokes"

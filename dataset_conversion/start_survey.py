@@ -21,6 +21,7 @@ from nnunet_attenscribble.common.volumes import Source, describe, file_of, label
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import (
+    NRRD,
     Legend,
     format_colour,
     is_picture,
@@ -438,7 +439,7 @@ def fitting_images(label: Path, images: Mapping[str, Source]) -> list[str]:
 
 
 def _header(file: Path) -> sitk.Image | sitk.ImageFileReader:
-    if file.suffix.lower() not in (".nrrd", ".nhdr"):
+    if file.suffix.lower() not in NRRD:
         return read_volume(file, str(file), thorough=False, whole=False)
     reader = sitk.ImageFileReader()  # layers make it no volume
     reader.SetFileName(str(file))
