@@ -35,6 +35,7 @@ IGNORE = "ignore"
 _GRID = ("Size", "Spacing", "Origin", "Direction")
 _TURNED = "are stored in another order of axes than their image and were turned onto it"
 _ROUNDED = "hold labels that their header scales (scl_slope), and were rounded to integers"
+_WHOLE = "are read as labelled as a whole: in slices that show a class, what is in no class is background"
 _ASSUMED = "state no spacing: 1 mm was taken, as nnU-Net does"
 _T = TypeVar("_T")
 _MOST = 0.5  # share of a scribble's voxels in one class: strokes cover a few percent, unlabelled voxels nearly all
@@ -256,6 +257,8 @@ class _Check:
             return
         values, is_whole = decoded
         result.scribble_voxels = self._count(values)
+        if is_whole and case.annotated is None:
+            result.remarks.append((_WHOLE, describe(case.scribble, f"scribble of case {case.identifier}")))
         if not result.problems and not is_whole:
             name = describe(case.scribble, f"scribble of case {case.identifier}")
             result.problems += self._coding.strokes_problems(result.scribble_voxels, name)

@@ -185,13 +185,13 @@ def look_at_folders(folders: Folders, marks: Marks | None, channels: Sequence[st
     """
     files = _list_files(folders)
     training, problems, loose = _find_cases(folders, files, marks, channels, test=False)
+    none = f"{{}}: holds no image ({', '.join(ENDINGS)}), nor does any folder in it"
     if not training:
-        none = f"{folders.images}: holds no image ({', '.join(ENDINGS)}), nor does any folder in it"
-        raise AttenScribbleError(problems or none)
+        raise AttenScribbleError(problems or none.format(folders.images))
     tests: list[FoundCase] = []
     if folders.test_images is not None or folders.test_labels is not None:
         tests, more, _ = _find_cases(folders, files, marks, channels, test=True)
-        problems += more
+        problems += more if tests or more else [none.format(folders.test_images)]
     known = {case.identifier: case for case in training}
     for case in tests:
         if case.identifier in known:

@@ -109,6 +109,21 @@ def convert_folder(
     marks = Marks(classes, coding, background, unlabelled)
     if marks.problems():
         raise AttenScribbleError(marks.problems())
+    without = {"--dense-slices": dense_slices, "--annotated": annotated} if scribbles is None else {}
+    lone = [
+        f"{option} {value}: is about --scribbles: give the labels as these, dense ones too"
+        for option, value in without.items()
+        if value is not None
+    ]
+    if axis is not None and dense_slices is None:
+        lone.append(f"--axis {axis}: is about --dense-slices: give both, or neither")
+    if test_labels is not None and test_images is None:
+        lone.append(
+            f"--test-labels {test_labels}: has no --test-images; the dense labels of images that nobody drew on "
+            "(--undrawn-as-test) are found in --dense"
+        )
+    if lone:
+        raise AttenScribbleError(lone)
     if spacing is not None and not all(0 < step < float("inf") for step in spacing):
         raise AttenScribbleError(f"spacing {tuple(spacing)}: give positive numbers, in mm along x, y and z")
     step = None if spacing is None else tuple(spacing)
@@ -127,8 +142,6 @@ def convert_folder(
         splits, notes = make_splits_by_case(training, problems)
     if whole is not None and not any(map(whole.search, training)):
         problems.append(f"--dense-slices {dense_slices!r}: is found in the name of no case: `.` is all of them")
-    if annotated is not None and scribbles is None:
-        raise AttenScribbleError(f"{annotated}: is about --scribbles: give the labels as these, dense ones too")
     looked_for = {} if annotated is None else read_annotated(annotated, marks.labels, training, problems)
     in_part = [case for case, values in looked_for.items() if len(values) < len(marks.labels) - 1]
     if in_part:

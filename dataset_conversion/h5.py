@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.soundness import room_problems
+from nnunet_attenscribble.common.text import normalise, read_table
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, dense_values, scribble_values
 from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     Case,
@@ -91,8 +91,10 @@ def convert_h5(
     problems: list[str] = []
     for file in files:
         try:
-            edges = tuple(spacing or ()) if table is None or spacing_csv is None else _look_up(table, file, spacing_csv)
-            keys = _check(file, None if table is None else table[file.stem][1], spacing_csv)
+            edges, size = tuple(spacing or ()), None
+            if table is not None and spacing_csv is not None:
+                edges, size = _look_up(table, file, spacing_csv)
+            keys = _check(file, size, spacing_csv)
         except AttenScribbleError as error:
             problems += error.problems
             continue
@@ -153,20 +155,16 @@ def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ..
     Raises:
         AttenScribbleError: for every row that cannot be understood.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AttenScribbleError(
-            f"{file}: cannot be read as CSV ({getattr(error, 'strerror', None) or error})"
-        ) from None
+    columns, rows = read_table(file)
     absent = [column for column in ("case", "sx", "sy", "sz") if column not in columns]
     if absent:
         raise AttenScribbleError(f"{file}: has no column {', '.join(absent)}: it needs case, sx, sy and sz")
     table: dict[str, tuple[tuple[float, ...], tuple[int, ...] | None]] = {}
     problems = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
+        if row.get(None):
+            problems.append(f"{file}: line {number} has more fields than columns: write decimals with a point")
+            continue
         try:
             edges = tuple(float(row[column]) for column in ("sx", "sy", "sz"))
             size = tuple(int(row[column]) for column in ("nx", "ny", "nz")) if "nx" in columns else None
@@ -175,17 +173,18 @@ def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ..
             continue
         if not all(0 < edge < np.inf for edge in edges):
             problems.append(f"{file}: line {number} has a spacing {edges} that is not above 0: correct it")
-        if table.setdefault(row["case"], (edges, size)) != (edges, size):
+        if table.setdefault(normalise(row["case"]), (edges, size)) != (edges, size):
             problems.append(f"{file}: line {number} contradicts an earlier one about {row['case']}: remove one of them")
     if problems:
         raise AttenScribbleError(problems)
     return table
 
 
-def _look_up(table: Mapping[str, tuple], file: Path, spacing_csv: Path) -> tuple[float, ...]:
-    if file.stem not in table:
-        raise AttenScribbleError(f"{file}: has no spacing in {spacing_csv}: add a line for {file.stem}")
-    return table[file.stem][0]
+def _look_up(table: Mapping[str, tuple], file: Path, spacing_csv: Path) -> tuple:
+    case = normalise(file.stem)
+    if case not in table:
+        raise AttenScribbleError(f"{file}: has no spacing in {spacing_csv}: add a line for {case}")
+    return table[case]
 
 
 def _check(file: Path, size: tuple[int, ...] | None, spacing_csv: Path | None) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
-from nnunet_attenscribble.common.formats import is_tiff
+from nnunet_attenscribble.common.formats import is_grey_bmp, is_tiff
 from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, geometry_problems, measure_steps, place_on
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.text import list_some
@@ -474,6 +474,8 @@ def count_colours(file: Path) -> int:
     """Values per pixel by its header; 1 where that cannot be read, as will be told elsewhere."""
     if is_tiff(file):
         return _count_samples(file)
+    if is_grey_bmp(file):
+        return 1
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:

@@ -434,7 +434,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
         for file, content in texts.items():
             stage(file).write_text(encode_json(content), encoding="utf-8")
     for image in images:
-        if image.resolve().parent == (raw / "imagesTs").resolve():
+        if image.parent.resolve() == (raw / "imagesTs").resolve():  # where it lies, wherever it may link to
             image.unlink()
 
 

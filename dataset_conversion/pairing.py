@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import list_some, normalise
 
 __all__ = [
     "ENDINGS",
@@ -48,14 +47,10 @@ _COMPANIONS = (
 
 
 def stem(file: Path) -> str | None:
-    """The name without its ending, accented letters as one sign, as not every system keeps them; None for no image."""
+    """The name without its ending, see `normalise`; None for no image."""
     endings = (_SEGMENTATION, *ENDINGS)
     name = next((file.name[: -len(ending)] for ending in endings if file.name.lower().endswith(ending)), None)
-    return None if name is None else _normalise(name)
-
-
-def _normalise(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return None if name is None else normalise(name)
 
 
 def unusable_files(files: Iterable[Path]) -> list[str]:
@@ -224,7 +219,7 @@ def _name_by_all(
             break
         short = {file: ("".join(words[file][:-count]), channel) for file, (_, channel) in named.items()}
         yield short, {(case,): case for case, _ in short.values()}
-    parents = {file: tuple(map(_normalise, file.relative_to(folder).parts[:-1])) for file in stems}
+    parents = {file: tuple(map(normalise, file.relative_to(folder).parts[:-1])) for file in stems}
     if all(parents.values()):
         shared = _shared_positions(list(parents.values()))
         keys = {file: tuple(part for at, part in enumerate(path) if at not in shared) for file, path in parents.items()}
@@ -237,7 +232,7 @@ def _name_by_all(
 def _image_name(file: Path) -> str | None:
     """The name of an image: a file, or a folder of DICOM slices."""
     name = stem(file)
-    return _normalise(file.name) if name is None and file.is_dir() else name
+    return normalise(file.name) if name is None and file.is_dir() else name
 
 
 def _split_channel(name: str, channels: Sequence[str]) -> tuple[str, int]:
@@ -265,7 +260,7 @@ def _name_by_folder(file: Path, folder: Path, cases: Mapping[tuple[str, ...], st
     name = stem(file)
     if name is None:
         return None
-    parts = tuple(map(_normalise, file.relative_to(folder).parts[:-1]))
+    parts = tuple(map(normalise, file.relative_to(folder).parts[:-1]))
     case = _find_case(parts, cases)
     below = [key for key in cases if parts and _is_within(parts, key)]  # as of DICOM, whose folders are UIDs
     if case is None and len(below) == 1:
@@ -284,7 +279,7 @@ def _match_folders(kind: Labels, cases: Mapping[tuple[str, ...], str]) -> dict[s
     held = Counter(file.parent for file in kind.files if stem(file) is not None)
     found: dict[str, Path] = {}
     for folder in held:
-        case = _find_case(tuple(map(_normalise, folder.relative_to(kind.folder).parts)), cases)
+        case = _find_case(tuple(map(normalise, folder.relative_to(kind.folder).parts)), cases)
         if case is None or found.setdefault(case, folder) != folder:
             return {}
     return found if any(count > 1 for count in held.values()) else {}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import list_some, normalise, read_table
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -34,16 +33,14 @@ def read_annotated(
         AttenScribbleError: the file cannot be read, or has other columns.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            columns, rows = reader.fieldnames, list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AttenScribbleError(f"{file}: cannot be read ({error}): {_FORM}") from None
+        columns, rows = read_table(file)
+    except AttenScribbleError as error:
+        raise AttenScribbleError(f"{error}: {_FORM}") from None
     if columns != _COLUMNS:
-        raise AttenScribbleError(f"{file}: its columns are {', '.join(columns or []) or 'none'}: {_FORM}")
+        raise AttenScribbleError(f"{file}: its columns are {', '.join(columns) or 'none'}: {_FORM}")
     found: dict[str, tuple[int, ...]] = {}
-    for number, row in enumerate(rows, start=2):
-        case, text = (row["case"] or "").strip(), row["classes"] or ""
+    for number, row in rows:
+        case, text = normalise(row["case"] or "").strip(), row["classes"] or ""
         names = [name.strip() for name in text.split(";") if name.strip()]
         unknown = [name for name in names if labels.get(name, 0) == 0]
         where = f"{file}, line {number}"

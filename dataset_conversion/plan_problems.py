@@ -172,9 +172,18 @@ def drawing_notes(cases: Sequence[Case], checked: Sequence[CheckedCase], voxels:
     ]
     if not scribbles:
         return notes
+    used = [(case, result) for case, result in zip(cases, checked, strict=True) if case.scribbled]
+    classes = len(voxels) - 2  # without background and `ignore`
+    unbounded = [
+        case.identifier
+        for case, result in used
+        if not result.scribble_voxels[0] and any(result.scribble_voxels[:-1])
+        if case.annotated is None or len(case.annotated) == classes  # of others this is told already
+    ]
     if not voxels["background"]:
         notes.append("no scribble marks background: a network cannot learn from them where its classes end")
-    used = [(case, result) for case, result in zip(cases, checked, strict=True) if case.scribbled]
+    elif unbounded:
+        notes.append(f"{len(unbounded)} of {len(used)} scribbles mark no background: {list_some(unbounded)}")
     empty = [case.identifier for case, result in used if not any(result.scribble_voxels[:-1])]
     if empty:
         notes.append(f"{len(empty)} of {len(used)} scribbles hold no stroke: {list_some(empty)}")

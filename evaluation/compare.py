@@ -261,7 +261,7 @@ def _find_subjects(summary: Summary, pattern: str | None) -> tuple[list[str], li
         compiled = re.compile(pattern)
     except re.error as error:
         raise AttenScribbleError(f"the pattern of subjects {pattern!r} is no regular expression ({error})") from error
-    subjects = [find_subject(compiled, case) for case in summary.cases]
+    subjects = [find_subject(compiled, find_volume(case, summary.protocol)) for case in summary.cases]
     return subjects, [case for case, own in zip(summary.cases, subjects, strict=True) if not own]
 
 

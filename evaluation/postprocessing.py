@@ -15,7 +15,7 @@ import contextlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -247,7 +247,7 @@ class Postprocessed:
     Attributes:
         decisions: in the order in which they were applied.
         evidence: by training case and class.
-        left_out: cases with scribbles that were not looked at, because they are among the predictions.
+        left_out: cases that were not looked at: they are among the predictions, or labelled as a whole.
         removed: voxels by case, for each of `decisions`. Not by name: a class may be called as the whole foreground is.
     """
 
@@ -290,21 +290,30 @@ def postprocess_folder(
     given = _find_input(predictions, scribbles, output, dataset_json, per_class)
     pass_on: Progress = progress or (lambda items, word: items)
     evidence: list[StrokeEvidence] = []
+    left_out = list(given.left_out)
     problems: list[str] = []
     for case, file in pass_on(list(given.training.items()), "Reading scribbles") if per_class else ():
         try:
-            evidence += _look_at(case, file, given.coding, given.reader)
+            found = _look_at(case, file, given.coding, given.reader)
         except ValueError as error:
             problems.append(str(error))
+            continue
+        evidence += found or []
+        left_out += [] if found is not None else [case]
+    if not problems and per_class and not evidence:
+        problems.append(
+            f"no label in {scribbles} has an unlabelled voxel: they are dense, which this rule must not see"
+        )
     if problems:
         raise AttenScribbleError(problems)
     decisions = [choose_foreground(given.coding.structures)] if foreground else []
     decisions += decide(evidence, given.coding.structures, agreement=agreement) if per_class else []
-    result = Postprocessed(tuple(decisions), tuple(evidence), given.left_out, {})
+    result = Postprocessed(tuple(decisions), tuple(evidence), tuple(left_out), {})
 
     if output.is_dir():
-        output.rmdir()
-    parent, key = output.absolute().parent, f"postprocess-{output.name}"
+        output.resolve().rmdir()  # of a link, the folder
+    output = output.resolve()
+    parent, key = output.parent, f"postprocess-{output.name}"
     if parent.is_dir():
         finish_interrupted(parent, key)
     with naming(output), staged_folders(parent, [output.name], key) as hidden:
@@ -384,7 +393,8 @@ def _read_coding(file: Path) -> LabelCoding:
     return coding
 
 
-def _look_at(case: str, file: Path, coding: LabelCoding, reader: Reader) -> Iterator[StrokeEvidence]:
+def _look_at(case: str, file: Path, coding: LabelCoding, reader: Reader) -> list[StrokeEvidence] | None:
+    """The strokes of each class; None of a dense label, of which there may be some among scribbles."""
     image = read_label_image(file, reader)
     strange = sorted(count_values(image.labels).keys() - coding.allowed - {coding.ignore})
     if strange:
@@ -392,17 +402,19 @@ def _look_at(case: str, file: Path, coding: LabelCoding, reader: Reader) -> Iter
             f"scribble {file} holds {list_some(list(map(str, strange)))}, which dataset.json does not know"
         )
     if not (image.labels == coding.ignore).any():
-        raise ValueError(f"{file} has no unlabelled voxel: it is a dense label, which this rule must not see")
+        return None
     labels, spacing = image.labels, image.spacing
     if labels.ndim == 3:  # a volume may be stored with its slices along any axis
         across = slice_axis(labels.shape, spacing)
         labels = np.moveaxis(labels, across, 0)
         spacing = (spacing[across], *spacing[:across], *spacing[across + 1 :])
     annotated = (labels != coding.ignore).reshape(len(labels), -1).any(axis=1)
+    found = []
     for structure in coding.structures:
         strokes = select_structure(labels, structure.values)
         pieces, objects, largest = join_strokes(strokes, annotated, spacing)
-        yield StrokeEvidence(case, structure.name, pieces, objects, int(np.count_nonzero(strokes)), largest)
+        found.append(StrokeEvidence(case, structure.name, pieces, objects, int(np.count_nonzero(strokes)), largest))
+    return found
 
 
 def _write_case(file: Path, target: Path, decisions: Sequence[Decision], reader: Reader) -> list[int]:

@@ -23,10 +23,21 @@ if TYPE_CHECKING:
 
     from nnunet_attenscribble.common.readers import Reader
 
-__all__ = ["CasePair", "CaseScores", "LabelImage", "list_cases", "pair_cases", "read_label_image", "score_case"]
+__all__ = [
+    "ENDINGS",
+    "CasePair",
+    "CaseScores",
+    "LabelImage",
+    "list_cases",
+    "list_labels",
+    "pair_cases",
+    "read_label_image",
+    "score_case",
+]
 
 # A dense label may be stored in another format than the prediction.
-_IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff", *DETACHED)
+#: Of images that nnU-Net reads.
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff", *DETACHED)
 _SEGMENTATION = ".seg.nrrd"  # of 3D Slicer
 
 
@@ -67,9 +78,7 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
         )
 
     predicted = list_cases(predictions, (file_ending,))
-    true = list_cases(
-        dense, (_SEGMENTATION, file_ending, *(ending for ending in _IMAGE_ENDINGS if ending != file_ending))
-    )
+    true = list_labels(dense, file_ending)
     if not predicted:
         problems.append(
             f"no predictions found: {predictions} has no file that ends in {file_ending}; "
@@ -152,6 +161,11 @@ def list_cases(folder: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
         if ending is not None:
             cases.setdefault(file.name[: -len(ending)], []).append(file)
     return cases
+
+
+def list_labels(folder: Path, file_ending: str = ENDINGS[0]) -> dict[str, list[Path]]:
+    """The label files of a folder by case, as `list_cases`, whatever they end in; first those that end as told."""
+    return list_cases(folder, (_SEGMENTATION, file_ending, *(ending for ending in ENDINGS if ending != file_ending)))
 
 
 @dataclass(frozen=True)

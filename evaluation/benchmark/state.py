@@ -21,6 +21,7 @@ from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.test_set import read_fold
 from nnunet_attenscribble.evaluation.benchmark.workspace import Prepared
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, is_kept, read_kept
+from nnunet_attenscribble.evaluation.scoring import ENDINGS
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
 from nnunet_attenscribble.plans import resolve_configuration
 
@@ -120,10 +121,12 @@ class CellState:
             return []
         try:
             content = read_shaped(folder / "validation" / "summary.json", _VALIDATION, "")
-            then = {Path(entry["prediction_file"]).name.split(".")[0] for entry in content["metric_per_case"]}
+            files = [Path(entry["prediction_file"]).name for entry in content["metric_per_case"]]
         except AttenScribbleError:
             return []  # not at its end yet
-        now = {case.split(".")[0] for case in read_fold(self._plan.workspace, model.dataset, model.fold)["val"]}
+        endings = [next(filter(file.endswith, ENDINGS), "") for file in files]
+        then = {file.removesuffix(ending) for file, ending in zip(files, endings, strict=True)}
+        now = set(read_fold(self._plan.workspace, model.dataset, model.fold)["val"])
         if then == now:
             return []
         return [

@@ -17,6 +17,7 @@ from nnunet_attenscribble.common.text import find_subject, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import SAME_DATASET, Benchmark
 from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+from nnunet_attenscribble.evaluation.scoring import list_labels
 from nnunet_attenscribble.evaluation.structures import LabelCoding, read_label_coding
 
 __all__ = [
@@ -72,11 +73,10 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
     if not problems and not cases:
         problems.append(f"no test images: {images} has no file that ends like CASE_0000.nii.gz")
     if not problems:
-        names = {file.name.split(".")[0] for file in labels.iterdir() if not file.name.startswith(".")} - {"dataset"}
-        stems = {case.split(".")[0] for case in cases}
+        names, given = set(list_labels(labels)), set(cases)
         for lacking, what in (
-            (stems - names, "have no dense label"),
-            (names - stems, "have a dense label and no image"),
+            (given - names, "have no dense label"),
+            (names - given, "have a dense label and no image"),
         ):
             if lacking:
                 problems.append(

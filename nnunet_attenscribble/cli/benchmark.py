@@ -208,13 +208,25 @@ def _check(options: Benchmark, workspace: Workspace) -> Plan:
 
 def _list_evaluate_problems(options: tuple[str, ...]) -> list[str]:
     """What `attenscribble evaluate` says to options."""
+    from nnunet_attenscribble.cli.evaluate import check_definitions
+
     command = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
     try:
-        command.make_context("evaluate", ["predictions", "labels", *options])
+        given = command.make_context("evaluate", ["predictions", "labels", *options])
     except (Exception, SystemExit) as error:  # of typer, without a public name; or the end behind --help
         told = error.format_message() if hasattr(error, "format_message") else str(error)
         return [f"'evaluate': {' '.join(told.split())} See attenscribble evaluate --help"]
-    return []
+    own = ("output", "workers")
+    problems = [
+        f"'evaluate' holds {option.opts[0]}, which the benchmark itself says: leave it out"
+        for option in command.params
+        if option.name in own and given.params[option.name] is not None
+    ]
+    try:
+        check_definitions(*(given.params[name] for name in ("protocol", "hd95", "nsd")), given.params["lesions"] or [])
+    except AttenScribbleError as error:
+        problems += [f"'evaluate': {problem}" for problem in error.problems]
+    return problems
 
 
 def _print_commands(options: Benchmark, workspace: Workspace, only: str | None, prefix: tuple[str, ...]) -> None:

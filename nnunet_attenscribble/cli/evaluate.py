@@ -104,7 +104,7 @@ def evaluate(
     from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
     from nnunet_attenscribble.evaluation.summary import write_summary
 
-    thresholds = _check_definitions(protocol, hd95, nsd, lesions or [])
+    thresholds = check_definitions(protocol, hd95, nsd, lesions or [])
     folder = output or predictions
     # A missing folder of predictions is reported as such by the evaluation itself.
     if output is not None or predictions.is_dir():
@@ -196,7 +196,7 @@ def compare(
     typer.echo(WRITERS[".json" if as_json else ".md"](comparison))
 
 
-def _check_definitions(
+def check_definitions(
     protocol: ProtocolName, hd95: Hd95 | None, nsd: float | None, lesions: list[str]
 ) -> dict[str, float]:
     """Refuse options that do not go together; the IoU of each label in `--lesions`."""
@@ -382,4 +382,4 @@ def _print_decisions(result: Postprocessed) -> None:
     for decision in result.decisions:
         typer.echo(f"{decision.structure}: {decision.reason}")
     if result.left_out:
-        typer.echo(f"{len(result.left_out)} cases with scribbles are among the predictions and were not looked at")
+        typer.echo(f"{len(result.left_out)} cases were not looked at: among the predictions, or labelled as a whole")

@@ -260,7 +260,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     Raises:
         AttenScribbleError: where it cannot be written.
     """
-    place = Path(os.path.abspath(folder))
+    place = Path(os.path.realpath(folder))  # of a link, the folder: the link stays
     part, old = (place.with_name(f".{place.name}.{os.getpid()}.{what}") for what in ("part", "old"))
     made = _list_missing(place.parent)
     shutil.rmtree(part, ignore_errors=True)

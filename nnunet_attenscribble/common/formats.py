@@ -27,6 +27,7 @@ __all__ = [
     "find_sidecar",
     "has_right_angles",
     "holds_place",
+    "is_grey_bmp",
     "is_sheared",
     "is_tiff",
     "place",
@@ -178,6 +179,19 @@ class TiffError(RuntimeError):
 def is_tiff(file: Path) -> bool:
     """By its name."""
     return file.suffix.lower() in (".tif", ".tiff")
+
+
+def is_grey_bmp(file: Path) -> bool:
+    """Whether it holds grey values, which nnU-Net reads as one channel and SimpleITK as three of the same."""
+    if file.suffix.lower() != ".bmp":
+        return False
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            return picture.mode == "L"
+    except (OSError, ValueError):  # told where it is read
+        return False
 
 
 def find_sidecar(file: Path) -> Path | None:

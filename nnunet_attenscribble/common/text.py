@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [
     "count_rows",
@@ -18,6 +22,8 @@ __all__ = [
     "format_plain",
     "has_control_character",
     "list_some",
+    "normalise",
+    "read_table",
 ]
 
 
@@ -75,6 +81,27 @@ def format_percent(part: int, whole: int) -> str:
 def has_control_character(name: str) -> bool:
     """Whether a name holds a line break, a tabulator or the like, which breaks messages and lists of names."""
     return any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name)
+
+
+def normalise(name: str) -> str:
+    """A name with accented letters as one sign, as not every system keeps them."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_table(file: Path) -> tuple[list[str], list[tuple[int, dict]]]:
+    """Columns of a CSV, and its rows with the number of their line; what a row has too much stands under None.
+
+    Raises:
+        AttenScribbleError: where it cannot be read.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, skipinitialspace=True)
+            rows = [(reader.line_num, row) for row in reader]
+            return list(reader.fieldnames or []), rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        told = getattr(error, "strerror", None) or error
+        raise AttenScribbleError(f"{file}: cannot be read as CSV ({told})") from None
 
 
 def find_subject(pattern: re.Pattern[str], name: str) -> str:

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.formats import (
     TiffError,
     has_right_angles,
+    is_grey_bmp,
     is_tiff,
     quiet,
     read_tiff,
@@ -87,6 +88,8 @@ def read_image(file: Path) -> sitk.Image:
     if is_nifti2(file):
         return read_with_nibabel(file)
     image = sitk.ReadImage(str(file))
+    if is_grey_bmp(file):
+        return sitk.VectorIndexSelectionCast(image, 0)
     return image == _WHITE if _is_one_bit(file) else image
 
 

@@ -341,10 +341,15 @@ def test_what_cannot_be_written_leaves_all_as_it_was(work, tmp_path, monkeypatch
     assert read_tree(tmp_path) == before
 
 
-def test_test_cases_move_and_scored_ones_are_refused(work):
+@pytest.mark.parametrize("linked", [False, True])
+def test_test_cases_move_and_scored_ones_are_refused(work, linked):
     tests = work.raw / "imagesTs"
     tests.mkdir()
-    (work.further / "c_0000.nii.gz").rename(tests / "c_0000.nii.gz")
+    if linked:  # as by `convert folder --undrawn-as-test --link`
+        (tests / "c_0000.nii.gz").symlink_to(work.further / "c_0000.nii.gz")
+    else:
+        (work.further / "c_0000.nii.gz").rename(tests / "c_0000.nii.gz")
+    images = work.further
     work.further = tests
     work.write()
     work.draw("c", drawn((STRAY, 1)))
@@ -355,6 +360,7 @@ def test_test_cases_move_and_scored_ones_are_refused(work):
     (work.raw / "labelsTs/c.nii.gz").unlink()
     work.bring_in()
     assert not list(tests.iterdir())
+    assert (images / "c_0000.nii.gz").is_file() == linked
     assert (work.raw / "imagesTr/c_0000.nii.gz").is_file()
 
 

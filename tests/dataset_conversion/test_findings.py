@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +302,16 @@ def test_colours_are_classes(tmp_path, drawn, ending):
     assert "1 scribble read by colour: #000000 unlabelled, #00ff00 background, #ff0000 A" in written.notes
 
 
+def test_grey_bmp_pictures_have_one_channel(tmp_path, drawn):
+    grey = np.random.default_rng(0).integers(0, 255, drawn.shape, np.uint8)
+    write_picture(tmp_path / "i" / "a.bmp", grey)
+    write_picture(tmp_path / "s" / "a.bmp", drawn)
+    written = convert_pictures(tmp_path, labels="A")
+    for folder, expected in (("imagesTr/a_0000", grey), ("labelsTr/a", drawn)):
+        image = sitk.ReadImage(written.scribble / f"{folder}.nii.gz")
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected)
+
+
 def test_palettes_grey_pictures_and_transparent_pixels_are_colours_too(tmp_path, drawn):
     from PIL import Image
 
@@ -415,10 +426,11 @@ def _convert_slices(root, labels, **options):
         *(root / "i", root / "s"),
         **{"dataset_id": 601, "name": "S", "classes": CLASSES, "raw_folder": root / "raw", "workers": 1, **options},
     )
-    return {
+    found = {
         case: sitk.GetArrayFromImage(sitk.ReadImage(written.scribble / "labelsTr" / f"{case}.nii.gz"))
         for case in labels
     }
+    return found, [note for note in written.notes if "labelled as a whole" in note]
 
 
 def test_dense_slices_scribbles_and_empty_cases_together(tmp_path):
@@ -426,7 +438,9 @@ def test_dense_slices_scribbles_and_empty_cases_together(tmp_path):
     labels = {"dense": dense, "drawn": make_strokes(), "none": np.zeros_like(dense), "whole": make_dense()}
     with pytest.raises(AttenScribbleError, match=r"dense\.nii\.gz: .*--dense-slices"):
         _convert_slices(tmp_path, labels)
-    found = _convert_slices(tmp_path, labels, dense_slices=".")
+    found, (told,) = _convert_slices(tmp_path, labels, dense_slices=".")
+    assert told.startswith("3 files are read as labelled as a whole")
+    assert re.findall(r"(\w+)\.nii\.gz", told) == ["dense", "none", "whole"]
     whole = np.where((make_dense() > 0).any(axis=(1, 2), keepdims=True), make_dense(), 4)
     wanted = {"dense": expected, "drawn": make_strokes(), "none": np.full_like(dense, 4), "whole": whole}
     for case, label in found.items():
@@ -438,7 +452,8 @@ def test_dense_slices_of_chosen_cases_where_zero_is_unlabelled(tmp_path):
     strokes = make_strokes()
     few = np.where((strokes == 4) | (strokes == 0), 0, strokes)  # no stroke in the background
     labels = {"d1": dense, "s1": few, "d2": np.where(strokes == 4, 0, np.where(strokes == 0, 4, strokes))}
-    found = _convert_slices(tmp_path, labels, dense_slices="^d", coding=ScribbleCoding(0, None))
+    found, (told,) = _convert_slices(tmp_path, labels, dense_slices="^d", coding=ScribbleCoding(0, None))
+    assert re.findall(r"(\w+)\.nii\.gz", told) == ["d1"]
     np.testing.assert_array_equal(found["d1"], expected)
     np.testing.assert_array_equal(found["s1"], np.where(few == 0, 4, few))
     np.testing.assert_array_equal(found["d2"], strokes)  # background strokes say that it is no dense label

@@ -100,6 +100,30 @@ def test_dense_labels_alone_channels_subjects_and_test_cases(tmp_path, writing):
     assert "2 subjects in 3 cases" in written.notes
 
 
+def test_options_that_go_with_nothing_are_refused(tmp_path, writing):
+    images, scribbles, dense = write_folders(tmp_path)
+    (tmp_path / "none").mkdir()
+    lone = {"dense_slices": ".", "annotated": tmp_path / "t.csv", "test_labels": dense}
+    with pytest.raises(AttenScribbleError) as caught:
+        convert_folder(images, None, dense=dense, classes=CLASSES, **lone, **writing)
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "--dense-slices",
+        "--annotated",
+        "--test-labels",
+    ]
+    with pytest.raises(AttenScribbleError, match="--axis 0: is about --dense-slices"):
+        convert_folder(images, scribbles, classes=CLASSES, axis=0, **writing)
+    with pytest.raises(AttenScribbleError, match="none: holds no image"):
+        convert_folder(images, scribbles, classes=CLASSES, test_images=tmp_path / "none", **writing)
+
+
+def test_the_dense_labels_of_undrawn_images_score_them(tmp_path, writing):
+    images, scribbles, dense = write_folders(tmp_path, ("a", "b"))
+    next(scribbles.glob("b*")).unlink()
+    written = convert_folder(images, scribbles, classes=CLASSES, dense=dense, undrawn_as_test=True, **writing)
+    np.testing.assert_array_equal(_read(written.scribble / "labelsTs" / "b.nii.gz"), make_dense())
+
+
 def test_the_first_group_of_a_subject_is_what_keeps_cases_together(tmp_path, writing):
     images, scribbles, _ = write_folders(tmp_path, ("p1_ed", "p1_es", "p2_ed", "p2_es"))
     written = convert_folder(images, scribbles, classes=CLASSES, subject="(p[0-9])_(?:ed|es)", **writing)

@@ -72,6 +72,14 @@ def test_dense_slices_of_some_classes(tmp_path):
     np.testing.assert_array_equal(found["part"], np.where(dense == 1, 1, IGNORE))
 
 
+def test_cases_that_mark_no_background_are_told(tmp_path):
+    dense = np.where(make_dense() == 0, IGNORE, make_dense())  # as 3D Slicer saves it: nobody spoke of the background
+    labels = {"all": dense, "part": np.where(dense == 1, 1, IGNORE), "drawn": make_strokes()}
+    written, found = convert(tmp_path, labels, "case,classes\nall,RV;MYO;LV\npart,RV\n")
+    np.testing.assert_array_equal(found["all"], dense)
+    assert "1 of 3 scribbles mark no background: all" in written.notes
+
+
 def test_a_class_that_is_said_not_to_be_annotated_must_not_be_there(tmp_path):
     with pytest.raises(AttenScribbleError, match=r"part\.nii\.gz: holds voxels of MYO, LV, which the table"):
         convert(tmp_path, {"part": make_dense(), "drawn": make_strokes()}, "case,classes\npart,RV\n")
@@ -99,6 +107,13 @@ def test_every_line_that_cannot_be_is_told(tmp_path):
     ]
 
 
+def test_lines_are_counted_in_the_file_and_accents_are_one_sign(tmp_path):
+    file, problems = tmp_path / "t.csv", []
+    file.write_text("case,classes\r\n\r\nMu\u0308ller,RV\r\n\r\nx,RV\r\n", encoding="utf-8", newline="")
+    assert read_annotated(file, LABELS, {"M\u00fcller"}, problems) == {"M\u00fcller": (1,)}
+    assert problems == [f"{file}, line 5: there is no training case 'x': correct its name, or leave the line out"]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"name;classes\n", b"case,classes\n", b"\xff\xfe\0"], ids=repr)
 def test_what_is_no_table_is_told(tmp_path, content):
     file, problems = tmp_path / "t.csv", []
@@ -111,14 +126,6 @@ def test_what_is_no_table_is_told(tmp_path, content):
     (told,) = problems
     assert told.startswith(str(file))
     assert "give a CSV with the columns case,classes" in told
-
-
-def test_a_table_needs_scribbles(tmp_path):
-    write(tmp_path / "i" / "a.nii.gz", make_scan(1))
-    write(tmp_path / "d" / "a.nii.gz", make_volume(make_dense()))
-    options = {"dataset_id": 601, "name": "S", "classes": CLASSES, "raw_folder": tmp_path / "raw", "workers": 1}
-    with pytest.raises(AttenScribbleError, match="is about --scribbles"):
-        convert_folder(tmp_path / "i", None, dense=tmp_path / "d", annotated=tmp_path / "t.csv", **options)
 
 
 @given(arrays(np.uint8, (3, 4), elements=st.integers(0, IGNORE)), st.sets(st.sampled_from([1, 2, 3]), min_size=1))

@@ -11,6 +11,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison, to_csv, to_json, to_markdown
 from nnunet_attenscribble.evaluation.metrics import StructureScores
+from nnunet_attenscribble.evaluation.protocols import name_slice
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary
 
@@ -152,6 +153,14 @@ def test_subjects_are_the_unit_if_they_are_named():
     assert (by_case.subjects, by_subject.subjects) == (4, 2)
     grouped = compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", subject=r"(patient\d+)_frame", resamples=500)
     assert repr(grouped.rows) == repr(by_subject.rows)
+    # Of slices, the pattern is looked for in the name of their volume.
+    slices = [name_slice(f"patient{index // 2:03d}_t1", index % 2) for index in range(4)]
+    sliced = [
+        make_summary([[dice, dice]] * 4, [[2, 4]] * 4, cases=slices, protocol="chaos-pacingpseudo")
+        for dice in (0.8, 0.9)
+    ]
+    told = compare_summaries({"s": sliced[0], "dense": sliced[1]}, "dense", subject=r"patient.+", resamples=50)
+    assert told.subjects == 2
     row, other = by_case.get("s", "RV", "dice"), by_subject.get("s", "RV", "dice")
     assert row.mean == other.mean
     assert other.p > row.p

@@ -1,4 +1,5 @@
 import json
+import os
 
 import nibabel
 import numpy as np
@@ -120,7 +121,7 @@ def test_a_folder(study, tmp_path):
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["postprocess", str(predictions), str(scribbles), "-o", str(out)])
     assert result.exit_code == 0, result.output
-    assert "1 cases with scribbles are among the predictions and were not looked at" in result.output
+    assert "1 cases were not looked at: among the predictions, or labelled as a whole" in result.output
     before, after = read(predictions / "test.nii.gz"), read(out / "test.nii.gz")
     changed = sitk.GetArrayFromImage(before) != sitk.GetArrayFromImage(after)
     assert np.argwhere(changed).tolist() == [[0, 2, 20]]  # the RV is one object, the myocardium here is not
@@ -132,6 +133,15 @@ def test_a_folder(study, tmp_path):
     assert {entry["case"] for entry in content["evidence"]} == {"a", "b", "c"}
     assert content["removed_voxels"] == {"test": [1, 0]}
     assert (out / "dataset.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
+def test_a_link_to_an_empty_folder_is_written_into(study, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "scratch")
+    postprocess_folder(*study, tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "scratch" / "test.nii.gz").is_file()
 
 
 def test_a_class_called_foreground_is_not_the_whole_foreground(study, tmp_path, write_dataset_json):
@@ -219,10 +229,15 @@ def test_the_scribbles_of_predicted_cases_are_never_opened(study, tmp_path):
     assert (tmp_path / "out" / "test.nii.gz").exists()
 
 
-def test_dense_labels_are_refused(study, tmp_path, write_labels, write_dataset_json):
+def test_dense_labels_are_not_looked_at(study, tmp_path, write_labels, write_dataset_json):
     predictions, scribbles = study
     write_labels(scribbles / "a.nii.gz", np.zeros((2, 12, 30), np.uint8))
-    with pytest.raises(AttenScribbleError, match=r"a\.nii\.gz has no unlabelled voxel: it is a dense label"):
+    result = postprocess_folder(predictions, scribbles, tmp_path / "among")  # as partly annotated datasets hold them
+    assert "a" in result.left_out
+    assert "a" not in {entry.case for entry in result.evidence}
+    for file in scribbles.iterdir():
+        write_labels(file, np.zeros((2, 12, 30), np.uint8))
+    with pytest.raises(AttenScribbleError, match="has an unlabelled voxel: they are dense"):
         postprocess_folder(predictions, scribbles, tmp_path / "out")
     write_dataset_json(scribbles.parent, {"background": 0, "RV": 1, "MYO": 2})
     with pytest.raises(AttenScribbleError, match="must not see dense labels"):

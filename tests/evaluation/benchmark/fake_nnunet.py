@@ -98,7 +98,7 @@ _ATTENSCRIBBLE = """
         patch(setattr, Path(sys.argv[0]).parent)
         main(); sys.exit()
     predictions, labels, output = Path(sys.argv[2]), Path(sys.argv[3]), Path(option("-o"))
-    cases = sorted(file.name.split(".")[0] for file in predictions.glob("*.nii.gz"))
+    cases = sorted(file.name.removesuffix(".nii.gz") for file in predictions.glob("*.nii.gz"))
     note(command="evaluate", cell=str(output), labels=sorted(os.listdir(labels)), cases=cases, arguments=sys.argv[1:])
     summary = json.loads((Path(sys.argv[0]).parent / "summary.json").read_text())
     summary["provenance"]["predictions"] = str(predictions)

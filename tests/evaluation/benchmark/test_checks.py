@@ -49,6 +49,16 @@ def test_everything_is_told_at_once(toy):
     assert [line for line in told if line.startswith("'evaluate': No such option: --protocoll")]
 
 
+def test_what_evaluate_would_refuse_is_told_before_training(toy):
+    toy.write(evaluate="-o elsewhere --protocol nnunet --hd95 union --lesions tumour")
+    told = problems(toy).splitlines()
+    assert [line.partition(":")[0] for line in told[:1]] == [
+        "'evaluate' holds --output, which the benchmark itself says"
+    ]
+    assert [line for line in told if "--hd95 union was given with --protocol nnunet" in line]
+    assert [line for line in told if "--lesions is 'tumour'" in line]
+
+
 def test_datasets_that_are_exchanged(toy):
     toy.write(datasets={"scribble": 502, "dense": 501})
     told = problems(toy)

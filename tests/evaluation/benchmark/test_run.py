@@ -716,11 +716,15 @@ def test_a_test_folder_that_grew_is_predicted_and_scored_again(toy):
     assert toy.events("evaluate")[-1]["cases"] == ["x", "y", "z"]
 
 
-def test_test_images_without_labels_are_told_before_training(toy):
-    make_test_folder(toy, ["x", "y"], labels=["x", "z"])
+@pytest.mark.parametrize("prefix", ["", "1.2."])  # identifiers of DICOM have dots
+def test_test_images_without_labels_are_told_before_training(toy, prefix):
+    x, y, z = (f"{prefix}{case}" for case in "xyz")
+    make_test_folder(toy, [x, y], labels=[x, z])
+    (toy.folder / "test" / "labels" / "README.txt").touch()
     problems = toy.problems()
-    assert "1 test cases have no dense label (y)" in problems[0]
-    assert "1 test cases have a dense label and no image (z)" in problems[1]
+    assert len(problems) == 2
+    assert f"1 test cases have no dense label ({y})" in problems[0]
+    assert f"1 test cases have a dense label and no image ({z})" in problems[1]
 
 
 def test_unequal_budgets_are_refused_or_told(toy, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -31,6 +32,17 @@ def make_test_folder(toy, case: str) -> None:
         (toy.folder / "test" / kind).mkdir(parents=True)
         (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
     toy.write(test={kind: str(toy.folder / "test" / kind) for kind in ("images", "labels")})
+
+
+@pytest.mark.parametrize("toy", [(["1.2.1", "1.2.2"], ["1.2.3", "1.2.4"])], indirect=True)
+def test_a_model_of_other_patients_is_known_by_names_with_dots(toy):
+    toy.call("--only", "crf")
+    shutil.rmtree(toy.work / "cells")  # it is trained, and not scored
+    for name in (SCRIBBLE, DENSE):
+        splits = [{"train": ["1.2.3", "1.2.4"], "val": ["1.2.1", "1.2.2"]}]
+        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+    told = toy.call("--only", "crf", code=1)
+    assert "splits_final.json has now (it validated on 1.2.3, 1.2.4)" in told
 
 
 @pytest.mark.parametrize("toy", [BY_FRAME], indirect=True)

@@ -131,6 +131,17 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
     assert listing(tmp_path) == ["a", "a/old"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
+def test_of_a_link_the_folder_is_replaced(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "a").symlink_to(tmp_path / "scratch")
+    with replaced_folder(tmp_path / "a") as part:
+        (part / "new").touch()
+    assert (tmp_path / "a").is_symlink()
+    assert listing(tmp_path / "scratch") == ["new"]
+    assert listing(tmp_path) == ["a", "scratch", "scratch/new"]
+
+
 def test_the_folder_that_one_is_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with replaced_folder(Path(".")) as part:
