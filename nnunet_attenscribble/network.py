@@ -185,13 +185,6 @@ class SpatialAttentionUNet(nn.Module):
             out = features + gate.to(features.dtype) * out
         return out, similarity
 
-    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """Size of all convolutions' feature maps, as nnU-Net's planner counts it; the block's hidden maps included."""
-        size = self.encoder.compute_conv_feature_map_size(input_size)
-        size += self.decoder.compute_conv_feature_map_size(input_size)
-        grid = grid_shape(self.encoder.strides, input_size, self.attention_stage)
-        return size + self.attention.mlp_fc1.out_features * prod(grid)
-
 
 class SecondPrediction(NamedTuple):
     """What the second decoder predicts.
@@ -229,11 +222,6 @@ class TwoDecoderUNet(nn.Module):
         if not self.training:
             return logits
         return logits, SecondPrediction(self.second_decoder([F.dropout(skip, _DROPOUT) for skip in skips]))
-
-    def compute_conv_feature_map_size(self, input_size) -> int:
-        """Size of all convolutions' feature maps, as nnU-Net's planner counts it."""
-        decoders = 2 * self.decoder.compute_conv_feature_map_size(input_size)
-        return self.encoder.compute_conv_feature_map_size(input_size) + decoders
 
 
 def add_spatial_attention(

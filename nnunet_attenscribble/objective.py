@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor, nn
 
 from nnunet_attenscribble.common.files import replaced_file
@@ -20,6 +21,8 @@ from nnunet_attenscribble.losses.rival import RivalLoss
 from nnunet_attenscribble.network import SecondPrediction
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import treat_padding
+
+_MOST_IN_LEGEND = 12
 
 
 class ScribbleObjective(nn.Module):
@@ -139,7 +142,8 @@ def append_epoch(file: Path, epoch: int, values: Mapping[str, float]) -> None:
 
 
 def plot_epochs(file: Path, picture: Path) -> None:
-    """Draw every column of the CSV over the epochs, each in axes of its own, because their scales differ.
+    """Draw every column of the CSV over the epochs, each in axes of its own, because their scales differ; the labels'
+    shares share one, with a logarithmic scale.
 
     Args:
         file: written by `append_epoch`.
@@ -147,13 +151,24 @@ def plot_epochs(file: Path, picture: Path) -> None:
     """
     with file.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    names = [name for name in rows[0] if name != "epoch"]
-    figure = Figure(figsize=(9, 1.6 * ((len(names) + 1) // 2)), layout="constrained")
-    for index, name in enumerate(names):
-        axes = figure.add_subplot((len(names) + 1) // 2, 2, index + 1)
-        points = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
-        axes.plot(*zip(*points, strict=True), color="#0072B2", marker="." if len(points) < 30 else "")
-        axes.set_title(name.replace("_", " "), fontsize="small", loc="left")
+    panels: dict[str, list[str]] = {}
+    for name in rows[0]:
+        if name != "epoch":
+            panels.setdefault("annotated" if name.startswith("annotated_") else name, []).append(name)
+    figure = Figure(figsize=(9, 1.6 * ((len(panels) + 1) // 2)), layout="constrained")
+    for index, (panel, names) in enumerate(panels.items()):
+        axes = figure.add_subplot((len(panels) + 1) // 2, 2, index + 1)
+        for name in names:
+            points = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
+            label = "all" if name == panel else name.removeprefix("annotated_")
+            color = "#0072B2" if len(names) == 1 else None
+            axes.plot(*zip(*points, strict=True), color=color, label=label, marker="." if len(points) < 30 else "")
+        if 1 < len(names) <= _MOST_IN_LEGEND:
+            axes.legend(fontsize="x-small", ncols=2)
+        if len(names) > 1:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_title(panel.replace("_", " "), fontsize="small", loc="left")
         axes.tick_params(labelsize="x-small")
     figure.supxlabel("epoch", fontsize="small")
     with replaced_file(picture) as part:

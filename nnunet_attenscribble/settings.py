@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any
 
@@ -202,7 +202,8 @@ class AttenScribbleSettings:
         if not patch:
             return []
         problems = []
-        grids = {"crf_radius": patch, "similarity_radius": [ceil(size / self.attention_stride) for size in patch]}
+        in_plane = [ceil(size / self.attention_stride) for size in patch[-2:]]
+        grids = {"crf_radius": patch, "similarity_radius": [*patch[:-2], *in_plane]}
         for name, grid in grids.items():
             radius = getattr(self, name)
             most = [max(_USUAL_RADIUS, (size - 1) // 2) for size in grid]
@@ -222,10 +223,6 @@ class AttenScribbleSettings:
                 f"{min(patch[-2:])} at most"
             )
         return problems
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, as they would stand in a plans file."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 def window_radius(radius: float | Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:

@@ -17,8 +17,7 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from torch import Tensor
 
-#: Value of pixels outside the image, as nnU-Net's data loader writes it.
-PADDING = -1
+from nnunet_attenscribble.losses.segmentation import PADDING  # as nnU-Net's data loader writes it
 
 
 def keep_padding(transforms: ComposeTransforms, replacement: int | None = None) -> ComposeTransforms:
@@ -79,7 +78,15 @@ def keep_scribbles(transforms: ComposeTransforms, ignore_label: int) -> ComposeT
     Args:
         transforms: nnU-Net's pipeline, changed in place.
         ignore_label: of the dataset.
+
+    Raises:
+        RuntimeError: the pipeline has no step that rotates and scales.
     """
+    if not any(isinstance(step, SpatialTransform) for step in transforms.transforms):
+        raise RuntimeError(
+            "nnU-Net's augmentation has no step that rotates and scales labels where one was expected: this version of "
+            "nnU-Net is not supported"
+        )
     for position, step in enumerate(transforms.transforms):
         if isinstance(step, SpatialTransform):
             step.mode_seg = "nearest"

@@ -6,7 +6,7 @@ import glob
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -343,7 +343,7 @@ class CasePrediction:
     """A case on the grid of its image, (Z, Y, X), in the order in which nnU-Net reads its voxels.
 
     Attributes:
-        labels: nnU-Net's prediction, the mean over mirrorings.
+        labels: nnU-Net's prediction, the mean over mirrorings of the whole image.
         entropy: of that prediction, see `voxel_entropy`.
         disagreement: of the mirrorings, see `measure_doubt`.
     """
@@ -368,10 +368,9 @@ def predict_case(model: TrainedModel, images: list[Path]) -> CasePrediction:
         data, _, properties = configuration.preprocessor_class(verbose=False).run_case(
             list(map(str, images)), None, plans, configuration, predictor.dataset_json
         )
-        logits = list(_predict_mirrored(predictor, torch.as_tensor(data)))
-        mean = torch.stack(logits).mean(dim=0)
+        logits = _predict_mirrored(predictor, torch.as_tensor(data))
         nonlinearity, regions = predictor.label_manager.apply_inference_nonlin, predictor.label_manager.has_regions
-        entropy, disagreement = measure_doubt(logits, nonlinearity, regions=regions)
+        mean, entropy, disagreement = measure_doubt(logits, nonlinearity, regions=regions)
         labels = convert_predicted_logits_to_segmentation_with_correct_shape(
             mean, plans, configuration, predictor.label_manager, properties
         )
@@ -380,28 +379,35 @@ def predict_case(model: TrainedModel, images: list[Path]) -> CasePrediction:
 
 
 def measure_doubt(
-    logits: list[Tensor], nonlinearity: Callable[[Tensor], Tensor], *, regions: bool
-) -> tuple[Tensor, Tensor]:
-    """Entropy of the mean prediction, and by how much the mirrorings disagree.
+    logits: Iterable[Tensor], nonlinearity: Callable[[Tensor], Tensor], *, regions: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean prediction, its entropy, and by how much the mirrorings disagree; one mirroring is held at a time.
 
     Disagreement is the mutual information of class and mirroring, H(mean p) - mean H(p) (Houlsby et al. 2011): 0 where
     all of them say the same, be it that nobody knows.
 
     Args:
-        logits: (K, *S) of each mirroring.
+        logits: (K, *S) of each mirroring, at least one.
         nonlinearity: from logits to probabilities.
         regions: K probabilities of their own, which need not sum up to 1.
 
     Returns:
-        two maps (*S), from 0 to 1.
+        the mean logits (K, *S) and two maps (*S), from 0 to 1.
     """
     import torch
 
-    probabilities = [nonlinearity(each) for each in logits]
-    entropy = voxel_entropy(nonlinearity(torch.stack(logits).mean(dim=0)), regions=regions)
-    mixed = voxel_entropy(torch.stack(probabilities).mean(dim=0), regions=regions)
-    own = torch.stack([voxel_entropy(each, regions=regions) for each in probabilities]).mean(dim=0)
-    return entropy, (mixed - own).clamp(min=0)
+    count = 0
+    sums: tuple[Tensor, ...] | None = None
+    for each in logits:
+        probabilities = nonlinearity(each)
+        entropy = voxel_entropy(probabilities, regions=regions)
+        found = (each, probabilities, entropy)
+        sums = found if sums is None else tuple(map(torch.add, sums, found))
+        count += 1
+    assert sums is not None
+    mean, mixed, own = (total / count for total in sums)
+    disagreement = (voxel_entropy(mixed, regions=regions) - own).clamp(min=0)
+    return mean, voxel_entropy(nonlinearity(mean), regions=regions), disagreement
 
 
 def voxel_entropy(probabilities: Tensor, *, regions: bool) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from nnunet_attenscribble.network import (
 )
 from nnunet_attenscribble.normalisation import is_scaled_by_unlabelled, list_ct_channels, normalisation_problems
 from nnunet_attenscribble.objective import ScribbleObjective, append_epoch, plot_epochs
-from nnunet_attenscribble.plans import resolve_configuration
+from nnunet_attenscribble.plans import read_plans, resolve_configuration
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 from nnunet_attenscribble.targets import keep_labels, keep_padding, keep_scribbles
 from nnunet_attenscribble.windows import in_plane_share
@@ -167,21 +169,28 @@ class nnUNetTrainerScribble(nnUNetTrainer):
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """nnU-Net's loading; a training that goes on with other settings says so, as its checkpoint keeps the first."""
-        super().load_checkpoint(filename_or_checkpoint)
         try:
-            plans = self.my_init_kwargs["plans"]
-            configuration = resolve_configuration(plans, self.my_init_kwargs["configuration"])
-            before = AttenScribbleSettings.from_configuration(configuration)
-        except (KeyError, AttenScribbleError):
+            super().load_checkpoint(filename_or_checkpoint)
+        finally:  # also where the network of now cannot take its weights
+            self._tell_other_settings(self.my_init_kwargs.get("plans"), "this training began")
+
+    def _tell_other_settings(self, plans: Any, who: str) -> None:
+        try:
+            before = AttenScribbleSettings.from_configuration(resolve_configuration(plans, self.configuration_name))
+        except (KeyError, TypeError, AttenScribbleError):
             return  # of another trainer, or of settings that are none any more
         if before != self.settings:
             self.print_to_log_file(
-                f"WARNING: this training began with other settings than the plans file has now: {before}; give the "
+                f"WARNING: {who} with other settings than the plans file has now: {before}; give the "
                 "configuration of now another name, or its settings of then back"
             )
 
     def on_train_start(self) -> None:
         """nnU-Net's preparations; then what a reader of the log should know before the first epoch."""
+        plans = Path(self.output_folder_base) / "plans.json"  # which nnU-Net overwrites, and prediction reads
+        if plans.is_file():
+            with suppress(AttenScribbleError):  # of a file that is damaged, and written anew now
+                self._tell_other_settings(read_plans(plans, ""), "another fold of this model was trained")
         super().on_train_start()
         if self.with_attention:
             self.print_to_log_file(self._describe_block())
@@ -192,7 +201,11 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         wrong = bool(channels) and is_scaled_by_unlabelled(
             self._read_cases(), channels, self.label_manager.ignore_label
         )
-        for problem in normalisation_problems(configuration, scaled_by_unlabelled=wrong):
+        # Zeros that are labelled, as background, nnU-Net calls -1.
+        zeros = any(configuration.get("use_mask_for_norm", ())) and not any(
+            (labels < 0).any() for _, labels in islice(self._read_cases(), 1)
+        )
+        for problem in normalisation_problems(configuration, scaled_by_unlabelled=wrong, unlabelled_zeros=zeros):
             self.print_to_log_file(
                 f"WARNING: {problem}: run `attenscribble fingerprint {self.plans_manager.dataset_name}`, then plan and "
                 "preprocess again"

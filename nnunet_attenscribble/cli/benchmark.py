@@ -223,7 +223,8 @@ def _list_evaluate_problems(options: tuple[str, ...]) -> list[str]:
         if option.name in own and given.params[option.name] is not None
     ]
     try:
-        check_definitions(*(given.params[name] for name in ("protocol", "hd95", "nsd")), given.params["lesions"] or [])
+        protocol, hd95, nsd, lesions = (given.params[name] for name in ("protocol", "hd95", "nsd", "lesions"))
+        check_definitions(protocol, hd95, nsd, lesions or [])
     except AttenScribbleError as error:
         problems += [f"'evaluate': {problem}" for problem in error.problems]
     return problems

@@ -13,8 +13,8 @@ from nnunet_attenscribble.losses.attentive_similarity import (
 )
 from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
 from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
+from nnunet_attenscribble.losses.segmentation import PADDING
 from nnunet_attenscribble.similarity import WindowSimilarity
-from nnunet_attenscribble.targets import PADDING
 
 
 class AttenScribbleLoss(nn.Module):

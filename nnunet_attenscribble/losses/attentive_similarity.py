@@ -175,7 +175,7 @@ class SimilarityPairLoss(nn.Module):
         one, other, same, values = (entry[known] for entry in (pairs.first, pairs.second, pairs.same, values))
         weight = 0.5 / _count_alike(one, other, same).to(values.dtype)
         # Not torch's own, which stops a training for a NaN: on a GPU the whole process, where nnU-Net skips a step.
-        return -(weight * torch.where(same, values, 1 - values).log().clamp(min=-100)).sum()
+        return -(weight * _log(torch.where(same, values, 1 - values))).sum()
 
 
 def _count_alike(one: Tensor, other: Tensor, same: Tensor) -> Tensor:
@@ -200,7 +200,12 @@ def _cross_entropy_of_all(values: Tensor, pairs: AnnotatedPairs, counts: Tensor)
     first, second = (end.clamp(min=0).int() for end in (pairs.first, pairs.second))
     weight = table.flatten()[first * len(counts) + second] * known
     likelihood = torch.where(pairs.same, values, 1 - values).where(known, 1)
-    return -(weight * likelihood.log().clamp(min=-100)).sum()
+    return -(weight * _log(likelihood)).sum()
+
+
+def _log(likelihood: Tensor) -> Tensor:
+    # Bounded before it is taken: the gradient of log(0), bounded behind it, is NaN.
+    return likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny).log()
 
 
 def count_pairs(labels: Tensor, classes: int, radius: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunet_attenscribble.targets import PADDING
+from nnunet_attenscribble.losses.segmentation import PADDING
 
 _SMOOTH = 1e-5  # of the Dice
 

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: Target value of pixels outside the image.
+PADDING = -1
+
 
 class PartialCrossEntropyLoss(nn.Module):
     """Cross-entropy averaged over the pixels that carry a label.

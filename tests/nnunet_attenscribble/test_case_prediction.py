@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
@@ -35,18 +37,40 @@ def test_the_entropy_of_regions_is_the_mean_over_them():
 
 def test_mirrorings_that_contradict_each_other():
     sure = torch.tensor([[50.0], [0.0]])
-    entropy, disagreement = measure_doubt([sure, sure.flip(0)], softmax, regions=False)
+    _, entropy, disagreement = measure_doubt([sure, sure.flip(0)], softmax, regions=False)
     assert entropy.item() == pytest.approx(1)
     assert disagreement.item() == pytest.approx(1)
     # Nobody knows, in all mirrorings alike: that is no disagreement.
-    entropy, disagreement = measure_doubt([torch.zeros(2, 1)] * 4, softmax, regions=False)
+    _, entropy, disagreement = measure_doubt([torch.zeros(2, 1)] * 4, softmax, regions=False)
     assert (entropy.item(), disagreement.item()) == pytest.approx((1, 0))
 
 
 @given(st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=1, max_size=8), st.booleans())
-def test_both_lie_between_0_and_1(logits, regions):
-    maps = [torch.tensor(each)[:, None] for each in logits]
-    for found in measure_doubt(maps, torch.sigmoid if regions else softmax, regions=regions):
+def test_doubt_is_that_of_its_formula_and_lies_between_0_and_1(logits, regions):
+    maps = torch.tensor(logits)[..., None]
+    nonlinearity = torch.sigmoid if regions else lambda each: each.softmax(dim=-2)
+    mean, entropy, disagreement = measure_doubt(iter(maps), torch.sigmoid if regions else softmax, regions=regions)
+    torch.testing.assert_close(mean, maps.mean(dim=0))
+    torch.testing.assert_close(entropy, voxel_entropy(nonlinearity(mean), regions=regions))
+    mixed = voxel_entropy(nonlinearity(maps).mean(dim=0), regions=regions)
+    own = torch.stack([voxel_entropy(each, regions=regions) for each in nonlinearity(maps)])
+    torch.testing.assert_close(disagreement, (mixed - own.mean(dim=0)).clamp(min=0), atol=1e-5, rtol=1e-4)
+    for found in (entropy, disagreement):
         assert -1e-5 <= found.item() <= 1 + 1e-5
     if len(maps) == 1:
-        assert measure_doubt(maps, softmax, regions=False)[1].item() == pytest.approx(0, abs=1e-5)
+        assert disagreement.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_one_mirroring_is_held_at_a_time():
+    alive = []
+
+    def predict():
+        for _ in range(8):
+            logits = torch.randn(3, 4)
+            alive.append(weakref.ref(logits))
+            yield logits
+            del logits
+            assert sum(each() is not None for each in alive) <= 2  # the last, and the first as the sum so far
+
+    measure_doubt(predict(), softmax, regions=False)
+    assert len(alive) == 8

@@ -132,10 +132,3 @@ def test_strides_and_grids_by_hand():
 def test_refuses_a_network_without_stages():
     with pytest.raises(AttenScribbleError, match="no encoder of stages"):
         add_spatial_attention(nn.Conv2d(1, 3, 1), (32, 32))
-
-
-def test_feature_map_size_counts_the_block():
-    plain = planned()
-    before = plain.compute_conv_feature_map_size((32, 32))
-    network = add_spatial_attention(plain, (32, 32))
-    assert network.compute_conv_feature_map_size((32, 32)) == before + 4 * 12 * 8 * 8

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, asdict, fields
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_frozen():
 
 def test_survives_json():
     settings = AttenScribbleSettings(crf_radius=(1, 5, 5), num_epochs=7)
-    restored = AttenScribbleSettings.from_mapping(json.loads(json.dumps(settings.as_dict())))
+    restored = AttenScribbleSettings.from_mapping(json.loads(json.dumps(asdict(settings))))
     assert restored == settings
 
 
@@ -159,6 +159,8 @@ def test_the_similarity_of_volumes_reaches_as_far_in_mm_across_slices():
         ({"crf_radius": [0, 23, 23]}, [16, 48, 48], None),
         ({"similarity_radius": 8}, [64, 64], "7"),  # of a grid of 16 positions
         ({"similarity_radius": 15, "attention_stride": 2}, [64, 64], None),
+        ({"similarity_radius": [6, 5, 5]}, [20, 256, 224], None),  # the stride is that of the plane
+        ({"similarity_radius": [10, 5, 5]}, [20, 256, 224], "[9, 31, 27]"),
         ({"attention_stride": 65}, [64, 80], "64"),
         ({"crf_radius": 10000}, None, None),  # of a configuration that does not say its patch
     ],

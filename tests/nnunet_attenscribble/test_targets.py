@@ -103,8 +103,11 @@ def test_the_pipeline_gives_labels_and_padding_at_every_scale(regions):
     assert all(labels == {PADDING, 1, 2, IGNORE} or labels == {PADDING, 0, 1, 2, IGNORE} for labels in seen)
 
 
-def test_keep_padding_refuses_a_pipeline_it_does_not_know():
+def test_a_pipeline_that_is_not_known_is_refused():
     steps = pipeline()
     steps.transforms = [step for step in steps.transforms if not isinstance(step, RemoveLabelTansform)]
     with pytest.raises(RuntimeError, match="not supported"):
         keep_padding(steps)
+    steps.transforms = steps.transforms[1:]  # without the one that rotates and scales
+    with pytest.raises(RuntimeError, match="not supported"):
+        keep_scribbles(steps, IGNORE)

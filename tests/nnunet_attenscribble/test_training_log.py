@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import csv
 
+import pytest
+from PIL import Image
+
 from nnunet_attenscribble.objective import append_epoch, plot_epochs
 
 
@@ -31,3 +34,13 @@ def test_picture_with_gaps_and_undefined_values(tmp_path):
     append_epoch(file, 1, {"a": 2.0, "b": float("nan"), "c": 3.0})
     plot_epochs(file, tmp_path / "terms.png")
     assert (tmp_path / "terms.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("classes", [3, 100])
+def test_the_shares_of_all_labels_lie_in_one_panel(tmp_path, classes):
+    file = tmp_path / "terms.csv"
+    for epoch in range(3):
+        shares = {f"annotated_{label}": label * 1e-4 for label in range(classes)}
+        append_epoch(file, epoch, {"a": 1.0, "b": 2.0, "c": 3.0, **shares})
+    plot_epochs(file, tmp_path / "terms.png")
+    assert Image.open(tmp_path / "terms.png").size == (1080, 384)  # two rows of two

@@ -70,6 +70,10 @@ def test_the_teacher_follows_and_is_there_again(nnunet, name):
     assert all(torch.equal(a, b) for a, b in zip(after, again.teacher.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(after, again.network.parameters(), strict=True))
 
+    again.on_train_end()
+    assert [path.name for path in sorted(file.parent.glob("*.pth"))] == ["checkpoint_final.pth", "teacher_final.pth"]
+
+    again.save_checkpoint(str(file))
     file.with_name("teacher_latest.pth").unlink()
     alone = nnunet.make(name)
     alone.initialize()

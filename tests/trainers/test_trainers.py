@@ -191,6 +191,24 @@ def test_an_interrupted_training_continues_where_it_was(nnunet):
     third.settings = replace(third.settings, crf_weight=0.3)
     third.load_checkpoint(str(latest))
     assert "WARNING: this training began with other settings" in read_log(third)
+    # Told, too, where the network of now cannot take the weights of then.
+    fourth = nnunet.make("nnUNetTrainerAttention")
+    fourth.settings = replace(fourth.settings, crf_weight=0.4)
+    with pytest.raises(RuntimeError, match="state_dict"):
+        fourth.load_checkpoint(str(latest))
+    assert "WARNING: this training began with other settings" in read_log(fourth)
+
+
+def test_folds_of_other_settings_are_told(nnunet):
+    first = nnunet.make("nnUNetTrainerMaskedCRF")
+    first.on_train_start()
+    assert "other settings" not in read_log(first)
+    second = nnunet.make("nnUNetTrainerMaskedCRF")
+    second.settings = replace(second.settings, crf_weight=0.3)
+    second.on_train_start()
+    assert "WARNING: another fold of this model was trained with other settings" in read_log(second)
+    (Path(second.output_folder_base) / "plans.json").write_text("{")  # damaged, and written anew
+    nnunet.make("nnUNetTrainerMaskedCRF").on_train_start()
 
 
 def test_the_log_tells_where_the_block_is_and_what_is_wrong_with_the_normalisation(nnunet):
@@ -207,6 +225,17 @@ def test_the_log_tells_where_the_block_is_and_what_is_wrong_with_the_normalisati
     assert "attention block" not in log
     assert "WARNING: CT is clipped and scaled by the intensities of unlabelled voxels" in log
     assert f"run `attenscribble fingerprint {NAME}`" in log
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_zeros_around_the_object_that_are_labelled_are_no_fault(nnunet, monkeypatch, labelled):
+    trainer = nnunet.make("nnUNetTrainerMaskedCRF")
+    trainer.configuration_manager.configuration["use_mask_for_norm"] = [True]
+    labels = np.full((1, 4, 4), IGNORE)
+    labels[0, 0] = -1 if labelled else IGNORE  # as nnU-Net's preprocessing calls background where the image is zero
+    monkeypatch.setattr(trainer, "_read_cases", lambda: iter([(np.zeros((1, 1, 4, 4)), labels)]))
+    trainer.on_train_start()
+    assert ("predictions will be poor" in read_log(trainer)) != labelled
 
 
 def test_inference_rebuilds_the_trained_network(nnunet):

@@ -99,6 +99,12 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
         else:
             self.print_to_log_file(f"WARNING: {file.name} is not there: the teacher begins anew as the network is now")
 
+    def on_train_end(self) -> None:
+        """nnU-Net's end, at which its latest checkpoint goes; the teacher's goes with it."""
+        super().on_train_end()
+        if self.local_rank == 0:
+            name_teacher(str(Path(self.output_folder) / "checkpoint_latest.pth")).unlink(missing_ok=True)
+
     def _bare_network(self) -> nn.Module:
         network: Any = self.network.module if self.is_ddp else self.network
         return getattr(network, "_orig_mod", network)

@@ -236,6 +236,16 @@ def test_a_similarity_that_is_none_gives_a_loss_that_is_none():
     assert loss.isnan()
 
 
+@pytest.mark.parametrize("classes", [None, 2])
+def test_pairs_beyond_doubt_have_a_gradient(classes):
+    values = torch.tensor([[0.0, 1.0]], requires_grad=True)  # of the same class, and of two
+    here = WindowSimilarity(values, (1, 3), (1, 1))
+    loss = SimilarityPairLoss().of_pairs(values, annotated_pairs(here, torch.tensor([[[0, 0, 1]]]), classes))
+    loss.backward()
+    assert loss > 80
+    assert values.grad.isfinite().all()
+
+
 def test_grid_labels_by_hand():
     target = torch.full((1, 1, 4, 6), 9)
     target[0, 0, 0, 0] = 2  # a single scribbled pixel labels its cell
