@@ -294,6 +294,11 @@ class _Check:
             # Of a format that has no place for more either; whoever compares grids will tell of others.
             return _spaced(image, first.GetSpacing()) if len(image.GetSize()) <= len(first.GetSize()) else image
         if image.GetDimension() == 3 and not isinstance(source, DatasetFile):
+            if first is not None and not holds_place(file):
+                raise AttenScribbleError(
+                    f"{name}: cannot say how far apart and where its voxels lie, as {self._first_name} does: save it "
+                    "as .nii.gz, or both in this format"
+                )
             raise AttenScribbleError(_ask_for_spacing(file))
         self.result.remarks.append((_ASSUMED, name))
         return image

@@ -13,12 +13,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import SimpleITK as sitk
 import yaml
 
 from nnunet_attenscribble.common.formats import is_sheared
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_reader
 from nnunet_attenscribble.common.shapes import Keys, count, is_whole, pattern, read_keys, text, texts, truth
 from nnunet_attenscribble.common.text import has_control_character, list_some
+from nnunet_attenscribble.common.volumes import AIR, read_volume
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
 from nnunet_attenscribble.dataset_conversion.meanings import (
@@ -156,6 +158,7 @@ def convert_folder(
             for case in cases
         ]
     )
+    notes += _channel_notes(written, channels)
     if reader is not None:
         notes.append(f"images have axes that are not at right angles: dataset.json names {reader.__name__} for nnU-Net")
     return write_raw_datasets(
@@ -189,6 +192,22 @@ def convert_folder(
         problems=problems,
         notes=[*found.tell_readings(), *notes],
     )
+
+
+def _channel_notes(cases: Sequence[Case], channels: Sequence[str]) -> list[str]:
+    """Whether the first image looks like CT, and no channel is called so."""
+    if not cases or any(name.casefold() == "ct" for name in channels):
+        return []
+    try:
+        image = read_volume(cases[0].images[0], "")
+    except AttenScribbleError:
+        return []  # told where all are checked
+    if sitk.GetArrayViewFromImage(image).min() > AIR:
+        return []
+    return [
+        f"the images of {cases[0].identifier} go down to {AIR} and below, as CT does: if it is CT, convert again with "
+        "--channels CT, as nnU-Net normalises CT by its own rule"
+    ]
 
 
 def _read_sheared(cases: list[Case]) -> tuple[list[Case], Reader]:

@@ -181,7 +181,10 @@ def drawing_notes(cases: Sequence[Case], checked: Sequence[CheckedCase], voxels:
         if case.annotated is None or len(case.annotated) == classes  # of others this is told already
     ]
     if not voxels["background"]:
-        notes.append("no scribble marks background: a network cannot learn from them where its classes end")
+        notes.append(
+            "no scribble marks background: a network cannot learn from them where its classes end; of slices labelled "
+            "as a whole, `convert folder --dense-slices .` makes it"
+        )
     elif unbounded:
         notes.append(f"{len(unbounded)} of {len(used)} scribbles mark no background: {list_some(unbounded)}")
     empty = [case.identifier for case, result in used if not any(result.scribble_voxels[:-1])]

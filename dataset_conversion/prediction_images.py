@@ -74,7 +74,7 @@ def prepare_images(
     problems += identifier_problems([case.identifier for case in cases])
     problems += [
         f"case {case.identifier}: has {len(case.images)} image channels, the dataset {len(channels)} "
-        f"({', '.join(channels)}): add what is missing"
+        f"({', '.join(channels)}): give as many"
         for case in cases
         if len(case.images) != len(channels)
     ]

@@ -35,6 +35,9 @@ CHAOS_ATTENSCRIBBLE = ((1, 2, 3, 5, 8, 10, 13), (15, 19, 20, 21, 22, 31, 32), (3
 MSCMR_VALIDATION = (1, 8, 29, 36, 41)
 MSCMR_TEST = (3, 5, 10, 11, 12, 16, 17, 23, 28, 30, 33, 35, 38, 40, 43)
 
+#: Of a note: what a single patient is not enough for.
+NO_FOLDS = "makes no folds: train with `all` in place of nnU-Net's fold number"
+
 ACDC_BLOCKS = tuple(tuple(range(first, first + 20)) for first in range(1, 101, 20))
 
 
@@ -139,7 +142,7 @@ def make_splits(
     """
     notes = []
     if folds is None and len(cases) < 2:
-        return None, [f"one {who} makes no folds: train with `all` in place of nnU-Net's fold number"] if cases else []
+        return None, [f"one {who} {NO_FOLDS}"] if cases else []
     if folds is None and len(cases) < 5:
         folds = leave_block_out_folds(cases, [[patient] for patient in sorted(cases)])
         notes.append(f"{len(cases)} {who}s make {len(cases)} folds, each with one of them to validate with")

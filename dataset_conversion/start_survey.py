@@ -17,7 +17,7 @@ from nnunet_attenscribble.common.formats import states_spacing
 from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, geometry_problems, measure_steps
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import as_readable
-from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
+from nnunet_attenscribble.common.volumes import AIR, Source, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import (
@@ -46,7 +46,6 @@ __all__ = [
 ]
 
 _DEFAULT = re.compile(r"(segment|label|new label)[ _]?\d+")
-_AIR = -900  # Hounsfield units, below which CT has air and nothing else has anything
 _FEW = 16  # values of what may be a label
 _MOST_COLOURS = 64  # beyond, they are shades, and the file is no drawing
 _NAMES = {
@@ -315,7 +314,7 @@ def survey_cases(found: Findings, *, workers: int | None = None, progress: bool 
             role: {case: look.labels[role] for case, look in named.items() if role in look.labels}
             for role in ("scribble", "dense")
         },
-        tuple(case for case, look in named.items() if look.lowest <= _AIR),
+        tuple(case for case, look in named.items() if look.lowest <= AIR),
         {first[case]: look.few_values for case, look in named.items() if look.few_values},
         tuple(first[case] for case, look in named.items() if look.dimensions == 3 and not look.states_spacing),
         tuple(dict.fromkeys(problem for look in looks for problem in look.problems)),

@@ -64,8 +64,8 @@ def evaluate(
     hd95: Annotated[
         Hd95 | None,
         typer.Option(
-            help="For the default protocol. monai (if not given): the larger of the two directed 95th percentiles. "
-            "union: the percentile of both directions pooled (MedPy)."
+            help="For the default and scribblebench. monai (if not given): the larger of the two directed 95th "
+            "percentiles. union: the percentile of both directions pooled (MedPy)."
         ),
     ] = None,
     nsd: Annotated[

@@ -356,8 +356,10 @@ def _tell_training(written: WrittenDatasets) -> None:
 
     import torch
 
+    from nnunet_attenscribble.dataset_conversion.splits import NO_FOLDS
+
     number = int(written.scribble.name[7:10])
-    fold = "0" if written.training > 1 else "all"
+    fold = "all" if any(NO_FOLDS in note for note in written.notes) else "0"
     commands = list_exports()
     configuration, device = "2d", ""
     if not torch.cuda.is_available():

@@ -238,9 +238,10 @@ def prepare(
     folder = _find_description(dataset)
     cases = prepare_images(images, output, folder, spacing=spacing, workers=workers, progress=True)
     typer.echo(f"{output} holds {len(cases)} case{'' if len(cases) == 1 else 's'}, as {folder.name} has its images.")
-    typer.echo(
-        f"\nNext:\n  nnUNetv2_predict -i {output} -o PREDICTIONS -d {dataset} -c CONFIGURATION -f FOLD -tr TRAINER"
-    )
+    command = f"nnUNetv2_predict -i {output} -o PREDICTIONS -d {dataset} -c CONFIGURATION -f FOLD -tr TRAINER"
+    if (folder / "plans.json").is_file():  # of a model
+        command = f"nnUNetv2_predict_from_modelfolder -i {output} -o PREDICTIONS -m {dataset} -f FOLD"
+    typer.echo(f"\nNext:\n  {command}")
 
 
 def _find_description(dataset: str) -> Path:

@@ -30,6 +30,9 @@ from nnunet_attenscribble.errors import AttenScribbleError
 Source = Path | sitk.Image | Callable[[], sitk.Image]
 Grid = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
 
+#: Hounsfield units, below which CT has air and nothing else has anything.
+AIR = -900
+
 _SCALARS = {sitk.sitkFloat32, sitk.sitkFloat64} | {
     getattr(sitk, f"sitk{sign}Int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)
 }  # of one component

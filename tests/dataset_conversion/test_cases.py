@@ -240,6 +240,10 @@ def test_other_formats_are_asked_too(tmp_path, convert):
 def test_a_picture_beside_a_volume_cannot_be_corrected(tmp_path, convert):
     sitk.WriteImage(make_scan(0), tmp_path / "images" / "a.nii.gz")
     tifffile.imwrite(tmp_path / "scribbles" / "a.tif", make_strokes())
+    with pytest.raises(AttenScribbleError) as caught:  # as napari saves it: a spacing alone would lead nowhere
+        convert()
+    (problem,) = caught.value.problems
+    assert problem.endswith("a.nii.gz does: save it as .nii.gz, or both in this format")
     (tmp_path / "scribbles" / "a.json").write_text('{"spacing": [8, 1.25, 1.5]}')
     with pytest.raises(AttenScribbleError) as caught:
         convert()

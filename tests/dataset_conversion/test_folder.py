@@ -67,7 +67,8 @@ def test_values_of_classes_and_scribbles_without_background(tmp_path, writing):
     expected = make_strokes()
     expected[expected == 0] = 4
     np.testing.assert_array_equal(_read(written.scribble / "labelsTr" / "a.nii.gz"), expected)
-    assert "no scribble marks background: a network cannot learn from them where its classes end" in written.notes
+    (told,) = [note for note in written.notes if note.startswith("no scribble marks background")]
+    assert "`convert folder --dense-slices .`" in told
 
 
 def test_dense_labels_alone_channels_subjects_and_test_cases(tmp_path, writing):
@@ -115,6 +116,15 @@ def test_options_that_go_with_nothing_are_refused(tmp_path, writing):
         convert_folder(images, scribbles, classes=CLASSES, axis=0, **writing)
     with pytest.raises(AttenScribbleError, match="none: holds no image"):
         convert_folder(images, scribbles, classes=CLASSES, test_images=tmp_path / "none", **writing)
+
+
+@pytest.mark.parametrize(("channel", "told"), [("MRI", True), ("CT", False)])
+def test_images_like_ct_are_told(tmp_path, writing, channel, told):
+    images, scribbles, _ = write_folders(tmp_path)
+    for file in images.iterdir():
+        sitk.WriteImage(sitk.Cast(sitk.ReadImage(file), sitk.sitkInt16) - 1000, file)
+    written = convert_folder(images, scribbles, classes=CLASSES, channels=(channel,), **writing)
+    assert any("convert again with --channels CT" in note for note in written.notes) == told
 
 
 def test_the_dense_labels_of_undrawn_images_score_them(tmp_path, writing):

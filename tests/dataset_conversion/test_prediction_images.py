@@ -62,6 +62,18 @@ def test_every_format_becomes_what_nnunet_finds(tmp_path, prepare, ending):
     np.testing.assert_array_equal(voxels[0], sitk.GetArrayFromImage(make_scan(3)))
 
 
+def test_of_a_model_the_command_is_that_of_its_folder(tmp_path, prepare):
+    sitk.WriteImage(make_scan(0), tmp_path / "images" / "a.nii.gz")
+    model = tmp_path / "T__P__2d"
+    model.mkdir()
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "A": 1}, "numTraining": 5}
+    (model / "dataset.json").write_text(json.dumps(description | {"file_ending": ".nii.gz"}))
+    (model / "plans.json").write_text("{}")
+    code, out, err = prepare(dataset=str(model))
+    assert (code, err) == (0, "")
+    assert f"nnUNetv2_predict_from_modelfolder -i {tmp_path / 'prepared'} -o PREDICTIONS -m {model} -f FOLD" in out
+
+
 def test_channels_by_name_and_a_folder_per_patient(tmp_path, prepare):
     for patient in ("p1", "p2"):
         (tmp_path / "images" / patient).mkdir()

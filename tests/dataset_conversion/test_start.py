@@ -185,6 +185,14 @@ def masks(folder: Path) -> tuple:
 TOOLS = {"slicer": slicer, "itk_snap": itk_snap, "napari": napari, "mitk": mitk, "qupath": qupath, "masks": masks}
 
 
+def test_one_subject_is_trained_with_all(tmp_path, start):
+    options = slicer(tmp_path / "hearts")
+    code, out, err = start(tmp_path / "hearts", *OPTIONS, *options, "--subject", "p")
+    assert code == 0, err
+    assert "one patient makes no folds" in out + err
+    assert "nnUNetv2_train 601 2d_cpu all -tr" in out
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_each_tools_files_become_the_right_labels_and_the_plan_repeats_them(tmp_path, start, tool):
     options = TOOLS[tool](tmp_path / "hearts")
