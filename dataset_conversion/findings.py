@@ -191,7 +191,9 @@ def look_at_folders(folders: Folders, marks: Marks | None, channels: Sequence[st
     tests: list[FoundCase] = []
     if folders.test_images is not None or folders.test_labels is not None:
         tests, more, _ = _find_cases(folders, files, marks, channels, test=True)
-        problems += more if tests or more else [none.format(folders.test_images)]
+        problems += more
+        if folders.test_images is not None and not tests and not more:
+            problems.append(none.format(folders.test_images))
     known = {case.identifier: case for case in training}
     for case in tests:
         if case.identifier in known:

@@ -111,11 +111,11 @@ def convert_folder(
     marks = Marks(classes, coding, background, unlabelled)
     if marks.problems():
         raise AttenScribbleError(marks.problems())
-    without = {"--dense-slices": dense_slices, "--annotated": annotated} if scribbles is None else {}
+    of_scribbles = {"--dense-slices": dense_slices, "--annotated": annotated}
     lone = [
         f"{option} {value}: is about --scribbles: give the labels as these, dense ones too"
-        for option, value in without.items()
-        if value is not None
+        for option, value in of_scribbles.items()
+        if value is not None and scribbles is None
     ]
     if axis is not None and dense_slices is None:
         lone.append(f"--axis {axis}: is about --dense-slices: give both, or neither")

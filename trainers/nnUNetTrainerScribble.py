@@ -190,7 +190,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         plans = Path(self.output_folder_base) / "plans.json"  # which nnU-Net overwrites, and prediction reads
         if plans.is_file():
             with suppress(AttenScribbleError):  # of a file that is damaged, and written anew now
-                self._tell_other_settings(read_plans(plans, ""), "another fold of this model was trained")
+                self._tell_other_settings(read_plans(plans, ""), "the last training of this model was made")
         super().on_train_start()
         if self.with_attention:
             self.print_to_log_file(self._describe_block())

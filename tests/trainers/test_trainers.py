@@ -206,7 +206,7 @@ def test_folds_of_other_settings_are_told(nnunet):
     second = nnunet.make("nnUNetTrainerMaskedCRF")
     second.settings = replace(second.settings, crf_weight=0.3)
     second.on_train_start()
-    assert "WARNING: another fold of this model was trained with other settings" in read_log(second)
+    assert "WARNING: the last training of this model was made with other settings" in read_log(second)
     (Path(second.output_folder_base) / "plans.json").write_text("{")  # damaged, and written anew
     nnunet.make("nnUNetTrainerMaskedCRF").on_train_start()
 
