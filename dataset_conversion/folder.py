@@ -99,7 +99,8 @@ def convert_folder(
             class, and unlabelled in the others; strokes among them stay strokes.
         axis: of the array (z, y, x), across which these slices are cut; None: the coarsest.
         annotated: CSV with the columns `case` and `classes` (`;` between them): the classes that were annotated in a
-            case, as strokes or densely. Where that is not all, background becomes `ignore`: the others may be there.
+            case, as strokes or densely. Where that is not all, background becomes `ignore`: the others may be there;
+            with `background` among them its strokes stay, as they are in none of the others.
         provenance: of the source, for the JSON beside dataset.json.
         writing: fields of `Writing`: `raw_folder`, `link`, `workers`...
 
@@ -145,7 +146,7 @@ def convert_folder(
     if whole is not None and not any(map(whole.search, training)):
         problems.append(f"--dense-slices {dense_slices!r}: is found in the name of no case: `.` is all of them")
     looked_for = {} if annotated is None else read_annotated(annotated, marks.labels, training, problems)
-    in_part = [case for case, values in looked_for.items() if len(values) < len(marks.labels) - 1]
+    in_part = [case for case, values in looked_for.items() if 0 not in values and len(values) < len(marks.labels) - 1]
     if in_part:
         notes.append(f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}")
     if dense is not None and scribbles is not None and dense_id is None:

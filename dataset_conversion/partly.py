@@ -21,7 +21,7 @@ _FORM = "give a CSV with the columns case,classes and a line such as p01,liver;s
 def read_annotated(
     file: Path, labels: Mapping[str, int], cases: Collection[str], problems: list[str]
 ) -> dict[str, tuple[int, ...]]:
-    """The annotated classes of the cases that a table names, as their values.
+    """The annotated classes of the cases that a table names, as values; 0 where background strokes are in none of all.
 
     Args:
         file: CSV with the columns `case` and `classes`, the latter with `;` between them.
@@ -42,7 +42,7 @@ def read_annotated(
     for number, row in rows:
         case, text = normalise(row["case"] or "").strip(), row["classes"] or ""
         names = [name.strip() for name in text.split(";") if name.strip()]
-        unknown = [name for name in names if labels.get(name, 0) == 0]
+        unknown = [name for name in names if name not in labels]
         where = f"{file}, line {number}"
         if row.get(None):  # where DictReader puts what is too much
             problems.append(f"{where}: has more than two columns: put ; between classes")
@@ -52,7 +52,7 @@ def read_annotated(
             problems.append(f"{where}: names the case {case} a second time: leave one of the lines out")
         elif unknown:
             problems.append(f"{where}: {list_some(unknown)} is no class: there are {', '.join(list(labels)[1:])}")
-        elif not names:
+        elif not any(labels[name] for name in names):
             problems.append(f"{where}: names no class of {case}: nothing could be learnt from it, leave the case out")
         else:
             found[case] = tuple(sorted({labels[name] for name in names}))
@@ -68,13 +68,15 @@ def leave_open(
 
     Args:
         values: background 0, then classes, then `ignore`.
-        annotated: values of the classes that were looked for.
+        annotated: values of the classes that were looked for; 0 among them: strokes in the background stay, as they are
+            in none of the others either.
         labels: name to value.
         ignore: of unlabelled voxels.
         name: for errors.
 
     Raises:
-        AttenScribbleError: a class is there that is said not to be annotated.
+        AttenScribbleError: a class is there that is said not to be annotated, or all of a dense label would stay
+            background.
     """
     others = [label for label, value in labels.items() if value and value not in annotated]
     held = [label for label in others if (values == labels[label]).any()]
@@ -83,7 +85,16 @@ def leave_open(
             f"{name}: holds voxels of {list_some(held)}, which the table of annotated classes does not name for this "
             "case: add it there, or take these voxels out"
         )
-    return np.where(values == 0, ignore, values).astype(values.dtype) if others else values
+    if not others:
+        return values
+    if 0 not in annotated:
+        return np.where(values == 0, ignore, values).astype(values.dtype)
+    if not (values == ignore).any():
+        raise AttenScribbleError(
+            f"{name}: has no unlabelled voxel, so that {list_some(others)} would be background wherever they are: take "
+            "background out of the table of annotated classes for this case"
+        )
+    return values
 
 
 def complete_slices(

@@ -178,7 +178,7 @@ def drawing_notes(cases: Sequence[Case], checked: Sequence[CheckedCase], voxels:
         case.identifier
         for case, result in used
         if not result.scribble_voxels[0] and any(result.scribble_voxels[:-1])
-        if case.annotated is None or len(case.annotated) == classes  # of others this is told already
+        if case.annotated is None or len({*case.annotated} - {0}) == classes  # of others this is told already
     ]
     if not voxels["background"]:
         notes.append(

@@ -414,7 +414,7 @@ def folder(
         typer.Option(
             metavar="CSV",
             help="Columns case,classes: which classes, with ; between them, were annotated in a case. Where that is "
-            "not all of them, its background becomes unlabelled.",
+            "not all of them, its background becomes unlabelled, unless `background` is named too.",
         ),
     ] = None,
     trust_scribbles: Trust = False,

@@ -64,6 +64,16 @@ def test_strokes_in_the_background_are_left_open_too(tmp_path):
     np.testing.assert_array_equal(found["part"], np.where(few == 1, 1, IGNORE))
 
 
+def test_strokes_in_the_background_stay_where_the_table_names_it(tmp_path):
+    few = np.where(np.isin(make_strokes(), (2, 3)), IGNORE, make_strokes())
+    written, found = convert(tmp_path, {"part": few, "drawn": make_strokes()}, "case,classes\npart,background;RV\n")
+    np.testing.assert_array_equal(found["part"], few)
+    assert not any("no background" in note for note in written.notes)
+    dense = np.where(make_dense() == 1, 1, 0).astype(np.uint8)
+    with pytest.raises(AttenScribbleError, match=r"dense\.nii\.gz: has no unlabelled voxel, so that MYO, LV would be"):
+        convert(tmp_path / "d", {"dense": dense, "drawn": make_strokes()}, "case,classes\ndense,background;RV\n")
+
+
 def test_dense_slices_of_some_classes(tmp_path):
     dense = np.where(make_dense() == 1, 1, 0).astype(np.uint8)
     _, found = convert(
@@ -103,7 +113,7 @@ def test_every_line_that_cannot_be_is_told(tmp_path):
         f"{file}, line 4: names no class of b: nothing could be learnt from it, leave the case out",
         f"{file}, line 6: names the case c a second time: leave one of the lines out",
         f"{file}, line 7: has more than two columns: put ; between classes",
-        f"{file}, line 8: background is no class: there are RV, MYO, LV",
+        f"{file}, line 8: names no class of e: nothing could be learnt from it, leave the case out",
     ]
 
 
