@@ -257,10 +257,10 @@ class _Check:
             return
         values, is_whole = decoded
         result.scribble_voxels = self._count(values)
+        name = describe(case.scribble, f"scribble of case {case.identifier}")
         if is_whole and case.annotated is None:
-            result.remarks.append((_WHOLE, describe(case.scribble, f"scribble of case {case.identifier}")))
+            result.remarks.append((_WHOLE, name))
         if not result.problems and not is_whole:
-            name = describe(case.scribble, f"scribble of case {case.identifier}")
             result.problems += self._coding.strokes_problems(result.scribble_voxels, name)
 
     def look_at_dense_label(self) -> None:

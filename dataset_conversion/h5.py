@@ -166,6 +166,7 @@ def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ..
             problems.append(f"{file}: line {number} has more fields than columns: write decimals with a point")
             continue
         try:
+            case = normalise(row["case"])
             edges = tuple(float(row[column]) for column in ("sx", "sy", "sz"))
             size = tuple(int(row[column]) for column in ("nx", "ny", "nz")) if "nx" in columns else None
         except (TypeError, ValueError, KeyError):
@@ -173,8 +174,8 @@ def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ..
             continue
         if not all(0 < edge < np.inf for edge in edges):
             problems.append(f"{file}: line {number} has a spacing {edges} that is not above 0: correct it")
-        if table.setdefault(normalise(row["case"]), (edges, size)) != (edges, size):
-            problems.append(f"{file}: line {number} contradicts an earlier one about {row['case']}: remove one of them")
+        if table.setdefault(case, (edges, size)) != (edges, size):
+            problems.append(f"{file}: line {number} contradicts an earlier one about {case}: remove one of them")
     if problems:
         raise AttenScribbleError(problems)
     return table

@@ -298,8 +298,10 @@ def postprocess_folder(
         except ValueError as error:
             problems.append(str(error))
             continue
-        evidence += found or []
-        left_out += [] if found is not None else [case]
+        if found is None:
+            left_out.append(case)
+        else:
+            evidence += found
     if not problems and per_class and not evidence:
         problems.append(
             f"no label in {scribbles} has an unlabelled voxel: they are dense, which this rule must not see"
@@ -310,9 +312,9 @@ def postprocess_folder(
     decisions += decide(evidence, given.coding.structures, agreement=agreement) if per_class else []
     result = Postprocessed(tuple(decisions), tuple(evidence), tuple(left_out), {})
 
+    output = output.resolve()  # of a link, the folder
     if output.is_dir():
-        output.resolve().rmdir()  # of a link, the folder
-    output = output.resolve()
+        output.rmdir()
     parent, key = output.parent, f"postprocess-{output.name}"
     if parent.is_dir():
         finish_interrupted(parent, key)

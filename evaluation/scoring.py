@@ -35,8 +35,7 @@ __all__ = [
     "score_case",
 ]
 
-# A dense label may be stored in another format than the prediction.
-#: Of images that nnU-Net reads.
+#: Of images that nnU-Net reads; a dense label may be stored in another format than the prediction.
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff", *DETACHED)
 _SEGMENTATION = ".seg.nrrd"  # of 3D Slicer
 

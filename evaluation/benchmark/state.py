@@ -124,8 +124,7 @@ class CellState:
             files = [Path(entry["prediction_file"]).name for entry in content["metric_per_case"]]
         except AttenScribbleError:
             return []  # not at its end yet
-        endings = [next(filter(file.endswith, ENDINGS), "") for file in files]
-        then = {file.removesuffix(ending) for file, ending in zip(files, endings, strict=True)}
+        then = {file.removesuffix(next(filter(file.endswith, ENDINGS), "")) for file in files}
         now = set(read_fold(self._plan.workspace, model.dataset, model.fold)["val"])
         if then == now:
             return []

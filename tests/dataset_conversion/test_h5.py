@@ -115,6 +115,9 @@ def test_a_table_is_read_whole(tmp_path):
         "line 4 has a spacing (1.0, 0.0, 3.0) that is not above 0",
         "line 5 contradicts an earlier one about a",
     ]
+    file.write_text("sx,sy,sz,case\n1,2,3\n")  # without a name
+    with pytest.raises(AttenScribbleError, match="line 2 holds something else than numbers"):
+        read_spacing(file)
     file.write_text("case,sx,sy,sz\r\n\r\na,1,5625,1,5625,10,0\r\n")  # decimals with a comma
     with pytest.raises(AttenScribbleError, match="line 3 has more fields than columns"):
         read_spacing(file)
