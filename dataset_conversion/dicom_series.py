@@ -16,6 +16,9 @@ __all__ = ["is_dicom", "read_series", "sort_series"]
 _TOLERANCE = 1e-2  # mm
 _NEEDED = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 
+# Where slices differ in one of these, ITK puts the values of all into the type of the first.
+_VALUES = ("RescaleSlope", "RescaleIntercept", "PixelRepresentation", "BitsAllocated")
+
 _UNREADABLE = "{}: its pixels cannot be read: it is truncated or compressed in a way GDCM does not know"
 
 
@@ -70,7 +73,8 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
     if cut := [_UNREADABLE.format(path) for path in paths if _is_cut(path)]:
         raise AttenScribbleError(cut)
     try:
-        image = sitk.ReadImage([str(path) for path in paths])
+        alike = len({tuple(str(header.get(name)) for name in _VALUES) for _, header in ordered}) == 1
+        image = sitk.ReadImage([str(path) for path in paths], sitk.sitkUnknown if alike else sitk.sitkFloat32)
     except RuntimeError:
         raise AttenScribbleError(_unreadable(paths)) from None
     image.SetSpacing((*image.GetSpacing()[:2], distance))
@@ -133,13 +137,18 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
             if not absent:
                 for name in _NEEDED[1:]:
                     _values(header, name)
+                for name in _VALUES:
+                    header.get(name)  # which raises where it is damaged
                 headers[file] = header
         except Exception as error:  # pydicom has one of its own for each of the ways in which a file can be broken
             told = (str(error) or type(error).__name__).splitlines()[0]
             problems.append(f"{file}: cannot be read as DICOM ({told}): restore the download")
         else:
             if absent:
-                problems.append(f"{file}: is no slice of a DICOM volume: it has no {', '.join(absent)}")
+                problems.append(
+                    f"{file}: is no slice of a DICOM volume: it has no {', '.join(absent)}: make NIfTI of images with "
+                    "dcm2niix, and .seg.nrrd of drawings (SEG, RTSTRUCT) with 3D Slicer"
+                )
     if problems:
         raise AttenScribbleError(problems)
     return headers

@@ -105,7 +105,8 @@ def read_header(file: Path) -> Legend | None:
         AttenScribbleError: where they are damaged.
     """
     if file.is_dir():
-        return Legend(MASKS, file, tuple(Segment(str(stem(mask)), 1, n) for n, mask in enumerate(list_masks(file))))
+        names = (re.sub(f"^{re.escape(file.name)}[_. -]+(?=.)", "", str(stem(mask))) for mask in list_masks(file))
+        return Legend(MASKS, file, tuple(Segment(name, 1, layer) for layer, name in enumerate(names)))
     if file.suffix.lower() not in NRRD:
         return None
     reader = sitk.ImageFileReader()
@@ -416,7 +417,7 @@ def _join_masks(files: Sequence[Path]) -> sitk.Image:
                 told = f"holds the values {list_some(held)}" if len(held) > 1 else "names its segments itself"
                 raise AttenScribbleError(
                     f"{file}: {told}, and its folder holds {len(files)} labels of one case: keep one, with all classes "
-                    "in it, or a file per class, called after it"
+                    "in it, or a file per class, called after it, and no image among them"
                 )
             drawn = sitk.GetImageFromArray((values != 0).astype(np.uint8))
             drawn.CopyInformation(masks[0] if masks and not problems else mask)

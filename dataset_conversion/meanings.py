@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nnunet_attenscribble.common.nnunet import means_ignore
-from nnunet_attenscribble.common.text import has_control_character, list_some
+from nnunet_attenscribble.common.text import has_control_character, list_some, normalise
 from nnunet_attenscribble.dataset_conversion.label_files import MASKS, Colour, Legend, Segment, is_colour, parse_colour
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -318,8 +318,8 @@ def parse_mark(text: str) -> int | str:
 
 
 def fold(name: str) -> str:
-    """A name as it is compared: without regard to case and blanks."""
-    return " ".join(name.split()).casefold()
+    """A name as it is compared: without regard to case, blanks and how accents are written."""
+    return " ".join(normalise(name).split()).casefold()
 
 
 def _tell(segment: Segment, legend: Legend) -> str:

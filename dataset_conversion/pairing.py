@@ -40,6 +40,7 @@ _COMPANION_ENDINGS = (
     *(".label", ".itksnap", ".mrml", ".mrb", ".ctbl", ".fcsv", ".acsv", ".tfm", ".stl", ".obj", ".ply", ".vtp"),
     *(".bidsignore", ".py", ".ipynb"),
 )
+_FOR_DICOM = "; dcm2niix makes NIfTI of DICOM, and 3D Slicer .seg.nrrd of SEG and RTSTRUCT"
 _COMPANIONS = (
     *("readme", "license", "licence", "copying", "notice", "authors", "changes", "changelog", "citation", "version"),
     *("md5sums", "sha256sums", "thumbs.db", "desktop.ini", "dicomdir"),
@@ -65,7 +66,7 @@ def unusable_files(files: Iterable[Path]) -> list[str]:
     voxels = {*map(voxels_file, headers)}
     return [
         f"{file}: is of a kind that is not taken: save it as one of {', '.join(ENDINGS)}, or remove it"
-        + ("; dcm2niix makes NIfTI of DICOM" if file.name.lower().endswith((".dcm", ".ima")) else "")
+        + (_FOR_DICOM if file.name.lower().endswith((".dcm", ".ima")) else "")
         for file in unknown
         if file not in voxels
     ]

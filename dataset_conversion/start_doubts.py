@@ -183,6 +183,8 @@ def choose_folders(layout: Layout, given: Given) -> Folders | None:
         by_kind = {one.kind or "scribbles": one.folder for one in drawings}
         if len(by_kind) < len(drawings) or not drawings:
             return None
+        if "scribbles" not in by_kind and (given.background_scribble, given.unlabelled) != (None, None):
+            by_kind = {"scribbles": by_kind["dense"]}  # which is said, whatever their names say
         scribbles, dense = by_kind.get("scribbles"), by_kind.get("dense")
     return Folders(
         home,

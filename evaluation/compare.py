@@ -426,9 +426,10 @@ def pair_differences(own: np.ndarray, other: np.ndarray, subjects: Sequence[str]
         of_subject = differences[names == subject]
         known = of_subject[~np.isnan(of_subject)]
         if known.size:
-            # Infinitely worse in one structure and infinitely better in another: a tie.
-            opposed = np.isposinf(known).any() and np.isneginf(known).any()
-            means.append(0.0 if opposed else known.mean())
+            infinite = np.sign(known[np.isinf(known)])
+            # Infinitely worse in some structures and better in others: the more decide, as many are a tie.
+            balance = infinite.sum()
+            means.append((balance * np.inf if balance else 0.0) if infinite.size else known.mean())
     return np.array(means)
 
 

@@ -244,9 +244,9 @@ def write_rules(comparison: Comparison) -> list[str]:
         title.partition(" (")[0] for metric, (title, _) in list_titles(comparison).items() if metric in protocol.tested
     ]
     lines.append(
-        f"p: Wilcoxon's signed-rank test, two-sided, on one difference per {unit.split(',')[0][:-1]}; a missed or "
-        f"spurious organ ranks as the worst difference there is. Holm's correction is over all tests of one metric "
-        f"(tested: {', '.join(names)} and IoU)."
+        f"p: Wilcoxon's signed-rank test, two-sided, on one difference per {unit.split(',')[0][:-1]}; a missed "
+        "organ counts as Dice 0 and as the worst difference of distances, a spurious one as the worst of both. Holm's "
+        f"correction is over all tests of one metric (tested: {', '.join(names)} and IoU)."
     )
     lines.append(
         "Differences are over the organs that have a value with both models (a distance: that both found), so they can "
@@ -288,12 +288,12 @@ def tabulate_volumes(comparison: Comparison) -> tuple[list[str], list[list[str]]
 
 def tabulate_confusion(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows of what each class was taken for, a row per model and true class."""
-    rows = [
-        [model, true, *(format_number(share, 3) for share in shares.values())]
-        for model, table in comparison.confusion.items()
-        for true, shares in table.items()
-    ]
     classes = next(iter(comparison.confusion.values()), {})
+    rows = [
+        [model, true, *(format_number(table[true][name], 3) for name in classes)]
+        for model, table in comparison.confusion.items()
+        for true in classes
+    ]
     return ["model", "true class", *(f"as {name}" for name in classes)], rows
 
 

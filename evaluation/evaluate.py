@@ -26,7 +26,7 @@ from nnunet_attenscribble.evaluation.structures import (
     list_model_folders,
     read_label_coding,
 )
-from nnunet_attenscribble.evaluation.summary import Summary
+from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
 
 __all__ = ["count_workers", "evaluate_folder"]
 
@@ -100,7 +100,7 @@ def evaluate_folder(
         lesions=rules.lesions,
         confusions={name: counts for result in ordered for name, counts in result.confusions.items()},
         not_predicted=tuple(not_predicted),
-        notes=tuple(_write_notes(ordered, not_predicted)),
+        notes=tuple(_write_notes(ordered, not_predicted, rules)),
         provenance={
             "predictions": str(predictions),
             "dense_labels": str(dense),
@@ -187,18 +187,16 @@ def _score_cases(
                 task.cancel()
 
 
-def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str]) -> list[str]:
+def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str], rules: Protocol) -> list[str]:
     notes = []
-    thickest = max(max(result.spacing) for result in results)
-    if any(max(result.spacing) >= 2 * min(result.spacing) for result in results):
+    # An axis of one voxel has no distances.
+    sides = [[size for size, count in zip(own.spacing, own.shape, strict=True) if count > 1] for own in results]
+    thick = [max(own) for own in sides if own and max(own) >= 2 * min(own)]
+    if thick and rules.hd95 and rules.distance_unit == "mm":
         notes.append(
-            f"Slices lie up to {thickest:.4g} mm apart: HD95 moves in steps of the slice distance, whatever the tool."
+            f"Slices lie up to {max(thick):.4g} mm apart: HD95 moves in steps of the slice distance, whatever the tool."
         )
-    if not_predicted:
-        notes.append(
-            f"{len(not_predicted)} cases have a dense label but no prediction and are not scored "
-            f"({list_some(not_predicted)})."
-        )
+    notes += tell_not_predicted(not_predicted)
     turned = [result.case for result in results if result.turned]
     if turned:
         notes.append(

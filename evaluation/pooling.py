@@ -12,8 +12,8 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, StructureScores, count_statuses
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
-from nnunet_attenscribble.evaluation.structures import average_counts
-from nnunet_attenscribble.evaluation.summary import Summary
+from nnunet_attenscribble.evaluation.structures import average_counts, list_classes
+from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
 
 __all__ = ["count_runs", "depends_on_runs", "list_differences", "pool_runs", "write_run_notes"]
 
@@ -42,6 +42,8 @@ def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
     problems = []
     for other in others:
         problems += list_differences(name, other, name, first, same_cases=False)
+    if not problems:
+        summaries = [_order_classes(summary, first) for summary in summaries]
     problems += _list_repetitions(name, summaries)
     if not any(summary.cases for summary in summaries):
         raise AttenScribbleError([*problems, f"{name}: holds the scores of no case: score its predictions again"])
@@ -214,8 +216,24 @@ def _have_own_seeds(holders: Sequence[Summary]) -> bool:
     return None not in seeds and len(seeds) == len(holders)
 
 
+def _order_classes(summary: Summary, first: Summary) -> Summary:
+    """The summary with the order of structures of another one that has the same structures."""
+    if summary.structures == first.structures:
+        return summary
+    places = [summary.classes.index(name) for name in list_classes(first.structures)] if summary.classes else []
+    confusions = {
+        case: tuple(tuple(counts[true][predicted] for predicted in places) for true in places)
+        for case, counts in summary.confusions.items()
+    }
+    return replace(summary, structures=first.structures, confusions=confusions)
+
+
 def _put_together(summaries: Sequence[Summary], holders: dict[str, Summary]) -> Summary:
     used = [summary for summary in summaries if any(holder is summary for holder in holders.values())]
+    not_predicted = sorted(set().union(*(summary.not_predicted for summary in summaries)) - set(holders))
+    notes = [
+        note for summary in used for note in summary.notes if note not in tell_not_predicted(summary.not_predicted)
+    ]
     return replace(
         used[0],
         cases={case: holder.cases[case] for case, holder in holders.items()},
@@ -224,8 +242,8 @@ def _put_together(summaries: Sequence[Summary], holders: dict[str, Summary]) -> 
         else {},
         shapes={case: holder.shapes[case] for case, holder in holders.items()},
         spacings={case: holder.spacings[case] for case, holder in holders.items()},
-        not_predicted=tuple(sorted(set().union(*(summary.not_predicted for summary in summaries)) - set(holders))),
-        notes=tuple(dict.fromkeys(note for summary in used for note in summary.notes)),
+        not_predicted=tuple(not_predicted),
+        notes=tuple(dict.fromkeys([*tell_not_predicted(not_predicted), *notes])),
         provenance=used[0].provenance if len(used) == 1 else _list_provenance(used),
     )
 

@@ -133,6 +133,8 @@ def join_strokes(strokes: np.ndarray, annotated: np.ndarray, spacing: Sequence[f
 
     if strokes.ndim == 2:
         strokes, annotated, spacing = strokes[None], np.ones(1, bool), (0.0, *spacing)
+    elif len(strokes) == 1:
+        spacing = (0.0, *spacing[1:])  # a slice without a neighbour has no distance to it, whatever the file says
     in_plane = np.asarray(spacing[1:], dtype=float)
     drawn = np.flatnonzero(annotated)
     total, sizes, pairs, before = 0, [], [], None

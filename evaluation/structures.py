@@ -47,7 +47,8 @@ class LabelCoding:
     """What the voxels of a dataset may hold.
 
     Attributes:
-        structures: what is scored: every label or region but background and `ignore`, in the file's order.
+        structures: what is scored: every label but background and `ignore` in the order of values, as nnU-Net has them
+            whatever the file's order; or every region, in the file's order.
         allowed: every value that a dense label or a prediction may hold, background included.
         ignore: the value of unlabelled voxels in scribbles, or None.
         file_ending: of the dataset's files, with its dot.
@@ -69,6 +70,8 @@ def read_label_coding(file: Path) -> LabelCoding:
     values_of = {name: tuple(sorted(set(entry_values(entry)))) for name, entry in content["labels"].items()}
     ignored = values_of.pop("ignore", None)
     structures = tuple(Structure(name, values) for name, values in values_of.items() if values != (0,))
+    if all(len(structure.values) == 1 for structure in structures):
+        structures = tuple(sorted(structures, key=lambda structure: structure.values))
     if not structures:
         raise AttenScribbleError(f"{file} names no label but the background: there is nothing to score")
     return LabelCoding(

@@ -61,6 +61,7 @@ from nnunet_attenscribble.common.shapes import (
     nullable,
     read_json,
 )
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import (
     HD95_DEFINITIONS,
@@ -89,6 +90,7 @@ __all__ = [
     "list_score_columns",
     "read_result",
     "read_summary",
+    "tell_not_predicted",
     "to_content",
     "write_summary",
 ]
@@ -203,6 +205,13 @@ class Summary:
         """Mean, standard deviation, median and counts: see `aggregate_scores`."""
         foreground = PROTOCOLS[self.protocol].foreground
         return aggregate_scores(self.cases, self.names, metrics=self.metrics, foreground=foreground)
+
+
+def tell_not_predicted(cases: Sequence[str]) -> list[str]:
+    """The note on cases with a dense label and without a prediction, if there are any."""
+    if not cases:
+        return []
+    return [f"{len(cases)} cases have a dense label but no prediction and are not scored ({list_some(cases)})."]
 
 
 def write_summary(summary: Summary, folder: Path) -> tuple[Path, Path]:

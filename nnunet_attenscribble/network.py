@@ -321,7 +321,7 @@ def add_block(checkpoint: Path, block: Mapping[str, Tensor]) -> dict[str, Any]:
     """A checkpoint's network with the block in it, as `nnUNetv2_train -pretrained_weights` reads it.
 
     Args:
-        checkpoint: written by an nnU-Net trainer without the block.
+        checkpoint: written by an nnU-Net trainer without the block, or with a part of it (no similarity).
         block: see `initial_block`.
 
     Returns:
@@ -339,6 +339,6 @@ def add_block(checkpoint: Path, block: Mapping[str, Tensor]) -> dict[str, Any]:
         raise AttenScribbleError(
             f"{checkpoint} holds no weights of an nnU-Net with an encoder: give checkpoint_final.pth"
         )
-    if any(name.startswith(_BLOCK) for name in weights):
+    if weights.keys() >= block.keys():
         raise AttenScribbleError(f"{checkpoint} has an attention block already: give it to nnUNetv2_train as it is")
-    return {"network_weights": {**weights, **block}}
+    return {"network_weights": {**block, **weights}}

@@ -29,6 +29,7 @@ __all__ = [
     "FINGERPRINT",
     "MARK",
     "SMALLEST_WITHOUT_MASK",
+    "has_unlabelled_zeros",
     "is_scaled_by_unlabelled",
     "list_ct_channels",
     "normalisation_problems",
@@ -41,6 +42,7 @@ SMALLEST_WITHOUT_MASK = 0.75  # nnU-Net's planner: images that cropping makes sm
 
 _ENOUGH, _MOST = 3, 12  # cases with strokes to look at, and cases to look for them in
 _FAR = 0.5  # from mean 0 and standard deviation 1, summed
+_ONE_VALUE = 1e-3  # of a standard deviation; resampling leaves a constant constant but for rounding
 
 
 def read_fingerprint(folder: Path) -> dict[str, Any] | None:
@@ -100,6 +102,24 @@ def _distance(moments: np.ndarray) -> float:
     count, total, squares = moments
     mean = total / count
     return abs(mean) + abs(max(squares / count - mean**2, 0.0) ** 0.5 - 1)
+
+
+def has_unlabelled_zeros(images: np.ndarray, labels: np.ndarray, ignore: int) -> bool:
+    """Whether zeros around the object may be unlabelled, in a case as nnU-Net preprocesses it within a mask.
+
+    Zeros that are labelled, as background, are -1 there. Where there are some, the rest may still be unlabelled: it is
+    then one value below all others, and so are the 1st and the 5th percentile of the unlabelled voxels.
+
+    Args:
+        images: (C, *S), normalised.
+        labels: (*S).
+        ignore: value of unlabelled voxels.
+    """
+    if not (labels < 0).any():
+        return True
+    unlabelled = images[:, labels == ignore]
+    low, high = np.percentile(unlabelled, (1, 5), axis=1) if unlabelled.size else (np.zeros(1), np.ones(1))
+    return bool((high - low < _ONE_VALUE).all())
 
 
 def normalisation_problems(

@@ -32,7 +32,12 @@ from nnunet_attenscribble.network import (
     grid_shape,
     total_stride,
 )
-from nnunet_attenscribble.normalisation import is_scaled_by_unlabelled, list_ct_channels, normalisation_problems
+from nnunet_attenscribble.normalisation import (
+    has_unlabelled_zeros,
+    is_scaled_by_unlabelled,
+    list_ct_channels,
+    normalisation_problems,
+)
 from nnunet_attenscribble.objective import ScribbleObjective, append_epoch, plot_epochs
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
@@ -201,9 +206,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         wrong = bool(channels) and is_scaled_by_unlabelled(
             self._read_cases(), channels, self.label_manager.ignore_label
         )
-        # Zeros that are labelled, as background, nnU-Net calls -1.
-        zeros = any(configuration.get("use_mask_for_norm", ())) and not any(
-            (labels < 0).any() for _, labels in islice(self._read_cases(), 1)
+        zeros = any(configuration.get("use_mask_for_norm", ())) and any(
+            has_unlabelled_zeros(images, labels, self.label_manager.ignore_label)
+            for images, labels in islice(self._read_cases(), 1)
         )
         for problem in normalisation_problems(configuration, scaled_by_unlabelled=wrong, unlabelled_zeros=zeros):
             self.print_to_log_file(
@@ -235,12 +240,16 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             self.current_epoch + self._steps / self.num_iterations_per_epoch, self.settings.warmup_epochs
         )
         self._steps += 1
-        # As nnU-Net reads it, which still knows the key of its first version.
-        image_channels = len(self.dataset_json.get("modality") or self.dataset_json["channel_names"])
         # Here, so that nnU-Net and the loss share one copy.
         batch = {**batch, "data": batch["data"].to(self.device, non_blocking=True)}
-        with self.loss.given(batch["data"][:, :image_channels], self._ask_companion(batch)):
+        with self.loss.given(batch["data"][:, : self.image_channels], self._ask_companion(batch)):
             return super().train_step(batch)
+
+    @property
+    def image_channels(self) -> int:
+        """How many channels are images; behind them stand those of a cascade's first stage."""
+        # As nnU-Net reads it, which still knows the key of its first version.
+        return len(self.dataset_json.get("modality") or self.dataset_json["channel_names"])
 
     def _ask_companion(self, batch: dict) -> Any:
         """What a teacher predicts for a batch; only some rivals have one."""

@@ -28,6 +28,7 @@ from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT, Ben
 from nnunet_attenscribble.evaluation.benchmark.test_set import (
     BenchmarkTestSet,
     find_test_set,
+    find_test_sets,
     link_images,
     link_labels,
     list_twin_problems,
@@ -291,12 +292,7 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
     if problems:
         raise AttenScribbleError(problems)
     problems += list_twin_problems(workspace, [*drawn, dense])
-    tests: dict[str, BenchmarkTestSet] = {}
-    for fold in benchmark.folds:
-        try:
-            tests[fold] = find_test_set(benchmark, workspace, fold)
-        except AttenScribbleError as error:
-            problems += error.problems
+    tests = find_test_sets(benchmark, workspace, problems)
     budgets: dict[str, Budget] = {}
     notes: list[str] = []
     try:

@@ -26,7 +26,7 @@ from typing import Any
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
 from nnunet_attenscribble.evaluation.benchmark.test_set import (
-    find_test_set,
+    find_test_sets,
     list_twin_problems,
     name_test_folders,
     read_fold,
@@ -115,11 +115,7 @@ def list_problems_ahead(
             if not folder.is_dir() and not ahead.creates(re.escape(str(folder)))
         ]
     elif all((workspace.preprocessed / name / "splits_final.json").is_file() for name in names.values()):
-        for fold in benchmark.folds:
-            try:
-                find_test_set(benchmark, workspace, fold)
-            except AttenScribbleError as error:
-                problems += error.problems
+        find_test_sets(benchmark, workspace, problems)
     return problems
 
 

@@ -253,7 +253,8 @@ class _Collection:
             written[row.name] = {}
             for seed in self.benchmark.seeds:
                 cells = [cell for cell in self.complete if cell.row == row and cell.seed == seed]
-                shared = self.benchmark.test_images is not None
+                tests = [set(test.cases) for test in self.plan.tests.values()]
+                shared = self.benchmark.test_images is not None or tests[1:] == tests[:-1] != []
                 groups = [[cell] for cell in cells] if shared else [cells] if cells else []
                 for group in groups:
                     name = f"seed_{seed}" + (f"_fold_{group[0].fold}" if shared else "")

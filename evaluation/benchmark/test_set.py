@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from nnunet_attenscribble.evaluation.structures import LabelCoding, read_label_c
 __all__ = [
     "BenchmarkTestSet",
     "find_test_set",
+    "find_test_sets",
     "link_images",
     "link_labels",
     "list_training_cases",
@@ -51,6 +53,29 @@ class BenchmarkTestSet:
     cases: tuple[str, ...]
     image_links: Mapping[str, Path]
     label_links: Mapping[str, Path]
+
+
+def find_test_sets(benchmark: Benchmark, workspace: Workspace, problems: list[str]) -> dict[str, BenchmarkTestSet]:
+    """The test set of every fold that has one, as `find_test_set`; problems are added to the list.
+
+    Validation sets that share some cases only are one: a table has as many scores of every case.
+    """
+    tests = {}
+    for fold in benchmark.folds:
+        try:
+            tests[fold] = find_test_set(benchmark, workspace, fold)
+        except AttenScribbleError as error:
+            problems += error.problems
+    cases = {fold: set(test.cases) for fold, test in tests.items()}
+    shared = [(one, other) for one, other in combinations(cases, 2) if cases[one] & cases[other]]
+    if shared and any(own != cases[shared[0][0]] for own in cases.values()):
+        one, other = shared[0]
+        problems.append(
+            f"folds {one} and {other} validate on the same cases ({list_some(sorted(cases[one] & cases[other]))}), but "
+            "not all folds do, and a table needs as many scores of every case: choose other folds, or mend "
+            "splits_final.json"
+        )
+    return tests
 
 
 def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> BenchmarkTestSet:

@@ -154,6 +154,7 @@ class CaseSlice:
         dense: (Y, X) true labels.
         scribble: (Y, X), or None where the dataset has no scribble of this case.
         predictions: (Y, X) by the row's name.
+        dice: of the case whose slice it is in these predictions, by row and structure.
         spacing: millimetres along y and x.
         position: of the slice, from 0.
     """
@@ -162,6 +163,7 @@ class CaseSlice:
     dense: np.ndarray
     scribble: np.ndarray | None
     predictions: Mapping[str, np.ndarray]
+    dice: Mapping[str, Mapping[str, float]]
     spacing: tuple[float, float]
     position: int
 
@@ -198,12 +200,14 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     folder, ending, _ = data.scribbles
     scribble_file = folder / f"{volume}{ending}"
     scribble = _read_labels(scribble_file, dense_file, truth, reader) if scribble_file.is_file() else None
-    predictions = {}
+    predictions, dice = {}, {}
     for row in data.scored:
-        files = [_find(cell.place / "predictions", volume) for cell in data.done(row)]
-        file = next((file for file in files if file is not None), None)
-        if file is not None:
-            predictions[row.name] = _read_labels(file, dense_file, truth, reader)
+        for cell in data.done(row):
+            file = _find(cell.place / "predictions", volume)
+            if file is not None and cell.summary is not None:
+                predictions[row.name] = _read_labels(file, dense_file, truth, reader)
+                dice[row.name] = {name: entry.dice for name, entry in cell.summary.cases.get(case, {}).items()}
+                break
 
     position = _find_largest_slice(_select_any(dense, structures), axis) if scored is None else scored
     cut = [np.take(array, position, axis) for array in (image, dense, *predictions.values())]
@@ -218,6 +222,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
         cut[1][box],
         None if own is None else own[box],
         {name: array[box] for name, array in zip(predictions, cut[2:], strict=True)},
+        dice,
         (down, across),
         position,
     )
@@ -345,7 +350,8 @@ def describe_pictures_section(data: ReportData, row: ReportRow | None) -> Sectio
     intro = (
         f"Cases are chosen by the mean Dice of '{row.name}' over the structures, for display alone. Each is shown in "
         "the slice with most foreground in its dense label, cut to everything that is drawn there. Solid lines in "
-        "colour are the prediction, dashed white ones the dense label. Of several repetitions, the first is shown."
+        "colour are the prediction, dashed white ones the dense label. Of several repetitions, the first is shown, "
+        "with its own Dice."
     )
     structures = row.scores.structures
     parts = [Part(text=[intro], pictures=[_describe_legend(structures)])]
@@ -381,7 +387,7 @@ def _list_numbers(
             row.name,
             found.position + 1,
             structure.name,
-            row.scores.cases[case][structure.name].dice,
+            found.dice[row.name][structure.name],
             compute_dice(
                 select_structure(prediction, structure.values), select_structure(found.dense, structure.values)
             ),
@@ -412,8 +418,7 @@ def _describe_case(
         if row.name not in found.predictions:
             continue
         dice = ", ".join(
-            f"{structure.name} {format_number(row.scores.cases[case][structure.name].dice, 2)}"
-            for structure in structures
+            f"{structure.name} {format_number(found.dice[row.name][structure.name], 2)}" for structure in structures
         )
         drawn = partial(_draw_picture, found, prediction=found.predictions[row.name], structures=structures)
         description = f"Prediction of {row.name} and dense label of {case}; Dice {dice}."

@@ -222,6 +222,11 @@ def read_tiff(file: Path) -> sitk.Image:
                     f"{file}: says that it shows one plane at several times (axes {axes}): save each as a picture, or, "
                     "where they are slices, call them so (Fiji: Image, Properties)"
                 )
+            if "C" in axes and len(axes) == 3:
+                raise TiffError(
+                    f"{file}: says that it shows one plane in several channels (axes {axes}): save each as an image, "
+                    "CASE_0000.tif and so on, or, where they are slices, call them so (Fiji: Image, Properties)"
+                )
             voxels, colours = content.asarray(), axes.endswith("S")
         image = sitk.GetImageFromArray(voxels.astype(np.uint8) if voxels.dtype == bool else voxels, isVector=colours)
     except TiffError:

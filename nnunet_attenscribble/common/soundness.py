@@ -46,16 +46,18 @@ _LONGEST_LINE = 1 << 15  # bytes
 _SHORT = 1 << 10  # bytes that hold a header
 _HARMLESS = 1 << 28  # bytes that any machine has room for
 _MOST_PACKED = 1100  # times that deflate makes zeros smaller, and a little; what packs better does not come near it
-_JPEG, _ORIENTATION, _UPRIGHT = (".jpg", ".jpeg"), 0x112, 1  # the latter two of EXIF
+_PICTURES = (".jpg", ".jpeg", ".bmp")  # of which ITK fills what is missing, while others are refused
+_TURNED, _ORIENTATION, _UPRIGHT = (".jpg", ".jpeg", ".tif", ".tiff"), 0x112, 1  # the latter two of EXIF
 _PLAIN_NAME = re.compile(r"(?!LIST\b|LOCAL$|SKIPLIST\b)[^%]*", re.IGNORECASE)  # of one file; others are of many
 
 
 def examine(path: Path) -> tuple[int | None, list[str]]:
     """Read a file to its end, where that tells something that ITK does not.
 
-    ITK does not ask for the checksum of a .nii.gz or a compressed MetaImage, and fills what is missing with whatever it
-    has. In NIfTI it makes voxels that are NaN or infinite 0, and such a spacing, or one of 0, 1 mm. It does not see
-    that a NIfTI file ends before its last voxel, or that a camera has noted how a JPEG is to be turned.
+    ITK does not ask for the checksum of a .nii.gz or a compressed MetaImage or NRRD, and fills what is missing, of JPEG
+    and BMP too, with whatever it has. In NIfTI it makes voxels that are NaN or infinite 0, and such a spacing, or one
+    of 0, 1 mm. It does not see that a NIfTI file ends before its last voxel, or that a JPEG or TIFF notes how it is to
+    be turned.
 
     Returns:
         the bytes of NIfTI without their compression, None of another format; and what is wrong, one sentence each.
@@ -77,10 +79,14 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
             return _examine_nifti_pair(path, voxels)
     if name.endswith((".mha", ".mhd")):
         _examine_metaimage(path)
-    if name.endswith(_JPEG) and _read_orientation(path) not in (None, _UPRIGHT):
+    if name.endswith((".nrrd", ".nhdr")):
+        _examine_nrrd(path)
+    if name.endswith(_PICTURES):
+        _examine_picture(path)
+    if name.endswith(_TURNED) and _read_orientation(path) not in (None, _UPRIGHT):
         return None, [
             f"{path}: a note in it (EXIF) asks viewers to turn it, and a drawing may lie on it turned or not: save it "
-            "as PNG, so that all show it alike, and look whether the drawing fits"
+            "without, as PNG, so that all show it alike, and look whether the drawing fits"
         ]
     try:
         told = _read_told_bytes(path)
@@ -152,15 +158,30 @@ def known_ending(path: Path) -> str | None:
 
 
 def _read_orientation(path: Path) -> int | None:
-    """What EXIF says of a JPEG: 1 upright, 2 to 8 turned or mirrored; None where it says nothing."""
+    """What EXIF says of a picture: 1 upright, 2 to 8 turned or mirrored; None where it says nothing."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings(), Image.open(path) as picture:
             warnings.simplefilter("ignore")  # a note that is damaged says nothing
             return picture.getexif().get(_ORIENTATION)
-    except Exception:  # Pillow raises whatever its parsers do; a file that is no JPEG is told where it is read
+    except Exception:  # Pillow raises whatever its parsers do; a file that is no picture is told where it is read
         return None
+
+
+def _examine_picture(path: Path) -> None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter("ignore")
+            picture.load()
+    except UnidentifiedImageError:
+        return  # told where it is read
+    except (OSError, SyntaxError) as error:
+        raise EOFError from error
+    except Exception:  # as of more pixels than Pillow takes
+        return
 
 
 def decompressed_size(path: Path) -> int:
@@ -322,7 +343,25 @@ def _examine_voxels(pieces: Iterator[bytes], header: _NiftiHeader | None) -> tup
     return size, finite
 
 
-# --- MetaImage ---
+# --- NRRD and MetaImage ---
+
+
+def _examine_nrrd(path: Path) -> None:
+    """Whether compressed voxels are whole; raises EOFError or zlib.error where they are not."""
+    fields: dict[bytes, bytes] = {}
+    with path.open("rb") as file:
+        while line := file.readline(_LONGEST_LINE).strip():
+            key, _, value = line.lower().partition(b":")
+            fields[key.strip()] = value.strip()
+        if fields.get(b"encoding") not in (b"gzip", b"gz") or fields.keys() & {b"byte skip", b"line skip"}:
+            return
+        if not fields.keys() & {b"data file", b"datafile"}:
+            for _ in _inflate(file):
+                pass
+            return
+    voxels = voxels_file(path)
+    if voxels is not None and voxels.is_file():
+        decompressed_size(voxels)
 
 
 def _examine_metaimage(path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -35,6 +36,24 @@ def test_geometry_comes_from_positions(tmp_path, direction):
     np.testing.assert_allclose(image.GetDirection(), direction, atol=1e-8)
     assert image.GetSpacing() == (*SPACING[:2], STEP)  # SliceThickness is 5
     assert sitk.GetArrayFromImage(image)[:, 0, 0].tolist() == [1, 2, 0]
+
+
+def test_slices_that_are_scaled_unlike_keep_their_values(tmp_path):
+    files = _write(tmp_path, [0.0, STEP, 2 * STEP])
+    for file, (slope, intercept) in zip(files, [(1, 0), (1, -1024), (0.25, 0)], strict=True):
+        header = pydicom.dcmread(file)
+        header.RescaleSlope, header.RescaleIntercept = slope, intercept
+        header.save_as(file)
+    assert sitk.GetArrayFromImage(read_series(files))[:, 0, 0].tolist() == [0, 1 - 1024, 0.5]
+
+
+def test_drawings_among_dicom_are_told_what_makes_them_readable(tmp_path):
+    file = _write(tmp_path, [0.0])[0]
+    header = pydicom.dcmread(file)
+    del header.ImagePositionPatient
+    header.save_as(file)
+    with pytest.raises(AttenScribbleError, match=r"no ImagePositionPatient: .* \.seg\.nrrd of drawings .* 3D Slicer"):
+        read_series([file])
 
 
 def test_positions_win_over_the_header_where_they_differ(tmp_path):

@@ -506,6 +506,39 @@ def test_a_file_per_class_that_is_none_is_told(tmp_path, start, problem):
     assert not (tmp_path / "nnUNet_raw").exists()
 
 
+def test_a_file_per_class_may_be_called_after_its_case_too(tmp_path, start):
+    masks(tmp_path / "hearts")
+    for file in [*(tmp_path / "hearts" / "scribbles").rglob("*.nii.gz")]:
+        file.rename(file.with_name(f"{file.parent.name}_{file.name}"))
+    code, _, err = start(tmp_path / "hearts", *OPTIONS, "--labels", "RV,MYO,LV")
+    assert code == 0, err
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+
+
+def test_a_file_per_class_beside_its_image_is_told_where_to_go(tmp_path, start):
+    masks(tmp_path / "hearts")
+    for number in range(2):
+        (tmp_path / "patients" / f"p{number}").mkdir(parents=True)
+        for file in (tmp_path / "hearts" / "scribbles" / f"p{number}").iterdir():
+            file.rename(tmp_path / "patients" / f"p{number}" / file.name.replace(".nii", "_mask.nii"))
+        (tmp_path / "hearts" / "images" / f"p{number}.nii.gz").rename(
+            tmp_path / "patients" / f"p{number}" / "image.nii.gz"
+        )
+    code, _, err = start(tmp_path / "patients", *OPTIONS, "--labels", "RV,MYO,LV")
+    assert code == 2
+    assert "p0/image.nii.gz: holds the values " in err
+    assert "or a file per class, called after it, and no image among them" in err
+
+
+def test_drawings_called_manual_are_scribbles_where_their_background_is_named(tmp_path, start):
+    for number in range(2):
+        save(tmp_path / "hearts" / f"p{number}.nii.gz", make_scan(number))
+        drawn = make_strokes()
+        save(tmp_path / "hearts" / f"p{number}_manual.nii.gz", make_volume(np.where(drawn == 0, 9, drawn % 4)))
+    code, _, err = start(tmp_path / "hearts", *OPTIONS, "--labels", "RV=1,MYO=2,LV=3", "--background-scribble", "9")
+    assert code == 0, err
+
+
 def test_a_file_per_class_that_names_its_own_is_told(tmp_path, start):
     masks(tmp_path / "hearts")
     write_slicer(tmp_path / "hearts" / "scribbles" / "p1" / "LV.seg.nrrd", [make_strokes() == 3], [("MYO", 1, 0)])

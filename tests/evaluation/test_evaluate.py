@@ -32,6 +32,19 @@ def test_a_folder_by_hand(folders):
     assert summary.versions["scipy"]
 
 
+def test_slice_distance_is_told_where_distances_have_one(tmp_path, folders, write_labels, write_dataset_json):
+    for protocol in ("nnunet", "acdc-wsl4mis-voxels"):
+        assert not any("slice distance" in note for note in evaluate_folder(*folders, protocol=protocol).notes)
+    labels = np.zeros((1, 8, 8), np.uint8)
+    labels[0, 2:5, 2:5] = 1
+    for folder in ("dense", "predictions"):
+        write_labels(tmp_path / "flat" / folder / "a.nii.gz", labels, spacing=(1.0, 1.0, 999.0))
+    write_dataset_json(tmp_path / "flat" / "predictions", {"background": 0, "RV": 1})
+    flat = evaluate_folder(tmp_path / "flat" / "predictions", tmp_path / "flat" / "dense", workers=1)
+    assert flat.spacings["a"][0] == 999
+    assert not any("slice distance" in note for note in flat.notes)
+
+
 def test_worker_processes_change_nothing(folders):
     alone, together = (evaluate_folder(*folders, workers=workers) for workers in (1, 2))
     assert dataclasses.asdict(alone) == dataclasses.asdict(together)

@@ -6,11 +6,11 @@ import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
-from nnunet_attenscribble.evaluation.comparison_files import write_rules
+from nnunet_attenscribble.evaluation.comparison_files import tabulate_confusion, write_rules
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.structures import Structure
-from nnunet_attenscribble.evaluation.summary import Summary
+from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
 
 NAN, INF = math.nan, math.inf
 RV = Structure("RV", (1,))
@@ -35,12 +35,14 @@ def summary(cases, **changes):
 
 
 def test_folds_are_put_together():
-    one = summary({"a": present(0.8)}, not_predicted=("b", "never"), notes=("note",))
-    two = summary({"b": present(0.6)}, not_predicted=("a", "never"), notes=("note",))
+    one, two = (
+        summary({case: present(dice)}, not_predicted=others, notes=(*tell_not_predicted(others), "note"))
+        for case, dice, others in (("a", 0.8, ("b", "never")), ("b", 0.6, ("a", "never")))
+    )
     pooled = pool_runs("model", [one, two])
     assert {case: scores["RV"].dice for case, scores in pooled.cases.items()} == {"a": 0.8, "b": 0.6}
     assert pooled.not_predicted == ("never",)
-    assert pooled.notes == ("note",)
+    assert pooled.notes == (*tell_not_predicted(["never"]), "note")
     assert pooled.provenance == {"predictions": "of a; of b"}
     assert pooled.runs == ()
     assert pool_runs("model", [one]) == one
@@ -73,6 +75,33 @@ def test_volumes_lesions_and_confusion_are_averaged():
     assert pool_runs("model", folds).confusions == {}
     folds[1] = replace(folds[1], confusions={"b": tables[1]})
     assert pool_runs("model", folds).confusions == {"a": tables[0], "b": tables[1]}
+
+
+def test_classes_are_told_apart_by_name_whatever_their_order():
+    tables = {"a": ((8, 0, 0), (0, 2, 2), (0, 0, 4)), "b": ((8, 0, 0), (0, 4, 0), (0, 2, 2))}  # RV is called LV in both
+    models = []
+    for case, names in (("a", ("RV", "LV")), ("b", ("LV", "RV"))):
+        models.append(
+            Summary(
+                tuple(Structure(name, (1 if name == "RV" else 2,)) for name in names),
+                {case: {name: present(0.8) for name in names}},
+                shapes={case: (4, 4)},
+                spacings={case: (1.0, 1.0)},
+                confusions={case: tables[case]},
+            )
+        )
+    pooled = pool_runs("model", models)
+    assert pooled.confusions == {"a": tables["a"], "b": tables["a"]}
+    assert pooled.names == ["RV", "LV"]
+    turned = replace(models[1], cases={"a": models[0].cases["a"]}, confusions={"a": tables["b"]},
+                     shapes=models[0].shapes, spacings=models[0].spacings)  # fmt: skip
+    header, rows = tabulate_confusion(compare_summaries({"own": turned, "other": models[0]}, "other"))
+    assert header[2:] == ["as background", "as RV", "as LV"]
+    for model in ("own", "other"):
+        assert [row[1:] for row in rows if row[0] == model][1:] == [
+            ["RV", "0.000", "0.500", "0.500"],
+            ["LV", "0.000", "0.000", "1.000"],
+        ]
 
 
 def test_folds_and_seeds_in_any_order():

@@ -56,6 +56,8 @@ def test_strokes_become_objects(points, annotated, spacing, expected):
 def test_strokes_of_an_image_of_two_axes():
     strokes = drawn((3, 3), (3, 5), (3, 9), shape=(20, 20))
     assert join_strokes(strokes, np.ones(20, dtype=bool), (1, 1)) == (3, 2, 2)
+    # A volume of one slice is no other: its slice distance means nothing, nnU-Net's own converter once wrote 999.
+    assert join_strokes(strokes[None], np.ones(1, dtype=bool), (999, 1, 1)) == (3, 2, 2)
 
 
 def evidence(case, structure, voxels, largest, objects=None):

@@ -75,6 +75,8 @@ def test_differences_are_averaged_per_subject():
     assert pair_differences(own, other, ["p1", "p1", "p2"], worst=INF).tolist() == [3.5, 5.0]
     opposed = pair_differences(np.array([[INF, 1.0]]), np.array([[1.0, INF]]), ["a"], worst=INF)
     assert opposed.tolist() == [0.0]
+    more = pair_differences(np.array([[INF, INF, 1.0]]), np.array([[1.0, 1.0, INF]]), ["a"], worst=INF)
+    assert more.tolist() == [INF]  # two missed against one
 
 
 def test_wilcoxon():

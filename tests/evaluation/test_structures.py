@@ -9,7 +9,8 @@ from nnunet_attenscribble.evaluation.structures import Structure, find_dataset_j
 def test_background_and_ignore_are_not_scored(tmp_path, write_dataset_json):
     write_dataset_json(tmp_path, {"background": 0, "RV": 1, "LV": 3, "MYO": 2, "ignore": 4})
     coding = read_label_coding(tmp_path / "dataset.json")
-    assert coding.structures == (Structure("RV", (1,)), Structure("LV", (3,)), Structure("MYO", (2,)))
+    # In the order of values, as nnU-Net's own logs have them, whatever the order of the file.
+    assert coding.structures == (Structure("RV", (1,)), Structure("MYO", (2,)), Structure("LV", (3,)))
     assert coding.allowed == {0, 1, 2, 3}
     assert coding.ignore == 4
     assert coding.file_ending == ".nii.gz"

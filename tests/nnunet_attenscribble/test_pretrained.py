@@ -69,6 +69,16 @@ def test_nnunet_refuses_the_plain_checkpoint_and_takes_the_one_with_the_block(ch
     torch.testing.assert_close(network._attend(skips[2])[0], expected[2])
 
 
+def test_what_a_block_without_a_similarity_lacks_is_added_and_the_rest_kept(tmp_path):
+    trained = add_spatial_attention(planned(), (32, 32))
+    torch.nn.init.normal_(trained.attention.proj.weight)
+    torch.save({"network_weights": trained.state_dict()}, tmp_path / "attention.pth")
+    torch.save(add_block(tmp_path / "attention.pth", initial_block(CONFIGURATION)), tmp_path / "with_block.pth")
+    network = add_spatial_attention(planned(), (32, 32), similarity="anchored")
+    load_pretrained_weights(network, tmp_path / "with_block.pth")
+    torch.testing.assert_close(network.attention.proj.weight, trained.attention.proj.weight)
+
+
 def test_a_block_that_replaces_features_comes_without_a_gate(checkpoint, tmp_path):
     settings = {"attention_gated": False}
     network = add_spatial_attention(planned(), (32, 32), similarity="anchored", gated=False)
@@ -103,7 +113,7 @@ def test_command_writes_what_nnunet_takes(checkpoint, tmp_path, monkeypatch):
     [
         (None, "cannot be read"),
         ({"state_dict": {}}, "no weights of an nnU-Net"),
-        ({"network_weights": {"encoder.x": torch.zeros(1), "attention.proj.bias": torch.zeros(1)}}, "already"),
+        ({"network_weights": {"encoder.x": torch.zeros(1), **initial_block(CONFIGURATION)}}, "already"),
     ],
 )
 def test_refuses_what_is_no_plain_checkpoint(tmp_path, content, match):

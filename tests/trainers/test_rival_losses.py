@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
-from nnunet_attenscribble.losses.intensities import rescale_intensities
+from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
 from nnunet_attenscribble.losses.rival import RivalLoss
 from nnunet_attenscribble.targets import PADDING
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerDMPLS import MixedLabelsLoss
@@ -95,15 +95,15 @@ def test_mumford_shah(shape):
     assert MumfordShahLoss()(logits, target, image, IGNORE, None).item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("ranks", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gated_crf_is_the_masked_one_of_all_pixels(shape):
+def test_gated_crf_is_the_masked_one_of_all_pixels(shape, ranks):
     logits, image, target, _ = make(shape)
     inside = target != PADDING
     radius, spacing = (1,) * len(shape), (1.0,) * len(shape)
-    expected = brute_force.masked_crf(
-        logits.softmax(dim=1), rescale_intensities(image, inside), inside, radius, 6.0, 0.1, spacing, inside
-    )
-    term = GatedCRFLoss(MaskedCRFLoss(radius, 6.0, 0.1, spacing))
+    scaled = rank_intensities(image, target != IGNORE, inside) if ranks else rescale_intensities(image, inside)
+    expected = brute_force.masked_crf(logits.softmax(dim=1), scaled, inside, radius, 6.0, 0.1, spacing, inside)
+    term = GatedCRFLoss(MaskedCRFLoss(radius, 6.0, 0.1, spacing), ranks=ranks)
     assert term(logits, target, image, IGNORE, None).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -169,7 +169,7 @@ def test_mixed_labels(soft, monkeypatch):
     mixed = 0.3 * first + 0.7 * second
     where = [i for i in positions(shape) if at(target, i)[0] != PADDING]
     if soft:
-        logs = [z.log_softmax(dim=1) for z in (logits, other)]
+        logs = [p.log_softmax(dim=1) for p in (first, second)]  # softmax of the softmax, as published
         expected = sum(-float((at(mixed, i) * at(log_p, i)).sum()) for log_p in logs for i in where) / len(where) / 2
     else:
         labels = mixed.argmax(dim=1, keepdim=True)

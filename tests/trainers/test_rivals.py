@@ -113,6 +113,13 @@ def test_the_second_decoder_trains_and_is_not_asked_in_inference(nnunet):
         assert torch.equal(again[0] if isinstance(again, (list, tuple)) else again, own)
 
 
+def test_the_teachers_noise_is_on_images_alone(nnunet):
+    images = torch.zeros(2, 3, 4, 4)  # of them one an image, two of a cascade's first stage
+    noisy = nnunet.make("nnUNetTrainerUSTM")._add_noise(images)
+    assert (noisy[:, 0] != 0).all()
+    assert (noisy[:, 1:] == 0).all()
+
+
 def test_refuses_regions_and_the_bases(nnunet):
     content = json.loads((nnunet.preprocessed / "dataset.json").read_text())
     content |= {"labels": {"background": 0, "all": [1, 2], "core": 2, "ignore": 3}, "regions_class_order": [1, 2]}

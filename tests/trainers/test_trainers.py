@@ -227,15 +227,18 @@ def test_the_log_tells_where_the_block_is_and_what_is_wrong_with_the_normalisati
     assert f"run `attenscribble fingerprint {NAME}`" in log
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_zeros_around_the_object_that_are_labelled_are_no_fault(nnunet, monkeypatch, labelled):
+@pytest.mark.parametrize(("labelled", "fault"), [("all", False), ("none", True), ("a stroke", True)])
+def test_zeros_around_the_object_that_are_labelled_are_no_fault(nnunet, monkeypatch, labelled, fault):
     trainer = nnunet.make("nnUNetTrainerMaskedCRF")
     trainer.configuration_manager.configuration["use_mask_for_norm"] = [True]
-    labels = np.full((1, 4, 4), IGNORE)
-    labels[0, 0] = -1 if labelled else IGNORE  # as nnU-Net's preprocessing calls background where the image is zero
-    monkeypatch.setattr(trainer, "_read_cases", lambda: iter([(np.zeros((1, 1, 4, 4)), labels)]))
+    images, labels = np.random.default_rng(0).normal(size=(1, 1, 20, 20)), np.full((1, 20, 20), IGNORE)
+    images[0, 0, :4] = -4  # zeros, normalised with the object where they are unlabelled
+    # As nnU-Net's preprocessing calls background where the image is zero, and what it leaves zero there.
+    drawn = {"all": (0, slice(4)), "none": (0, slice(0)), "a stroke": (0, 0, slice(5))}[labelled]
+    labels[drawn], images[0][drawn] = -1, 0
+    monkeypatch.setattr(trainer, "_read_cases", lambda: iter([(images, labels)]))
     trainer.on_train_start()
-    assert ("predictions will be poor" in read_log(trainer)) != labelled
+    assert ("predictions will be poor" in read_log(trainer)) == fault
 
 
 def test_inference_rebuilds_the_trained_network(nnunet):

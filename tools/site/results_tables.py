@@ -26,8 +26,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/experiments.md"))
 RESULTS = ROOT / "results"
 DENSE = "nnu_net_dense_labels"
-#: Two trainings of a row are compared with two of another; the others are of dense labels alone, see docs/results.md.
-SEEDS = ("0", "1")
 FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
 BUDGETS, SLICES = "hippocampus_budget_cpu", "hippocampus_slices_cpu"
 RIVALS, RIVALS_3D = "acdc_rivals_cpu", "hippocampus_rivals_cpu"
@@ -75,11 +73,7 @@ def format_effect(own: str, other: str) -> str:
 @cache
 def load(results: str, row: str) -> Summary:
     """The trainings of a row, named by its folder, as one; KeyError where it has none."""
-    own = [
-        kept
-        for training, kept in _read(results).items()
-        if training.split("/")[2:] == [row] and kept.provenance["seed"] in SEEDS
-    ]
+    own = [kept for training, kept in _read(results).items() if training.split("/")[2:] == [row]]
     if not own:
         raise KeyError(f"{results} has no row {row}")
     return pool_runs(row, own)
@@ -184,7 +178,7 @@ def list_budgets(results: str) -> tuple[list[BudgetPoint], Comparison]:
     rows = list_rows(results)
     trainings: dict[str, list[Mapping[str, str | None]]] = {name: [] for name in rows.values()}
     for training, kept in _read(results).items():
-        if training.count("/") == 2 and kept.provenance["seed"] in SEEDS:
+        if training.count("/") == 2:
             trainings[rows[training.split("/")[2]]].append(kept.provenance)
     named = {name: load(results, row) for row, name in rows.items()}
     comparison = compare_summaries(named, rows[DENSE], subject=_subject(results))

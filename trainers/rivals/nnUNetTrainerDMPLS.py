@@ -14,7 +14,9 @@ from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTraine
 class MixedLabelsLoss(RivalTerm):
     """L = (D(p1, y) + D(p2, y)) / 2 with y = alpha p1 + (1 - alpha) p2, alpha drawn anew for every batch from (0, 1).
 
-    Hard, y becomes its argmax and D is the Dice loss; soft, D is the cross-entropy. No gradient flows through y.
+    Hard, y becomes its argmax and D is the Dice loss. Soft, D is the cross-entropy as the publication's code has it,
+    with the softmax of p once more, D = -sum_c y_c log softmax(p)_c: it sharpens, which the cross-entropy of p would
+    not, and its weight of 8 belongs to it. No gradient flows through y.
 
     Args:
         soft: which of the two.
@@ -38,7 +40,7 @@ class MixedLabelsLoss(RivalTerm):
         first_p, second_p = logits.softmax(dim=1), second.softmax(dim=1)
         mixed = (alpha * first_p + (1 - alpha) * second_p).detach()
         if self.soft:
-            losses = [-(mixed * z.log_softmax(dim=1)).sum(dim=1, keepdim=True) for z in (logits, second)]
+            losses = [-(mixed * p.log_softmax(dim=1)).sum(dim=1, keepdim=True) for p in (first_p, second_p)]
             return 0.5 * (mean_over(losses[0], inside) + mean_over(losses[1], inside))
         labels = mixed.argmax(dim=1, keepdim=True)
         return 0.5 * (pseudo_dice(first_p, labels, inside) + pseudo_dice(second_p, labels, inside))

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
-from nnunet_attenscribble.losses.intensities import rescale_intensities
+from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
 from nnunet_attenscribble.losses.rival import RivalTerm, is_inside
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerRival
 
@@ -18,6 +18,7 @@ class GatedCRFLoss(RivalTerm):
     Args:
         crf: with its window and sigmas.
         weight: of the energy; 0.1 for the window of the publication.
+        ranks: whether it sees the intensities' ranks in place of their range.
 
     Reference: Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation", 2019; with scribbles
     in WSL4MIS (Luo et al. 2022).
@@ -25,20 +26,26 @@ class GatedCRFLoss(RivalTerm):
 
     name = "gated_crf"
 
-    def __init__(self, crf: MaskedCRFLoss, weight: float = 0.1):
+    def __init__(self, crf: MaskedCRFLoss, weight: float = 0.1, ranks: bool = False):
         super().__init__()
         self.crf = crf
         self.weight = weight
+        self.ranks = ranks
 
     def forward(self, logits: Tensor, target: Tensor, image: Tensor, ignore_label: int, companion: Any) -> Tensor:
         """See `RivalTerm`."""
         inside = is_inside(target)
-        return self.crf(logits.softmax(dim=1), rescale_intensities(image, inside), inside, inside)
+        scaled = (
+            rank_intensities(image, target != ignore_label, inside)
+            if self.ranks
+            else rescale_intensities(image, inside)
+        )
+        return self.crf(logits.softmax(dim=1), scaled, inside, inside)
 
 
 class nnUNetTrainerGatedCRF(nnUNetTrainerRival):
     """PartialDiceCE plus the gated CRF on all pixels: MaskedCRF without its mask."""
 
     def build_term(self) -> GatedCRFLoss:
-        """With the window, the sigmas and the weight that MaskedCRF would have."""
-        return GatedCRFLoss(*self._build_crf())
+        """With the window, the sigmas, the weight and the intensities that MaskedCRF would have."""
+        return GatedCRFLoss(*self._build_crf(), ranks=self.settings.crf_intensities == "ranks")

@@ -15,7 +15,8 @@ from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTraine
 class MumfordShahLoss(RivalTerm):
     """L = (sum_i,c,m p_ic (x_im - mu_cm)^2 + sum over neighbours i, j of |p_i - p_j|_1) / (C times the pixels inside)
 
-    with mu_cm the mean of channel m of a sample, weighted by p_c; the intensities x are scaled as the CRF's.
+    with mu_cm the mean of channel m of a sample, weighted by p_c; the intensities x are rescaled so that their 1st and
+    99th percentile are 0 and 1.
 
     Reference: Kim, Ye, "Mumford-Shah loss functional for image segmentation with deep learning", IEEE TIP 2020;
     divided by the number of values and with the weight of PyMIC (Wang et al. 2022).

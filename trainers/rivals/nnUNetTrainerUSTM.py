@@ -37,7 +37,7 @@ class UncertainTeacherLoss(RivalTerm):
     (0.75 + 0.25 exp(-5 (1 - progress)^2)) log C.
 
     Reference: Liu et al., "Weakly supervised segmentation of COVID19 infection with scribble annotation on CT images",
-    Pattern Recognition 2022 (USTM); weight of WSL4MIS.
+    Pattern Recognition 2022 (USTM); WSL4MIS ramps its weight up to 1.
     """
 
     name = "consistency"
@@ -84,15 +84,16 @@ class nnUNetTrainerUSTM(nnUNetTrainerTeacher):
         turns = random.randrange(4) if self._is_square() else random.choice((0, 2))
         turned = torch.rot90(images, turns, (-2, -1))
         first, *others = (
-            self.predict_with_teacher(turned + _make_noise(turned)).float().softmax(dim=1) for _ in range(_NOISES + 1)
+            self.predict_with_teacher(self._add_noise(turned)).float().softmax(dim=1) for _ in range(_NOISES + 1)
         )
         return TeacherPrediction(first, torch.stack(others).mean(dim=0), turns)
+
+    def _add_noise(self, images: Tensor) -> Tensor:
+        noise = (0.1 * torch.randn_like(images)).clamp(-0.2, 0.2)
+        noise[:, self.image_channels :] = 0  # a cascade's first stage is no image
+        return images + noise
 
     def _is_square(self) -> bool:
         strides = self.configuration_manager.network_arch_init_kwargs["strides"]
         height, width = self.configuration_manager.patch_size[-2:]
         return height == width and all(isinstance(s, int) or s[-2] == s[-1] for s in strides)
-
-
-def _make_noise(images: Tensor) -> Tensor:
-    return (0.1 * torch.randn_like(images)).clamp(-0.2, 0.2)

@@ -237,19 +237,26 @@ def test_a_repetition_without_all_of_its_folds_is_not_compared(toy):
     assert rows["CRF"]["compared"] == []
 
 
-def test_folds_on_the_same_test_set_are_repetitions(toy):
-    for kind, name in (("images", "x_0000"), ("labels", "x")):
-        (toy.folder / "test" / kind).mkdir(parents=True)
-        (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
-    test = {kind: str(toy.folder / "test" / kind) for kind in ("images", "labels")}
+@pytest.mark.parametrize("folder", [True, False])
+def test_folds_on_the_same_test_set_are_repetitions(toy, folder):
+    test = "validation"
+    if folder:
+        test = {kind: str(toy.folder / "test" / kind) for kind in ("images", "labels")}
+        for kind, name in (("images", "x_0000"), ("labels", "x")):
+            (toy.folder / "test" / kind).mkdir(parents=True)
+            (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
+    else:
+        for name in (SCRIBBLE, DENSE):
+            splits = [{"train": [own], "val": ["c", "d"]} for own in ("a", "b")]
+            (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
     toy.write(folds=[0, 1], test=test, rows=toy.content["rows"][:2])
     toy.call()
     rows = read_json(toy.work / "collected" / "collected.json")["rows"]
     assert rows[0]["summaries"] == [f"rows/dense/seed_0_fold_{fold}/attenscribble_summary.json" for fold in (0, 1)]
     with (toy.work / "collected" / "comparison.csv").open() as file:
         dice = {row["model"]: float(row["mean"]) for row in csv.DictReader(file) if row["metric"] == "dice"}
-    single = [read_summary(toy.work / "collected" / path).cases["x"]["heart"].dice for path in rows[0]["summaries"]]
-    assert dice["Dense"] == pytest.approx(sum(single) / 2)
+    single = [read_summary(toy.work / "collected" / path).aggregate() for path in rows[0]["summaries"]]
+    assert dice["Dense"] == pytest.approx(sum(own["foreground_mean"]["dice"]["mean"] for own in single) / 2)
 
 
 def test_collecting_again_replaces_the_folder_and_nothing_else(toy):

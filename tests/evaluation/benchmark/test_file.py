@@ -264,6 +264,7 @@ def test_there_are_examples():
         "acdc",
         "acdc_cpu",
         "acdc_generated_cpu",
+        "acdc_long_cpu",
         "acdc_rivals",
         "acdc_rivals_cpu",
         "chaos",

@@ -16,7 +16,7 @@ from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, name_folder, read_benchmark
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, SCORES_FILE, read_kept
 from tools.site import results_tables
-from tools.site.results_tables import PAGES, RESULTS, SEEDS, TABLES, fill_in, list_rows
+from tools.site.results_tables import PAGES, RESULTS, TABLES, fill_in, list_rows
 
 ROOT = Path(__file__).parents[3]
 EXPERIMENTS = sorted(folder.name for folder in RESULTS.iterdir())
@@ -74,7 +74,9 @@ def test_rows_are_those_of_the_benchmark_file(experiment):
     assert list(rows.items()) == [(folder, name) for folder, name in named.items() if folder in rows]
     home = results_tables.EXPERTS if experiment == results_tables.RIVALS else experiment  # of the row of dense labels
     assert results_tables.DENSE in list_rows(home)
-    assert set(benchmark.seeds) <= set(map(int, SEEDS))
+    assert {training.split("/")[0] for training in read_kept(RESULTS / experiment)} <= {
+        f"seed_{seed}" for seed in benchmark.seeds
+    }
     assert benchmark.subject == results_tables._subject(experiment)
     assert named[results_tables.DENSE] == benchmark.reference
 

@@ -108,3 +108,16 @@ def test_patients_are_only_told_where_they_are_known(toy, folder):
     told = describe_selection(read_benchmark(toy.file))[0]
     assert ("none of its patients is in the data" if folder else "the validation patients of each fold") in told
     assert "'subject'" not in told
+
+
+@pytest.mark.parametrize("toy", [(["a", "b"], ["c", "d"])], indirect=True)
+def test_folds_whose_validation_cases_overlap_are_refused_before_the_training(toy):
+    toy.write(folds=[0, 1])
+    for name in (SCRIBBLE, DENSE):
+        splits = [{"train": ["a", "b"], "val": ["c", "d"]}, {"train": ["a", "d"], "val": ["b", "c"]}]
+        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+    (told,) = toy.problems("--prepare")
+    assert told.startswith("folds 0 and 1 validate on the same cases (c), but not all folds do")
+    assert told.endswith("choose other folds, or mend splits_final.json")
+    toy.write(folds=[1])
+    assert "Everything is prepared" in toy.call("--prepare")

@@ -227,6 +227,8 @@ def test_the_slice_with_most_foreground_is_shown_and_scored(report):
     # In slice 2 the RV is 6 x 6, moved by 3 along x in the repetition that is shown: half of it is left.
     assert SHIFTS[ROWS[2][0]][3] == 3
     assert float(entry["dice_of_slice"]) == pytest.approx(0.5)
+    # Beside it the whole case of that repetition, not the mean of both: of 8 more voxels in slice 1 two are left.
+    assert float(entry["dice"]) == pytest.approx(20 / 44)
 
 
 def test_a_slice_that_was_scored_by_itself_is_the_one_that_is_shown(collected):

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 import tifffile
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from PIL import Image
 
 from nnunet_attenscribble.common import soundness, volumes
 from nnunet_attenscribble.common.readers import as_reader, read_label
@@ -44,10 +45,12 @@ def test_a_truncated_metaimage_is_told_as_any_other_file(tmp_path, scan, compres
         assert _read_error(file) == f"{file}: is truncated or corrupt: copy or download it again"
 
 
-def test_a_corrupt_compressed_metaimage_is_refused_wherever_it_is(tmp_path, scan):
-    file = tmp_path / "a.mha"
+@pytest.mark.parametrize(("name", "behind"), [("a.mha", b"LOCAL\n"), ("a.seg.nrrd", b"\n\n")])
+def test_a_corrupt_compressed_file_is_refused_wherever_it_is(tmp_path, scan, name, behind):
+    file = tmp_path / name
     content = _metaimage(scan, file, compressed=True)
-    start = content.index(b"LOCAL\n") + 6
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+    start = content.index(behind) + len(behind) + (10 if name.endswith(".nrrd") else 0)  # gzip notes a time, unchecked
     for place in range(start, len(content), 7):
         file.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
         assert "is truncated or corrupt" in _read_error(file)
@@ -69,6 +72,27 @@ def test_the_voxels_of_a_metaimage_may_lie_beside_it(tmp_path, scan):
     assert _read_error(file) == f"{file}: is truncated or corrupt: copy or download it again"
     data.unlink()
     assert "not an image that SimpleITK can read" in _read_error(file)
+
+
+def test_compressed_voxels_beside_an_nrrd_header(tmp_path, scan):
+    sitk.WriteImage(scan(0), tmp_path / "a.nhdr", useCompression=True)
+    file, data = tmp_path / "a.nhdr", tmp_path / "a.raw.gz"
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+    content = data.read_bytes()
+    data.write_bytes(content[:-6] + bytes(6))
+    assert _read_error(file) == f"{file}: is truncated or corrupt: copy or download it again"
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.jpg", {}), ("a.jpeg", {"progressive": True}), ("a.bmp", {})])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_truncated_picture_is_told_as_any_other_file(tmp_path, name, options, mode):
+    file = tmp_path / name
+    shades = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(shades).convert(mode).save(file, **options)
+    assert soundness.examine(file) == (None, [])
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 55 // 100])
+    assert _read_error(file) == f"{file}: is truncated or corrupt: copy or download it again"
 
 
 @pytest.mark.parametrize("content", [b"hello", b"\0\xff" * 500, b"NDims = 3\nElementDataFile = LOCAL\n"])

@@ -147,9 +147,10 @@ def test_colours_are_no_slices_and_truths_are_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["imagej", "ome"])
-def test_times_are_no_slices(tmp_path, kind):
-    tifffile.imwrite(tmp_path / "film.tif", voxels(4, 6, 7), metadata={"axes": "TYX"}, **{kind: True})
-    with pytest.raises(AttenScribbleError, match=r"film\.tif: says that it shows one plane at several times"):
+@pytest.mark.parametrize(("axes", "told"), [("TYX", "at several times"), ("CYX", "in several channels")])
+def test_times_and_channels_are_no_slices(tmp_path, kind, axes, told):
+    tifffile.imwrite(tmp_path / "film.tif", voxels(4, 6, 7), metadata={"axes": axes}, **{kind: True})
+    with pytest.raises(AttenScribbleError, match=rf"film\.tif: says that it shows one plane {told} \(axes {axes}\)"):
         read_volume(tmp_path / "film.tif", "it")
 
 

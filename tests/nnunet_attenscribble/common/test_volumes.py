@@ -91,8 +91,9 @@ def test_an_ending_in_capitals_is_read_or_told(tmp_path, scan, capfd, ending):
 
 @pytest.mark.parametrize("orientation", [None, 1, 3, 6])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_picture_that_its_camera_says_to_turn_is_refused(tmp_path, orientation, order):
-    file, note = tmp_path / "a.jpg", Image.Exif()
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_a_picture_that_its_camera_says_to_turn_is_refused(tmp_path, orientation, order, name):
+    file, note = tmp_path / name, Image.Exif()
     note.endian = order
     note[0x10F] = "A camera"
     if orientation is not None:
@@ -101,7 +102,7 @@ def test_a_picture_that_its_camera_says_to_turn_is_refused(tmp_path, orientation
     if orientation in (None, 1):
         assert read_volume(file, str(file)).GetSize() == (8, 8)
         return
-    with pytest.raises(AttenScribbleError, match=r"a\.jpg: a note in it \(EXIF\) asks viewers to turn it"):
+    with pytest.raises(AttenScribbleError, match=r"a\.(jpg|tif): a note in it \(EXIF\) asks viewers to turn it"):
         read_volume(file, str(file))
 
 
