@@ -117,7 +117,7 @@ class Comparison:
         nsd_mm: tolerance of the normalised surface distance; None without.
         lesions: by structure whose components were counted, the IoU from which they match.
         confusion: by model, true class and predicted class, the share of the true volume
-            (`confusion.compute_confusion_shares`); without models that have none.
+            (`structures.compute_confusion_shares`); without models that have none.
         lesion_counts: by model and structure, components `found`, `missed` and `false` in all cases.
         notes: of the summaries and their numbers of runs, each once.
         confidence: of the intervals.

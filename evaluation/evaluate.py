@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 
-from nnunet_attenscribble.common.provenance import find_commit
+from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
@@ -53,7 +51,7 @@ def evaluate_folder(
         protocol: a key of `protocols.PROTOCOLS`.
         hd95: a key of `metrics.HD95_DEFINITIONS`, for a protocol that is `extensible`; None for the protocol's own.
         nsd_mm: tolerance of `metrics.compute_nsd`, likewise; None to leave it out.
-        lesions: structures whose components are counted, with the IoU of `lesions.count_lesions`; likewise.
+        lesions: structures whose components are counted, with the IoU of `metrics.count_lesions`; likewise.
         workers: processes that score cases side by side; 1 for none but this one, None for `count_workers`.
         all_cases: refuse if a dense label has no prediction.
         on_progress: called with the number of cases done and of all.
@@ -108,7 +106,7 @@ def evaluate_folder(
             "plans_sha256": _hash_plans(predictions),
             "commit": find_commit(),
         },
-        versions=_collect_versions(),
+        versions=list_versions("nnunet-attenscribble", "numpy", "scipy", "SimpleITK"),
     )
 
 
@@ -223,13 +221,3 @@ def _hash_plans(predictions: Path) -> str | None:
         if (place / "plans.json").is_file():
             return hashlib.sha256((place / "plans.json").read_bytes()).hexdigest()
     return None
-
-
-def _collect_versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("nnunet-attenscribble", "numpy", "scipy", "SimpleITK"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from a source folder
-            versions[package] = "unknown"
-    return versions

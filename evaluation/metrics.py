@@ -129,7 +129,7 @@ def compute_scores(
         surface: a key of `SURFACE_DEFINITIONS`; None for NaN.
         in_voxels: distances take every axis to have steps of 1, whatever the spacing; volumes do not.
         nsd_mm: tolerance of `compute_nsd`; None to leave it out.
-        lesion_iou: from which `lesions.count_lesions` matches components; None to leave them out.
+        lesion_iou: from which `count_lesions` matches components; None to leave them out.
 
     Raises:
         ValueError: masks that are not boolean or differ in shape, spacing that does not fit, an unknown definition.

@@ -85,7 +85,6 @@ __all__ = [
     "VERSION",
     "Summary",
     "describe_versions",
-    "encode_numbers",
     "from_content",
     "list_score_columns",
     "read_result",

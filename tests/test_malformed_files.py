@@ -63,7 +63,6 @@ class Thrown:
 
 
 _RAW, _PREPROCESSED = f"/nnUNet_raw/{NAME}", f"/nnUNet_preprocessed/{NAME}"
-_CELL = "/collected/cells/seed_0/fold_0/method_new"
 _MODEL = f"/nnUNet_results/{NAME}/nnUNetTrainerAttenScribble__nnUNetPlans__2d"
 _ATTENTION = ("attention", _MODEL, "-i", f"{_RAW}/imagesTr", "-o", "/attention", "--case", "a")
 _BENCHMARK = ("benchmark", "run", "/toy/toy.yaml", "--work", "/toy/made", "--dry-run")

@@ -35,7 +35,7 @@ class _Dataset:
 
 
 class Tool(str, Enum):
-    """`TOOLS` of `loop.drawings`, here without importing that module."""
+    """`TOOLS` of `loop_drawings`, here without importing that module."""
 
     slicer = "slicer"
     itk_snap = "itk-snap"

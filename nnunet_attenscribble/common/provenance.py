@@ -35,10 +35,10 @@ def find_commit() -> str | None:
 
 
 @cache
-def list_versions() -> dict[str, str]:
-    """Versions of what trains, without importing it."""
+def list_versions(*packages: str) -> dict[str, str]:
+    """Versions of packages, by default of what trains, without importing them."""
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages or _PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

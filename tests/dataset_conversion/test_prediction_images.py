@@ -109,10 +109,6 @@ def test_a_model_without_its_dataset_is_enough(tmp_path, prepare, monkeypatch):
     assert prepare(dataset=str(tmp_path / "elsewhere" / "Dataset601_Mine"))[0] == 0
 
 
-def _write_one(images):
-    sitk.WriteImage(make_scan(0), images / "a.mha")
-
-
 @pytest.mark.parametrize(
     ("damage", "options", "told"),
     [

@@ -24,7 +24,7 @@ from nnunet_attenscribble.losses import AttentiveSimilarityLoss
 from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS, resize_to_grid
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_indices
-from tools.timing.pairs import find_preprocessed, open_cases, read_configuration, read_grid
+from tools.timing.preprocessed import find_preprocessed, open_cases, read_configuration, read_grid
 
 
 def erode(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from scipy.special import expit, softmax
 
 from nnunet_attenscribble.losses import MaskedCRFLoss, rank_intensities, rescale_intensities
 from nnunet_attenscribble.settings import window_radius
-from tools.timing.pairs import find_preprocessed, open_cases, read_configuration
+from tools.timing.preprocessed import find_preprocessed, open_cases, read_configuration
 
 #: Pixels by which an outline is moved outwards.
 SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)

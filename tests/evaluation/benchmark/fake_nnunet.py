@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from textwrap import dedent
 
@@ -263,3 +264,11 @@ class Toy:
 
     def trained(self) -> list[str]:
         return [entry["trainer"] for entry in self.events("train")]
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    """AssertionError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)

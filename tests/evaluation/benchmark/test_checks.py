@@ -16,11 +16,6 @@ from tests.conftest import ROOT
 from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, Toy
 
 
-@pytest.fixture
-def toy(tmp_path, monkeypatch) -> Toy:
-    return Toy(tmp_path, monkeypatch)
-
-
 def problems(toy: Toy, *arguments: str) -> str:
     """Of a dry run and of a real one, which are the same; nothing was run."""
     told = toy.problems(*arguments, "--dry-run")

@@ -25,14 +25,9 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import (
 )
 from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
-from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, Toy
+from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
-
-
-@pytest.fixture
-def toy(tmp_path, monkeypatch) -> Toy:
-    return Toy(tmp_path, monkeypatch)
 
 
 def read_json(file):

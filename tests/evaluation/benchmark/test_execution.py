@@ -25,6 +25,7 @@ from nnunet_attenscribble.evaluation.benchmark.workspace import (
     predict_step,
     train_step,
 )
+from tests.evaluation.benchmark.fake_nnunet import wait_until
 
 MODEL = Model("Dataset007_Heart", "2d", "nnUNetTrainerX", "1")
 posix = pytest.mark.skipif(os.name != "posix", reason="process groups are those of POSIX")
@@ -260,13 +261,6 @@ class Driver:
 
     def end(self) -> str:
         return self.process.communicate(timeout=60)[1]
-
-
-def wait_until(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 def is_alive(number: int) -> bool:

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 import zipfile
 from dataclasses import replace
 
@@ -20,24 +19,12 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import describe_select
 from nnunet_attenscribble.evaluation.benchmark.test_set import find_test_set
 from nnunet_attenscribble.evaluation.benchmark.workspace import open_workspace
 from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
-from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, Toy
+from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, wait_until
 
 posix = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
 pytestmark = posix
 TRAINERS = ["nnUNetTrainer_5epochs", "nnUNetTrainerPartialCE", "nnUNetTrainerMaskedCRF"]
 BLOCK = {"name": "Block", "trainer": "nnUNetTrainerAttenScribble", "labels": "scribble"}
-
-
-@pytest.fixture
-def toy(tmp_path, monkeypatch) -> Toy:
-    return Toy(tmp_path, monkeypatch)
-
-
-def wait_until(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
 
 
 # --- order, resuming, failure ---

@@ -5,14 +5,9 @@ import os
 
 import pytest
 
-from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, Toy
+from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
-
-
-@pytest.fixture
-def toy(tmp_path, monkeypatch) -> Toy:
-    return Toy(tmp_path, monkeypatch)
 
 
 def write_labels(toy, name: str, labels: dict) -> None:
