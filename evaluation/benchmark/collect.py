@@ -249,12 +249,12 @@ class _Collection:
     def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:
         """The cells that every written summary is of, by the row's name and the file."""
         written: dict[str, dict[str, list[Cell]]] = {}
+        tests = [set(test.cases) for test in self.plan.tests.values()]
+        shared = self.benchmark.test_images is not None or (len(tests) > 1 and all(test == tests[0] for test in tests))
         for row in self.benchmark.rows:
             written[row.name] = {}
             for seed in self.benchmark.seeds:
                 cells = [cell for cell in self.complete if cell.row == row and cell.seed == seed]
-                tests = [set(test.cases) for test in self.plan.tests.values()]
-                shared = self.benchmark.test_images is not None or tests[1:] == tests[:-1] != []
                 groups = [[cell] for cell in cells] if shared else [cells] if cells else []
                 for group in groups:
                     name = f"seed_{seed}" + (f"_fold_{group[0].fold}" if shared else "")

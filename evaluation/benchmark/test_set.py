@@ -58,7 +58,7 @@ class BenchmarkTestSet:
 def find_test_sets(benchmark: Benchmark, workspace: Workspace, problems: list[str]) -> dict[str, BenchmarkTestSet]:
     """The test set of every fold that has one, as `find_test_set`; problems are added to the list.
 
-    Validation sets that share some cases only are one: a table has as many scores of every case.
+    Validation sets that share some of their cases are a problem too: a table needs as many scores of every case.
     """
     tests = {}
     for fold in benchmark.folds:

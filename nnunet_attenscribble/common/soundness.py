@@ -170,18 +170,20 @@ def _read_orientation(path: Path) -> int | None:
 
 
 def _examine_picture(path: Path) -> None:
-    from PIL import Image, UnidentifiedImageError
+    """Whether a picture is whole; raises EOFError where it is not."""
+    from PIL import Image
 
-    try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")
-            picture.load()
-    except UnidentifiedImageError:
-        return  # told where it is read
-    except (OSError, SyntaxError) as error:
-        raise EOFError from error
-    except Exception:  # as of more pixels than Pillow takes
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            picture = Image.open(path)
+        except Exception:  # as in `_read_orientation`
+            return
+        with picture:
+            try:
+                picture.load()
+            except OSError as error:
+                raise EOFError from error
 
 
 def decompressed_size(path: Path) -> int:
