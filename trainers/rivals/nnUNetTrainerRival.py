@@ -117,7 +117,10 @@ def name_teacher(checkpoint: str) -> Path:
 
 
 class nnUNetTrainerTwoDecoders(nnUNetTrainerRival):
-    """Base of the rivals with a second decoder, which sees the features through dropout; inference leaves it out."""
+    """Base of the rivals with a second decoder, which sees the features through dropout; inference leaves it out.
+
+    The dropout is of single values; the releases of DMPLS and DMSPS drop whole channels.
+    """
 
     @classmethod
     def build_network_architecture(

@@ -22,7 +22,8 @@ class CompetingLabelsLoss(RivalTerm):
     than the student's, otherwise the student's own. No gradient flows through y.
 
     Reference: Wang et al., "ScribbleVS: Scribble-supervised medical image segmentation via dynamic competitive pseudo
-    label selection", arXiv 2411.10237, with the weights of its release.
+    label selection", arXiv 2411.10237, with the weights of its release, but not the decay of the network's weights by
+    2e-4 after every step.
     """
 
     name = "competition"

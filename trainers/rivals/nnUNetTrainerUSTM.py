@@ -37,7 +37,8 @@ class UncertainTeacherLoss(RivalTerm):
     (0.75 + 0.25 exp(-5 (1 - progress)^2)) log C.
 
     Reference: Liu et al., "Weakly supervised segmentation of COVID19 infection with scribble annotation on CT images",
-    Pattern Recognition 2022 (USTM); WSL4MIS ramps its weight up to 1.
+    Pattern Recognition 2022 (USTM). The code of WSL4MIS raises its weight to 1 over the whole training, takes log 2 for
+    log C, and has noise about four times as strong.
     """
 
     name = "consistency"
