@@ -19,9 +19,9 @@ class MumfordShahLoss(RivalTerm):
     99th percentile are 0 and 1.
 
     Reference: Kim, Ye, "Mumford-Shah loss functional for image segmentation with deep learning", IEEE TIP 2020;
-    divided by the number of values and with the default weight of PyMIC (Wang et al. 2022). PyMIC's example for ACDC has
-    half of it on z-scored images, which makes the first term count eight times as much; WSL4MIS sums, which is thirty
-    times as much in all.
+    divided by the number of values and with the default weight of PyMIC (Wang et al. 2022). Its example for ACDC has
+    half of that on z-scored images, which makes the first term count eight times as much; WSL4MIS sums, thirty times
+    as much in all.
     """
 
     name = "mumford_shah"
