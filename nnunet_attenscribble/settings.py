@@ -91,8 +91,8 @@ class AttenScribbleSettings:
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
             along an axis of coarser spacing the window reaches as far in mm, along one of finer spacing as many pixels.
         crf_sigma_position: in in-plane pixels.
-        crf_intensities: `range`: each channel's 1st and 99th percentile become 0 and 1; `ranks`, better on hearts in
-            one training: each intensity becomes the share of annotated pixels that are darker.
+        crf_intensities: `range`: each channel's 1st and 99th percentile become 0 and 1; `ranks`, better on a
+            heart's muscle: each intensity becomes the share of annotated pixels that are darker.
         crf_sigma_intensity: of these.
         similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
             the similarity learns from the scribbles.

@@ -27,6 +27,7 @@ PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/exp
 RESULTS = ROOT / "results"
 DENSE = "nnu_net_dense_labels"
 FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
+LONG = "acdc_long_cpu"
 BUDGETS, SLICES = "hippocampus_budget_cpu", "hippocampus_slices_cpu"
 RIVALS, RIVALS_3D = "acdc_rivals_cpu", "hippocampus_rivals_cpu"
 _COLUMNS = {EXPERTS: "ACDC, experts' strokes", DRAWN: "ACDC, drawn strokes", HIPPOCAMPUS: "hippocampus, drawn strokes"}
@@ -328,6 +329,7 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},
+    f"scores {LONG}": partial(tabulate_scores, LONG),
     "budgets": partial(tabulate_budgets, BUDGETS),
     "whole slices": partial(tabulate_budgets, SLICES),
     "rivals": tabulate_rivals,
