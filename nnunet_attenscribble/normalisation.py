@@ -118,7 +118,9 @@ def has_unlabelled_zeros(images: np.ndarray, labels: np.ndarray, ignore: int) ->
     if not (labels < 0).any():
         return True
     unlabelled = images[:, labels == ignore]
-    low, high = np.percentile(unlabelled, (1, 5), axis=1) if unlabelled.size else (np.zeros(1), np.ones(1))
+    if not unlabelled.size:
+        return False
+    low, high = np.percentile(unlabelled, (1, 5), axis=1)
     return bool((high - low < _ONE_VALUE).all())
 
 

@@ -129,6 +129,13 @@ class Plan:
         self.budgets, self.notes = dict(budgets), tuple(notes)
         self.cells = list_cells(benchmark)
 
+    @property
+    def shares_test(self) -> bool:
+        """Whether all folds are tested on the same cases, so that each is a repetition of its own."""
+        cases = [set(test.cases) for test in self.tests.values()]
+        same = len(cases) > 1 and all(own == cases[0] for own in cases)
+        return self.benchmark.test_images is not None or same
+
     def model(self, cell: Cell) -> Model:
         """The training of a cell, as nnU-Net names it."""
         return _model(self.benchmark, self.workspace, cell.row, cell.fold)

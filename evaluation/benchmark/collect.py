@@ -127,13 +127,13 @@ def collect(
 
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:
     """By the row's name, the cells whose results are pooled: all folds of every repetition that has all of its folds,
-    which with a test set of its own is not needed.
+    which is not needed where all are tested on the same cases.
     """
     whole: dict[str, list[Cell]] = {row.name: [] for row in plan.benchmark.rows}
     for row in plan.benchmark.rows:
         for seed in plan.benchmark.seeds:
             found = [cell for cell in complete if cell.row == row and cell.seed == seed]
-            if plan.benchmark.test_images is not None or len(found) == len(plan.benchmark.folds):
+            if plan.shares_test or len(found) == len(plan.benchmark.folds):
                 whole[row.name] += found
     return {name: cells for name, cells in whole.items() if cells}
 
@@ -249,8 +249,7 @@ class _Collection:
     def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:
         """The cells that every written summary is of, by the row's name and the file."""
         written: dict[str, dict[str, list[Cell]]] = {}
-        tests = [set(test.cases) for test in self.plan.tests.values()]
-        shared = self.benchmark.test_images is not None or (len(tests) > 1 and all(test == tests[0] for test in tests))
+        shared = self.plan.shares_test
         for row in self.benchmark.rows:
             written[row.name] = {}
             for seed in self.benchmark.seeds:

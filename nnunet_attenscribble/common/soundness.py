@@ -46,8 +46,8 @@ _LONGEST_LINE = 1 << 15  # bytes
 _SHORT = 1 << 10  # bytes that hold a header
 _HARMLESS = 1 << 28  # bytes that any machine has room for
 _MOST_PACKED = 1100  # times that deflate makes zeros smaller, and a little; what packs better does not come near it
-_PICTURES = (".jpg", ".jpeg", ".bmp")  # of which ITK fills what is missing, while others are refused
-_TURNED, _ORIENTATION, _UPRIGHT = (".jpg", ".jpeg", ".tif", ".tiff"), 0x112, 1  # the latter two of EXIF
+_FILLED = (".jpg", ".jpeg", ".bmp")  # by ITK, where something is missing; other kinds it refuses
+_ORIENTATION, _UPRIGHT = 0x112, 1  # of EXIF
 _PLAIN_NAME = re.compile(r"(?!LIST\b|LOCAL$|SKIPLIST\b)[^%]*", re.IGNORECASE)  # of one file; others are of many
 
 
@@ -81,9 +81,7 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
         _examine_metaimage(path)
     if name.endswith((".nrrd", ".nhdr")):
         _examine_nrrd(path)
-    if name.endswith(_PICTURES):
-        _examine_picture(path)
-    if name.endswith(_TURNED) and _read_orientation(path) not in (None, _UPRIGHT):
+    if name.endswith((*_FILLED, ".tif", ".tiff")) and _examine_picture(path) not in (None, _UPRIGHT):
         return None, [
             f"{path}: a note in it (EXIF) asks viewers to turn it, and a drawing may lie on it turned or not: save it "
             "without, as PNG, so that all show it alike, and look whether the drawing fits"
@@ -157,33 +155,28 @@ def known_ending(path: Path) -> str | None:
     return None
 
 
-def _read_orientation(path: Path) -> int | None:
-    """What EXIF says of a picture: 1 upright, 2 to 8 turned or mirrored; None where it says nothing."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")  # a note that is damaged says nothing
-            return picture.getexif().get(_ORIENTATION)
-    except Exception:  # Pillow raises whatever its parsers do; a file that is no picture is told where it is read
-        return None
-
-
-def _examine_picture(path: Path) -> None:
-    """Whether a picture is whole; raises EOFError where it is not."""
+def _examine_picture(path: Path) -> int | None:
+    """What EXIF says: 1 upright, 2 to 8 turned or mirrored; None where it says nothing. Raises EOFError where a picture
+    of which ITK fills what is missing is not whole.
+    """
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # a note that is damaged says nothing
         try:
             picture = Image.open(path)
-        except Exception:  # as in `_read_orientation`
-            return
+        except Exception:  # Pillow raises whatever its parsers do; a file that is no picture is told where it is read
+            return None
         with picture:
             try:
-                picture.load()
+                if path.suffix.lower() in _FILLED:
+                    picture.load()
             except OSError as error:
                 raise EOFError from error
+            try:
+                return picture.getexif().get(_ORIENTATION)
+            except Exception:  # likewise
+                return None
 
 
 def decompressed_size(path: Path) -> int:

@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import binary_erosion
 
+from nnunet_attenscribble.common.nnunet import dataset_folder
 from nnunet_attenscribble.losses import AttentiveSimilarityLoss
 from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS, resize_to_grid
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_indices
-from tools.timing.preprocessed import find_preprocessed, open_cases, read_configuration, read_grid
+from tools.timing.preprocessed import open_cases, read_configuration, read_grid
 
 
 def erode(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("configuration")
     arguments = parser.parse_args()
-    dense, scribble = find_preprocessed(arguments.dense), find_preprocessed(arguments.dataset)
+    dense, scribble = (dataset_folder("nnUNet_preprocessed", one) for one in (arguments.dense, arguments.dataset))
     configured, settings = read_configuration(scribble, arguments.configuration)
     radius, sigma, spacing, stride = read_grid(configured, settings)
     classes = len(json.loads((dense / "dataset.json").read_text())["labels"])

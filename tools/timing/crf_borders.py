@@ -19,9 +19,10 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from scipy.special import expit, softmax
 
+from nnunet_attenscribble.common.nnunet import dataset_folder
 from nnunet_attenscribble.losses import MaskedCRFLoss, rank_intensities, rescale_intensities
 from nnunet_attenscribble.settings import window_radius
-from tools.timing.preprocessed import find_preprocessed, open_cases, read_configuration
+from tools.timing.preprocessed import open_cases, read_configuration
 
 #: Pixels by which an outline is moved outwards.
 SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("configuration", help="2D")
     parser.add_argument("--every", type=int, default=5, help="take every so many slices")
     arguments = parser.parse_args()
-    dense, scribble = find_preprocessed(arguments.dense), find_preprocessed(arguments.dataset)
+    dense, scribble = (dataset_folder("nnUNet_preprocessed", one) for one in (arguments.dense, arguments.dataset))
     configured, settings = read_configuration(scribble, arguments.configuration)
     names = {value: name for name, value in json.loads((dense / "dataset.json").read_text())["labels"].items()}
     radius = window_radius(settings.crf_radius, configured.spacing)

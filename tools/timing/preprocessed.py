@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.trainers.nnUNetTrainerScribble import _similarity_window
-
-
-def find_preprocessed(dataset: str) -> Path:
-    """Folder of a dataset, given by ID or name, in nnUNet_preprocessed."""
-    return Path(os.environ["nnUNet_preprocessed"]) / maybe_convert_to_dataset_name(dataset)  # noqa: SIM112
 
 
 def read_configuration(folder: Path, configuration: str) -> tuple[Any, AttenScribbleSettings]:

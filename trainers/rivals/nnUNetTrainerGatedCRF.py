@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
-from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
+from nnunet_attenscribble.losses.intensities import scale_intensities
 from nnunet_attenscribble.losses.rival import RivalTerm, is_inside
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerRival
 
@@ -35,11 +35,7 @@ class GatedCRFLoss(RivalTerm):
     def forward(self, logits: Tensor, target: Tensor, image: Tensor, ignore_label: int, companion: Any) -> Tensor:
         """See `RivalTerm`."""
         inside = is_inside(target)
-        scaled = (
-            rank_intensities(image, target != ignore_label, inside)
-            if self.ranks
-            else rescale_intensities(image, inside)
-        )
+        scaled = scale_intensities(image, target != ignore_label, inside, self.ranks)
         return self.crf(logits.softmax(dim=1), scaled, inside, inside)
 
 
