@@ -197,7 +197,7 @@ class SecondPrediction(NamedTuple):
 
 
 class TwoDecoderUNet(nn.Module):
-    """A U-Net with a second decoder, which sees the encoder's features through dropout, in training alone.
+    """A U-Net with a second decoder, which sees the encoder's features through dropout of channels, in training alone.
 
     The parameters of the planned network keep their names; those of the second decoder are new, under
     `second_decoder`.
@@ -221,7 +221,8 @@ class TwoDecoderUNet(nn.Module):
         logits = self.decoder(skips)
         if not self.training:
             return logits
-        return logits, SecondPrediction(self.second_decoder([F.dropout(skip, _DROPOUT) for skip in skips]))
+        drop = F.dropout2d if x.ndim == 4 else F.dropout3d
+        return logits, SecondPrediction(self.second_decoder([drop(skip, _DROPOUT) for skip in skips]))
 
 
 def add_spatial_attention(

@@ -236,8 +236,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; the loss also sees the image (without the channels that a cascade adds)."""
-        self.loss.regularised.strength = warmup_strength(
-            self.current_epoch + self._steps / self.num_iterations_per_epoch, self.settings.warmup_epochs
+        self.loss.regularised.strength = self._regularisers_strength(
+            self.current_epoch + self._steps / self.num_iterations_per_epoch
         )
         self._steps += 1
         # Here, so that nnU-Net and the loss share one copy.
@@ -250,6 +250,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         """How many channels are images; behind them stand those of a cascade's first stage."""
         # As nnU-Net reads it, which still knows the key of its first version.
         return len(self.dataset_json.get("modality") or self.dataset_json["channel_names"])
+
+    def _regularisers_strength(self, epochs_done: float) -> float:
+        return warmup_strength(epochs_done, self.settings.warmup_epochs)
 
     def _ask_companion(self, batch: dict) -> Any:
         """What a teacher predicts for a batch; only some rivals have one."""

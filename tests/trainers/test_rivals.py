@@ -10,9 +10,11 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from torch import nn
 
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.network import TwoDecoderUNet
 from tests.trainers.conftest import NAME
 
 pytestmark = pytest.mark.xdist_group("trainers")
@@ -44,21 +46,28 @@ def test_trains_and_tells_its_term(nnunet, name):
     terms = trainer.loss.take_terms()
     assert np.isfinite(terms[TERMS[name]])
     expected = terms["segmentation"] + trainer.loss.regularised.term.weight * terms[TERMS[name]]
-    assert min(terms["segmentation"], expected) <= terms["total"] <= max(terms["segmentation"], expected)
+    between = (min(terms["segmentation"], expected) - 1e-6, max(terms["segmentation"], expected) + 1e-6)
+    assert between[0] <= terms["total"] <= between[1]
     without = [name for name, parameter in trainer.network.named_parameters() if parameter.grad is None]
     assert all("seg_layers.0" in name for name in without)  # of no weight in nnU-Net
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerUSTM", "nnUNetTrainerScribbleVS"])
-def test_the_teacher_follows_and_is_there_again(nnunet, name):
+@pytest.mark.parametrize(
+    ("name", "shrinking", "decays"),
+    [("nnUNetTrainerUSTM", 1, [0, 0.5, 0.99]), ("nnUNetTrainerScribbleVS", 1 - 2e-4, [0.99, 0.99, 0.99])],
+)
+def test_the_teacher_follows_and_is_there_again(nnunet, name, shrinking, decays):
     trainer = nnunet.make(name)
     trainer.on_train_start()
     trainer.on_train_epoch_start()
-    before = [parameter.clone() for parameter in trainer.teacher.parameters()]
-    trainer.train_step(next(trainer.dataloader_train))
-    after = list(trainer.teacher.parameters())
-    for old, new, own in zip(before, after, trainer.network.parameters(), strict=True):
-        assert torch.allclose(new, 0.99 * old + 0.01 * own, atol=1e-7)
+    for epoch, decay in zip((0, 0, 100), decays, strict=True):
+        trainer.current_epoch = epoch
+        before = [parameter.clone() for parameter in trainer.teacher.parameters()]
+        trainer.train_step(next(trainer.dataloader_train))
+        after = list(trainer.teacher.parameters())
+        for old, new, own in zip(before, after, trainer.network.parameters(), strict=True):
+            assert torch.allclose(new, decay * old + (1 - decay) * own / shrinking, atol=1e-7)
+    trainer.current_epoch = 0
     file = Path(trainer.output_folder) / "checkpoint_latest.pth"
     trainer.on_train_epoch_end([{"loss": np.array(1.0)}])
     trainer.save_checkpoint(str(file))
@@ -80,6 +89,18 @@ def test_the_teacher_follows_and_is_there_again(nnunet, name):
     alone.load_checkpoint(str(file))
     alone.on_train_start()
     assert all(torch.equal(a, b) for a, b in zip(alone.network.parameters(), alone.teacher.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("name", "rise"), [("nnUNetTrainerUSTM", 1), ("nnUNetTrainerScribbleVS", 0.2)])
+def test_the_teachers_term_rises_as_published(nnunet, name, rise):
+    trainer = nnunet.make(name)
+    trainer.num_epochs = 10
+    trainer.on_train_start()
+    for epoch, strength in ((0, 0.0067379), (5 * rise, 0.2865048), (10 * rise, 1), (10, 1)):  # exp(-5), exp(-5 / 4)
+        trainer.current_epoch = int(epoch)
+        trainer.on_train_epoch_start()
+        trainer.train_step(next(trainer.dataloader_train))
+        assert trainer.loss.regularised.strength == pytest.approx(strength, rel=1e-4)
 
 
 def test_the_second_decoder_trains_and_is_not_asked_in_inference(nnunet):
@@ -113,11 +134,32 @@ def test_the_second_decoder_trains_and_is_not_asked_in_inference(nnunet):
         assert torch.equal(again[0] if isinstance(again, (list, tuple)) else again, own)
 
 
-def test_the_teachers_noise_is_on_images_alone(nnunet):
-    images = torch.zeros(2, 3, 4, 4)  # of them one an image, two of a cascade's first stage
-    noisy = nnunet.make("nnUNetTrainerUSTM")._add_noise(images)
-    assert (noisy[:, 0] != 0).all()
-    assert (noisy[:, 1:] == 0).all()
+@pytest.mark.parametrize("plane", [(16, 16), (4, 8, 8)])
+def test_the_second_decoder_misses_whole_channels(plane):
+    network = nn.Module()
+    network.encoder = lambda x: [x, 2 * x]
+    network.decoder = list
+    second = nn.Module()
+    second.decoder = list
+    ones = torch.ones(8, 32, *plane)
+    first, (others,) = TwoDecoderUNet(network, second)(ones)
+    assert [skip.unique().tolist() for skip in first] == [[1], [2]]
+    for factor, skip in zip((2, 4), others, strict=True):  # what is left counts double
+        values = skip.flatten(2)
+        assert torch.equal(values.amin(dim=2), values.amax(dim=2))
+        assert values.unique().tolist() == [0, factor]
+        assert (values[..., 0] == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_teachers_noise_is_a_share_of_the_range_and_on_images_alone(nnunet):
+    images = torch.zeros(2, 3, 32, 32)  # of them one an image, two of a cascade's first stage
+    images[0, 0, 0, 0], images[1, 0, 0, 0] = -2.0, 8.0
+    images[:, 1:, 0] = 1
+    noise = nnunet.make("nnUNetTrainerUSTM")._add_noise(images) - images
+    for one, size in zip(noise[:, 0], (2.0, 8.0), strict=True):
+        assert one.abs().max().item() == pytest.approx(0.2 * size, rel=1e-3)
+        assert one.std().item() == pytest.approx(0.1 * size, rel=0.1)
+    assert (noise[:, 1:] == 0).all()
 
 
 def test_refuses_regions_and_the_bases(nnunet):

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunet_attenscribble.losses.intensities import rescale_intensities
 from nnunet_attenscribble.losses.rival import RivalTerm, is_inside
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerRival
 
@@ -15,24 +14,20 @@ from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTraine
 class MumfordShahLoss(RivalTerm):
     """L = (sum_i,c,m p_ic (x_im - mu_cm)^2 + sum over neighbours i, j of |p_i - p_j|_1) / (C times the pixels inside)
 
-    with mu_cm the mean of channel m of a sample, weighted by p_c; the intensities x are rescaled so that their 1st and
-    99th percentile are 0 and 1.
+    with mu_cm the mean of channel m of a sample, weighted by p_c, and intensities x as nnU-Net normalises them.
 
-    Reference: Kim, Ye, "Mumford-Shah loss functional for image segmentation with deep learning", IEEE TIP 2020;
-    divided by the number of values and with the default weight of PyMIC (Wang et al. 2022). Its example for ACDC has
-    half of that on z-scored images, which makes the first term count eight times as much; WSL4MIS sums, thirty times
-    as much in all.
+    Reference: Kim, Ye, "Mumford-Shah loss functional for image segmentation with deep learning", IEEE TIP 2020; mean,
+    weight and z-scored images as PyMIC (Wang et al. 2022) has them for ACDC.
     """
 
     name = "mumford_shah"
-    weight = 0.1
+    weight = 0.05
 
     def forward(self, logits: Tensor, target: Tensor, image: Tensor, ignore_label: int, companion: Any) -> Tensor:
         """See `RivalTerm`."""
         inside = is_inside(target)
         p = logits.softmax(dim=1) * inside
-        x = rescale_intensities(image, inside).to(p.dtype)
-        flat, values = p.flatten(2), x.flatten(2)
+        flat, values = p.flatten(2), image.to(p.dtype).flatten(2)
         mass = flat.sum(dim=2, keepdim=True).clamp(min=1e-6)  # (N, C, 1)
         means = torch.einsum("nct,nmt->ncm", flat, values) / mass
         # sum p (x - mu)^2 with mu the weighted mean, without a tensor of classes times channels times pixels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.losses.rival import RivalLoss, RivalTerm
 from nnunet_attenscribble.network import TwoDecoderUNet, check_encoder
 from nnunet_attenscribble.trainers.nnUNetTrainerAttenScribble import nnUNetTrainerPartialDiceCE
-
-_DECAY = 0.99  # of the teacher's weights
 
 
 class nnUNetTrainerRival(nnUNetTrainerPartialDiceCE):
@@ -39,10 +38,12 @@ class nnUNetTrainerRival(nnUNetTrainerPartialDiceCE):
 class nnUNetTrainerTeacher(nnUNetTrainerRival):
     """Base of the rivals whose network learns from a teacher: the mean of its own weights, exponential in the steps.
 
-    After every step the teacher's weights become 0.99 of themselves and 0.01 of the network's. Predictions are the
-    network's. Beside nnU-Net's checkpoint_*.pth lies a teacher_*.pth, with which a training goes on.
+    After every step the teacher's weights become 0.99 of themselves and 0.01 of the network's. The term's weight rises
+    as exp(-5 (1 - t)^2) with t from 0 to 1 over the first `rise` of the training. Predictions are the network's. Beside
+    nnU-Net's checkpoint_*.pth lies a teacher_*.pth, with which a training goes on.
     """
 
+    rise: float
     teacher: nn.Module
     _saved_teacher: dict[str, Tensor] | None = None
 
@@ -65,9 +66,15 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
             torch._foreach_lerp_(
                 [p.data for p in self.teacher.parameters()],
                 [p.data for p in self._bare_network().parameters()],
-                1 - _DECAY,
+                1 - self._teacher_decay(),
             )
         return told
+
+    def _teacher_decay(self) -> float:
+        return 0.99
+
+    def _regularisers_strength(self, epochs_done: float) -> float:
+        return sigmoid_rise(epochs_done / (self.rise * self.num_epochs))
 
     def _ask_companion(self, batch: dict) -> Any:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
@@ -110,6 +117,11 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
         return getattr(network, "_orig_mod", network)
 
 
+def sigmoid_rise(progress: float) -> float:
+    """exp(-5 (1 - progress)^2) up to a progress of 1 (Laine, Aila, "Temporal ensembling", ICLR 2017)."""
+    return exp(-5 * (1 - min(1.0, progress)) ** 2)
+
+
 def name_teacher(checkpoint: str) -> Path:
     """The teacher's file beside a checkpoint."""
     file = Path(checkpoint)
@@ -117,10 +129,7 @@ def name_teacher(checkpoint: str) -> Path:
 
 
 class nnUNetTrainerTwoDecoders(nnUNetTrainerRival):
-    """Base of the rivals with a second decoder, which sees the features through dropout; inference leaves it out.
-
-    The dropout is of single values; the releases of DMPLS and DMSPS drop whole channels.
-    """
+    """Base of the rivals with a second decoder, which sees the features through dropout; inference leaves it out."""
 
     @classmethod
     def build_network_architecture(

@@ -13,6 +13,7 @@ from nnunet_attenscribble.losses.rival import RivalTerm, is_inside, mean_over, p
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerTeacher
 
 _SURE = 0.5  # tau of the publication
+_SHRINKING = 2e-4  # of the network's weights after every step, in the release
 
 
 class CompetingLabelsLoss(RivalTerm):
@@ -22,8 +23,7 @@ class CompetingLabelsLoss(RivalTerm):
     than the student's, otherwise the student's own. No gradient flows through y.
 
     Reference: Wang et al., "ScribbleVS: Scribble-supervised medical image segmentation via dynamic competitive pseudo
-    label selection", arXiv 2411.10237, with the weights of its release, but not the decay of the network's weights by
-    2e-4 after every step.
+    label selection", arXiv 2411.10237, with the weights of its release.
     """
 
     name = "competition"
@@ -47,9 +47,18 @@ class CompetingLabelsLoss(RivalTerm):
 class nnUNetTrainerScribbleVS(nnUNetTrainerTeacher):
     """PartialDiceCE plus pseudo labels of whoever of network and teacher fits the scribbles better (ScribbleVS)."""
 
+    rise = 0.2
+
     def build_term(self) -> CompetingLabelsLoss:
         """See `CompetingLabelsLoss`."""
         return CompetingLabelsLoss()
+
+    def train_step(self, batch: dict) -> dict:
+        """The teacher's step, after which the network's weights shrink."""
+        told = super().train_step(batch)
+        with torch.no_grad():
+            torch._foreach_mul_([p.data for p in self.network.parameters()], 1 - _SHRINKING)
+        return told
 
     def ask_teacher(self, images: Tensor) -> Tensor:
         """Its logits."""

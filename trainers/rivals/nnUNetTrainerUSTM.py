@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from math import exp, log
+from math import log
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nnunet_attenscribble.losses.rival import RivalTerm, is_inside
-from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerTeacher
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerTeacher, sigmoid_rise
 
 _NOISES = 8  # by which the teacher's uncertainty is estimated
 
@@ -33,12 +33,11 @@ class UncertainTeacherLoss(RivalTerm):
     """L = sum_i m_i |p_i - t_i|^2 / (2 sum_i m_i), with m_i = 1 where the teacher's entropy is below a threshold.
 
     The teacher t sees the image turned by quarters and with noise; the student's prediction p is turned likewise. The
-    entropy is that of the mean over further noises. The threshold rises with the training from 0.75 to 1 times log C:
-    (0.75 + 0.25 exp(-5 (1 - progress)^2)) log C.
+    entropy is that of the mean over further noises. The threshold rises with the training from 0.75 to 1 times log 2,
+    for any number of classes: (0.75 + 0.25 exp(-5 (1 - progress)^2)) log 2.
 
     Reference: Liu et al., "Weakly supervised segmentation of COVID19 infection with scribble annotation on CT images",
-    Pattern Recognition 2022 (USTM). The code of WSL4MIS raises its weight to 1 over the whole training, takes log 2 for
-    log C, and has noise about four times as strong.
+    Pattern Recognition 2022 (USTM), as in WSL4MIS (Luo et al. 2022).
     """
 
     name = "consistency"
@@ -51,12 +50,11 @@ class UncertainTeacherLoss(RivalTerm):
 
     def forward(self, logits: Tensor, target: Tensor, image: Tensor, ignore_label: int, companion: Any) -> Tensor:
         """See `RivalTerm`; the companion is a `TeacherPrediction`."""
-        classes = logits.shape[1]
         student = torch.rot90(logits.softmax(dim=1), companion.turns, (-2, -1))
         inside = torch.rot90(is_inside(target), companion.turns, (-2, -1))
         mean = companion.mean.to(student.dtype)
         entropy = -torch.xlogy(mean, mean).sum(dim=1, keepdim=True)
-        threshold = (0.75 + 0.25 * exp(-5 * (1 - self.progress) ** 2)) * log(classes)
+        threshold = (0.75 + 0.25 * sigmoid_rise(self.progress)) * log(2)
         sure = (entropy < threshold) & inside
         squares = (student - companion.probabilities.to(student.dtype)).square().sum(dim=1, keepdim=True)
         return (squares * sure).sum() / (2 * sure.sum().clamp(min=1))
@@ -65,10 +63,12 @@ class UncertainTeacherLoss(RivalTerm):
 class nnUNetTrainerUSTM(nnUNetTrainerTeacher):
     """PartialDiceCE plus agreement with a teacher where the teacher is sure (USTM).
 
-    Its teacher sees nine noises of every batch, so that a step takes several times as long. Noise is normal with a
-    standard deviation of 0.1, cut off at 0.2, on z-scored intensities. Patches whose plane is no square are turned by
-    halves.
+    Its teacher, at first the plain mean of the network's weights, sees nine noises of every batch, so that a step takes
+    several times as long. Noise is normal with a standard deviation of 0.1, cut off at 0.2, of the range of a patch's
+    intensities. Patches whose plane is no square are turned by halves.
     """
+
+    rise = 1.0
 
     def build_term(self) -> UncertainTeacherLoss:
         """See `UncertainTeacherLoss`."""
@@ -77,8 +77,12 @@ class nnUNetTrainerUSTM(nnUNetTrainerTeacher):
     def train_step(self, batch: dict) -> dict:
         """The threshold rises with the training."""
         done = self.current_epoch + self._steps / self.num_iterations_per_epoch
-        self.loss.regularised.term.progress = min(1.0, done / self.num_epochs)
+        self.loss.regularised.term.progress = done / self.num_epochs
         return super().train_step(batch)
+
+    def _teacher_decay(self) -> float:
+        steps = self.current_epoch * self.num_iterations_per_epoch + self._steps  # this one too
+        return min(1 - 1 / steps, super()._teacher_decay())
 
     def ask_teacher(self, images: Tensor) -> TeacherPrediction:
         """See `TeacherPrediction`."""
@@ -90,7 +94,9 @@ class nnUNetTrainerUSTM(nnUNetTrainerTeacher):
         return TeacherPrediction(first, torch.stack(others).mean(dim=0), turns)
 
     def _add_noise(self, images: Tensor) -> Tensor:
+        axes = tuple(range(2, images.ndim))
         noise = (0.1 * torch.randn_like(images)).clamp(-0.2, 0.2)
+        noise *= images.amax(axes, keepdim=True) - images.amin(axes, keepdim=True)
         noise[:, self.image_channels :] = 0  # a cascade's first stage is no image
         return images + noise
 
