@@ -25,8 +25,8 @@ from nnunet_attenscribble.common.volumes import (
     read_volume,
     slice_axis,
 )
+from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [

@@ -12,12 +12,12 @@ from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.shapes import read_json
+from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.dataset_conversion.cases import ENDING, Case, Coding, check_case, write_images
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.dataset_conversion.findings import find_images, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.pairing import pair_files, stem, unusable_files
 from nnunet_attenscribble.dataset_conversion.plan_problems import dimension_problems, identifier_problems
-from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["prepare_images"]

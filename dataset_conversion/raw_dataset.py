@@ -31,6 +31,7 @@ from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import file_of
+from nnunet_attenscribble.common.workers import Map, default_workers, worker_map
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     IGNORE,
@@ -50,7 +51,6 @@ from nnunet_attenscribble.dataset_conversion.plan_problems import (
     split_problems,
     taken_id_problems,
 )
-from nnunet_attenscribble.dataset_conversion.workers import Map, default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["Case", "RawDataset", "Writing", "WrittenDatasets", "fingerprint", "write_raw_datasets"]

@@ -15,6 +15,7 @@ from nnunet_attenscribble.common.nnunet import read_splits_json
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
+from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Drawing
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
@@ -27,7 +28,6 @@ from nnunet_attenscribble.dataset_conversion.raw_dataset import (
 )
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.splits import make_splits_by_case
-from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["ScribbledDataset", "scribble_dataset"]

@@ -18,6 +18,7 @@ from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, geo
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.volumes import AIR, Source, describe, file_of, label_values, read_volume
+from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import (
@@ -30,7 +31,6 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
 )
 from nnunet_attenscribble.dataset_conversion.meanings import fold
 from nnunet_attenscribble.dataset_conversion.pairing import stem, unusable_files
-from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = [

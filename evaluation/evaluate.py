@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.workers import count_processors, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
@@ -76,29 +74,29 @@ def evaluate_folder(
             f"{len(not_predicted)} cases of {dense} have no prediction in {predictions} ({list_some(not_predicted)}): "
             "predict them, or leave out --all-cases"
         )
-    results = {}
-    workers = workers or count_workers(len(pairs))
+    results: list[CaseScores] = []
     readers = _find_readers(file, dense, pairs[0])
-    for done, result in enumerate(_score_cases(pairs, coding, rules, readers, workers), start=1):
-        results[result.case] = result
-        if on_progress is not None:
-            on_progress(done, len(pairs))
-    ordered = [results[pair.case] for pair in pairs]
-    problems = [problem for result in ordered for problem in result.problems]
+    score = partial(score_case, coding=coding, protocol=rules, readers=readers)
+    with worker_map(min(workers or count_workers(len(pairs)), len(pairs))) as run:
+        for result in run(score, pairs):
+            results.append(result)
+            if on_progress is not None:
+                on_progress(len(results), len(pairs))
+    problems = [problem for result in results for problem in result.problems]
     if problems:
         raise AttenScribbleError(problems)
     return Summary(
         structures=coding.structures,
-        cases={name: scores for result in ordered for name, scores in result.scores.items()},
-        shapes={name: result.shape for result in ordered for name in result.scores},
-        spacings={name: result.spacing for result in ordered for name in result.scores},
+        cases={name: scores for result in results for name, scores in result.scores.items()},
+        shapes={name: result.shape for result in results for name in result.scores},
+        spacings={name: result.spacing for result in results for name in result.scores},
         hd95=rules.hd95,
         protocol=rules.name,
         nsd_mm=rules.nsd_mm,
         lesions=rules.lesions,
-        confusions={name: counts for result in ordered for name, counts in result.confusions.items()},
+        confusions={name: counts for result in results for name, counts in result.confusions.items()},
         not_predicted=tuple(not_predicted),
-        notes=tuple(_write_notes(ordered, not_predicted, rules)),
+        notes=tuple(_write_notes(results, not_predicted, rules)),
         provenance={
             "predictions": str(predictions),
             "dense_labels": str(dense),
@@ -115,8 +113,7 @@ def count_workers(cases: int) -> int:
 
     A worker takes as long to start as to score a dozen cardiac volumes.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(processors, cases // 4))
+    return max(1, min(count_processors(), cases // 4))
 
 
 def _choose_dataset_json(predictions: Path, dense: Path, given: Path | str | None) -> Path:
@@ -162,27 +159,6 @@ def _find_readers(file: Path, dense: Path, pair: CasePair) -> tuple[Reader, Read
     if not beside.is_file() or beside.samefile(file):
         return reader, reader
     return reader, find_reader(read_json(beside, "write it again, or move it away"), pair.dense)
-
-
-def _score_cases(
-    pairs: Sequence[CasePair], coding: LabelCoding, rules: Protocol, readers: tuple[Reader, Reader], workers: int
-) -> Iterator[CaseScores]:
-    if workers == 1 or len(pairs) == 1:
-        yield from (score_case(pair, coding, rules, readers) for pair in pairs)
-        return
-    # Spawned, not forked: the parent may hold the threads of torch or ITK.
-    with ProcessPoolExecutor(min(workers, len(pairs)), mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(score_case, pair, coding, rules, readers) for pair in pairs]
-        try:
-            for task in as_completed(tasks):
-                yield task.result()
-        except BrokenProcessPool as error:
-            raise AttenScribbleError(
-                "a worker process was ended from outside, mostly for want of memory: run again with --workers 1"
-            ) from error
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str], rules: Protocol) -> list[str]:

@@ -21,10 +21,14 @@ Map = Callable[[Callable[[Item], Result], Iterable[Item]], Iterator[Result]]
 _MOST_WORKERS = 8  # beyond, reading and writing wait for the disk
 
 
+def count_processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """As many as there are processors for this process, eight at most."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, _MOST_WORKERS)
+    return min(count_processors(), _MOST_WORKERS)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from nnunet_attenscribble.dataset_conversion.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
