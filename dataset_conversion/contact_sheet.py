@@ -15,25 +15,25 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nnunet_attenscribble.common.figures import encode_png, escape_dollars
+from nnunet_attenscribble.common.figures import (
+    BACKGROUND_COLOUR,
+    background_patch,
+    choose_colour,
+    draw_outline,
+    encode_png,
+    escape_dollars,
+    find_box,
+    show_scan,
+)
 from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.volumes import Source, read_volume, slice_axis
 
-__all__ = ["BACKGROUND_COLOUR", "Section", "choose_colour", "draw_contact_sheet", "draw_sections"]
+__all__ = ["Section", "draw_contact_sheet", "draw_sections"]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; without black, which scans are full of.
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
-BACKGROUND_COLOUR = "#FFFFFF"
 _COLUMNS = 5
 _WIDTH = 2.4  # inches of a tile
 _DPI = 160
-_MARGIN = 0.08  # of the slice, around everything that is drawn
-
-
-def choose_colour(position: int) -> str:
-    """The colour of the class at a position, from 0."""
-    return _COLOURS[position % len(_COLOURS)]
 
 
 def draw_contact_sheet(
@@ -62,7 +62,7 @@ def draw_contact_sheet(
         _draw_tile(axes, case, files, colours, ignore)
     legend = [Patch(color=colours[value], label=escape_dollars(name)) for name, value in painted.items()]
     if ignore is not None:
-        legend.append(Patch(facecolor=BACKGROUND_COLOUR, edgecolor="black", linewidth=0.5, label="background stroke"))
+        legend.append(background_patch())
     _finish(figure, legend, title)
     with replaced_file(file) as part:
         figure.savefig(part, format="png")
@@ -95,7 +95,7 @@ def draw_sections(sections: Sequence[Section], *, labels: Mapping[str, int], tit
     figure, tiles = _lay_out(len(sections))
     colours = {value: choose_colour(value - 1) for value in labels.values() if value > 0}
     for axes, section in zip(tiles, sections, strict=False):
-        _show_scan(axes, section.scan, section.aspect)
+        show_scan(axes, section.scan, section.aspect)
         _outline(axes, section.labels, colours)
         axes.set_title(escape_dollars(section.title), fontsize=6, pad=2)
     legend = [Patch(color=colours[value], label=escape_dollars(name)) for name, value in labels.items() if value > 0]
@@ -120,16 +120,10 @@ def _finish(figure: Figure, legend: Sequence[Patch], title: str) -> None:
     figure.legend(handles=legend, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 
-def _show_scan(axes: Axes, scan: np.ndarray, aspect: float) -> None:
-    black, white = np.percentile(scan, (0.5, 99.5))
-    axes.imshow(scan, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=aspect)
-
-
 def _outline(axes: Axes, labels: np.ndarray, colours: Mapping[int, str]) -> None:
     for value, colour in colours.items():
-        mask = labels == value
-        if value > 0 and mask.any() and not mask.all():
-            axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=0.6)
+        if value > 0:
+            draw_outline(axes, labels == value, colors=[colour], linewidths=0.6)
 
 
 def _draw_tile(
@@ -140,10 +134,10 @@ def _draw_tile(
     scan, label = np.moveaxis(scan, axis, 0), np.moveaxis(label, axis, 0)
     dense = None if dense is None else np.moveaxis(dense, axis, 0)
     position = _busiest(label, ignore)
-    window = _window(label[position] != (0 if ignore is None else ignore))
+    window = find_box(label[position] != (0 if ignore is None else ignore))
     down, across = (edge for i, edge in enumerate(spacing) if i != axis)
     section = scan[position][window].astype(float)
-    _show_scan(axes, section, down / across)
+    show_scan(axes, section, down / across)
     if dense is not None:
         _outline(axes, dense[position][window], colours)
     overlay = np.zeros((*section.shape, 4))
@@ -174,15 +168,3 @@ def _busiest(label: np.ndarray, ignore: int | None) -> int:
 
     ranks = [rank(section) for section in label]
     return ranks.index(max(ranks))
-
-
-def _window(drawn: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns around everything drawn; all of them where nothing is."""
-    if not drawn.any():
-        return slice(None), slice(None)
-    window = []
-    for length, others in zip(drawn.shape, (1, 0), strict=True):
-        shown = np.flatnonzero(drawn.any(axis=others))
-        margin = max(4, round(_MARGIN * length))
-        window.append(slice(max(0, shown[0] - margin), shown[-1] + margin + 1))
-    return window[0], window[1]

@@ -9,11 +9,11 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib.colors import to_rgb
 
+from nnunet_attenscribble.common.figures import BACKGROUND_COLOUR, choose_colour
 from nnunet_attenscribble.common.formats import holds_place
 from nnunet_attenscribble.common.grids import Grid, flatten_onto, geometry_problems, place_on
 from nnunet_attenscribble.common.volumes import Source, describe, read_volume, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
-from nnunet_attenscribble.dataset_conversion.contact_sheet import BACKGROUND_COLOUR, choose_colour
 from nnunet_attenscribble.dataset_conversion.findings import find_reading
 from nnunet_attenscribble.dataset_conversion.label_files import read_header
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, PRESETS, Marks

@@ -21,7 +21,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from nnunet_attenscribble.common.figures import escape_dollars, new_figure
+from nnunet_attenscribble.common.figures import (
+    BACKGROUND_COLOUR,
+    background_patch,
+    choose_colour,
+    draw_outline,
+    escape_dollars,
+    find_box,
+    new_figure,
+    show_scan,
+)
 from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.grids import Grid, Placed, geometry_problems, place_on
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
@@ -47,12 +56,9 @@ __all__ = [
     "read_slice",
 ]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; without black, which scans are full of.
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
 _WIDTH, _SLICE_WIDTH = 2.6, 2.4  # inches of a panel, and of a picture of a case
 _DPI = 110
-_MARGIN = 0.1  # of the slice, around everything that is drawn
-_STROKE, _TRUTH = "#FFFFFF", "#FFFFFF"  # the first of the background
+_TRUTH = "#FFFFFF"
 _DASHES = (0, (2.5, 2.5))
 
 
@@ -105,11 +111,10 @@ def draw_case(
     margins = 0.30 + 0.19 * lines + 0.35  # title, panel titles, legend: inches
     figure = Figure(figsize=(_WIDTH * len(panels), _WIDTH * height / width + margins), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    black, white = np.percentile(section, (0.5, 99.5))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.set_title(escape_dollars(panel.title), fontsize=8)
         axes.set_axis_off()
-        axes.imshow(section, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=spacing[1] / spacing[2])
+        show_scan(axes, section, spacing[1] / spacing[2])
         if panel.labels is not None:
             _paint(axes, panel.labels[position], structures, panel.unlabelled)
             axes.set_aspect(spacing[1] / spacing[2])  # which painting resets
@@ -117,7 +122,7 @@ def draw_case(
         figure.suptitle(escape_dollars(title), fontsize=9)
     legend = [Patch(color=colour, label=escape_dollars(name)) for name, (_, colour) in _coloured(structures).items()]
     if any(panel.unlabelled is not None for panel in panels):
-        legend.append(Patch(facecolor=_STROKE, edgecolor="black", linewidth=0.5, label="background stroke"))
+        legend.append(background_patch())
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), fontsize=8, frameon=False)
     with replaced_file(file) as part:
         figure.savefig(part, format="png")
@@ -132,17 +137,17 @@ def _paint(axes, section: np.ndarray, structures: Mapping[str, int], unlabelled:
     overlay = np.zeros((*section.shape, 4))
     scribble = unlabelled is not None
     if scribble:
-        overlay[section == 0] = (*to_rgb(_STROKE), 1.0)
+        overlay[section == 0] = (*to_rgb(BACKGROUND_COLOUR), 1.0)
     for value, colour in _coloured(structures).values():
         mask = section == value
         overlay[mask] = (*to_rgb(colour), 1.0 if scribble else 0.45)
-        if not scribble and mask.any() and not mask.all():
-            axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=0.9)
+        if not scribble:
+            draw_outline(axes, mask, colors=[colour], linewidths=0.9)
     axes.imshow(overlay, interpolation="nearest")
 
 
 def _coloured(structures: Mapping[str, int]) -> dict[str, tuple[int, str]]:
-    return {name: (value, _COLOURS[i % len(_COLOURS)]) for i, (name, value) in enumerate(structures.items())}
+    return {name: (value, choose_colour(i)) for i, (name, value) in enumerate(structures.items())}
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +220,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     own = None if scribble is None else np.take(scribble, position, axis)
     if own is not None:
         drawn.append(_select_any(own, structures))
-    box = _find_box(np.any(drawn, axis=0))
+    box = find_box(np.any(drawn, axis=0))
     down, across = (length for number, length in enumerate(spacing) if number != axis)
     return CaseSlice(
         cut[0][box],
@@ -282,18 +287,6 @@ def _find_largest_slice(mask: np.ndarray, axis: int) -> int:
     """Index of the slice with most of a mask; the middle one if it is empty."""
     area = np.count_nonzero(mask, axis=tuple(number for number in range(mask.ndim) if number != axis))
     return int(area.argmax()) if area.any() else len(area) // 2
-
-
-def _find_box(mask: np.ndarray) -> tuple[slice, slice]:
-    """The box of a mask (Y, X) with a margin around it; everything if it is empty."""
-    if not mask.any():
-        return slice(None), slice(None)
-    margin = math.ceil(_MARGIN * max(mask.shape))
-    box = []
-    for axis in (0, 1):
-        (found,) = np.nonzero(mask.any(axis=1 - axis))
-        box.append(slice(max(0, int(found[0]) - margin), int(found[-1]) + 1 + margin))
-    return box[0], box[1]
 
 
 def _select_any(labels: np.ndarray, structures: Sequence[Structure]) -> np.ndarray:
@@ -439,8 +432,7 @@ def _draw_picture(
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    black, white = np.percentile(found.image, (0.5, 99.5))
-    axes.imshow(found.image, cmap="gray", vmin=black, vmax=max(white, black + 1e-6))
+    show_scan(axes, found.image, 1.0)
     if scribble is not None:
         _paint_scribble(axes, scribble, structures, unlabelled)
     if prediction is not None:
@@ -448,8 +440,6 @@ def _draw_picture(
             _draw_contour(axes, select_structure(prediction, structure.values), colour, dashed=False)
         for structure in structures:
             _draw_contour(axes, select_structure(found.dense, structure.values), _TRUTH, dashed=True)
-    rows, columns = found.image.shape
-    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))  # which contours widen
     axes.set_aspect(found.spacing[0] / found.spacing[1])
     return figure
 
@@ -457,19 +447,16 @@ def _draw_picture(
 def _paint_scribble(axes: Axes, scribble: np.ndarray, structures: Sequence[Structure], unlabelled: int | None) -> None:
     overlay = np.zeros((*scribble.shape, 4))
     if unlabelled is not None:
-        overlay[scribble == 0] = to_rgba(_STROKE)
+        overlay[scribble == 0] = to_rgba(BACKGROUND_COLOUR)
     for structure, colour in zip(structures, _cycle(structures), strict=True):
         overlay[select_structure(scribble, structure.values)] = to_rgba(colour)
     axes.imshow(overlay, interpolation="nearest")
 
 
 def _draw_contour(axes: Axes, mask: np.ndarray, colour: str, *, dashed: bool) -> None:
-    if not mask.any():
+    drawn = draw_outline(axes, mask, colors=[colour], linewidths=0.9 if dashed else 1.6)
+    if drawn is None:
         return
-    # A rim of background, so that what reaches the border of the picture is outlined there too.
-    padded = np.pad(mask.astype(float), 1)
-    rows, columns = (np.arange(-1, length + 1) for length in mask.shape)
-    drawn = axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=0.9 if dashed else 1.6)
     if dashed:
         drawn.set_linestyle(_DASHES)
     else:
@@ -482,7 +469,7 @@ def _draw_legend(structures: Sequence[Structure]) -> Figure:
         for structure, colour in zip(structures, _cycle(structures), strict=True)
     ]
     lines.append(Line2D([], [], color="white", linewidth=1.5, linestyle=_DASHES, label="dense label"))
-    lines.append(Line2D([], [], color=_STROKE, linewidth=4, label="background stroke"))
+    lines.append(Line2D([], [], color=BACKGROUND_COLOUR, linewidth=4, label="background stroke"))
     figure = new_figure(0.25 + 0.21 * len(lines), width=_SLICE_WIDTH)
     figure.set_facecolor("0.25")
     legend = figure.legend(handles=lines, loc="center left", fontsize=8, frameon=False)
@@ -492,4 +479,4 @@ def _draw_legend(structures: Sequence[Structure]) -> Figure:
 
 
 def _cycle(structures: Sequence[Structure]) -> list[str]:
-    return [_COLOURS[position % len(_COLOURS)] for position in range(len(structures))]
+    return [choose_colour(position) for position in range(len(structures))]

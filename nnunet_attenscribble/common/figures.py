@@ -1,19 +1,41 @@
-"""How a report's figures look: colours that colour-blind readers can tell apart, and a marker beside every colour."""
+"""How figures look: colours that colour-blind readers tell apart, markers beside them, scans and outlines."""
 
 from __future__ import annotations
 
 import io
 import textwrap
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-__all__ = ["Look", "choose_look", "encode_png", "escape_dollars", "new_figure", "wrap_name"]
+__all__ = [
+    "BACKGROUND_COLOUR",
+    "Look",
+    "background_patch",
+    "choose_colour",
+    "choose_look",
+    "draw_outline",
+    "encode_png",
+    "escape_dollars",
+    "find_box",
+    "new_figure",
+    "show_scan",
+    "wrap_name",
+]
 
 # Okabe and Ito's palette without yellow, which is hardly seen on white, and without black, which is the reference's.
 _COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 _BLACK = "#000000"
+# On scans: with yellow, and without black, which scans are full of.
+_ON_SCANS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+BACKGROUND_COLOUR = "#FFFFFF"
+_MARGIN = 0.1  # of a slice, around everything that is drawn
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")  # 11 and 6: no pair comes twice before 66
 _REFERENCE_MARKER = "o"
 _WIDTH = 4.6  # inches: at 9 points, text is still read where a phone shows this in 370 pixels
@@ -33,6 +55,44 @@ def choose_look(position: int, *, reference: bool = False) -> Look:
     if reference:
         return Look(_BLACK, _REFERENCE_MARKER)
     return Look(_COLOURS[position % len(_COLOURS)], _MARKERS[position % len(_MARKERS)])
+
+
+def choose_colour(position: int) -> str:
+    """The colour on scans of the class at a position, from 0."""
+    return _ON_SCANS[position % len(_ON_SCANS)]
+
+
+def background_patch() -> Patch:
+    """A legend's entry for strokes of background."""
+    return Patch(facecolor=BACKGROUND_COLOUR, edgecolor="black", linewidth=0.5, label="background stroke")
+
+
+def show_scan(axes: Axes, scan: np.ndarray, aspect: float) -> None:
+    """A slice (Y, X) in grey, whose pixels are `aspect` times as high as wide."""
+    black, white = np.percentile(scan, (0.5, 99.5))
+    axes.imshow(scan, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=aspect)
+
+
+def draw_outline(axes: Axes, mask: np.ndarray, **look: Any) -> QuadContourSet | None:
+    """The outline of a mask (Y, X) over a scan, with what `Axes.contour` takes; None where the mask is empty."""
+    if not mask.any():
+        return None
+    shown = axes.axis()
+    # A rim of background, so that what reaches the border of the picture is outlined there too.
+    rows, columns = (np.arange(-1, length + 1) for length in mask.shape)
+    drawn = axes.contour(columns, rows, np.pad(mask.astype(float), 1), levels=[0.5], **look)
+    axes.axis(shown)  # which the rim widens
+    return drawn
+
+
+def find_box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a mask (Y, X) with a margin around it; all of them where it is empty."""
+    if not mask.any():
+        return slice(None), slice(None)
+    margin = max(4, round(_MARGIN * max(mask.shape)))
+    ends = [np.flatnonzero(mask.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]
+    rows, columns = (slice(max(0, int(first) - margin), int(last) + 1 + margin) for first, last in ends)
+    return rows, columns
 
 
 def new_figure(height: float, *, width: float = _WIDTH) -> Figure:

@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from nnunet_attenscribble.common import figures
-from nnunet_attenscribble.evaluation.report import attention, pictures
+from nnunet_attenscribble.common.figures import draw_outline, find_box, new_figure, show_scan
+from nnunet_attenscribble.evaluation.report import attention
 
 # In linear RGB, for whoever lacks one kind of cone altogether: Machado, Oliveira, Fernandes, IEEE TVCG 2009, table 1.
 SIGHT = {
@@ -39,7 +40,7 @@ def find_closest(colours, sight: str) -> float:
 def test_colours_are_told_apart(sight):
     rows = {figures.choose_look(position).colour for position in range(20)}
     assert find_closest([*rows, figures.choose_look(0, reference=True).colour], sight) > APART
-    assert find_closest(pictures._COLOURS, sight) > APART
+    assert find_closest(figures._ON_SCANS, sight) > APART
 
 
 def test_a_palette_of_red_and_green_would_be_noticed():
@@ -58,3 +59,20 @@ def test_no_two_rows_look_the_same():
     looks = [figures.choose_look(position) for position in range(60)]
     assert len(set(looks)) == 60
     assert figures.choose_look(0, reference=True) not in looks
+
+
+def test_what_reaches_the_border_is_outlined_there_and_the_picture_keeps_its_limits():
+    axes = new_figure(1.0).add_subplot()
+    show_scan(axes, np.zeros((4, 6)), 2.0)
+    shown = axes.axis()
+    assert draw_outline(axes, np.zeros((4, 6), bool)) is None
+    (whole,) = draw_outline(axes, np.ones((4, 6), bool), colors=["red"]).get_paths()
+    assert whole.get_extents().bounds == (-0.5, -0.5, 6.0, 4.0)
+    assert axes.axis() == shown == (-0.5, 5.5, 3.5, -0.5)
+
+
+def test_box_around_what_is_drawn():
+    mask = np.zeros((100, 50), bool)
+    assert find_box(mask) == (slice(None), slice(None))
+    mask[20:31, 3] = mask[25, 3:20] = True
+    assert find_box(mask) == (slice(10, 41), slice(0, 30))
