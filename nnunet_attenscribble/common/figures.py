@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def find_box(mask: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of a mask (Y, X) with a margin around it; all of them where it is empty."""
     if not mask.any():
         return slice(None), slice(None)
-    margin = max(4, round(_MARGIN * max(mask.shape)))
+    margin = math.ceil(_MARGIN * max(mask.shape))
     ends = [np.flatnonzero(mask.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]
     rows, columns = (slice(max(0, int(first) - margin), int(last) + 1 + margin) for first, last in ends)
     return rows, columns
