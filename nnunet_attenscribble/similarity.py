@@ -106,7 +106,8 @@ def window_log_attention(
     Returns:
         log A_ij and log A_ji, each (N, P), float32 (float64 for float64); pairs in the order of `pair_indices`.
     """
-    entries, _ = _log_attention(query, key, list(grid), list(radius), factor)
+    with torch.autocast(query.device.type, enabled=False):  # inside the operation, too, it would choose precisions
+        entries, _ = _log_attention(query, key, list(grid), list(radius), factor)
     return entries.chunk(2, dim=1)
 
 
@@ -126,7 +127,8 @@ def attend_with_window(
         A v (N, T, d), and log A_ij and log A_ji, each (N, P).
     """
     query, key, value = (_at_least_float32(x) for x in (query, key, value))
-    attended, entries, _ = _attend(query, key, value, list(grid), list(radius), factor)
+    with torch.autocast(query.device.type, enabled=False):
+        attended, entries, _ = _attend(query, key, value, list(grid), list(radius), factor)
     return attended, *entries.chunk(2, dim=1)
 
 
@@ -200,7 +202,7 @@ def _log_attention(
         normaliser[n, rows] = logits.logsumexp(dim=2)
         at_pairs = logits.flatten(1).index_select(1, flat)
         at_pairs.sub_(normaliser[n, rows].index_select(1, local))
-        entries[n] = entries[n].index_copy_(1, slots, at_pairs)
+        entries[n].index_copy_(1, slots, at_pairs)
     return entries, normaliser
 
 
@@ -226,6 +228,7 @@ def _log_attention_backward(
         return fused_log_attention_backward(gradient, query, key, normaliser, grid, radius, factor)
     dtypes = query.dtype, key.dtype
     query, key = (_at_least_float32(x) for x in (query, key))
+    query, key = query.contiguous(), key.contiguous()
     grad_query, grad_key = torch.zeros_like(query), torch.zeros_like(key)
     for n, rows, flat, slots, local in _chunks(query, grid, radius):
         attention = _logits(query[n, rows], key[n], factor).sub_(normaliser[n, rows].unsqueeze(2)).exp_()
@@ -240,7 +243,7 @@ def _log_attention_backward(
 
 @_log_attention_backward.register_fake
 def _(gradient, query, key, normaliser, grid, radius, factor):
-    return torch.empty_like(query), torch.empty_like(key)
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key))
 
 
 def _setup_log_attention(ctx, inputs, output):
@@ -274,7 +277,7 @@ def _attend(
         # The largest probability is at least 1 / T: its logarithm loses nothing.
         normaliser[n, rows] = largest - attention.amax(dim=2).log()
         at_pairs.sub_(normaliser[n, rows].index_select(1, local))
-        entries[n] = entries[n].index_copy_(1, slots, at_pairs)
+        entries[n].index_copy_(1, slots, at_pairs)
     return attended, entries, normaliser
 
 

@@ -456,7 +456,8 @@ def _attention_backward(
             mask=(step[:, None] < tokens) & (channels[None, :] < CHANNELS), other=0.0,
         )  # fmt: skip
         attention = tl.exp(factor * tl.dot(own, tl.trans(other)) - normaliser)
-        grad_logits = -attention * row_sums
+        # Beyond the last position the logit is 0, and exp(-normaliser) may be infinite.
+        grad_logits = tl.where((step < tokens)[None, :], -attention * row_sums, 0.0)
         if _reaches(first, start, height, width, TILE, STEP, REACH_Z, REACH_Y, REACH_X):
             i, j = here[:, None], step[None, :]
             if OF_KEY:

@@ -98,7 +98,8 @@ class AttenScribbleLoss(nn.Module):
                     raise ValueError("no similarity given: the network needs an attention block with one")
                 labels = grid_labels(target, similarity.grid, self.ignore_label)
                 # Counting them beforehand is more work, but leaves a GPU unwaited for.
-                pairs = annotated_pairs(similarity, labels, self.ignore_label if target.is_cuda else None)
+                counted = target.is_cuda and self.pairs is not None
+                pairs = annotated_pairs(similarity, labels, self.ignore_label if counted else None)
                 single = visible_classes(target, self.ignore_label) <= 1
                 terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
                 total = total + self.strength * self.similarity_weight * terms["similarity"]

@@ -296,7 +296,7 @@ def _energy(
 
         return fused_similarity_energy(q, values, weight, count, radius, exponents, distance, values_need_gradient)
     shape = q.shape[2:]
-    q = q.contiguous()
+    q, values = q.contiguous(), values.contiguous()
     half_norm = q.square().sum(dim=1).div_(2) if distance else None
     grad_q = torch.zeros_like(q)
     grad_values = torch.zeros_like(values) if values_need_gradient else values.new_empty(0)
@@ -329,16 +329,21 @@ def _energy(
 
 @_energy.register_fake
 def _(q, values, weight, count, radius, exponents, distance, values_need_gradient):
-    grad_values = torch.empty_like(values) if values_need_gradient else values.new_empty(0)
+    like_values = torch.empty_like(values, memory_format=torch.contiguous_format)
+    grad_values = like_values if values_need_gradient else values.new_empty(0)
     return q.new_empty(()), torch.empty_like(q, memory_format=torch.contiguous_format), grad_values
 
 
 def _setup(ctx, inputs, output):
     ctx.values_need_gradient = inputs[7]
+    ctx.mark_non_differentiable(output[1], output[2])
+    ctx.set_materialize_grads(False)  # or backward would fill zeros for them
     ctx.save_for_backward(output[1], output[2])
 
 
 def _backward(ctx, grad_loss, _, __):
+    if grad_loss is None:
+        return (None,) * 8
     grad_q, grad_values = ctx.saved_tensors
     grad_values = grad_values * grad_loss if ctx.values_need_gradient else None
     return grad_q * grad_loss, grad_values, None, None, None, None, None, None

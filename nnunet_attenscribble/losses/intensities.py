@@ -9,8 +9,9 @@ from nnunet_attenscribble.windows import sum_dtype
 
 #: The quantiles that become 0 and 1.
 LOW, HIGH = 0.01, 0.99
-# Quantiles closer than this share of a channel's whole range are one value but for rounding.
-_ONE_VALUE = 1e-5
+# Quantiles closer than this share of the distance between a channel's outermost thousandths are one value but for
+# rounding. Not of its whole range, or one wrong pixel would flatten the others.
+_ONE_VALUE, _OUTERMOST = 1e-5, 1000
 #: Annotated pixels of a sample from which its ranks are read, at most; and how many there must be.
 KNOTS, FEWEST = 1024, 64
 
@@ -24,8 +25,8 @@ def rescale_intensities(image: Tensor, inside: Tensor | None = None) -> Tensor:
     """Map each channel of each sample so that its 1st and 99th percentile become 0 and 1, and clip.
 
     Where more than 98 % of the pixels have one value v, both percentiles are v, and whatever small structure there is
-    would be clipped away. There (percentiles closer than 1e-5 of the distance from the smallest to the largest value)
-    the percentiles of the pixels that differ from v (by more than that) count instead, and v itself counts as one of
+    would be clipped away. There (percentiles closer than 1e-5 of the distance between the outermost thousandths) the
+    percentiles of the pixels that differ from v (by more than that) count instead, and v itself counts as one of
     them: 0 is the smaller of v and their 1st percentile, 1 the larger of v and their 99th.
 
     Args:
@@ -61,7 +62,7 @@ def rank_intensities(image: Tensor, annotated: Tensor, inside: Tensor | None = N
     Returns:
         (N, M, *S) in [0, 1], float32 (float64 for float64 input); 0 where no pixel is inside.
     """
-    values = image.detach().to(image.dtype if image.dtype == torch.float64 else torch.float32).flatten(2)
+    values = image.detach().to(image.dtype if image.dtype == torch.float64 else torch.float32).flatten(2).contiguous()
     everywhere = torch.ones_like(annotated, dtype=torch.bool) if inside is None else inside.bool()
     everywhere, known = everywhere.flatten(1), (annotated.bool() & everywhere).flatten(1)
     known = known.where(known.sum(dim=1, keepdim=True) >= FEWEST, everywhere)
@@ -111,7 +112,8 @@ def _range(rows: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
     top = _between(highest, last - lower, last - upper, rank)
 
     # Where these are one value, all others lie in the tails.
-    margin = _ONE_VALUE * (highest[:, 0] - lowest[:, 0])
+    outermost = (count // _OUTERMOST)[:, None]
+    margin = _ONE_VALUE * (highest.gather(1, outermost) - lowest.gather(1, outermost))[:, 0]
     below = (lowest < (bottom - margin)[:, None]).sum(dim=1)
     above = (highest > (top + margin)[:, None]).sum(dim=1)
     others = torch.cat([lowest, highest], dim=1)

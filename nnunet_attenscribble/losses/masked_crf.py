@@ -169,10 +169,14 @@ def _(probabilities, features, mask, radius, exponents):
 
 
 def _setup(ctx, inputs, output):
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # or backward would fill zeros for it
     ctx.save_for_backward(output[1])
 
 
 def _backward(ctx, grad_loss, _):
+    if grad_loss is None:
+        return (None,) * 5
     (gradient,) = ctx.saved_tensors
     return gradient * grad_loss, None, None, None, None
 

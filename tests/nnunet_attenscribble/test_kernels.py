@@ -281,7 +281,7 @@ def log_attention_terms(query, key, grid, radius, weights):
         ((3, 3), (7, 7), 16),
         ((9, 15), (1, 1), 20),  # 135 positions: more than one tile, and tiles that do not see each other
         ((2, 3, 4), (1, 1, 2), 5),
-        ((3, 2, 2), (2, 0, 1), 130),  # the smaller tiles of many channels
+        ((3, 2, 2), (2, 0, 1), 130),  # channels beyond a power of 2
         ((1, 1), (5, 5), 4),
         ((1, 70), (2, 2), 4),
     ],
@@ -308,6 +308,20 @@ def test_log_attention_of_large_logits():
     theirs = log_attention_terms(*in_float64([query, key]), (4, 3), (1, 1), torch.ones(1, 1))
     torch.testing.assert_close(ours[0].cpu().double(), theirs[0], rtol=1e-5, atol=1e-2)
     assert all(x.isfinite().all() for x in ours)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shift", [-20, -100])
+def test_log_attention_where_all_logits_of_a_row_are_far_below_0(shift):
+    query, key = (torch.randn(1, 20, 4, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    query[..., 0], key[..., 0] = 1, shift  # which no softmax sees
+    query, key = query.half().to(DEVICE), key.half().to(DEVICE)
+    weights = torch.linspace(-1, 1, 2 * pair_count((4, 5), (1, 1)), device=DEVICE)
+    _, *ours = log_attention_terms(query, key, (4, 5), (1, 1), weights)
+    _, *theirs = log_attention_terms(*in_float64([query, key]), (4, 5), (1, 1), *in_float64([weights]))
+    for one, other in zip(ours, theirs, strict=True):
+        # Rounded gradients of logits, whose sum is 0, meet keys of the size of the shift.
+        torch.testing.assert_close(one.cpu().double(), other, rtol=0.01, atol=1e-3 * abs(shift))
 
 
 @needs_kernels
