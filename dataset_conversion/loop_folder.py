@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import encode_json, find_files, replaced_files, reserved
+from nnunet_attenscribble.common.files import encode_json, find_files, replaced_files, reserved, write_json
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
@@ -41,6 +41,7 @@ __all__ = [
     "DrawnCase",
     "add_strokes",
     "new_case_problems",
+    "note_read",
     "read_additions",
     "read_state",
     "write_folder",
@@ -67,7 +68,8 @@ _STATE = mapping(
         ),
         "files": list_of(TEXT, expected="a list of files"),
         "slices": list_of(ANYTHING),
-    }
+    },
+    {"read": list_of(TEXT)},  # digests of drawings that were brought in
 )
 
 
@@ -275,8 +277,11 @@ def read_additions(
     written = set(state["files"])
     for name, entry in state["cases"].items():
         try:
+            files = _find_drawn(folder / name, entry, state)
+            if not any(files):
+                continue
             case = training.get(name) or _find_case(name, entry, description, reader)
-            addition = _read_addition(folder, case, entry, description.labels)
+            addition = _read_addition(folder, case, files, description.labels)
         except AttenScribbleError as error:
             problems += error.problems
             continue
@@ -304,14 +309,30 @@ def _find_case(name: str, entry: Mapping[str, Any], description: Description, re
     return CaseToDraw.of_files(name, images, reader, len(description.channels))
 
 
+def note_read(folder: Path, state: Mapping[str, Any], additions: Sequence[Addition]) -> None:
+    """Note down which drawings were brought in: a stroke that is then taken out of labelsTr does not come back."""
+    drawn = (
+        _find_drawn(folder / addition.case.identifier, state["cases"][addition.case.identifier], state)
+        for addition in additions
+    )
+    read = [sha256(file) for files in drawn for file in files if file is not None]
+    write_json(folder / STATE_FILE, {**state, "read": [*state.get("read", ()), *read]})
+
+
+def _find_drawn(folder: Path, entry: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
+    """The strokes and the prediction of a case, each where it was changed since it was written or read."""
+    strokes, prediction = (
+        _find_changed(folder, f"{folder.name}_{what}", {entry[what], *state.get("read", ())})
+        for what in ("strokes", "prediction")
+    )
+    return strokes, prediction
+
+
 def _read_addition(
-    folder: Path, case: CaseToDraw, entry: Mapping[str, Any], labels: Mapping[str, int]
+    folder: Path, case: CaseToDraw, files: tuple[Path | None, Path | None], labels: Mapping[str, int]
 ) -> Addition | None:
     name, unlabelled = case.identifier, len(labels)
-    strokes_file = _find_changed(folder / name, f"{name}_strokes", entry["strokes"])
-    prediction_file = _find_changed(folder / name, f"{name}_prediction", entry["prediction"])
-    if strokes_file is None and prediction_file is None:
-        return None
+    strokes_file, prediction_file = files
     before = case.read_strokes(labels)
     nothing = np.full_like(before, unlabelled)
     drawn = nothing if strokes_file is None else read_drawing(strokes_file, case.shown, labels, dense=False)
@@ -348,14 +369,14 @@ def _in_order_of_nnunet(image: sitk.Image, case: CaseToDraw) -> np.ndarray:
     return sitk.GetArrayFromImage(place_on(grid.put(image), case.read_grid(as_nnunet=True)))
 
 
-def _find_changed(folder: Path, name: str, digest: str) -> Path | None:
-    """The one file of this name, in whatever format, that is not as it was written; None where none was changed.
+def _find_changed(folder: Path, name: str, known: Set[str]) -> Path | None:
+    """The one file of this name, in whatever format, whose digest is not known; None where there is none.
 
     Raises:
         AttenScribbleError: several were, or one of a kind that is not read.
     """
     files = sorted(file for file in folder.glob(f"{escape(name)}.*") if file.is_file() and not is_companion(file))
-    changed = [file for file in files if sha256(file) != digest]
+    changed = [file for file in files if sha256(file) not in known]
     if problems := unusable_files(changed):
         raise AttenScribbleError(problems)
     changed = [file for file in changed if stem(file) is not None]  # without the voxels of a header

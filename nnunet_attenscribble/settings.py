@@ -114,8 +114,8 @@ class AttenScribbleSettings:
         attention_max_tokens: a stage with more positions than this is skipped for a deeper one.
         attention_gated: whether the block's output is added to the features, times factors that start at 0, or
             replaces them, as published.
-        warmup_epochs: epochs in which the regularisers' weights rise linearly from 0 to their values. Without a warm-up
-            nnU-Net finds that predicting one class everywhere satisfies them.
+        warmup_epochs: epochs in which the regularisers' weights rise linearly from 0 to their values; a rival with a
+            teacher has its own. Without a warm-up nnU-Net finds that predicting one class everywhere satisfies them.
         num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch: None leaves nnU-Net's own.
     """
 

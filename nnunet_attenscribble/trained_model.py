@@ -323,6 +323,13 @@ class TrainedModel:
         }
 
 
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, or for None cuda where there is one and else the processor; raises as `read_device`."""
+    import torch
+
+    return read_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def read_device(name: str) -> torch.device:
     """The device of that name.
 

@@ -68,6 +68,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             value = getattr(self.settings, name)
             if value is not None:
                 setattr(self, name, value)
+        # Without a latest checkpoint, `--c` goes on from the best one, which is chosen on the validation cases.
+        self.save_every = max(1, min(50, self.num_epochs // 10))  # 50 are nnU-Net's
 
     def _refuse_what_cannot_be_trained(self) -> None:
         name = type(self).__name__

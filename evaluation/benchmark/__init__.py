@@ -24,6 +24,7 @@ from nnunet_attenscribble.evaluation.benchmark.workspace import (
     nnunet_environment,
     open_workspace,
     predict_step,
+    remember_folders,
     train_step,
 )
 
@@ -52,6 +53,7 @@ __all__ = [
     "predict_step",
     "read_benchmark",
     "read_states",
+    "remember_folders",
     "run_at_once",
     "run_cells",
     "run_preparations",

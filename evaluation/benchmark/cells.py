@@ -16,6 +16,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark.checks import (
@@ -33,8 +34,10 @@ from nnunet_attenscribble.evaluation.benchmark.test_set import (
     link_labels,
     list_twin_problems,
     name_test_folders,
+    read_fold,
 )
 from nnunet_attenscribble.evaluation.benchmark.workspace import (
+    FOLD_FILE,
     Model,
     Prepared,
     Step,
@@ -188,8 +191,17 @@ class Plan:
             epochs=None if budget is None else budget.epochs,
             device=self.benchmark.device,
         )
+        begin = step.prepare
+
+        def prepare() -> None:
+            if begin is not None:
+                begin()
+            folder = model.folder(results)
+            if model.fold != "all" and not any(folder.glob("checkpoint_*.pth")):
+                write_json(folder / FOLD_FILE, read_fold(self.workspace, model.dataset, model.fold), indent=None)
+
         # nnU-Net's own validation, which comes behind the final checkpoint, is on scribbles: nothing needs it.
-        return replace(step, is_done=lambda: is_whole(model.folder(results) / FINAL_CHECKPOINT))
+        return replace(step, prepare=prepare, is_done=lambda: is_whole(model.folder(results) / FINAL_CHECKPOINT))
 
     def _predict_step(self, cell: Cell) -> Step:
         images, _ = name_test_folders(self.benchmark, self.workspace, cell.fold)

@@ -115,14 +115,26 @@ def collect(
         AttenScribbleError: something else is in a folder, nothing is there to keep, or results cannot be compared.
     """
     folder = folder.absolute()
-    if folder.exists() and not (folder / COLLECTED_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise AttenScribbleError(f"{folder} holds something else than collected results: give another place with -o")
+    others = sorted(file.name for file in folder.iterdir() if not _is_own(file.name)) if folder.is_dir() else []
+    if others or (folder.exists() and not folder.is_dir()):
+        held = f" ({list_some(others)})" if others else ""
+        raise AttenScribbleError(
+            f"{folder} holds something else than collected results{held}: move that away, or give another place with -o"
+        )
+    if keep is not None and folder in (keep.absolute(), *keep.absolute().parents):
+        raise AttenScribbleError(f"--keep {keep} lies in {folder}, which is replaced: give another place")
     with replaced_folder(folder) as part:
         collection = _Collection(plan, part, kept, states or read_states(plan))
         collected = collection.write(folder)
         if keep is not None:
             collection.keep(keep)
         return collected
+
+
+def _is_own(name: str) -> bool:
+    """Whether `collect` writes a file of this name."""
+    beginnings = ("comparison.", f"{_COMPARISON_POSTPROCESSED}.", ".")  # or an operating system does
+    return name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test") or name.startswith(beginnings)
 
 
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:

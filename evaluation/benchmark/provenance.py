@@ -31,6 +31,7 @@ __all__ = [
     "complete_postprocessed",
     "complete_provenance",
     "describe_selection",
+    "list_training_logs",
     "read_commands",
     "read_training_log",
     "write_training_log",
@@ -183,6 +184,11 @@ def read_commands(file: Path) -> list[dict]:
     return entries
 
 
+def list_training_logs(folder: Path) -> list[Path]:
+    """nnU-Net's, the oldest first; their names hold the time, whose numbers have as many digits as they need."""
+    return sorted(folder.glob("training_log_*.txt"), key=lambda file: [int(n) for n in re.findall(r"\d+", file.stem)])
+
+
 def read_training_log(folder: Path) -> dict[int, dict[str, float]]:
     """Values by epoch, from 0: learning_rate, train_loss, val_loss, seconds, and pseudo_dice_1 and so on per class.
 
@@ -192,7 +198,7 @@ def read_training_log(folder: Path) -> dict[int, dict[str, float]]:
     """
     epochs: dict[int, dict[str, float]] = {}
     values: dict[str, float] = {}
-    for file in sorted(folder.glob("training_log_*.txt")):  # named by time
+    for file in list_training_logs(folder):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             match = _LINE.match(line)
             text = match[1] if match else ""

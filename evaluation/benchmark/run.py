@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -135,7 +136,7 @@ def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: C
     if state.problems:
         raise AttenScribbleError(state.problems)
     steps = plan.steps(cell)
-    if state.lacks is None and all(step.is_done() for step in steps.extras):
+    if state.is_complete:
         console.print("[green]is done[/green]", soft_wrap=True)
         return
     record = partial(append_command, plan.workspace.commands, cell.name)
@@ -159,9 +160,23 @@ def _make_step(preparation: Preparation, workspace: Workspace, check: bool) -> S
         return all(_is_created(path, log, mark) for path in created) and (bool(created) or mark.is_file())
 
     step = Step(f"prepare: {preparation.name}", preparation.command, log, is_done, mark=mark)
+    _refuse_another_command(preparation, mark)
     if not check or is_done():
         return step
     return replace(step, command=tuple(workspace.expand(word) for word in preparation.command))
+
+
+def _refuse_another_command(preparation: Preparation, mark: Path) -> None:
+    """What a command has made stays, and is not what another command of the same name would make."""
+    if not mark.is_file():
+        return
+    then, now = shlex.split(mark.read_text()), preparation.command
+    patterns = [re.sub(r"\\\$(\w+|\\{\w+\\})", ".*", re.escape(word)) for word in now]  # variables may have changed
+    if len(then) != len(now) or not all(map(re.fullmatch, patterns, then)):
+        raise AttenScribbleError(
+            f"'prepare: {preparation.name}' was done by `{shlex.join(then)}`, now it is `{shlex.join(now)}`: undo the "
+            f"change, or give it and what it makes another name; if both make the same, remove {mark}"
+        )
 
 
 def _is_created(path: str, log: Path, mark: Path) -> bool:
@@ -312,6 +327,7 @@ def _write_script(plan: Plan, folder: Path, numbers: Sequence[int]) -> list[str]
         "# Processes that augment: as many as the job was given processors.",
         'export nnUNet_n_proc_DA="${SLURM_CPUS_PER_TASK:-1}"',
         f'command="$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(folder / "runs.txt"))})"',
+        '[ -n "$command" ] || exit 1',
         "# In place of this shell, so that what SLURM signals reaches it.",
         'eval "exec $command"',
     ]

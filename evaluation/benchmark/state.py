@@ -19,7 +19,7 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.test_set import read_fold
-from nnunet_attenscribble.evaluation.benchmark.workspace import Prepared
+from nnunet_attenscribble.evaluation.benchmark.workspace import FOLD_FILE, Prepared
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, is_kept, read_kept
 from nnunet_attenscribble.evaluation.scoring import ENDINGS
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
@@ -29,6 +29,7 @@ __all__ = ["CellState", "Kept", "find_kept", "read_states"]
 
 # Of nnU-Net's summary.json.
 _VALIDATION = mapping({"metric_per_case": list_of(mapping({"prediction_file": TEXT}))})
+_FOLD = mapping({"train": list_of(TEXT), "val": list_of(TEXT)})
 # What a result may differ in and still be of the benchmark, in the words of its note.
 _SETTINGS, _SPLITS = "other settings", "another splits_final.json"
 
@@ -97,6 +98,11 @@ class CellState:
         """
         return "; ".join(self.problems) if self.problems else self.steps.find_lacking()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is nothing left to do, of what follows the evaluation too."""
+        return self.lacks is None and all(step.is_done() for step in self.steps.extras)
+
     def _list_other_contents(self) -> list[str]:
         """Whether the model was begun with another configuration than the one of that name now. One beside it counts as
         well: all folds share a plans.json, which the next training would replace.
@@ -113,25 +119,32 @@ class CellState:
         ]
 
     def _list_other_patients(self) -> list[str]:
-        """Whether nnU-Net validated the model at its end on other patients than its fold has now, which it may also
-        have trained with.
-        """
+        """Whether the model was begun, or validated at its end, with other patients than its fold has now."""
         model, folder = self._model, self._model_folder
         if model.fold == "all":
             return []
+        fold = read_fold(self._plan.workspace, model.dataset, model.fold)
+        for side, cases in self._read_patients(folder).items():
+            if cases != set(fold[side]):
+                did = "trained" if side == "train" else "validated"
+                return [
+                    f"{folder} was trained with another fold {model.fold} than splits_final.json has now (it {did} on "
+                    f"{list_some(sorted(cases))}): undo the change, or remove that folder"
+                ]
+        return []
+
+    def _read_patients(self, folder: Path) -> dict[str, set[str]]:
+        """Those that a training was begun with, or else those that nnU-Net validated it on; none of one made by hand
+        that has not ended."""
+        if any(folder.glob("checkpoint_*.pth")) and (folder / FOLD_FILE).is_file():
+            begun = read_shaped(folder / FOLD_FILE, _FOLD, f"remove {folder}")
+            return {side: set(begun[side]) for side in ("val", "train")}
         try:
             content = read_shaped(folder / "validation" / "summary.json", _VALIDATION, "")
-            files = [Path(entry["prediction_file"]).name for entry in content["metric_per_case"]]
         except AttenScribbleError:
-            return []  # not at its end yet
-        then = {file.removesuffix(next(filter(file.endswith, ENDINGS), "")) for file in files}
-        now = set(read_fold(self._plan.workspace, model.dataset, model.fold)["val"])
-        if then == now:
-            return []
-        return [
-            f"{folder} was trained with another fold {model.fold} than splits_final.json has now (it validated on "
-            f"{list_some(sorted(then))}): undo the change, or remove that folder"
-        ]
+            return {}
+        files = [Path(entry["prediction_file"]).name for entry in content["metric_per_case"]]
+        return {"val": {file.removesuffix(next(filter(file.endswith, ENDINGS), "")) for file in files}}
 
     def _list_contradictions(self) -> list[str]:
         """What the result says of itself that is not what is asked for."""

@@ -6,13 +6,14 @@ import csv
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.shapes import mapping, read_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark.provenance import read_training_log
+from nnunet_attenscribble.evaluation.benchmark.provenance import list_training_logs, read_training_log
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
 from nnunet_attenscribble.plans import list_plans, read_plans, resolve_configuration
 
@@ -147,9 +148,9 @@ def _describe_training(folder: Path, now: float) -> TrainingState:
     epochs = int(told) if isinstance(told, str | int) and str(told).isdecimal() else None
     recent = [log[number]["seconds"] for number in done[-_RECENT:]]
     each = sum(recent) / len(recent) if recent else None
-    files = sorted(folder.glob("training_log_*.txt"))
+    files = list_training_logs(folder)
     state, left = "not begun", None
-    if (folder / _FINAL).is_file():
+    if (folder / _FINAL).is_file() and not (files and _begins_anew(files[-1], folder / _FINAL)):
         state = "finished"
         epoch = epochs or epoch
     elif files:
@@ -161,6 +162,15 @@ def _describe_training(folder: Path, now: float) -> TrainingState:
     return TrainingState(
         dataset, model, folder.name.removeprefix("fold_"), state, epoch, epochs, left, _read_terms(folder / _TERMS)
     )
+
+
+def _begins_anew(log: Path, final: Path) -> bool:
+    """Whether a log is of a training that began behind a final checkpoint; nnU-Net's validation has logs as well."""
+    try:
+        began = datetime.strptime(log.stem, "training_log_%Y_%m_%d_%H_%M_%S")
+        return began.timestamp() > final.stat().st_mtime and "Epoch " in log.read_text(errors="replace")
+    except (OSError, ValueError):
+        return False
 
 
 def _read_terms(file: Path) -> dict[str, float]:

@@ -25,6 +25,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 
 __all__ = [
+    "FOLD_FILE",
     "Model",
     "Prepared",
     "Step",
@@ -34,9 +35,12 @@ __all__ = [
     "nnunet_environment",
     "open_workspace",
     "predict_step",
+    "remember_folders",
     "train_step",
 ]
 
+#: Of a training, beside its checkpoints: the cases that it began with.
+FOLD_FILE = "attenscribble_fold.json"
 _FILE = "benchmark.json"
 _FOLDERS = mapping({"nnUNet_raw": TEXT, "nnUNet_preprocessed": TEXT})
 # Options, each with one value, that tell where and in how many processes a command runs, and nothing of what comes out.
@@ -127,7 +131,7 @@ class Prepared:
         return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
-def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | None = None, write: bool) -> Workspace:
+def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | None = None) -> Workspace:
     """The folders to work in.
 
     nnU-Net's two are, in this order: as given; those that this benchmark used before; those of the environment; inside
@@ -137,7 +141,6 @@ def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | 
         work: folder of the benchmark.
         raw: in place of nnUNet_raw.
         preprocessed: in place of nnUNet_preprocessed.
-        write: make the folders and remember them.
 
     Raises:
         AttenScribbleError: `work` is a file, or the benchmark used other folders before.
@@ -155,22 +158,26 @@ def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | 
         chosen[variable] = Path(value).absolute()
         if own is not None and chosen[variable] != own:
             problems.append(
-                f"{work} was made with {variable} {own}, now it is {chosen[variable]}: leave it out, or give another "
-                "--work"
+                f"{work} was made with {variable} {own}, now it is {chosen[variable]}: leave it out, give another "
+                f"--work, or remove {work / _FILE}"
             )
     if problems:
         raise AttenScribbleError(problems)
-    if write:
-        for folder in (work, *chosen.values()):
-            with naming(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-        if not before:
-            remembered = {  # those in `work` go with it when it is moved
-                variable: str(folder.relative_to(work) if folder.is_relative_to(work) else folder)
-                for variable, folder in chosen.items()
-            }
-            write_json(work / _FILE, remembered)
     return Workspace(work, chosen["nnUNet_raw"], chosen["nnUNet_preprocessed"])
+
+
+def remember_folders(workspace: Workspace) -> None:
+    """Make the folders, and have `open_workspace` find them again; behind the checks, which a wrong one fails."""
+    work, chosen = workspace.work, {"nnUNet_raw": workspace.raw, "nnUNet_preprocessed": workspace.preprocessed}
+    for folder in (work, *chosen.values()):
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    if not (work / _FILE).is_file():
+        remembered = {  # those in `work` go with it when it is moved
+            variable: str(folder.relative_to(work) if folder.is_relative_to(work) else folder)
+            for variable, folder in chosen.items()
+        }
+        write_json(work / _FILE, remembered)
 
 
 def _read(file: Path) -> Mapping[str, str]:
@@ -282,6 +289,9 @@ def train_step(
         for checkpoint in folder.glob("checkpoint_*.pth"):
             if not is_whole(checkpoint):
                 checkpoint.unlink()
+        # From its best one nnU-Net would go on too, which was chosen on the validation cases.
+        if not any((folder / f"checkpoint_{name}.pth").is_file() for name in ("final", "latest")):
+            (folder / "checkpoint_best.pth").unlink(missing_ok=True)
 
     return Step(name, tuple(command), log, is_done, epochs, prepare)
 

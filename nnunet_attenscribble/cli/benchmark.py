@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from enum import Enum
 from pathlib import Path
@@ -104,6 +106,7 @@ def run(
         list_cells,
         list_preparations,
         read_benchmark,
+        remember_folders,
         run_cells,
         run_preparations,
         select_cells,
@@ -111,9 +114,10 @@ def run(
 
     # Before anything is made: a name that is none is told.
     rows = {cell.row.name for cell in select_cells(list_cells(read_benchmark(file)), only)}
-    options, workspace = _open(file, work, raw, preprocessed, write=not dry_run)
+    options, workspace = _open(file, work, raw, preprocessed)
     words = tuple(shlex.split(prefix)) if prefix is not None else options.prefix
     console = Console(highlight=False, soft_wrap=True)
+    _tell_other_folders(workspace)
     try:
         preparations = list_preparations(options, workspace, check=not dry_run)
         first = _environments(options, workspace)[options.seeds[0]]
@@ -123,6 +127,7 @@ def run(
                 _check(options, workspace)
             _print_commands(options, workspace, only, words)
             return
+        remember_folders(workspace)
         if executor is Executor.SLURM and not prepare:
             _refuse_unprepared(preparations, file, workspace)
         run_preparations(preparations, workspace, first, console, words)
@@ -177,20 +182,25 @@ def collect_command(
 
     from nnunet_attenscribble.evaluation.benchmark import collect
 
-    options, workspace = _open(file, work, raw, preprocessed, write=False)
+    options, workspace = _open(file, work, raw, preprocessed)
     collected = collect(_check(options, workspace), output or workspace.work / "collected", kept or (), keep)
     _print_collected(collected, Console(highlight=False, soft_wrap=True))
     if keep is not None:
         typer.echo(f"Scores kept in {keep}")
 
 
-def _open(
-    file: Path, work: Path | None, raw: Path | None, preprocessed: Path | None, *, write: bool
-) -> tuple[Benchmark, Workspace]:
+def _open(file: Path, work: Path | None, raw: Path | None, preprocessed: Path | None) -> tuple[Benchmark, Workspace]:
     from nnunet_attenscribble.evaluation.benchmark import open_workspace, read_benchmark
 
     options = read_benchmark(file)
-    return options, open_workspace(work or Path(file.stem), raw=raw, preprocessed=preprocessed, write=write)
+    return options, open_workspace(work or Path(file.stem), raw=raw, preprocessed=preprocessed)
+
+
+def _tell_other_folders(workspace: Workspace) -> None:
+    """Where the benchmark goes on in other folders than those of the environment."""
+    for variable, folder in (("nnUNet_raw", workspace.raw), ("nnUNet_preprocessed", workspace.preprocessed)):
+        if os.environ.get(variable) and Path(os.environ[variable]).absolute() != folder:
+            typer.echo(f"note: {variable} is {folder} here, as it was at first, not {os.environ[variable]}", err=True)
 
 
 def _environments(options: Benchmark, workspace: Workspace) -> dict[int, dict[str, str]]:
@@ -293,9 +303,15 @@ def _print_links(folder: Path, links: Mapping[str, Path]) -> None:
 
 
 def _print_step(step: Step, prefix: tuple[str, ...]) -> None:
-    # Variables in commands of `prepare` are for the shell to replace, so nothing with a $ is quoted.
-    words = [word if "$" in word else shlex.quote(word) for word in (*prefix, *step.command)]
+    # Variables in commands of `prepare` are for the shell to replace.
+    words = [_quote(word) if "$" in word else shlex.quote(word) for word in (*prefix, *step.command)]
     typer.echo(f"{'# is done: ' if step.is_done() else ''}{' '.join(words)}")
+
+
+def _quote(word: str) -> str:
+    """For the shell, which still replaces variables."""
+    escaped = re.sub(r'(["`\\])', r"\\\1", word)
+    return f'"{escaped}"'
 
 
 def _compare_command(plan: Plan) -> list[str]:
@@ -327,7 +343,7 @@ def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, conso
 
     states = read_states(plan)
     refused = {cell.name: states[cell].problems for cell in cells if states[cell].problems}
-    missing = [cell for cell in cells if cell.name not in refused and states[cell].lacks is not None]
+    missing = [cell for cell in cells if cell.name not in refused and not states[cell].is_complete]
     if missing:
         script = write_array(plan, missing, file, prefix)
         console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)

@@ -56,7 +56,9 @@ def next_slices(
     checkpoint: Annotated[
         str, typer.Option("-chk", "--checkpoint", help="File of the fold's folder.")
     ] = "checkpoint_final.pth",
-    device: Annotated[str, typer.Option("-device", "--device", help="cpu, cuda or mps.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option("-device", "--device", help="cpu, cuda or mps; by default cuda where there is one.")
+    ] = None,
     slices: Annotated[int, typer.Option(min=1, help="How many to choose.")] = 10,
     axis: Annotated[
         int | None,
@@ -80,8 +82,14 @@ def next_slices(
     from nnunet_attenscribble.common.nnunet import read_dataset_json
     from nnunet_attenscribble.common.readers import find_reader
     from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-    from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, read_additions, read_state
-    from nnunet_attenscribble.trained_model import TrainedModel, find_model, read_device
+    from nnunet_attenscribble.dataset_conversion.loop_folder import (
+        STATE_FILE,
+        CaseToDraw,
+        note_read,
+        read_additions,
+        read_state,
+    )
+    from nnunet_attenscribble.trained_model import TrainedModel, find_device, find_model
 
     raw = dataset_folder("nnUNet_raw", dataset)
     results = nnunet_folder("nnUNet_results") / raw.name
@@ -99,9 +107,12 @@ def next_slices(
         for note in notes:
             typer.secho(f"Note: {note}.", bold=True)
         if additions:
-            _bring_in(raw, additions, place, reader, device)
+            _bring_in(raw, additions, place, reader, find_device(device).type)
+            note_read(folder, state, additions)
             return
-    model = TrainedModel(place.folder, place.fold, place.checkpoint, read_device(device))
+        if state.get("read") and place.file.stat().st_mtime < (folder / STATE_FILE).stat().st_mtime:
+            typer.secho(f"Note: {place.file} is older than the strokes brought in: train on first.", bold=True)
+    model = TrainedModel(place.folder, place.fold, place.checkpoint, find_device(device))
     own = _Dataset(raw, description, training, reader)
     _choose(own, images or [], model, folder, state, tool=tool.value, count=slices, axis=axis)
 
@@ -142,7 +153,7 @@ def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reade
     named = () if plans == PLANS else ("-plans_name", plans)
     typer.echo(f"\n{raw.name} has them. The plans stay as they are; preprocess again, and train on from the weights:")
     typer.echo(f"Next: {shlex.join(['nnUNetv2_preprocess', '-d', number, *named, '-c', configuration])}")
-    options = ["-pretrained_weights", shlex.quote(str(place.file))]
+    options = ["-pretrained_weights", str(place.file)]
     options += [] if device == "cuda" else ["-device", device]
     tell_training(number, configuration, plans, *options, trainer=trainer, fold=place.fold)
     typer.echo("Then call this again.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,7 +47,7 @@ def tell_training(
     """Print the training command that comes next, and before it the export that nnU-Net finds its trainer by."""
     plans = () if plans_name == PLANS else ("-p", plans_name)
     arguments = (dataset, configuration, fold, "-tr", trainer, *plans, *options)
-    for command in (*list_exports(), f"nnUNetv2_train {' '.join(arguments)}"):
+    for command in (*list_exports(), shlex.join(["nnUNetv2_train", *arguments])):
         typer.echo(f"Next: {command}")
 
 
@@ -238,10 +239,12 @@ def prepare(
     folder = _find_description(dataset)
     cases = prepare_images(images, output, folder, spacing=spacing, workers=workers, progress=True)
     typer.echo(f"{output} holds {len(cases)} case{'' if len(cases) == 1 else 's'}, as {folder.name} has its images.")
-    command = f"nnUNetv2_predict -i {output} -o PREDICTIONS -d {dataset} -c CONFIGURATION -f FOLD -tr TRAINER"
+    of_dataset = ["-d", folder.name if Path(dataset) == folder else dataset, "-c", "CONFIGURATION", "-tr", "TRAINER"]
+    program, options = "nnUNetv2_predict", of_dataset
     if (folder / "plans.json").is_file():  # of a model
-        command = f"nnUNetv2_predict_from_modelfolder -i {output} -o PREDICTIONS -m {dataset} -f FOLD"
-    typer.echo(f"\nNext:\n  {command}")
+        program, options = "nnUNetv2_predict_from_modelfolder", ["-m", dataset]
+    command = [program, "-i", str(output), "-o", "PREDICTIONS", *options, "-f", "FOLD"]
+    typer.echo(f"\nNext:\n  {shlex.join(command)}")
 
 
 def _find_description(dataset: str) -> Path:

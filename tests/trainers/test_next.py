@@ -143,6 +143,19 @@ def test_choose_draw_bring_in_train_on_and_choose_again(loop):
     assert "nnUNetv2_preprocess -d 701 -c tiny\n" in told
     on = f"nnUNetv2_train 701 tiny 0 -tr nnUNetTrainerAttenScribble -pretrained_weights {checkpoint} -device cpu\n"
     assert on in told
+    assert "is older than the strokes brought in: train on first" in loop.call("-i", loop.further, "--slices", 4)
+
+    # What is taken out of labelsTr afterwards does not come back.
+    loop.draw("new", np.where(fresh == 0, IGNORE, fresh))
+    loop.call()
+    less = np.where(fresh == 2, IGNORE, fresh).astype(np.uint8)
+    kept = sitk.ReadImage(str(loop.raw / "labelsTr/new.nii.gz"))
+    image = sitk.GetImageFromArray(less)
+    image.CopyInformation(kept)
+    sitk.WriteImage(image, str(loop.raw / "labelsTr/new.nii.gz"))
+    loop.call("-i", loop.further, "--slices", 4)
+    assert (loop.label("new") == less).all()
+    sitk.WriteImage(kept, str(loop.raw / "labelsTr/new.nii.gz"))
 
     shutil.rmtree(loop.preprocessed / "nnUNetPlans_tiny")
     preprocess(NAME, "tiny")

@@ -83,12 +83,24 @@ def test_the_teacher_follows_and_is_there_again(nnunet, name, shrinking, decays)
     assert [path.name for path in sorted(file.parent.glob("*.pth"))] == ["checkpoint_final.pth", "teacher_final.pth"]
 
     again.save_checkpoint(str(file))
-    file.with_name("teacher_latest.pth").unlink()
-    alone = nnunet.make(name)
-    alone.initialize()
-    alone.load_checkpoint(str(file))
-    alone.on_train_start()
-    assert all(torch.equal(a, b) for a, b in zip(alone.network.parameters(), alone.teacher.parameters(), strict=True))
+    teacher = file.with_name("teacher_latest.pth")
+    saved = torch.load(teacher)
+
+    def begin_without(write) -> None:
+        write()
+        alone = nnunet.make(name)
+        alone.initialize()
+        alone.load_checkpoint(str(file))
+        alone.on_train_start()
+        pairs = zip(alone.network.parameters(), alone.teacher.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+        assert "teacher_latest.pth cannot be used" in Path(alone.log_file).read_text()
+
+    begin_without(lambda: torch.save(saved | {"epoch": 0}, teacher))  # of the checkpoint before
+    begin_without(lambda: teacher.write_bytes(teacher.read_bytes()[:1000]))
+    begin_without(teacher.unlink)
+    again.save_checkpoint(str(file.with_name("epoch_1.pth")))
+    assert "network_weights" in torch.load(file.with_name("epoch_1.pth"), weights_only=False)
 
 
 @pytest.mark.parametrize(("name", "rise"), [("nnUNetTrainerUSTM", 1), ("nnUNetTrainerScribbleVS", 0.2)])

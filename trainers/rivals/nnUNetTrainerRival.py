@@ -5,11 +5,13 @@ from __future__ import annotations
 from copy import deepcopy
 from math import exp
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.losses.rival import RivalLoss, RivalTerm
 from nnunet_attenscribble.network import TwoDecoderUNet, check_encoder
@@ -45,7 +47,7 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
 
     rise: float
     teacher: nn.Module
-    _saved_teacher: dict[str, Tensor] | None = None
+    _teacher_file: Path | None = None
 
     def on_train_start(self) -> None:
         """nnU-Net's preparations; the teacher begins as the network, or where it was when the training stopped."""
@@ -55,9 +57,18 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
     def begin_teacher(self) -> None:
         """Make the teacher."""
         self.teacher = deepcopy(self._bare_network()).requires_grad_(False)
-        if self._saved_teacher is not None:
-            self.teacher.load_state_dict(self._saved_teacher)
-            self._saved_teacher = None
+        if self._teacher_file is None:
+            return
+        try:
+            saved = torch.load(self._teacher_file, map_location=self.device, weights_only=True)
+            if saved["epoch"] != self.current_epoch:  # the training ended between the two files
+                raise ValueError("it is of another epoch")
+            self.teacher.load_state_dict(saved["weights"])
+        except (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, KeyError, TypeError) as error:
+            self.print_to_log_file(
+                f"WARNING: {self._teacher_file.name} cannot be used ({error}): the teacher begins anew as the network "
+                "is now"
+            )
 
     def train_step(self, batch: dict) -> dict:
         """The network's step, then the teacher's."""
@@ -93,18 +104,14 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
         """nnU-Net's checkpoint, and the teacher beside it."""
         super().save_checkpoint(filename)
         if self.local_rank == 0 and not self.disable_checkpointing and Path(filename).is_file():
-            torch.save(self.teacher.state_dict(), name_teacher(filename))
+            with replaced_file(name_teacher(filename)) as part:
+                torch.save({"epoch": self.current_epoch + 1, "weights": self.teacher.state_dict()}, part)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """nnU-Net's checkpoint, and the teacher beside it where there is one."""
         super().load_checkpoint(filename_or_checkpoint)
-        if not isinstance(filename_or_checkpoint, str):
-            return
-        file = name_teacher(filename_or_checkpoint)
-        if file.is_file():
-            self._saved_teacher = torch.load(file, map_location=self.device, weights_only=True)
-        else:
-            self.print_to_log_file(f"WARNING: {file.name} is not there: the teacher begins anew as the network is now")
+        if isinstance(filename_or_checkpoint, str):
+            self._teacher_file = name_teacher(filename_or_checkpoint)
 
     def on_train_end(self) -> None:
         """nnU-Net's end, at which its latest checkpoint goes; the teacher's goes with it."""
@@ -125,7 +132,7 @@ def sigmoid_rise(progress: float) -> float:
 def name_teacher(checkpoint: str) -> Path:
     """The teacher's file beside a checkpoint."""
     file = Path(checkpoint)
-    return file.with_name(file.name.replace("checkpoint", "teacher", 1))
+    return file.with_name(f"teacher_{file.name.removeprefix('checkpoint_')}")
 
 
 class nnUNetTrainerTwoDecoders(nnUNetTrainerRival):

@@ -258,7 +258,13 @@ def test_collecting_again_replaces_the_folder_and_nothing_else(toy):
     toy.call()
     folder = toy.work / "collected"
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    (folder / "stale").touch()
+    (folder / "rows" / "stale").touch()
+    (folder / "report").mkdir()
+    with pytest.raises(AttenScribbleError, match=r"holds something else than collected results \(report\): move that"):
+        toy.call("collect")
+    (folder / "report").rmdir()
+    with pytest.raises(AttenScribbleError, match="is replaced: give another place"):
+        toy.call("collect", "--keep", str(folder / "kept"))
     toy.call("collect")
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
     assert sorted(file.name for file in toy.work.iterdir()) == [

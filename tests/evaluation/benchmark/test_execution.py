@@ -477,11 +477,16 @@ def test_a_training_is_not_done_with_a_part_missing(trained, tmp_path, name, dam
 
 def test_checkpoints_that_were_cut_off_make_way_for_whole_ones(trained, tmp_path):
     folder = MODEL.folder(trained)
-    whole = folder / "checkpoint_best.pth"
-    whole.write_bytes((folder / "checkpoint_final.pth").read_bytes())
+    for name in ("best", "latest"):
+        (folder / f"checkpoint_{name}.pth").write_bytes((folder / "checkpoint_final.pth").read_bytes())
     cut_off(folder / "checkpoint_final.pth")
-    train_step("x", MODEL, trained, tmp_path / "x.log").prepare()
-    assert [file.name for file in folder.glob("*.pth")] == ["checkpoint_best.pth"]
+    prepare = train_step("x", MODEL, trained, tmp_path / "x.log").prepare
+    prepare()
+    assert {file.name for file in folder.glob("*.pth")} == {"checkpoint_best.pth", "checkpoint_latest.pth"}
+    # The best one alone was chosen on the validation cases: the training begins anew.
+    cut_off(folder / "checkpoint_latest.pth")
+    prepare()
+    assert not list(folder.glob("*.pth"))
 
 
 def test_a_prediction_is_done_with_every_image_predicted_after_the_model(trained, tmp_path):

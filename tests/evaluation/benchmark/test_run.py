@@ -360,6 +360,18 @@ def test_a_model_that_trained_with_other_patients_is_not_scored(toy, monkeypatch
     assert toy.events() == before
 
 
+def test_a_training_that_stopped_does_not_go_on_with_other_patients(toy, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "nnUNetTrainerMaskedCRF")
+    toy.call("--only", "crf", code=1)
+    monkeypatch.delenv("FAKE_FAIL")
+    change_patients(toy, monkeypatch)
+    assert "has now (it validated on c, d): undo" in toy.call("--only", "crf", code=1)
+    assert len(toy.events()) == 1
+    (folder,) = toy.work.glob("seed_0/nnUNet_results/*/*/fold_0")
+    shutil.rmtree(folder)
+    toy.call("--only", "crf")
+
+
 def test_other_options_of_the_prediction_make_another_result(toy):
     toy.call("--only", "crf")
     toy.write(predict="--disable_tta")
@@ -584,6 +596,41 @@ def test_preparations_run_once_before_everything(toy, monkeypatch):
     assert (toy.folder / "count").read_text() == "x\n"
 
 
+def test_what_another_command_prepared_does_not_count(toy, monkeypatch):
+    monkeypatch.setenv("COUNT", str(toy.folder / "count"))
+    prepare(toy)
+    toy.call("--prepare")
+    monkeypatch.setenv("COUNT", str(toy.folder / "another"))
+    toy.call("--prepare")
+    prepare(toy, "sh -c 'echo y >> $COUNT'")
+    (problem,) = toy.problems("--prepare")
+    assert "was done by `sh -c" in problem
+    assert "remove" in problem
+    assert not (toy.folder / "another").exists()
+    assert (toy.folder / "count").read_text() == "x\n"
+
+
+def test_the_printed_script_keeps_words_together(toy, monkeypatch):
+    monkeypatch.setenv("COUNT", str(toy.folder / "a count"))
+    prepare(toy, ["bash", "-c", 'echo "x y" `echo z` >> "$COUNT"'])
+    (line,) = [line for line in toy.call("--dry-run").splitlines() if line.startswith("bash -c")]
+    subprocess.run(["bash", "-c", line], check=True)
+    assert (toy.folder / "a count").read_text() == "x y z\n"
+
+
+def test_folders_are_remembered_only_once_everything_was_checked(toy, monkeypatch):
+    right = os.environ["nnUNet_raw"]
+    monkeypatch.setenv("nnUNet_raw", str(toy.folder / "mistyped"))
+    assert toy.problems()
+    assert not (toy.work / "benchmark.json").exists()
+    assert not (toy.folder / "mistyped").exists()
+    monkeypatch.setenv("nnUNet_raw", right)
+    toy.call("--prepare")
+    monkeypatch.setenv("nnUNet_raw", str(toy.folder / "mistyped"))
+    assert f"nnUNet_raw is {right} here, as it was at first" in toy.call("--prepare")
+    assert "benchmark.json" in toy.problems("--raw", str(toy.folder / "mistyped"))[0]
+
+
 def test_what_was_made_by_hand_is_not_made_again(toy):
     prepare(toy, "no_such_program $UNSET", creates=["$nnUNet_preprocessed/" + SCRIBBLE + "/nnUNetPlans.json#2d_crf"])
     assert "is done" in toy.call("--dry-run")
@@ -594,7 +641,7 @@ def test_variables_that_are_not_set_are_told_before_anything_is_run(toy):
     prepare(toy, "convert $ACDC_IS_NOT_SET", creates=["$nnUNet_raw/Dataset900_X"])
     (problem,) = toy.problems()
     assert "ACDC_IS_NOT_SET, which is not set" in problem
-    assert "convert $ACDC_IS_NOT_SET" in toy.call("--dry-run")
+    assert 'convert "$ACDC_IS_NOT_SET"' in toy.call("--dry-run")
 
 
 def test_a_folder_that_an_interrupted_preparation_left_is_made_again(toy, monkeypatch):
@@ -632,7 +679,7 @@ def test_the_spacing_of_tiffs_comes_along_with_images_and_labels(toy):
         image.rename(image.with_name(image.name.replace(".nii.gz", ".tif")))
     (toy.raw / SCRIBBLE / "imagesTr" / "c.json").touch()
     (toy.raw / DENSE / "labelsTr" / "d.json").touch()
-    test = find_test_set(read_benchmark(toy.file), open_workspace(toy.work, write=False), "0")
+    test = find_test_set(read_benchmark(toy.file), open_workspace(toy.work), "0")
     assert list(test.image_links) == ["c_0000.tif", "d_0000.tif", "c.json"]
     assert test.image_links["c.json"] == toy.raw / SCRIBBLE / "imagesTr" / "c.json"
     assert list(test.label_links) == ["c.tif", "d.tif", "d.json"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -62,6 +63,17 @@ def test_an_array_runs_the_missing_cells_and_collect_finds_them(toy):
     assert "Submitted" not in toy.call("--executor", "slurm")
     toy.call("collect")
     assert (toy.work / "collected" / "missing.txt").read_text() == ""
+
+
+def test_what_follows_the_evaluation_is_submitted_too(toy):
+    toy.call("--only", "crf")
+    toy.write(postprocess=True)
+    assert "1 of 3 cells" in toy.call("--executor", "slurm", "--only", "crf")
+    assert "postprocess" in [entry["command"] for entry in toy.events()]
+    (runs,) = toy.work.glob("slurm/*/runs.txt")
+    runs.write_text("")
+    script = ["bash", str(runs.with_name("array.sbatch"))]
+    assert subprocess.run(script, env={**os.environ, "SLURM_ARRAY_TASK_ID": "1"}).returncode == 1
 
 
 def test_printed_commands_can_be_pasted_with_paths_that_hold_spaces(toy):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.nnunet import FOLDERS
+from nnunet_attenscribble.evaluation.benchmark.provenance import read_training_log
 from nnunet_attenscribble.evaluation.benchmark.status import list_dataset_states, list_result_states, list_trainings
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.summary import write_summary
@@ -101,6 +102,20 @@ def test_states(folders, options, expected):
     assert (state.seconds_left is not None) == (expected == "running")
     if expected == "finished":
         assert state.epoch == state.epochs == 1000
+
+
+@pytest.mark.parametrize(("name", "expected"), [("2099_9_30_08_00_00", "stopped"), ("1969_1_1_08_00_00", "finished")])
+def test_a_training_behind_a_final_checkpoint_is_not_at_its_end(folders, name, expected):
+    folder = write_training(folders[2], finished=True, age=9000.0)
+    (folder / "training_log_2026_1_1_10_00_00.txt").rename(folder / f"training_log_{name}.txt")
+    assert [state.state for state in list_trainings(folders[2], now=9000)] == [expected]
+
+
+def test_logs_are_read_in_the_order_of_their_dates(tmp_path):
+    for day, loss in (("9_30", "1.0"), ("10_1", "2.0")):
+        text = f"2026-01-01 10:00:00.1: Epoch 0 \n2026-01-01 10:00:00.2: train_loss {loss} \n"
+        (tmp_path / f"training_log_2026_{day}_10_00_00.txt").write_text(text)
+    assert read_training_log(tmp_path)[0]["train_loss"] == 2
 
 
 def write_labels(file, labels):
