@@ -171,7 +171,8 @@ class _Collection:
         unknown: list[str] = []
         for cell in self.complete:
             self.summaries[cell] = self._add_annotation(cell, self._write_cell(cell), unknown)
-        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing(), *dict.fromkeys(unknown)]
+        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing(), *self._describe_code()]
+        notes += dict.fromkeys(unknown)
         of_postprocessed = [*notes, *self._describe_postprocessing()]
         rows = self._write_rows()
         table = self._write_comparison("comparison", self.summaries, notes)
@@ -314,6 +315,16 @@ class _Collection:
         if not self.missing:
             return []
         return [f"{len(self.missing)} of {len(self.plan.cells)} cells are missing; missing.txt tells what they lack."]
+
+    def _describe_code(self) -> list[str]:
+        """Rows on scribbles, whose trainers are this package's, that were trained with several versions of it."""
+        commits: dict[str, dict[str, None]] = {}
+        for cell, summary in self.summaries.items():
+            commit = summary.provenance.get("commit_training")
+            if cell.row.on_scribbles and commit is not None:
+                commits.setdefault(cell.row.name, {})[commit[:7]] = None
+        told = [f"{name} ({', '.join(found)})" for name, found in commits.items() if len(found) > 1]
+        return [f"Rows whose trainings are of several commits of the code: {'; '.join(told)}."] if told else []
 
     def _describe(
         self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]], tables: Sequence[str]

@@ -272,6 +272,19 @@ def test_collecting_again_replaces_the_folder_and_nothing_else(toy):
     ]
 
 
+def test_trainings_of_one_row_by_several_commits_are_told(toy):
+    toy.write(seeds=[0, 1])
+    toy.call()
+    assert "several commits" not in toy.call("collect")
+    file = toy.work / "commands.jsonl"
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    for entry in entries:
+        if entry["cell"] == "seed_1/fold_0/crf":
+            entry["commit"] = "0123456789"
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert ", 0123456)." in toy.call("collect")
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(toy):
     toy.call("--only", "crf")
     (toy.folder / "mine").mkdir()
