@@ -251,7 +251,10 @@ def check_device(answer: Mapping[str, Any]) -> list[Finding]:
         told = [f"{name}, {memory / _GIB:.0f} GB" for name, memory in answer["gpus"]]
         return [Finding("device", f"GPU: {'; '.join(told)}")]
     if answer["mps"]:
-        advice = "add -device mps to nnUNetv2_train and nnUNetv2_predict"
+        advice = (
+            "add -device mps to nnUNetv2_train and nnUNetv2_predict; nnUNetTrainerAttenScribble in 3D needs "
+            "PYTORCH_ENABLE_MPS_FALLBACK=1, as torch pools no volumes there"
+        )
         return [Finding("device", "Apple GPU (mps)", NOTE, advice)]
     advice = "attenscribble configure DATASET --cpu, and -device cpu for nnUNetv2_train and nnUNetv2_predict"
     findings = [Finding("device", f"no GPU, {os.cpu_count()} processors", NOTE, advice)]
