@@ -39,7 +39,12 @@ from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     WrittenDatasets,
     write_raw_datasets,
 )
-from nnunet_attenscribble.dataset_conversion.splits import group_by_subject, make_splits, make_splits_by_case
+from nnunet_attenscribble.dataset_conversion.splits import (
+    group_by_subject,
+    make_splits,
+    make_splits_by_case,
+    tell_likely_subjects,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 
 __all__ = ["FolderOptions", "convert_folder", "encode_options", "parse_labels", "read_options"]
@@ -143,6 +148,7 @@ def convert_folder(
         notes.insert(0, note)
     else:
         splits, notes = make_splits_by_case(training, problems)
+        notes += tell_likely_subjects(training)
     if whole is not None and not any(map(whole.search, training)):
         problems.append(f"--dense-slices {dense_slices!r}: is found in the name of no case: `.` is all of them")
     looked_for = {} if annotated is None else read_annotated(annotated, marks.labels, training, problems)

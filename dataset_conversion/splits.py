@@ -114,6 +114,19 @@ def group_by_subject(cases: Collection[str], subject: str) -> tuple[dict[str, li
     return groups, note, [f"case {case}: does not tell its subject by {subject!r}" for case in lost]
 
 
+def tell_likely_subjects(cases: Collection[str]) -> list[str]:
+    """A note where names that are alike up to their last underscore look as if a subject had several cases."""
+    alike: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        alike.setdefault(case.rpartition("_")[0] or case, []).append(case)
+    several = [found for found in alike.values() if len(found) > 1]
+    if not several or len(alike) == 1:  # of one beginning are all names of a dataset
+        return []
+    return [
+        f"folds are by case: if {several[0][0]} and {several[0][1]} are of one subject, convert with --subject '(.+)_'"
+    ]
+
+
 def make_splits_by_case(
     cases: Collection[str], problems: list[str]
 ) -> tuple[list[dict[str, list[str]]] | None, list[str]]:

@@ -14,6 +14,7 @@ from nnunet_attenscribble.dataset_conversion.splits import (
     leave_block_out_folds,
     maag_folds,
     splits_by_patient,
+    tell_likely_subjects,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -67,3 +68,17 @@ def test_nnunet_folds_are_those_of_nnunet_over_patients():
 def test_nnunet_folds_need_five_patients():
     with pytest.raises(AttenScribbleError, match="need 5 patients or more, and there are 4"):
         five_nnunet_folds([1, 2, 3, 4, 4])
+
+
+@pytest.mark.parametrize(
+    ("cases", "told"),
+    [
+        (["slide0_t0", "slide0_t1", "slide1_t0"], ["slide0_t0 and slide0_t1 are of one subject"]),
+        (["heart_001", "heart_002", "heart_003"], []),  # of a dataset
+        (["a", "b_1", "c_1"], []),
+    ],
+)
+def test_names_that_look_like_several_cases_of_a_subject_are_told(cases, told):
+    notes = tell_likely_subjects(cases)
+    assert len(notes) == len(told)
+    assert all(part in note for part, note in zip(told, notes, strict=True))

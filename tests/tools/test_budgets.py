@@ -42,7 +42,7 @@ def test_the_table_tells_annotation_above_dice(results):
     header, _, strokes, voxels, crf, dense = (
         line.split("|")[1:-1] for line in results_tables.tabulate_budgets(results).splitlines()
     )
-    assert header == ["slices drawn on", "3.5", "35.0", "all, densely"]
+    assert header == ["slices drawn on, a case", "3.5", "35.0", "all, densely"]
     assert strokes == ["strokes", "12", "120", ""]
     assert voxels == ["voxels %", "0.62", "6.25", ""]
     _, comparison = results_tables.list_budgets(results)

@@ -171,7 +171,8 @@ def tabulate_budgets(results: str) -> str:
         )
     dense = comparison.get(comparison.reference, FOREGROUND, "dice")
     lines.append([comparison.reference, *[""] * len(budgets), _format_mean(dense.mean, dense.low, dense.high)])
-    return format_table(["slices drawn on", *(f"{budget.slices:.1f}" for budget in budgets), "all, densely"], lines)
+    slices = (f"{budget.slices:.1f}" for budget in budgets)
+    return format_table(["slices drawn on, a case", *slices, "all, densely"], lines)
 
 
 def list_budgets(results: str) -> tuple[list[BudgetPoint], Comparison]:
