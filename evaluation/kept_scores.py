@@ -1,8 +1,8 @@
 """Scores of a benchmark's trainings in two files, to be kept and published without predictions and models.
 
-    scores.csv      a row per training, case and structure: `training`, `case`, `label` and the columns of
-                    attenscribble_metrics.csv; every digit is there
-    trainings.json  schema "nnunet-attenscribble/kept", version 1; `rows` of scores.csv; by training what its
+    scores.csv      a row per training and case: `training`, `case`, and by structure the columns of
+                    attenscribble_metrics.csv, as `LV dice`; every digit is there
+    trainings.json  schema "nnunet-attenscribble/kept", version 2; `rows` of scores.csv; by training what its
                     attenscribble_summary.json tells beside the scores; `shared`: of that, what is the same for all;
                     `cases`: voxels and millimetres per axis, z, y, x (empty where they are not known).
                    A training's `confusions` are by case the `confusion` of a summary
@@ -51,7 +51,7 @@ __all__ = [
 SCORES_FILE, TRAININGS_FILE = "scores.csv", "trainings.json"
 #: Ends the name of the scores of a training's postprocessed predictions.
 POSTPROCESSED = "postprocessed"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/kept", 1
+_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/kept", 2
 _LEVELS = 4  # of names below the folder: seed, fold, row, postprocessed
 _LESIONS = ("lesions_found", "lesions_missed", "lesions_false")
 _STATUSES = ("present", "missed", "spurious", "absent")
@@ -83,25 +83,22 @@ def write_kept(folder: Path, summaries: Mapping[str, Summary]) -> None:
     writer = csv.writer(lines, lineterminator="\n")
     columns = list_score_columns(first)
     names = [name_metric(column, first.protocol) if column in METRICS else column for column in columns]
-    writer.writerow(["training", "case", "label", *names])
-    rows = 0
+    writer.writerow(["training", "case", *(f"{label} {column}" for label in first.names for column in names)])
+    rows = sum(len(summary.cases) for summary in summaries.values())
     for training, summary in summaries.items():
         for case, scores in summary.cases.items():
-            writer.writerows(
-                [training, case, label, *(getattr(entry, column) for column in columns)]
-                for label, entry in scores.items()
-            )
-            rows += len(scores)
+            values = (getattr(scores[label], column) for label in first.names for column in columns)
+            writer.writerow([training, case, *values])
     told = {training: _describe(summary) for training, summary in summaries.items()}
     shared = _find_shared(list(told.values()))
     cases: dict[str, object] = {}
     for summary in summaries.values():
         for case, shape in summary.shapes.items():
             cases.setdefault(case, {"shape": shape, "spacing_mm": summary.spacings[case]})
-    head = {"schema": _SCHEMA, "schema_version": _SCHEMA_VERSION, "rows": rows, "shared": shared}
+    head = {"schema": _SCHEMA, "schema_version": _SCHEMA_VERSION, "rows": rows}
     own = {training: _take_out(content, shared) for training, content in told.items()}
-    text = f"{json.dumps(head, indent=2, ensure_ascii=False)[:-2]},\n"
-    text += f"{_write_lines('cases', cases)},\n{_write_lines('trainings', own)}\n}}\n"
+    parts = [_write_lines(*part) for part in (("shared", shared), ("cases", cases), ("trainings", own))]
+    text = ",\n".join([json.dumps(head, indent=2)[:-2], *parts]) + "\n}\n"
     with replaced_folder(folder.absolute()) as part:
         (part / SCORES_FILE).write_text(lines.getvalue(), encoding="utf-8", newline="\n")
         (part / TRAININGS_FILE).write_text(text, encoding="utf-8", newline="\n")
@@ -227,21 +224,26 @@ def _dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _put_together(content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Summary]:
+def _put_together(content: Mapping[str, Any], rows: Sequence[dict[str, str]]) -> dict[str, Summary]:
     """The summaries; KeyError, TypeError or ValueError where something is not as it was written."""
     told = {training: _put_back(own, content["shared"]) for training, own in content["trainings"].items()}
     for problem in (*shape_problems(told, mapping(each=TRAINING)), *shape_problems(content["cases"], GRIDS)):
         raise ValueError(problem)
     scores: dict[str, dict[str, dict[str, Any]]] = {training: {} for training in told}
     for row in rows:
-        entries = scores[row["training"]].setdefault(row["case"], {})
-        if row["label"] in entries:
-            raise ValueError(f"{row['training']}, {row['case']}, {row['label']} stands there twice")
-        if row["status"] not in _STATUSES:
-            raise ValueError(f"status {row['status']!r}")
-        voxels = {key: int(row[key]) for key in ("prediction_voxels", "dense_voxels")}
-        asked = {key: float(row[key]) for key in (*OPTIONAL_METRICS, *_LESIONS) if row.get(key)}
-        entries[row["label"]] = {**row, **voxels, **asked}
+        training, case = row.pop("training"), row.pop("case")
+        if case in scores[training]:
+            raise ValueError(f"{training}, {case} stands there twice")
+        entries: dict[str, dict[str, Any]] = {}
+        for key, value in row.items():
+            label, _, column = key.rpartition(" ")
+            entries.setdefault(label, {})[column] = value
+        for entry in entries.values():
+            if entry["status"] not in _STATUSES:
+                raise ValueError(f"status {entry['status']!r}")
+            entry |= {key: int(entry[key]) for key in ("prediction_voxels", "dense_voxels")}
+            entry |= {key: float(entry[key]) for key in (*OPTIONAL_METRICS, *_LESIONS) if entry.get(key)}
+        scores[training][case] = entries
     summaries = {}
     for training, own in told.items():
         if training.count("/") not in (2, 3) or own["protocol"] not in PROTOCOLS or not scores[training]:

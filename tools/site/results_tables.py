@@ -326,7 +326,7 @@ TABLES: dict[str, Callable[[], str]] = {
             ("attenscribble", "nnu_net_scribbles"),
             ("attenscribble", DENSE),
             ("attenscribble", "masked_crf"),
-            ("attenscribble_stride_4_similarity_weight_1", "attenscribble"),
+            ("attenscribble_block_at_a_quarter_similarity_weight_1", "attenscribble"),
         ),
     ),
     **{f"scores {results}": partial(tabulate_scores, results, chance=True) for results in _COLUMNS},

@@ -104,7 +104,7 @@ FULL_PLAN = {
     "nnu_net_dense_labels": "0.894 [0.882, 0.905] | 100.0 % | 7.65 | 1.17",
     "attenscribble": "0.861 [0.849, 0.872] | 96.3 % | 7.50 | 1.29",
     "masked_crf": "0.862 [0.851, 0.872] | 96.4 % | 8.98 | 1.50",
-    "attenscribble_stride_4_similarity_weight_1": "0.846 [0.831, 0.859] | 94.6 % | 6.95 | 1.21",
+    "attenscribble_block_at_a_quarter_similarity_weight_1": "0.846 [0.831, 0.859] | 94.6 % | 6.95 | 1.21",
     "nnu_net_scribbles": "0.700 [0.678, 0.723] | 78.3 % | 140.71 | 37.78",
 }
 
@@ -150,8 +150,8 @@ def read_volumes(experiment: str, row: str, structure: str) -> float:
     shares: dict[str, list[float]] = {}
     with (RESULTS / experiment / SCORES_FILE).open(newline="") as lines:
         for line in csv.DictReader(lines):
-            if line["training"].split("/")[2:] == [row] and line["label"] == structure:
-                share = int(line["prediction_voxels"]) / int(line["dense_voxels"])
+            if line["training"].split("/")[2:] == [row]:
+                share = int(line[f"{structure} prediction_voxels"]) / int(line[f"{structure} dense_voxels"])
                 shares.setdefault(line["case"], []).append(share)
     return median(fmean(runs) for runs in shares.values())
 
