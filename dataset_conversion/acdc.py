@@ -9,14 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import find_files, unpacked
+from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
-from nnunet_attenscribble.dataset_conversion.raw_dataset import (
-    Case,
-    RawDataset,
-    Writing,
-    WrittenDatasets,
-    write_raw_datasets,
-)
+from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,
     MAAG_TEST,

@@ -13,15 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.dicom_series import read_series, sort_series
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
-from nnunet_attenscribble.dataset_conversion.raw_dataset import (
-    Case,
-    RawDataset,
-    Writing,
-    WrittenDatasets,
-    write_raw_datasets,
-)
+from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     CHAOS_ATTENSCRIBBLE,
     CHAOS_PACINGPSEUDO,

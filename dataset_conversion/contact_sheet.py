@@ -29,8 +29,6 @@ from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.volumes import Source, read_volume, slice_axis
 
-__all__ = ["Section", "draw_contact_sheet", "draw_sections"]
-
 _COLUMNS = 5
 _WIDTH = 2.4  # inches of a tile
 _DPI = 160

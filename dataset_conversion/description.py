@@ -11,8 +11,6 @@ from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.volumes import Source
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["Description", "find_cases", "read_description"]
-
 
 @dataclass(frozen=True)
 class Description:

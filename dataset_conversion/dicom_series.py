@@ -11,8 +11,6 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["is_dicom", "read_series", "sort_series"]
-
 _TOLERANCE = 1e-2  # mm
 _NEEDED = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 

@@ -38,18 +38,6 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "Findings",
-    "Folders",
-    "FoundCase",
-    "FoundLabel",
-    "NoneIsDrawnError",
-    "find_images",
-    "find_reading",
-    "look_at_folders",
-    "tell_files_apart",
-]
-
 
 @dataclass(frozen=True)
 class Folders:

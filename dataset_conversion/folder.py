@@ -47,8 +47,6 @@ from nnunet_attenscribble.dataset_conversion.splits import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["FolderOptions", "convert_folder", "encode_options", "parse_labels", "read_options"]
-
 _FOLDERS = ("images", "scribbles", "dense", "test_images", "test_labels")
 _ADVICE = "write it again with attenscribble start"
 

@@ -14,14 +14,9 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.soundness import room_problems
 from nnunet_attenscribble.common.text import normalise, read_table
+from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, dense_values, scribble_values
-from nnunet_attenscribble.dataset_conversion.raw_dataset import (
-    Case,
-    RawDataset,
-    Writing,
-    WrittenDatasets,
-    write_raw_datasets,
-)
+from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,
     group_by_subject,

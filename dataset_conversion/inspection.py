@@ -29,17 +29,6 @@ from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "PERCENTILES",
-    "CaseFindings",
-    "ClassCoverage",
-    "Inspection",
-    "find_twin",
-    "inspect_dataset",
-    "measure_coverage",
-    "sum_coverage",
-]
-
 PERCENTILES = (0, 1, 50, 99, 100)
 
 

@@ -30,29 +30,6 @@ from nnunet_attenscribble.common.volumes import (
 from nnunet_attenscribble.dataset_conversion.pairing import stem
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "MASKS",
-    "NRRD",
-    "Colour",
-    "ColourLabel",
-    "Legend",
-    "NamedLabel",
-    "Segment",
-    "Unreadable",
-    "count_colours",
-    "find_legends",
-    "format_colour",
-    "is_colour",
-    "is_description",
-    "is_picture",
-    "list_masks",
-    "parse_colour",
-    "parse_description",
-    "read_any",
-    "read_header",
-    "split_layers",
-]
-
 Colour = tuple[int, int, int]
 #: As the tool of a label that is a folder, with a file for each class, called after it.
 MASKS = "a file per class"

@@ -19,8 +19,6 @@ from nnunet_attenscribble.dataset_conversion.label_files import read_header
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, PRESETS, Marks
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["TOOLS", "describe_labels", "find_offset", "read_drawing", "tell_slice", "write_drawing", "write_tiff"]
-
 #: The ending of label files by the tool that they are for.
 TOOLS = {"slicer": ".seg.nrrd", "itk-snap": ".nii.gz", "napari": ".tif"}
 _CODING = PRESETS["chaos"]  # tools have 0 where nothing is drawn; a stroke of background is one more than the classes

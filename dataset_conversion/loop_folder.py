@@ -34,19 +34,6 @@ from nnunet_attenscribble.dataset_conversion.pairing import is_companion, stem, 
 from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, identifier_problems
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "STATE_FILE",
-    "Addition",
-    "CaseToDraw",
-    "DrawnCase",
-    "add_strokes",
-    "new_case_problems",
-    "note_read",
-    "read_additions",
-    "read_state",
-    "write_folder",
-]
-
 STATE_FILE = "next.json"
 _LABELS_FILE = "labels.label"
 _SPLITS = "splits_final.json"

@@ -19,16 +19,6 @@ from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, Draw
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.trained_model import TrainedModel, predict_case
 
-__all__ = [
-    "CaseSlices",
-    "ChosenSlice",
-    "Search",
-    "choose_slices",
-    "find_drawing_axis",
-    "measure_slices",
-    "search_slices",
-]
-
 _LEAST = 0.01  # added to the foreground of a slice: where nothing is predicted yet, doubt alone decides
 _LEVEL = 0.2  # of a case's length: slices of different cases that lie closer show much the same
 _NEIGHBOUR = 0.5  # of the score of a slice beside one that is drawn or chosen

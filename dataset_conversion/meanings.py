@@ -11,22 +11,6 @@ from nnunet_attenscribble.common.text import has_control_character, list_some, n
 from nnunet_attenscribble.dataset_conversion.label_files import MASKS, Colour, Legend, Segment, is_colour, parse_colour
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "BACKGROUND",
-    "PRESETS",
-    "UNLABELLED",
-    "Marks",
-    "Reading",
-    "ScribbleCoding",
-    "check_classes",
-    "choose_coding",
-    "dense_values",
-    "fold",
-    "parse_mark",
-    "parse_marks",
-    "scribble_values",
-]
-
 BACKGROUND, UNLABELLED = "background", "unlabelled"
 _HIGHEST = 2**31 - 1  # of values
 

@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
-from nnunet_attenscribble.dataset_conversion.raw_dataset import (
-    Case,
-    RawDataset,
-    Writing,
-    WrittenDatasets,
-    write_raw_datasets,
-)
+from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import MSCMR_TEST, MSCMR_VALIDATION, make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
 

@@ -11,19 +11,6 @@ from pathlib import Path
 from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
 from nnunet_attenscribble.common.text import list_some, normalise
 
-__all__ = [
-    "ENDINGS",
-    "Labels",
-    "Pairing",
-    "is_companion",
-    "match_labels",
-    "numbered_cases",
-    "pair_files",
-    "split_by_words",
-    "stem",
-    "unusable_files",
-]
-
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *DETACHED)
 _SEGMENTATION = ".seg.nrrd"  # of 3D Slicer, which nobody means as a part of the name

@@ -12,8 +12,6 @@ from nnunet_attenscribble.common.text import list_some, normalise, read_table
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["complete_slices", "leave_open", "read_annotated"]
-
 _COLUMNS = ["case", "classes"]
 _FORM = "give a CSV with the columns case,classes and a line such as p01,liver;spleen for every such case"
 

@@ -18,18 +18,6 @@ from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Case, CheckedC
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 
-__all__ = [
-    "case_problems",
-    "dimension_problems",
-    "drawing_notes",
-    "folder_problems",
-    "identifier_problems",
-    "name_problems",
-    "nothing_drawn_problems",
-    "split_problems",
-    "taken_id_problems",
-]
-
 
 def name_problems(name: str, dataset_id: int, dense_id: int | None, dense_only: bool) -> list[str]:
     """Of the names and numbers of the dataset and its twin."""

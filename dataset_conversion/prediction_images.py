@@ -20,8 +20,6 @@ from nnunet_attenscribble.dataset_conversion.pairing import pair_files, stem, un
 from nnunet_attenscribble.dataset_conversion.plan_problems import dimension_problems, identifier_problems
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["prepare_images"]
-
 
 def prepare_images(
     images: Path,

@@ -53,8 +53,6 @@ from nnunet_attenscribble.dataset_conversion.plan_problems import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["Case", "RawDataset", "Writing", "WrittenDatasets", "fingerprint", "write_raw_datasets"]
-
 _DONE = "done"  # in a hidden folder: a JSON file per case that lies in it whole
 
 

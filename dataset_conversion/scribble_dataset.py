@@ -16,21 +16,13 @@ from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.common.workers import default_workers, worker_map
-from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Drawing
+from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Case, Drawing
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
-from nnunet_attenscribble.dataset_conversion.raw_dataset import (
-    Case,
-    RawDataset,
-    Writing,
-    WrittenDatasets,
-    write_raw_datasets,
-)
+from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.splits import make_splits_by_case
 from nnunet_attenscribble.errors import AttenScribbleError
-
-__all__ = ["ScribbledDataset", "scribble_dataset"]
 
 
 @dataclass(frozen=True)

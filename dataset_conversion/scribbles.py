@@ -28,8 +28,6 @@ from nnunet_attenscribble.dataset_conversion.strokes import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["STYLES", "ScribbleRules", "choose_axis", "draw_scribbles", "read_scribblebench"]
-
 STYLES = ("interior", "interior+border", "skeleton", "points")
 _EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one component
 

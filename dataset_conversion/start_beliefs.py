@@ -52,8 +52,6 @@ from nnunet_attenscribble.dataset_conversion.start_survey import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = ["Beliefs", "Believer", "free_id", "name_dataset"]
-
 _FIRST_ID = 601
 #: What people call strokes in the background; only `background` itself is taken for one unasked.
 _LIKE_BACKGROUND = {"bg", "back", "back ground", "backgr", "outside", "rest", "other", "others", "surrounding", "none"}

@@ -18,22 +18,6 @@ from nnunet_attenscribble.dataset_conversion.pairing import stem
 from nnunet_attenscribble.dataset_conversion.start_survey import Drawings, Layout, Survey
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "MRI",
-    "Doubt",
-    "Given",
-    "Mark",
-    "channel_doubts",
-    "channel_names",
-    "choose_folders",
-    "folder_doubts",
-    "image_doubts",
-    "kind_doubts",
-    "mask_doubts",
-    "number_channels",
-    "unused_folders",
-]
-
 MRI = ("MRI",)
 Mark = int | str  # a value, the name of a segment, or a colour
 

@@ -33,18 +33,6 @@ from nnunet_attenscribble.dataset_conversion.meanings import fold
 from nnunet_attenscribble.dataset_conversion.pairing import stem, unusable_files
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "Drawings",
-    "FoundMark",
-    "LabelContent",
-    "Layout",
-    "Survey",
-    "find_layout",
-    "fitting_images",
-    "is_default_name",
-    "survey_cases",
-]
-
 _DEFAULT = re.compile(r"(segment|label|new label)[ _]?\d+")
 _FEW = 16  # values of what may be a label
 _MOST_COLOURS = 64  # beyond, they are shades, and the file is no drawing

@@ -13,20 +13,6 @@ from scipy.spatial import cKDTree
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
-__all__ = [
-    "MARGIN",
-    "deepest_point",
-    "draw_line",
-    "level_line",
-    "part_of_line",
-    "skeleton",
-    "smooth_noise",
-    "spline_through",
-    "stroke_along_border",
-    "stroke_inside",
-    "zigzag",
-]
-
 #: Pixels around a mask that its box needs, as far as the slice has them: `level_line` smooths over three.
 MARGIN = 4
 _UNSTEADY = 1.2  # pixels by which a hand strays, before it is smoothed over four points of the line

@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.ndimage import label
 
-__all__ = ["ANNOTATED", "Annotation", "count_annotation", "find_annotation"]
-
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1] = True  # pixels of a slice that touch at a corner are one stroke
 

@@ -27,17 +27,6 @@ from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, nullable
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.summary import VERSION, read_result
 
-__all__ = [
-    "ATTENTION_FILE",
-    "PAIRS_FILE",
-    "AttentionRecord",
-    "PairMean",
-    "SimilarityMean",
-    "average_pairs",
-    "read_record",
-    "write_record",
-]
-
 ATTENTION_FILE, PAIRS_FILE = "attention.json", "similarity.csv"
 _KINDS = ("same class", "same structure", "different classes")
 _RECORD = mapping(

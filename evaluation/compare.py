@@ -26,18 +26,6 @@ from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume
 from nnunet_attenscribble.evaluation.structures import compute_confusion_shares
 from nnunet_attenscribble.evaluation.summary import Summary
 
-__all__ = [
-    "FOREGROUND",
-    "Comparison",
-    "ComparisonRow",
-    "adjust_holm",
-    "bootstrap_means",
-    "compare_summaries",
-    "compute_wilcoxon_p",
-    "draw_case_weights",
-    "pair_differences",
-]
-
 FOREGROUND = "foreground mean"
 
 # The difference that stands for "as bad as can be" in a test on ranks. Volume differences are signed, so that neither

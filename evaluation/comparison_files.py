@@ -27,25 +27,6 @@ from nnunet_attenscribble.evaluation.metrics import (
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import PROVENANCE, SCORE, describe_versions, read_result
 
-__all__ = [
-    "CONFUSION_RULE",
-    "VOLUME_RULE",
-    "WRITERS",
-    "describe_cases",
-    "list_titles",
-    "read_comparison",
-    "tabulate_confusion",
-    "tabulate_differences",
-    "tabulate_means",
-    "tabulate_origins",
-    "tabulate_structures",
-    "tabulate_volumes",
-    "to_csv",
-    "to_json",
-    "to_markdown",
-    "write_rules",
-]
-
 _LISTS = ("models", "structures", "cases", "notes")
 _ADDED = ("nsd_mm", "lesions", "confusion", "lesion_counts")  # by later versions, with defaults
 _NUMBERS = ("n", "infinite", "runs", "missed", "spurious", "pairs")

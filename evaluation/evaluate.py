@@ -24,8 +24,6 @@ from nnunet_attenscribble.evaluation.structures import (
 )
 from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
 
-__all__ = ["count_workers", "evaluate_folder"]
-
 
 def evaluate_folder(
     predictions: Path | str,

@@ -38,16 +38,6 @@ from nnunet_attenscribble.evaluation.summary import (
     to_content,
 )
 
-__all__ = [
-    "POSTPROCESSED",
-    "SCORES_FILE",
-    "TRAININGS_FILE",
-    "find_summaries",
-    "is_kept",
-    "read_kept",
-    "write_kept",
-]
-
 SCORES_FILE, TRAININGS_FILE = "scores.csv", "trainings.json"
 #: Ends the name of the scores of a training's postprocessed predictions.
 POSTPROCESSED = "postprocessed"

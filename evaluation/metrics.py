@@ -13,35 +13,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "DISTANCES",
-    "HD95_DEFINITIONS",
-    "LESION_DEFINITION",
-    "METRICS",
-    "NSD_DEFINITION",
-    "OPTIONAL_METRICS",
-    "SURFACE_DEFINITIONS",
-    "LesionCounts",
-    "StructureScores",
-    "aggregate_scores",
-    "collect_metric",
-    "compute_assd",
-    "compute_dice",
-    "compute_hd95",
-    "compute_iou",
-    "compute_nsd",
-    "compute_scores",
-    "compute_surface_distances",
-    "compute_volume_ml",
-    "count_lesions",
-    "count_statuses",
-    "mean_over_structures",
-    "mean_per_case",
-    "select_structure",
-    "summarise_values",
-    "weigh_foreground",
-]
-
 METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml", "volume_share")
 DISTANCES = ("hd95_mm", "assd_mm")
 OPTIONAL_METRICS = ("nsd", "lesion_f1")  # only where they are asked for

@@ -15,8 +15,6 @@ from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 from nnunet_attenscribble.evaluation.structures import average_counts, list_classes
 from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
 
-__all__ = ["count_runs", "depends_on_runs", "list_differences", "pool_runs", "write_run_notes"]
-
 
 def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
     """The summaries of several folds and random seeds of one model as one.

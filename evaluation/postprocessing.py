@@ -39,20 +39,6 @@ from nnunet_attenscribble.evaluation.structures import (
     read_label_coding,
 )
 
-__all__ = [
-    "AGREEMENT",
-    "FOREGROUND",
-    "POSTPROCESSING_FILE",
-    "Decision",
-    "Postprocessed",
-    "StrokeEvidence",
-    "apply_decisions",
-    "choose_foreground",
-    "decide",
-    "join_strokes",
-    "postprocess_folder",
-]
-
 FOREGROUND = "foreground"
 
 # The share of a class's strokes that its largest object must hold. Organs that come in pairs have about half of them in

@@ -21,16 +21,6 @@ from nnunet_attenscribble.evaluation.metrics import (
     compute_scores,
 )
 
-__all__ = [
-    "PROTOCOLS",
-    "Protocol",
-    "find_volume",
-    "get_protocol",
-    "name_metric",
-    "name_slice",
-    "score_structure",
-]
-
 _NAN, _INF = float("nan"), float("inf")
 _SLICE = re.compile(r"(.+)_slice\d+")
 

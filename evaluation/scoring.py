@@ -23,18 +23,6 @@ if TYPE_CHECKING:
 
     from nnunet_attenscribble.common.readers import Reader
 
-__all__ = [
-    "ENDINGS",
-    "CasePair",
-    "CaseScores",
-    "LabelImage",
-    "list_cases",
-    "list_labels",
-    "pair_cases",
-    "read_label_image",
-    "score_case",
-]
-
 #: Of images that nnU-Net reads; a dense label may be stored in another format than the prediction.
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff", *DETACHED)
 _SEGMENTATION = ".seg.nrrd"  # of 3D Slicer

@@ -15,20 +15,6 @@ import numpy as np
 from nnunet_attenscribble.common.nnunet import entry_values, read_dataset_json
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "BACKGROUND",
-    "Counts",
-    "LabelCoding",
-    "Structure",
-    "average_counts",
-    "compute_confusion_shares",
-    "count_confusion",
-    "find_dataset_json",
-    "list_classes",
-    "list_model_folders",
-    "read_label_coding",
-]
-
 BACKGROUND = "background"
 #: Voxels by true class, then by predicted class, in the order of `list_classes`; of several runs the mean.
 Counts = tuple[tuple[float, ...], ...]

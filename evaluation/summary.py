@@ -75,25 +75,6 @@ from nnunet_attenscribble.evaluation.metrics import (
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, find_volume, name_metric
 from nnunet_attenscribble.evaluation.structures import Counts, Structure, list_classes
 
-__all__ = [
-    "GRIDS",
-    "METRICS_FILE",
-    "PROVENANCE",
-    "SCORE",
-    "SUMMARY_FILE",
-    "TRAINING",
-    "VERSION",
-    "Summary",
-    "describe_versions",
-    "from_content",
-    "list_score_columns",
-    "read_result",
-    "read_summary",
-    "tell_not_predicted",
-    "to_content",
-    "write_summary",
-]
-
 SUMMARY_FILE = "attenscribble_summary.json"
 METRICS_FILE = "attenscribble_metrics.csv"
 # What every result file tells, CSV included; the JSON has more.

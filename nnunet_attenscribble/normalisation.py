@@ -25,17 +25,6 @@ import numpy as np
 from nnunet_attenscribble.common.nnunet import FINGERPRINT as SHAPE
 from nnunet_attenscribble.common.shapes import read_shaped
 
-__all__ = [
-    "FINGERPRINT",
-    "MARK",
-    "SMALLEST_WITHOUT_MASK",
-    "has_unlabelled_zeros",
-    "is_scaled_by_unlabelled",
-    "list_ct_channels",
-    "normalisation_problems",
-    "read_fingerprint",
-]
-
 FINGERPRINT = "dataset_fingerprint.json"  # nnU-Net's name
 MARK = "attenscribble"  # the key with what a fingerprint was made from
 SMALLEST_WITHOUT_MASK = 0.75  # nnU-Net's planner: images that cropping makes smaller are normalised within a mask

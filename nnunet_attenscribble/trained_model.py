@@ -26,20 +26,6 @@ if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from torch import Tensor
 
-__all__ = [
-    "CaseFiles",
-    "CasePrediction",
-    "ModelPlace",
-    "PreparedCase",
-    "TrainedModel",
-    "Window",
-    "find_model",
-    "measure_doubt",
-    "predict_case",
-    "read_device",
-    "voxel_entropy",
-]
-
 _TRAINERS = "nnUNet_extTrainer"
 _PLANS = mapping({"dataset_name": TEXT, "image_reader_writer": TEXT})  # what is read of a model's, besides all plans'
 

@@ -50,15 +50,6 @@ from nnunet_attenscribble.evaluation.benchmark.workspace import (
 from nnunet_attenscribble.evaluation.postprocessing import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
 
-__all__ = [
-    "Cell",
-    "CellSteps",
-    "Plan",
-    "list_cells",
-    "make_plan",
-    "select_cells",
-]
-
 
 @dataclass(frozen=True)
 class Cell:

@@ -35,17 +35,6 @@ from nnunet_attenscribble.evaluation.benchmark.workspace import Model, Prepared,
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 from nnunet_attenscribble.settings import KEY
 
-__all__ = [
-    "Budget",
-    "ask_nnunet",
-    "check_ahead",
-    "compare_budgets",
-    "compare_configurations",
-    "list_problems_ahead",
-    "print_answer",
-    "resolve_budgets",
-]
-
 _PLANNED = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")  # what nnU-Net's planners may write
 
 

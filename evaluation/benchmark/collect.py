@@ -67,8 +67,6 @@ from nnunet_attenscribble.evaluation.structures import read_label_coding
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
 from nnunet_attenscribble.settings import KEY
 
-__all__ = ["COLLECTED_FILE", "Collected", "collect", "list_compared"]
-
 COLLECTED_FILE = "collected.json"
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
 _COMPARISON_POSTPROCESSED = f"comparison_{POSTPROCESSED}"

@@ -30,8 +30,6 @@ from nnunet_attenscribble.common.text import format_duration
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 
-__all__ = ["Execution", "StepBusyError", "find_command", "run_at_once", "run_command", "run_steps", "show_epochs"]
-
 _TAIL = 15  # lines of a log that an error shows
 _GRACE = 10.0  # seconds between asking a process group to end and ending it
 _POLL = 0.2  # seconds

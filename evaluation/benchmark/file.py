@@ -24,17 +24,6 @@ from nnunet_attenscribble.common.shapes import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "FINAL_CHECKPOINT",
-    "SAME_DATASET",
-    "Benchmark",
-    "Preparation",
-    "Row",
-    "Slurm",
-    "name_folder",
-    "read_benchmark",
-]
-
 #: The end of a training, which nnU-Net selects on no case.
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 _OWN_OPTIONS = ("-i", "-o", "-d", "-c", "-f", "-tr", "-p", "-device", "-m")

@@ -25,18 +25,6 @@ from nnunet_attenscribble.evaluation.benchmark.state import CellState
 from nnunet_attenscribble.evaluation.postprocessing import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.summary import Summary, write_summary
 
-__all__ = [
-    "POSTPROCESSING",
-    "append_command",
-    "complete_postprocessed",
-    "complete_provenance",
-    "describe_selection",
-    "list_training_logs",
-    "read_commands",
-    "read_training_log",
-    "write_training_log",
-]
-
 #: What the provenance of postprocessed results tells of their postprocessing.
 POSTPROCESSING = "postprocessing"
 _DECISIONS = mapping({"decisions": list_of(mapping({"structure": TEXT, "keep_largest": TRUTH}))})

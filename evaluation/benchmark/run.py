@@ -29,17 +29,6 @@ from nnunet_attenscribble.evaluation.benchmark.state import CellState
 from nnunet_attenscribble.evaluation.benchmark.workspace import Step, Workspace, nnunet_environment
 from nnunet_attenscribble.plans import read_plans
 
-__all__ = [
-    "Outcome",
-    "format_ranges",
-    "list_preparations",
-    "make_environment",
-    "run_cells",
-    "run_preparations",
-    "submit",
-    "write_array",
-]
-
 _TRAINERS, _AUGMENTATION = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
 
 

@@ -25,8 +25,6 @@ from nnunet_attenscribble.evaluation.scoring import ENDINGS
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, read_summary
 from nnunet_attenscribble.plans import resolve_configuration
 
-__all__ = ["CellState", "Kept", "find_kept", "read_states"]
-
 # Of nnU-Net's summary.json.
 _VALIDATION = mapping({"metric_per_case": list_of(mapping({"prediction_file": TEXT}))})
 _FOLD = mapping({"train": list_of(TEXT), "val": list_of(TEXT)})

@@ -17,15 +17,6 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import list_training_l
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
 from nnunet_attenscribble.plans import list_plans, read_plans, resolve_configuration
 
-__all__ = [
-    "DatasetState",
-    "ResultState",
-    "TrainingState",
-    "list_dataset_states",
-    "list_result_states",
-    "list_trainings",
-]
-
 _FINAL = "checkpoint_final.pth"
 _PREDICTED = "predict_from_raw_data_args.json"  # nnU-Net leaves it in every folder that it predicts into
 _TERMS = "loss_terms.csv"

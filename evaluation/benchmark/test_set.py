@@ -21,18 +21,6 @@ from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
 from nnunet_attenscribble.evaluation.scoring import list_labels
 from nnunet_attenscribble.evaluation.structures import LabelCoding, read_label_coding
 
-__all__ = [
-    "BenchmarkTestSet",
-    "find_test_set",
-    "find_test_sets",
-    "link_images",
-    "link_labels",
-    "list_training_cases",
-    "list_twin_problems",
-    "name_test_folders",
-    "read_fold",
-]
-
 _CHANNEL = re.compile(r"_(\d{4})(\.[^/]+)$")
 
 

@@ -24,21 +24,6 @@ from nnunet_attenscribble.common.shapes import TEXT, mapping, read_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 
-__all__ = [
-    "FOLD_FILE",
-    "Model",
-    "Prepared",
-    "Step",
-    "Workspace",
-    "command_step",
-    "is_whole",
-    "nnunet_environment",
-    "open_workspace",
-    "predict_step",
-    "remember_folders",
-    "train_step",
-]
-
 #: Of a training, beside its checkpoints: the cases that it began with.
 FOLD_FILE = "attenscribble_fold.json"
 _FILE = "benchmark.json"

@@ -42,17 +42,6 @@ from nnunet_attenscribble.evaluation.report.data import (
     format_csv,
 )
 
-__all__ = [
-    "AttentionView",
-    "describe_attention_section",
-    "draw_panel",
-    "draw_view",
-    "list_cells",
-    "list_panels",
-    "read_view",
-    "write_view",
-]
-
 _MAP = "cividis"  # which those who see fewer colours see as others do
 _WIDTH = 2.4  # inches of a picture
 _DASHES = (0, (2.5, 2.5))

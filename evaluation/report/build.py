@@ -35,8 +35,6 @@ from nnunet_attenscribble.evaluation.report.scores import (
 )
 from nnunet_attenscribble.evaluation.report.training import describe_provenance_section, describe_training_section
 
-__all__ = ["PAGE_FILE", "write_report"]
-
 PAGE_FILE = "report.html"
 _MARKDOWN_FILE, _FIGURES, _DATA = "report.md", "figures", "data"
 _OWN = {PAGE_FILE, _MARKDOWN_FILE, _FIGURES, _DATA}

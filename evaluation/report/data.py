@@ -26,20 +26,6 @@ from nnunet_attenscribble.evaluation.summary import Summary, read_result, read_s
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Part",
-    "Picture",
-    "ReportCell",
-    "ReportData",
-    "ReportRow",
-    "Section",
-    "Table",
-    "format_csv",
-    "read_collected",
-    "render_html",
-    "render_markdown",
-]
-
 _FILE = "collected.json"
 _AGAIN = "run `attenscribble benchmark collect` again"
 _BLOCK = {"attention": TRUTH}

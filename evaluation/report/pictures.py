@@ -45,17 +45,6 @@ from nnunet_attenscribble.evaluation.scoring import LabelImage, read_label_image
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary
 
-__all__ = [
-    "CaseSlice",
-    "Panel",
-    "choose_cases",
-    "choose_row",
-    "describe_pictures_section",
-    "draw_case",
-    "find_largest_slice",
-    "read_slice",
-]
-
 _WIDTH, _SLICE_WIDTH = 2.6, 2.4  # inches of a panel, and of a picture of a case
 _DPI = 110
 _TRUTH = "#FFFFFF"

@@ -34,16 +34,6 @@ from nnunet_attenscribble.evaluation.metrics import DISTANCES, collect_metric
 from nnunet_attenscribble.evaluation.protocols import name_metric
 from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section, Table, format_csv
 
-__all__ = [
-    "BudgetPoint",
-    "describe_annotation_section",
-    "describe_cases_section",
-    "describe_scatter_section",
-    "describe_table_section",
-    "draw_budgets",
-    "list_points",
-]
-
 _ROW_HEIGHT = 0.42  # inches of a row in a plot
 _HUGE = 1e12  # an infinite distance, as a number that quartiles can be computed with
 _AXES = {

@@ -30,8 +30,6 @@ from nnunet_attenscribble.evaluation.report.data import (
 )
 from nnunet_attenscribble.evaluation.summary import Summary
 
-__all__ = ["describe_provenance_section", "describe_training_section"]
-
 _LOG, _TERMS = "training_log.csv", "loss_terms.csv"
 _LOSSES = ("train_loss", "val_loss")
 _DICE = "pseudo_dice_"

@@ -31,8 +31,6 @@ from nnunet_attenscribble.evaluation.report import Panel, draw_case, find_larges
 from nnunet_attenscribble.evaluation.summary import Summary, write_summary
 from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, resolve_configuration, write_plans
 
-__all__ = ["Comparison", "Datasets", "Places", "Trainings", "choose_phantom_network"]
-
 _ID, _DENSE_ID = 901, 902
 _CONFIGURATION = "2d_cpu"
 _METHOD, _REFERENCE = "AttenScribble", "nnU-Net on dense labels"

@@ -15,21 +15,6 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-__all__ = [
-    "BACKGROUND_COLOUR",
-    "Look",
-    "background_patch",
-    "choose_colour",
-    "choose_look",
-    "draw_outline",
-    "encode_png",
-    "escape_dollars",
-    "find_box",
-    "new_figure",
-    "show_scan",
-    "wrap_name",
-]
-
 # Okabe and Ito's palette without yellow, which is hardly seen on white, and without black, which is the reference's.
 _COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 _BLACK = "#000000"

@@ -20,25 +20,6 @@ from typing import IO, Any
 from nnunet_attenscribble.common.text import has_control_character
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "encode_json",
-    "encode_numbers",
-    "find_files",
-    "finish_interrupted",
-    "naming",
-    "remove_leftovers",
-    "replaced_file",
-    "replaced_files",
-    "replaced_folder",
-    "reserved",
-    "staged_folders",
-    "try_lock",
-    "unpacked",
-    "write_json",
-    "write_text",
-    "write_texts",
-]
-
 _LOCKED_BYTE, _PATIENCE = (1 << 31) - 1, 0.2  # the last that 32 bits tell; seconds
 _LOCK = "lock"  # in a hidden folder: held as long as it is written to
 _READY = "ready"  # in a hidden folder whose content is complete: the names to publish, one per line, in this order

@@ -22,23 +22,6 @@ from nnunet_attenscribble.common.soundness import known_ending, read_scaling
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
-__all__ = [
-    "TiffError",
-    "find_sidecar",
-    "has_right_angles",
-    "holds_place",
-    "is_grey_bmp",
-    "is_sheared",
-    "is_tiff",
-    "place",
-    "quiet",
-    "read_tiff",
-    "read_with_nibabel",
-    "stated_spacing",
-    "states_spacing",
-    "write_with_nibabel",
-]
-
 _PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
 _NRRD_KEYS, _METAIMAGE_KEYS = (b"spacings:", b"space directions:"), (b"ElementSpacing", b"ElementSize")
 _KEYS = {".nrrd": _NRRD_KEYS, ".nhdr": _NRRD_KEYS, ".mha": _METAIMAGE_KEYS, ".mhd": _METAIMAGE_KEYS}

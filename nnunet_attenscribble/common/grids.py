@@ -10,18 +10,6 @@ from typing import Protocol
 import numpy as np
 import SimpleITK as sitk
 
-__all__ = [
-    "Grid",
-    "Placed",
-    "are_whole",
-    "flatten_onto",
-    "geometry_problems",
-    "is_turned",
-    "measure_steps",
-    "place_on",
-    "turn_onto",
-]
-
 SPACING_TOLERANCE = 1e-3  # relative
 ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
 DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels

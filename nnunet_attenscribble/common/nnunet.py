@@ -24,26 +24,6 @@ from nnunet_attenscribble.common.shapes import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "BASES",
-    "CONVOLUTIONAL",
-    "DATASET",
-    "FINGERPRINT",
-    "FOLDERS",
-    "PLANS",
-    "PLANS_SHAPE",
-    "VARIABLE",
-    "dataset_folder",
-    "entry_values",
-    "exported_folders",
-    "list_trainers",
-    "means_ignore",
-    "nnunet_folder",
-    "read_dataset_json",
-    "read_splits_json",
-    "trainers_folder",
-]
-
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 VARIABLE = "nnUNet_extTrainer"
 PLANS = "nnUNetPlans"  # nnU-Net's own, which its commands take unless told otherwise

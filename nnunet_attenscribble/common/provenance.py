@@ -9,8 +9,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
-__all__ = ["find_commit", "list_versions"]
-
 _PACKAGES = ("nnunet-attenscribble", "nnunetv2", "torch")
 
 

@@ -21,18 +21,6 @@ from nnunet_attenscribble.errors import AttenScribbleError
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-__all__ = [
-    "DatasetFile",
-    "Reader",
-    "as_readable",
-    "as_reader",
-    "find_reader",
-    "keeps_files",
-    "open_files",
-    "read_label",
-    "write_label",
-]
-
 #: A class of nnU-Net's; None for its SimpleITKIO, which sees what `volumes.read_volume` sees.
 Reader = type["BaseReaderWriter"] | None
 

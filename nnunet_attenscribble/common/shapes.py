@@ -17,33 +17,6 @@ from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "ANYTHING",
-    "COUNT",
-    "NUMBER",
-    "SIZE",
-    "TEXT",
-    "TRUTH",
-    "Keys",
-    "Shape",
-    "check_shape",
-    "count",
-    "is_whole",
-    "list_of",
-    "mapping",
-    "nullable",
-    "number",
-    "pattern",
-    "read_json",
-    "read_keys",
-    "read_shaped",
-    "shape_problems",
-    "text",
-    "texts",
-    "truth",
-    "words",
-]
-
 _ABSENT = object()
 _TOLD = 6  # problems of one file
 _SHOWN = 60  # letters of a value

@@ -16,19 +16,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = [
-    "CHUNK",
-    "DETACHED",
-    "NOT_FINITE",
-    "decompressed_size",
-    "examine",
-    "is_nifti2",
-    "known_ending",
-    "read_scaling",
-    "room_problems",
-    "voxels_file",
-]
-
 CHUNK = 1 << 20  # bytes
 #: Headers in files of their own: of MetaImage, NRRD and NIfTI-1.
 DETACHED = (".mhd", ".nhdr", ".hdr")

@@ -11,21 +11,6 @@ from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-__all__ = [
-    "count_rows",
-    "find_subject",
-    "format_duration",
-    "format_markdown",
-    "format_mean_sd",
-    "format_number",
-    "format_percent",
-    "format_plain",
-    "has_control_character",
-    "list_some",
-    "normalise",
-    "read_table",
-]
-
 
 def format_number(value: float, decimals: int) -> str:
     """A number with so many decimals; `n/a` for NaN."""

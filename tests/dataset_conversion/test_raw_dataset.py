@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.dataset_conversion.raw_dataset import Case, RawDataset, Writing, write_raw_datasets
+from nnunet_attenscribble.dataset_conversion.cases import Case
+from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, write_raw_datasets
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.quick_nnunet import verify
 
