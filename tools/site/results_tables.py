@@ -1,4 +1,4 @@
-"""The tables of scores in README.md, docs/results.md and docs/experiments.md, computed from the kept scores.
+"""The tables of README.md and docs: of scores, computed from those kept in `results`, and of settings.
 
 `python -m tools.site.results_tables` writes them anew; a test tells when they have drifted. A table stands between
 two marks, `<!-- generated: NAME -->` and `<!-- end -->`, with NAME of `TABLES`. A single effect is a cell of any table
@@ -21,9 +21,10 @@ from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.report.scores import BudgetPoint, list_points
 from nnunet_attenscribble.evaluation.summary import Summary
+from tools.site.settings_table import tabulate_settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/experiments.md"))
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/experiments.md", "docs/settings.md"))
 RESULTS = ROOT / "results"
 DENSE = "nnu_net_dense_labels"
 FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
@@ -56,7 +57,7 @@ def fill_in(markdown: str) -> str:
     """The page with the tables and effects of today; KeyError for a table that there is none of."""
 
     def put_table(found: re.Match[str]) -> str:
-        return found[1] + TABLES[found[2]]() + "\n" + found[3] if found[2] in TABLES else found[0]
+        return found[1] + TABLES[found[2]]() + "\n" + found[3]
 
     def put_effect(found: re.Match[str]) -> str:
         return f" {format_effect(found[2], found[3])} {found[1]}"
@@ -336,6 +337,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rivals": tabulate_rivals,
     "steps": tabulate_steps,
     "postprocessed": tabulate_postprocessed,
+    "settings": tabulate_settings,
     "similarity": partial(tabulate_similarities, EXPERTS, ("background", "RV", "MYO", "LV")),
 }
 

@@ -1,7 +1,4 @@
-"""The table of settings in docs/settings.md, read off `AttenScribbleSettings`.
-
-`python -m tools.site.settings_table` writes it anew; a test tells when it has drifted.
-"""
+"""The table of settings, read off `AttenScribbleSettings`."""
 
 from __future__ import annotations
 
@@ -9,21 +6,11 @@ import inspect
 import json
 import re
 from dataclasses import fields
-from pathlib import Path
 
 from nnunet_attenscribble.settings import AttenScribbleSettings
 
-_BEGINS, _ENDS = "<!-- generated: settings -->\n", "<!-- end -->\n"
 
-
-def fill_in(markdown: str) -> str:
-    """The page with the table of today between its marks."""
-    head, begins, rest = markdown.partition(_BEGINS)
-    _, ends, tail = rest.partition(_ENDS)
-    return f"{head}{begins}{make_table()}\n{ends}{tail}"
-
-
-def make_table() -> str:
+def tabulate_settings() -> str:
     """A row per field: name, default, what is allowed, meaning."""
     meanings = read_meanings()
     rows = []
@@ -47,8 +34,3 @@ def read_meanings() -> dict[str, str]:
 def _cell(text: str) -> str:
     """Bars within a cell, as in |p - q|, would end it."""
     return text.replace("|", r"\|")
-
-
-if __name__ == "__main__":
-    page = Path(__file__).parents[2] / "docs" / "settings.md"
-    page.write_text(fill_in(page.read_text(encoding="utf-8")), encoding="utf-8")
