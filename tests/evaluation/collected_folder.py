@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -181,3 +182,8 @@ def write_attention(folder: Path, seed: int = 0) -> None:
     provenance = {"trainer": "nnUNetTrainerAttenScribble", "checkpoint": "checkpoint_final.pth"}
     block = {"similarity": "anchored", "radius": [5, 5], "grid": [2, 3]}
     write_record(AttentionRecord(provenance, {"torch": "2.9"}, "dense", block, ("p1", "p2"), tuple(pairs)), folder)
+
+
+def read_csv(file: Path) -> list[dict]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))

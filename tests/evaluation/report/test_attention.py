@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 
@@ -19,24 +18,7 @@ from nnunet_attenscribble.evaluation.attention_folder import (
 )
 from nnunet_attenscribble.evaluation.report.attention import draw_view, list_panels, read_view, write_view
 from nnunet_attenscribble.evaluation.report.build import write_report
-from tests.evaluation.collected_folder import BLOCK, make_view, write_attention, write_collected
-
-
-@pytest.fixture(scope="module")
-def collected(tmp_path_factory):
-    return write_collected(tmp_path_factory.mktemp("benchmark") / "collected", seeds=(0, 1))
-
-
-@pytest.fixture(scope="module")
-def report(collected, tmp_path_factory):
-    output = tmp_path_factory.mktemp("report") / "out"
-    write_report(collected, output)
-    return output
-
-
-def read_csv(file) -> list[dict]:
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+from tests.evaluation.collected_folder import BLOCK, make_view, read_csv, write_attention, write_collected
 
 
 def test_a_view_is_read_as_it_was_written(tmp_path):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import math
 import re
@@ -20,26 +19,9 @@ from nnunet_attenscribble.evaluation.report.build import write_report
 from nnunet_attenscribble.evaluation.report.data import read_collected
 from nnunet_attenscribble.evaluation.report.pictures import read_slice
 from nnunet_attenscribble.evaluation.summary import read_summary
-from tests.evaluation.collected_folder import CASES, ROWS, SHIFTS, SLUGS, STRUCTURES, write_collected
+from tests.evaluation.collected_folder import CASES, ROWS, SHIFTS, SLUGS, STRUCTURES, read_csv, write_collected
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture(scope="module")
-def collected(tmp_path_factory):
-    return write_collected(tmp_path_factory.mktemp("benchmark") / "collected", seeds=(0, 1))
-
-
-@pytest.fixture(scope="module")
-def report(collected, tmp_path_factory):
-    output = tmp_path_factory.mktemp("report") / "out"
-    write_report(collected, output)
-    return output
-
-
-def read_csv(file) -> list[dict]:
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 # --- the folder ---
