@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.files import link_file
 from nnunet_attenscribble.common.formats import find_sidecar, holds_place, is_tiff, states_spacing
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, flatten_onto, geometry_problems, is_turned, place_on
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
@@ -470,7 +471,7 @@ def _take_over(source: Path, target: Path, later: Path | None) -> None:
     if later is None:
         shutil.copyfile(source, target)  # exact to the byte, and quicker
     else:
-        target.symlink_to(os.path.relpath(source.resolve(), later))
+        link_file(target, os.path.relpath(source.resolve(), later), source)
 
 
 def _usable_file(source: Source, image: sitk.Image) -> Path | None:

@@ -41,6 +41,7 @@ def draw_contact_sheet(
     labels: Mapping[str, int],
     ignore: int | None,
     title: str,
+    axis: int | None = None,
 ) -> None:
     """Write a PNG with a tile per case: the slice with most classes drawn, and of these with most strokes.
 
@@ -50,6 +51,7 @@ def draw_contact_sheet(
         labels: name to value, background included.
         ignore: value of unlabelled voxels; None: labels are dense, and the background stays bare.
         title: above all tiles.
+        axis: across which of z, y, x slices were drawn on; None: see `slice_axis`.
     """
     figure, tiles = _lay_out(len(cases))
     painted = {name: value for name, value in labels.items() if value > 0}
@@ -57,7 +59,7 @@ def draw_contact_sheet(
     if ignore is not None:
         colours[0] = BACKGROUND_COLOUR
     for axes, (case, files) in zip(tiles, cases.items(), strict=False):
-        _draw_tile(axes, case, files, colours, ignore)
+        _draw_tile(axes, case, files, colours, ignore, axis)
     legend = [Patch(color=colours[value], label=escape_dollars(name)) for name, value in painted.items()]
     if ignore is not None:
         legend.append(background_patch())
@@ -125,10 +127,15 @@ def _outline(axes: Axes, labels: np.ndarray, colours: Mapping[int, str]) -> None
 
 
 def _draw_tile(
-    axes, case: str, files: tuple[Source, Source, Source | None], colours: Mapping[int, str], ignore: int | None
+    axes,
+    case: str,
+    files: tuple[Source, Source, Source | None],
+    colours: Mapping[int, str],
+    ignore: int | None,
+    axis: int | None,
 ) -> None:
     spacing, scan, label, dense = _read(files)
-    axis = slice_axis(scan.shape, spacing)
+    axis = slice_axis(scan.shape, spacing) if axis is None or len(scan) == 1 else axis
     scan, label = np.moveaxis(scan, axis, 0), np.moveaxis(label, axis, 0)
     dense = None if dense is None else np.moveaxis(dense, axis, 0)
     position = _busiest(label, ignore)

@@ -13,7 +13,7 @@ from scipy.ndimage import label
 from scipy.spatial import cKDTree
 
 from nnunet_attenscribble.common.grids import geometry_problems, place_on
-from nnunet_attenscribble.common.nnunet import DATASET
+from nnunet_attenscribble.common.nnunet import DATASET, read_drawn_axis
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.shapes import TEXT, Shape, mapping, read_shaped
 from nnunet_attenscribble.common.text import list_some
@@ -155,7 +155,8 @@ def inspect_dataset(
     tasks = [(case, *files[case], truth.get(case)) for case in files]
     workers = min(default_workers() if workers is None else workers, len(tasks))
     with worker_map(workers) as run:
-        results = run(partial(_inspect_case, labels=dict(description.labels), ignore=description.ignore), tasks)
+        labels, axis = dict(description.labels), read_drawn_axis(source)
+        results = run(partial(_inspect_case, labels=labels, ignore=description.ignore, axis=axis), tasks)
         found = list(show_progress(results, total=len(tasks), description="Looking", enabled=progress))
     problems = [problem for result in found if isinstance(result, list) for problem in result]
     if problems:
@@ -200,7 +201,11 @@ def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[s
 
 
 def _inspect_case(
-    task: tuple[str, tuple[Source, ...], Source, Source | None], *, labels: Mapping[str, int], ignore: int | None
+    task: tuple[str, tuple[Source, ...], Source, Source | None],
+    *,
+    labels: Mapping[str, int],
+    ignore: int | None,
+    axis: int | None,
 ) -> CaseFindings | list[str]:
     """What was found, or every problem; runs in a worker process."""
     case, images, label_file, dense_file = task
@@ -237,7 +242,8 @@ def _inspect_case(
     if problems:
         return problems
     spacing, size = whole[0].GetSpacing(), whole[0].GetSize()
-    axis = slice_axis(size[::-1], spacing[::-1]) if len(size) == 3 else 0
+    if len(size) != 3 or axis is None:
+        axis = slice_axis(size[::-1], spacing[::-1]) if len(size) == 3 else 0
     label = values[0] if len(size) == 3 else values[0][None]
     sections = np.moveaxis(label, axis, 0)
     in_plane = np.delete(spacing[::-1], axis) if len(size) == 3 else np.array(spacing[::-1])

@@ -48,6 +48,8 @@ def find_offset(axis: int, position: int, grid: Grid) -> tuple[str, float]:
     Args:
         axis, position, grid: as of `tell_slice`.
     """
+    if len(grid.size) == 2:
+        return "S", 0.0
     column = len(grid.size) - 1 - axis
     direction = grid.axes[:, column]
     place = np.array(grid.origin) + direction * grid.spacing[column] * position

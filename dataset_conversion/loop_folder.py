@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import encode_json, find_files, replaced_files, reserved, write_json
+from nnunet_attenscribble.common.files import encode_json, find_files, link_file, replaced_files, reserved, write_json
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
@@ -228,10 +228,7 @@ def _write_images(case: CaseToDraw, tool: str, folder: Path, place) -> None:
         return
     for file in case.images:
         target = place(f"{folder.name}/{file.name}")
-        try:
-            target.symlink_to(os.path.relpath(os.path.realpath(file), os.path.realpath(folder)))
-        except OSError:  # Windows, and file systems without links
-            shutil.copyfile(file, target)
+        link_file(target, os.path.relpath(os.path.realpath(file), os.path.realpath(folder)), file)
 
 
 def _remove(folder: Path, names: set[str]) -> None:

@@ -17,13 +17,15 @@ from nnunet_attenscribble.dataset_conversion.strokes import (
     MARGIN,
     deepest_point,
     draw_line,
-    level_line,
+    level_lines,
+    measure_line,
     part_of_line,
     skeleton,
     smooth_noise,
     spline_through,
     stroke_along_border,
     stroke_inside,
+    surrounds,
     zigzag,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -302,27 +304,36 @@ def _draw_interior(rng: np.random.Generator, component: np.ndarray, rules: Scrib
 def _draw_background(
     rng: np.random.Generator, mask: np.ndarray, is_empty: bool, box: tuple[int, int, int, int], rules: ScribbleRules
 ) -> Iterator[np.ndarray]:
-    """A stroke around the foreground; in a slice without any, one to and fro where other slices show it."""
+    """A stroke around every object; in a slice without any, one to and fro where other slices show some."""
     if is_empty:
-        line = zigzag(rng, box)
+        parts = [zigzag(rng, box)]
     else:
         field = distance = distance_transform_edt(mask)
         breadth = float(np.sqrt((~mask).sum()))
         away = max(2.0, rng.uniform(*rules.background_distance) * breadth)
         if rules.background_wander:
             field = distance * np.exp(rules.background_wander * smooth_noise(rng, mask.shape, breadth / 4))
-        line = level_line(field, min(away, 0.5 * float(field.max())))
-        length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum() if len(line) else 0.0
-        line = part_of_line(rng, line, rules.background_length * length * rng.uniform(0.8, 1.4))
+        parts = [
+            part_of_line(rng, line, rules.background_length * measure_line(line) * rng.uniform(0.8, 1.4))
+            for line in _lines_around(field, min(away, 0.5 * float(field.max())), ~mask)
+        ]
+    thickness = rules.thickness
     if rules.style == "points":
-        line = line[len(line) // 2 :][:1]
-    stroke = draw_line(line, rules.thickness, mask)
+        parts, thickness = [line[len(line) // 2 :][:1].round() for line in parts], 1.0
+    stroke = np.any([draw_line(line, thickness, mask) for line in parts], axis=0)
     if not stroke.any():
         stroke = deepest_point(rng, mask)
     yield stroke
     if rules.style == "interior+border" and not is_empty:
-        line = level_line(distance, rng.uniform(*rules.border_depth) + rules.thickness / 2)
-        yield draw_line(part_of_line(rng, line, rng.uniform(*rules.border_share) * len(line)), rules.thickness, mask)
+        for line in _lines_around(distance, rng.uniform(*rules.border_depth) + rules.thickness / 2, ~mask):
+            part = part_of_line(rng, line, rng.uniform(*rules.border_share) * measure_line(line))
+            yield draw_line(part, rules.thickness, mask)
+
+
+def _lines_around(field: np.ndarray, level: float, foreground: np.ndarray) -> list[np.ndarray]:
+    """The longest line of a level and every other one that goes around foreground: each object has its own."""
+    longest, *others = level_lines(field, level) or [np.empty((0, 2))]
+    return [longest, *(line for line in others if surrounds(line, foreground))]
 
 
 def _bounding_box(sections: np.ndarray) -> tuple[int, int, int, int]:

@@ -10,6 +10,7 @@ from scipy.fft import fft, irfft2, rfft, rfft2
 from scipy.interpolate import BSpline
 from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
+from skimage.draw import polygon
 from skimage.measure import find_contours
 from skimage.morphology import skeletonize
 
@@ -96,15 +97,29 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
     return thinned if thinned.any() else mask
 
 
-def level_line(field: np.ndarray, level: float) -> np.ndarray:
-    """(P, 2) rows and columns along the longest line where a (Y, X) field is `level`.
+def level_lines(field: np.ndarray, level: float) -> list[np.ndarray]:
+    """(P, 2) rows and columns along every line where a (Y, X) field is `level`, the longest first.
 
-    Empty where it never is, and in a field one pixel wide, which has room for no line.
+    None where it never is, and in a field one pixel wide, which has room for no line.
     """
     if min(field.shape) < 2:
-        return np.empty((0, 2))
-    lines = find_contours(gaussian_filter(field, 0.7), level)
-    return max(lines, key=len) if lines else np.empty((0, 2))
+        return []
+    return sorted(find_contours(gaussian_filter(field, 0.7), level), key=len, reverse=True)
+
+
+def level_line(field: np.ndarray, level: float) -> np.ndarray:
+    """The longest of `level_lines`; empty where there is none."""
+    return next(iter(level_lines(field, level)), np.empty((0, 2)))
+
+
+def measure_line(line: np.ndarray) -> float:
+    """Its length in pixels."""
+    return float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum())
+
+
+def surrounds(line: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether a line goes around a pixel of a (Y, X) mask."""
+    return bool(mask[polygon(line[:, 0], line[:, 1], mask.shape)].any())
 
 
 def part_of_line(

@@ -16,7 +16,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from nnunet_attenscribble.common.files import encode_numbers, finish_interrupted, naming, staged_folders
 from nnunet_attenscribble.common.formats import find_sidecar
+from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
@@ -100,9 +101,10 @@ class Decision:
 def join_strokes(strokes: np.ndarray, annotated: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
     """Group the strokes of one class in one case into objects.
 
-    Two strokes of a slice, or of two slices that follow each other, belong to one object if their in-plane distance is
-    at most the distance between the slices (45 degrees), and at least two pixels count as close. Slices in which
-    nothing at all was annotated are passed over; a slice that was annotated without this class ends the object.
+    Two strokes of a slice belong to one object if they are at most two pixels apart. A stroke and its nearest one in
+    the slice before or behind belong to one if their in-plane distance is at most the distance between the slices (45
+    degrees), or two pixels: two organs that lie side by side stay two, however far apart the slices are. Slices in
+    which nothing at all was annotated are passed over; a slice that was annotated without this class ends the object.
 
     Args:
         strokes: boolean, (Y, X) or (Z, Y, X), slices along Z.
@@ -132,10 +134,10 @@ def join_strokes(strokes: np.ndarray, annotated: np.ndarray, spacing: Sequence[f
             numbers = pieces[tuple(points.T)] - 1 + total
             sizes += np.bincount(numbers - total, minlength=count).tolist()
             here = cKDTree(points * in_plane), numbers
-            pairs += _list_close(here, here, max(spacing[0], 2 * in_plane.max()))
+            pairs += _list_close(here, here, 2 * in_plane.max())
             if before is not None:
                 distance = (z - drawn[order - 1]) * spacing[0]
-                pairs += _list_close(here, before, max(distance, 2 * in_plane.max()))
+                pairs += _list_nearest(here, before, max(distance, 2 * in_plane.max()))
             total += count
         before = here
     if not total:
@@ -160,7 +162,8 @@ def decide(
     for entry in evidence:
         if entry.objects and entry.structure in found:
             found[entry.structure].append(entry)
-    return [_decide_one(structure, found[structure.name], agreement) for structure in structures]
+    decisions = [_decide_one(structure, found[structure.name], agreement) for structure in structures]
+    return [_leave_with_whole(decision, decisions) for decision in decisions]
 
 
 def apply_decisions(segmentation: np.ndarray, decisions: Sequence[Decision]) -> tuple[np.ndarray, list[int]]:
@@ -193,6 +196,20 @@ def choose_foreground(structures: Sequence[Structure]) -> Decision:
     return Decision(FOREGROUND, values, True, 0, 0, float("nan"), "asked for, not derived from the scribbles")
 
 
+def _list_nearest(one: tuple, other: tuple, reach: float) -> list[tuple[int, int]]:
+    """Each stroke of either slice with its nearest of the other, where that is no further than `reach`."""
+    pairs = []
+    for (tree, numbers), (other_tree, other_numbers) in ((one, other), (other, one)):
+        # Rounding must not separate what lies exactly at the limit.
+        distances, hits = other_tree.query(tree.data, distance_upper_bound=reach * (1 + 1e-6))
+        for stroke in np.unique(numbers):
+            own = np.flatnonzero(numbers == stroke)
+            nearest = own[distances[own].argmin()]
+            if np.isfinite(distances[nearest]):
+                pairs.append((int(stroke), int(other_numbers[hits[nearest]])))
+    return pairs
+
+
 def _list_close(one: tuple, other: tuple, reach: float) -> list[tuple[int, int]]:
     """Pairs of strokes with points no further apart than `reach`."""
     (tree, numbers), (other_tree, other_numbers) = one, other
@@ -214,6 +231,15 @@ def _decide_one(structure: Structure, evidence: Sequence[StrokeEvidence], agreem
             f"cases, {'at least' if keep else 'less than'} {100 * agreement:g} %"
         )
     return Decision(structure.name, structure.values, keep, len(evidence), single, share, reason)
+
+
+def _leave_with_whole(decision: Decision, decisions: Sequence[Decision]) -> Decision:
+    """What is removed becomes background: of a region inside one that stays as it is, nothing may be."""
+    for other in decisions:
+        if decision.keep_largest and not other.keep_largest and set(decision.values) < set(other.values):
+            reason = f"{decision.reason}; left alone as part of {other.structure}, which is"
+            return replace(decision, keep_largest=False, reason=reason)
+    return decision
 
 
 def _import_removal():
@@ -280,9 +306,10 @@ def postprocess_folder(
     evidence: list[StrokeEvidence] = []
     left_out = list(given.left_out)
     problems: list[str] = []
+    drawn = read_drawn_axis(scribbles.resolve().parent)
     for case, file in pass_on(list(given.training.items()), "Reading scribbles") if per_class else ():
         try:
-            found = _look_at(case, file, given.coding, given.reader)
+            found = _look_at(case, file, given.coding, given.reader, drawn)
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -383,7 +410,9 @@ def _read_coding(file: Path) -> LabelCoding:
     return coding
 
 
-def _look_at(case: str, file: Path, coding: LabelCoding, reader: Reader) -> list[StrokeEvidence] | None:
+def _look_at(
+    case: str, file: Path, coding: LabelCoding, reader: Reader, drawn: int | None = None
+) -> list[StrokeEvidence] | None:
     """The strokes of each class; None of a dense label, of which there may be some among scribbles."""
     image = read_label_image(file, reader)
     strange = sorted(count_values(image.labels).keys() - coding.allowed - {coding.ignore})
@@ -395,7 +424,7 @@ def _look_at(case: str, file: Path, coding: LabelCoding, reader: Reader) -> list
         return None
     labels, spacing = image.labels, image.spacing
     if labels.ndim == 3:  # a volume may be stored with its slices along any axis
-        across = slice_axis(labels.shape, spacing)
+        across = slice_axis(labels.shape, spacing) if drawn is None else drawn
         labels = np.moveaxis(labels, across, 0)
         spacing = (spacing[across], *spacing[:across], *spacing[across + 1 :])
     annotated = (labels != coding.ignore).reshape(len(labels), -1).any(axis=1)
@@ -441,11 +470,12 @@ def _to_json(result: Postprocessed, agreement: float | None) -> dict[str, object
         {
             "schema": _SCHEMA,
             "schema_version": _SCHEMA_VERSION,
-            "rule": "Strokes of a class are joined, in a slice and between slices that follow each other, where their "
-            "in-plane distance is at most the distance between the slices (at least two pixels). Where the largest "
-            "object holds at least the share `agreement` of the strokes, averaged over the training cases, only the "
-            "largest component of the class is kept. Slices lie across the axis of the largest spacing. No dense label "
-            "and no score was used.",
+            "rule": "Strokes of a class are joined where they are at most two pixels apart in a slice, and each with "
+            "its nearest in the slice before and behind where their in-plane distance is at most the distance between "
+            "the slices (at least two pixels). Where the largest object holds at least the share `agreement` of the "
+            "strokes, averaged over the training cases, only the largest component of the class is kept, unless the "
+            "class is part of one that stays. Slices lie across the axis of the largest spacing, or that of the "
+            "dataset's provenance. No dense label and no score was used.",
             "agreement": agreement,
             "removal": "nnunetv2.postprocessing.remove_connected_components."
             "remove_all_but_largest_component_from_segmentation",

@@ -21,7 +21,7 @@ from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("nnunet_attenscribble", "trainers", "dataset_conversion", "evaluation")
-BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE")  # besides
+BUILT_FROM = ("pyproject.toml", "setup.py", "README.md", "LICENSE")  # besides
 
 # Tests run several at a time; more threads than that only get in each other's way.
 torch.set_num_threads(1)
@@ -56,16 +56,26 @@ def shared_folder() -> Path:
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory) -> tuple[Path, Path]:
     """Sdist, and the wheel built from it."""
-    source = tmp_path_factory.mktemp("source")
-    for name in CODE:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in BUILT_FROM:
-        shutil.copy(ROOT / name, source)
+    source = copy_sources(tmp_path_factory.mktemp("source") / "clone")
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
+    build(source, out)
+    return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
+
+
+def copy_sources(folder: Path) -> Path:
+    """What the package is built from, in a new folder."""
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in BUILT_FROM:
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def build(source: Path, out: Path, *options: str) -> None:
+    """Sdist and wheel of it, or what the options ask for."""
+    command = [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import BUILT_FROM, CODE, ROOT
+from tests.conftest import BUILT_FROM, CODE, ROOT, build, copy_sources
 
 
 def modules() -> set[str]:
@@ -36,6 +36,16 @@ def test_the_wheel_holds_every_module_and_nothing_beside_the_package(distributio
 
 
 @pytest.mark.xdist_group("packaging")
+def test_a_wheel_of_a_clone_holds_no_module_of_an_earlier_build(tmp_path):
+    source = copy_sources(tmp_path / "source")
+    stale = source / "build" / "lib" / "nnunet_attenscribble" / "cli" / "app.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    build(source, tmp_path / "dist", "--wheel")
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    assert "nnunet_attenscribble/cli/app.py" not in zipfile.ZipFile(wheel).namelist()
+
+
 def test_the_sdist_holds_the_licence_and_the_sources(distributions):
     with tarfile.open(distributions[0]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}

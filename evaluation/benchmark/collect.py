@@ -36,6 +36,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_attenscribble.common.files import replaced_folder
+from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.common.shapes import read_json
@@ -423,6 +424,7 @@ class _AnnotationReader:
         if ignore is None:
             raise AttenScribbleError(f"{folder / 'dataset.json'} has no label 'ignore': its labels are no scribbles")
         description, found, problems = read_json(folder / "dataset.json", "convert it again"), {}, []
+        drawn = read_drawn_axis(folder)
         for case, entry in list_training_cases(self._workspace, dataset).items():
             file = Path(entry["label"])
             try:
@@ -430,8 +432,8 @@ class _AnnotationReader:
             except (OSError, ValueError) as error:
                 problems.append(f"{file} cannot be read: {error}")
                 continue
-            axis = slice_axis(image.labels.shape, image.spacing) if image.labels.ndim == 3 else 0
-            found[case] = count_annotation(image.labels, axis, ignore)
+            axis = slice_axis(image.labels.shape, image.spacing) if drawn is None else drawn
+            found[case] = count_annotation(image.labels, axis if image.labels.ndim == 3 else 0, ignore)
         if problems:
             raise AttenScribbleError(problems)
         return found

@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from nnunet_attenscribble.common.files import link_file
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_splits_json
 from nnunet_attenscribble.common.text import find_subject, list_some
@@ -298,7 +299,7 @@ def _link(folder: Path, links: Mapping[str, Path]) -> None:
         for name, target in links.items():
             link, part = folder / name, Path(beside) / name
             if not link.is_symlink() or os.readlink(link) != str(target):
-                part.symlink_to(target)
+                link_file(part, target, target)
                 part.replace(link)
 
 

@@ -5,7 +5,6 @@ it (scan, dense label, scribble, predictions); and the best, the median and the 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +40,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import compute_dice, select_structure
 from nnunet_attenscribble.evaluation.protocols import find_volume
 from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section, format_csv
-from nnunet_attenscribble.evaluation.scoring import LabelImage, read_label_image
+from nnunet_attenscribble.evaluation.scoring import ENDINGS, LabelImage, read_label_image
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary
 
@@ -223,12 +222,8 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    """The file of that name with any ending."""
-    if not folder.is_dir():
-        return None
-    pattern = re.compile(re.escape(stem) + r"\.[A-Za-z][^/]*")
-    found = sorted(file for file in folder.iterdir() if pattern.fullmatch(file.name))
-    return next((file for file in found if file.suffix not in (".json", ".npz", ".pkl")), None)
+    """The file of that name with an ending that images and labels have."""
+    return next((file for ending in ENDINGS if (file := folder / f"{stem}{ending}").is_file()), None)
 
 
 def _find_reader(data: ReportData, image: Path) -> Reader:

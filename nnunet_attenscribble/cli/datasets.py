@@ -13,7 +13,7 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import encode_json, replaced_file
-from nnunet_attenscribble.common.nnunet import FOLDERS, dataset_folder, nnunet_folder
+from nnunet_attenscribble.common.nnunet import FOLDERS, dataset_folder, nnunet_folder, read_drawn_axis
 from nnunet_attenscribble.common.text import format_percent, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -83,7 +83,7 @@ def inspect(
             content = encode_json({name: asdict(case) for name, case in found.cases.items()}, indent=2)
             parts.enter_context(replaced_file(json_file)).write_text(content, encoding="utf-8")
         if cases:
-            _draw(target, source.name, found, cases, channel)
+            _draw(target, source.name, found, cases, channel, read_drawn_axis(source))
     if cases:
         typer.echo(f"\nContact sheet: {target}")
 
@@ -190,7 +190,7 @@ def _print_warnings(found: Inspection) -> None:
         typer.echo(f"Look at:  {warning}")
 
 
-def _draw(file: Path, name: str, found: Inspection, count: int, channel: int) -> None:
+def _draw(file: Path, name: str, found: Inspection, count: int, channel: int, axis: int | None) -> None:
     from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
 
     names = list(found.files)
@@ -201,6 +201,7 @@ def _draw(file: Path, name: str, found: Inspection, count: int, channel: int) ->
         labels=found.description.labels,
         ignore=found.description.ignore,
         title=f"{name}: {len(chosen)} of {len(names)} cases",
+        axis=axis,
     )
 
 

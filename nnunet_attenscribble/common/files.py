@@ -449,3 +449,11 @@ def _publish(hidden: Path) -> None:
 
 def _prefix(key: str) -> str:
     return f".attenscribble-{key}-"
+
+
+def link_file(link: Path, text: str | Path, file: Path) -> None:
+    """Make a link that reads `text`, or where there can be none (Windows, some file systems) a copy of the file."""
+    try:
+        link.symlink_to(text)
+    except OSError:
+        shutil.copyfile(file, link)

@@ -262,3 +262,13 @@ def entry_values(entry: Any) -> tuple[int, ...]:
 def means_ignore(name: str) -> bool:
     """Whether a label called so is where nobody drew: `ignore`, `Unlabelled`, `un-annotated voxels`..."""
     return _IGNORE.fullmatch(name) is not None
+
+
+def read_drawn_axis(dataset: Path) -> int | None:
+    """Across which of z, y, x (0, 1, 2) a dataset's slices were drawn on, where its provenance names one."""
+    try:
+        options = read_shaped(dataset / "provenance.json", mapping({"options": mapping()}), "")["options"]
+    except AttenScribbleError:
+        return None
+    axis = options.get("axis")
+    return axis if axis in (0, 1, 2) and not isinstance(axis, bool) else None

@@ -198,10 +198,11 @@ def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
 
     Returns:
         The axis that is one voxel long, as that of a 2D scan saved as a volume, whose spacing along it means nothing;
-        where none is, or several are, that of the largest spacing, the first of equal ones.
+        where none is, or several are, that of the largest spacing, the first of those that are equal but for rounding.
     """
     single = [axis for axis, length in enumerate(shape) if length == 1]
-    return single[0] if len(single) == 1 else int(np.argmax(spacing))
+    steps = np.asarray(spacing, dtype=float)
+    return single[0] if len(single) == 1 else int(np.argmax(steps >= steps.max() * (1 - SPACING_TOLERANCE)))
 
 
 def has_consistent_header(image: sitk.Image) -> bool:

@@ -129,3 +129,5 @@ def test_a_slice_is_told_as_the_tool_shows_it():
     # Stored from head to foot, the same place has the same offset.
     turned = Grid((6, 5, 4), (1.0, 2.0, 8.0), (10.0, -20.0, 54.0), (1, 0, 0, 0, 1, 0, 0, 0, -1))
     assert find_offset(0, 1, turned) == ("S", 46.0)
+    flat = Grid((5, 4), (1.0, 1.0), (0.0, 5.0), (1, 0, 0, 1))
+    assert find_offset(0, 0, flat) == ("S", 0.0)  # where 3D Slicer puts a picture

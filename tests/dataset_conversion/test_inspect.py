@@ -224,3 +224,12 @@ def test_regions_are_told_by_their_smallest(tmp_path):
     found = read_description(tmp_path)
     assert found.labels == {"background": 0, "whole": 1, "core": 2}
     assert (found.ignore, found.regions) == (3, ("whole",))
+
+
+@pytest.mark.parametrize(("options", "slices"), [({"axis": 2}, 6), ({"axis": 1}, 5), ({"axis": None}, 4), ({}, 4)])
+def test_slices_are_those_that_were_drawn_on(raw, options, slices):
+    source = raw / "Dataset601_Mine"
+    file = source / "provenance.json"
+    content = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(content | {"options": options}))
+    assert {case.slices for case in inspect_dataset(source, None, workers=1).cases.values()} == {slices}

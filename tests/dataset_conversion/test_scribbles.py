@@ -184,6 +184,18 @@ def test_a_wandering_background_stroke_comes_nearer_and_goes_farther():
     assert 0.25 < spread.std() < 0.55
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_every_object_of_a_slice_has_background_beside_it(style):
+    rows, columns = np.indices((120, 200))
+    discs = [np.hypot(rows - 60, columns - centre) < radius for centre, radius in ((50, 24), (150, 14))]
+    labels = np.where(discs[0], 1, np.where(discs[1], 2, 0)).astype(np.uint8)
+    for seed in range(6):
+        drawn = draw_scribbles(labels, (1.0, 1.0), ScribbleRules(style=style, seed=seed), IGNORE, "case") == 0
+        for disc in discs:
+            near = np.hypot(*(axis[disc].mean() - axis for axis in (rows, columns))) < 60
+            assert (drawn & near).any(), seed
+
+
 def test_shares_of_slices_and_classes():
     labels = np.zeros((10, 20, 20), np.uint8)
     labels[2:8, 5:15, 5:10], labels[2:8, 5:15, 10:15] = 1, 2
@@ -230,6 +242,7 @@ def test_slices_are_cut_across_the_coarsest_axis_or_the_one_asked_for(axis, expe
         ((12, 64, 64), (8.0, 1.4, 1.4), 0),
         ((64, 12, 64), (1.4, 8.0, 1.4), 1),
         ((9, 9, 9), (1.0, 1.0, 1.0), 0),
+        ((9, 9, 9), (0.6999999881, 0.7000000477, 0.6999999881), 0),  # equal but for rounding
         ((1, 1, 64), (1.0, 2.0, 1.4), 1),  # a line of voxels: the length tells nothing
     ],
 )

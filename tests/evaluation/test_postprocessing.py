@@ -38,12 +38,21 @@ def drawn(*points, shape=(3, 20, 20)):
     [
         ((), (1, 1, 1), (5, 1, 1), (0, 0, 0)),
         (((0, 3, 3), (0, 3, 4)), (1, 1, 1), (5, 1, 1), (1, 1, 2)),
-        (((0, 3, 3), (0, 3, 8)), (1, 1, 1), (5, 1, 1), (2, 1, 2)),  # 5 mm apart, slices too
-        (((0, 3, 3), (0, 3, 9)), (1, 1, 1), (5, 1, 1), (2, 2, 1)),
-        (((0, 3, 3), (0, 3, 9)), (1, 1, 1), (1, 3, 3), (2, 2, 1)),  # thin slices: two pixels of 3 mm at least
+        (((0, 3, 3), (0, 3, 5)), (1, 1, 1), (5, 1, 1), (2, 1, 2)),
+        (
+            ((0, 3, 3), (0, 3, 6)),
+            (1, 1, 1),
+            (5, 1, 1),
+            (2, 2, 1),
+        ),  # two, however thick the slice is
+        (((0, 3, 3), (0, 3, 9)), (1, 1, 1), (1, 3, 3), (2, 2, 1)),
         (((0, 3, 3), (0, 3, 5)), (1, 1, 1), (1, 3, 3), (2, 1, 2)),
         (((0, 3, 3), (1, 3, 8)), (1, 1, 1), (5, 1, 1), (2, 1, 2)),
         (((0, 3, 3), (1, 3, 9)), (1, 1, 1), (5, 1, 1), (2, 2, 1)),
+        # Of two side by side each has the nearer one behind it, though the other is within reach as well.
+        (((0, 3, 3), (0, 3, 7), (1, 3, 4), (1, 3, 8)), (1, 1, 1), (5, 1, 1), (4, 2, 2)),
+        # One that forks: its branches are its own.
+        (((0, 3, 5), (1, 3, 3), (1, 3, 7)), (1, 1, 1), (5, 1, 1), (3, 1, 3)),
         # A slice with nothing drawn is passed over, and with it the reach grows; one drawn without the class is not.
         (((0, 3, 3), (2, 3, 13)), (1, 0, 1), (5, 1, 1), (2, 1, 2)),
         (((0, 3, 3), (2, 3, 3)), (1, 1, 1), (5, 1, 1), (2, 2, 1)),
@@ -63,6 +72,15 @@ def test_strokes_of_an_image_of_two_axes():
 def evidence(case, structure, voxels, largest, objects=None):
     return StrokeEvidence(case, structure, 1, (1 if voxels == largest else 2) if objects is None else objects,
                           voxels, largest)  # fmt: skip
+
+
+def test_nothing_is_removed_from_a_region_inside_one_that_stays():
+    found = [evidence(f"c{index}", "whole", 10, 5) for index in range(4)]
+    found += [evidence(f"c{index}", "core", 10, 10) for index in range(4)]
+    whole, core = decide(found, [Structure("whole", (1, 2)), Structure("core", (2,))])
+    assert not whole.keep_largest
+    assert not core.keep_largest
+    assert "part of whole" in core.reason
 
 
 def test_decisions_by_hand():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from nnunet_attenscribble.common.files import find_files, unpacked
+from nnunet_attenscribble.common.files import find_files, link_file, unpacked
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -84,3 +85,18 @@ def test_control_characters_in_names_are_refused_and_told_in_one_line(tmp_path):
     assert caught.value.problems == [
         f"{tmp_path}/a\\nb/c: its name holds a line break or another control character: rename it"
     ]
+
+
+def test_where_there_are_no_links_a_file_is_copied(tmp_path, monkeypatch):
+    file = tmp_path / "a"
+    file.write_text("x")
+    link_file(tmp_path / "link", "a", file)
+    assert (tmp_path / "link").is_symlink()
+
+    def refuse(*_):
+        raise OSError(1314, "a required privilege is not held")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    link_file(tmp_path / "copy", "a", file)
+    assert not (tmp_path / "copy").is_symlink()
+    assert (tmp_path / "copy").read_text() == "x"
