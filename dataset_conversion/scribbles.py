@@ -52,7 +52,7 @@ class ScribbleRules:
             root of its area), lowest and highest.
         background_wander: by how much of its distance that stroke comes nearer and goes farther on its way, as the
             standard deviation of the distance's logarithm; 0 keeps the distance.
-        background_length: share of the line around the foreground that the background stroke takes in the mean.
+        background_length: share of the line around every object that the background stroke takes in the mean.
         border_share: lowest and highest share of the outline that a border stroke takes.
         border_depth: pixels from the outline to a border stroke, lowest and highest.
         slices: share of each case's slices that are annotated at all, of those with and of those without foreground.

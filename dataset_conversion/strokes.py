@@ -60,8 +60,7 @@ def stroke_along_border(
         (Y, X) bool, inside the mask; empty where the mask is too thin.
     """
     line = level_line(_depth(mask), rng.uniform(*depth) + width / 2)
-    length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum() if len(line) else 0.0
-    return draw_line(part_of_line(rng, line, rng.uniform(*share) * length, unsteady=0.0), width, mask)
+    return draw_line(part_of_line(rng, line, rng.uniform(*share) * measure_line(line), unsteady=0.0), width, mask)
 
 
 def spline_through(rng: np.random.Generator, mask: np.ndarray, points: int, width: float) -> np.ndarray:

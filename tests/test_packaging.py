@@ -35,7 +35,6 @@ def test_the_wheel_holds_every_module_and_nothing_beside_the_package(distributio
     assert names == modules()
 
 
-@pytest.mark.xdist_group("packaging")
 def test_a_wheel_of_a_clone_holds_no_module_of_an_earlier_build(tmp_path):
     source = copy_sources(tmp_path / "source")
     stale = source / "build" / "lib" / "nnunet_attenscribble" / "cli" / "app.py"
@@ -46,6 +45,7 @@ def test_a_wheel_of_a_clone_holds_no_module_of_an_earlier_build(tmp_path):
     assert "nnunet_attenscribble/cli/app.py" not in zipfile.ZipFile(wheel).namelist()
 
 
+@pytest.mark.xdist_group("packaging")
 def test_the_sdist_holds_the_licence_and_the_sources(distributions):
     with tarfile.open(distributions[0]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}

@@ -114,11 +114,13 @@ def collect(
         AttenScribbleError: something else is in a folder, nothing is there to keep, or results cannot be compared.
     """
     folder = folder.absolute()
-    others = sorted(file.name for file in folder.iterdir() if not _is_own(file.name)) if folder.is_dir() else []
-    if others or (folder.exists() and not folder.is_dir()):
-        held = f" ({list_some(others)})" if others else ""
+    held = [file.name for file in folder.iterdir()] if folder.is_dir() else [folder.name] if folder.exists() else []
+    if COLLECTED_FILE in held:
+        held = [name for name in held if not _is_own(name)]
+    if held:
         raise AttenScribbleError(
-            f"{folder} holds something else than collected results{held}: move that away, or give another place with -o"
+            f"{folder} holds something else than collected results ({list_some(sorted(held))}): move that away, or "
+            "give another place with -o"
         )
     if keep is not None and folder in (keep.absolute(), *keep.absolute().parents):
         raise AttenScribbleError(f"--keep {keep} lies in {folder}, which is replaced: give another place")
@@ -131,9 +133,9 @@ def collect(
 
 
 def _is_own(name: str) -> bool:
-    """Whether `collect` writes a file of this name."""
-    beginnings = ("comparison.", f"{_COMPARISON_POSTPROCESSED}.", ".")  # or an operating system does
-    return name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test") or name.startswith(beginnings)
+    """Whether `collect`, or an operating system by itself, writes a file of this name."""
+    beginnings = ("comparison.", f"{_COMPARISON_POSTPROCESSED}.", "._")
+    return name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test", ".DS_Store") or name.startswith(beginnings)
 
 
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:

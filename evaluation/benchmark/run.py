@@ -149,22 +149,25 @@ def _make_step(preparation: Preparation, workspace: Workspace, check: bool) -> S
         return all(_is_created(path, log, mark) for path in created) and (bool(created) or mark.is_file())
 
     step = Step(f"prepare: {preparation.name}", preparation.command, log, is_done, mark=mark)
-    _refuse_another_command(preparation, mark)
-    if not check or is_done():
+    done = is_done()
+    if done:
+        _refuse_another_command(preparation, mark, log)
+    if not check or done:
         return step
     return replace(step, command=tuple(workspace.expand(word) for word in preparation.command))
 
 
-def _refuse_another_command(preparation: Preparation, mark: Path) -> None:
+def _refuse_another_command(preparation: Preparation, mark: Path, log: Path) -> None:
     """What a command has made stays, and is not what another command of the same name would make."""
     if not mark.is_file():
         return
     then, now = shlex.split(mark.read_text()), preparation.command
-    patterns = [re.sub(r"\\\$(\w+|\\{\w+\\})", ".*", re.escape(word)) for word in now]  # variables may have changed
+    # What variables stand for may have changed; $$ is the sign itself.
+    patterns = [re.sub(r"\\\$(\w+|\\{\w+\\})", ".*", re.escape(word)).replace(r"\$\$", r"\$") for word in now]
     if len(then) != len(now) or not all(map(re.fullmatch, patterns, then)):
         raise AttenScribbleError(
             f"'prepare: {preparation.name}' was done by `{shlex.join(then)}`, now it is `{shlex.join(now)}`: undo the "
-            f"change, or give it and what it makes another name; if both make the same, remove {mark}"
+            f"change, or give it and what it makes another name; if both make the same, remove {mark} and {log}"
         )
 
 
@@ -316,7 +319,7 @@ def _write_script(plan: Plan, folder: Path, numbers: Sequence[int]) -> list[str]
         "# Processes that augment: as many as the job was given processors.",
         'export nnUNet_n_proc_DA="${SLURM_CPUS_PER_TASK:-1}"',
         f'command="$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(folder / "runs.txt"))})"',
-        '[ -n "$command" ] || exit 1',
+        '[ -n "$command" ] || { echo "runs.txt has no line $SLURM_ARRAY_TASK_ID: submit again" >&2; exit 1; }',
         "# In place of this shell, so that what SLURM signals reaches it.",
         'eval "exec $command"',
     ]

@@ -134,15 +134,17 @@ class CellState:
     def _read_patients(self, folder: Path) -> dict[str, set[str]]:
         """Those that a training was begun with, or else those that nnU-Net validated it on; none of one made by hand
         that has not ended."""
+        found: dict[str, set[str]] = {}
         if any(folder.glob("checkpoint_*.pth")) and (folder / FOLD_FILE).is_file():
-            begun = read_shaped(folder / FOLD_FILE, _FOLD, f"remove {folder}")
-            return {side: set(begun[side]) for side in ("val", "train")}
+            begun = read_shaped(folder / FOLD_FILE, _FOLD, "remove it")
+            found = {side: set(begun[side]) for side in ("val", "train")}
         try:
             content = read_shaped(folder / "validation" / "summary.json", _VALIDATION, "")
         except AttenScribbleError:
-            return {}
+            return found
+        # Of whoever trained it last, who need not have been this benchmark.
         files = [Path(entry["prediction_file"]).name for entry in content["metric_per_case"]]
-        return {"val": {file.removesuffix(next(filter(file.endswith, ENDINGS), "")) for file in files}}
+        return found | {"val": {file.removesuffix(next(filter(file.endswith, ENDINGS), "")) for file in files}}
 
     def _list_contradictions(self) -> list[str]:
         """What the result says of itself that is not what is asked for."""

@@ -32,6 +32,7 @@ from nnunet_attenscribble.common.figures import (
 )
 from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.grids import Grid, Placed, geometry_problems, place_on
+from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import format_number
@@ -188,9 +189,12 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     _check(truth, scan, image_file, dense_file)
     image, spacing = _as_volume(place_on(scan, truth.grid))  # on which the case was scored
     scored = int(case.rpartition("_slice")[2]) if case != volume else None
-    axis = slice_axis(image.shape, spacing) if scored is None else 0  # which protocols take slices along
     dense = truth.labels.reshape(image.shape)
     folder, ending, _ = data.scribbles
+    axis = 0  # which protocols take slices along
+    if scored is None:
+        drawn_along = read_drawn_axis(folder.parent) if len(image) > 1 else None
+        axis = slice_axis(image.shape, spacing) if drawn_along is None else drawn_along
     scribble_file = folder / f"{volume}{ending}"
     scribble = _read_labels(scribble_file, dense_file, truth, reader) if scribble_file.is_file() else None
     predictions, dice = {}, {}

@@ -311,7 +311,7 @@ def _print_step(step: Step, prefix: tuple[str, ...]) -> None:
 def _quote(word: str) -> str:
     """For the shell, which still replaces variables."""
     escaped = re.sub(r'(["`\\])', r"\\\1", word)
-    return f'"{escaped}"'
+    return f'"{escaped}"'.replace("$$", r"\$")
 
 
 def _compare_command(plan: Plan) -> list[str]:
@@ -370,14 +370,20 @@ def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) ->
 
     states = read_states(plan)
     complete = all(state.lacks is None for state in states.values())
-    # Of several processes that run parts, the one that ends last collects.
-    if complete or (whole and not outcome.busy):
-        _print_collected(collect(plan, plan.workspace.work / "collected", states=states), console)
+    try:
+        # Of several processes that run parts, the one that ends last collects.
+        if complete or (whole and not outcome.busy):
+            _print_collected(collect(plan, plan.workspace.work / "collected", states=states), console)
+    finally:
+        _tell_outcome(plan, outcome, console)
+    _tell_failed(outcome.failed)
+
+
+def _tell_outcome(plan: Plan, outcome: Outcome, console: Console) -> None:
     told = [f"{len(outcome.done)} cells are complete"]
     told += [f"{len(outcome.busy)} are being run by another process"] if outcome.busy else []
     told += [f"{len(outcome.failed)} failed"] if outcome.failed else []
     console.print(f"\n{', '.join(told)}. Commands and exit codes: {plan.workspace.commands}", markup=False)
-    _tell_failed(outcome.failed)
 
 
 def _print_collected(collected: Collected, console: Console) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import tell_training
-from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder
+from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder, read_drawn_axis
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def next_slices(
             typer.secho(f"Note: {place.file} is older than the strokes brought in: train on first.", bold=True)
     model = TrainedModel(place.folder, place.fold, place.checkpoint, find_device(device))
     own = _Dataset(raw, description, training, reader)
+    axis = read_drawn_axis(raw) if axis is None else axis
     _choose(own, images or [], model, folder, state, tool=tool.value, count=slices, axis=axis)
 
 

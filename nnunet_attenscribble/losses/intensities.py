@@ -11,7 +11,7 @@ from nnunet_attenscribble.windows import sum_dtype
 LOW, HIGH = 0.01, 0.99
 # Quantiles closer than this share of the distance between a channel's outermost thousandths are one value but for
 # rounding. Not of its whole range, or one wrong pixel would flatten the others.
-_ONE_VALUE, _OUTERMOST = 1e-5, 1000
+_ONE_VALUE, _OUTERMOST, _ROUNDING = 1e-5, 1000, 1e-6
 #: Annotated pixels of a sample from which its ranks are read, at most; and how many there must be.
 KNOTS, FEWEST = 1024, 64
 
@@ -25,9 +25,9 @@ def rescale_intensities(image: Tensor, inside: Tensor | None = None) -> Tensor:
     """Map each channel of each sample so that its 1st and 99th percentile become 0 and 1, and clip.
 
     Where more than 98 % of the pixels have one value v, both percentiles are v, and whatever small structure there is
-    would be clipped away. There (percentiles closer than 1e-5 of the distance between the outermost thousandths) the
-    percentiles of the pixels that differ from v (by more than that) count instead, and v itself counts as one of
-    them: 0 is the smaller of v and their 1st percentile, 1 the larger of v and their 99th.
+    would be clipped away. There (percentiles closer than 1e-5 of the distance between the outermost thousandths, or
+    than 1e-6 of themselves) the percentiles of the pixels that differ from v (by more than that) count instead, and v
+    itself counts as one of them: 0 is the smaller of v and their 1st percentile, 1 the larger of v and their 99th.
 
     Args:
         image: (N, M, *S).
@@ -114,6 +114,7 @@ def _range(rows: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
     # Where these are one value, all others lie in the tails.
     outermost = (count // _OUTERMOST)[:, None]
     margin = _ONE_VALUE * (highest.gather(1, outermost) - lowest.gather(1, outermost))[:, 0]
+    margin = margin.maximum(_ROUNDING * bottom.abs().maximum(top.abs()))
     below = (lowest < (bottom - margin)[:, None]).sum(dim=1)
     above = (highest > (top + margin)[:, None]).sum(dim=1)
     others = torch.cat([lowest, highest], dim=1)

@@ -60,14 +60,15 @@ class nnUNetTrainerTeacher(nnUNetTrainerRival):
         if self._teacher_file is None:
             return
         try:
-            saved = torch.load(self._teacher_file, map_location=self.device, weights_only=True)
+            saved = torch.load(self._teacher_file, map_location="cpu", weights_only=True)
             if saved["epoch"] != self.current_epoch:  # the training ended between the two files
                 raise ValueError("it is of another epoch")
             self.teacher.load_state_dict(saved["weights"])
         except (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, KeyError, TypeError) as error:
+            self.teacher = deepcopy(self._bare_network()).requires_grad_(False)
             self.print_to_log_file(
-                f"WARNING: {self._teacher_file.name} cannot be used ({error}): the teacher begins anew as the network "
-                "is now"
+                f"WARNING: {self._teacher_file.name} cannot be used ({error!r}): the teacher begins anew as the "
+                "network is now"
             )
 
     def train_step(self, batch: dict) -> dict:

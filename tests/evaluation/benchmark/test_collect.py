@@ -292,6 +292,9 @@ def test_a_folder_with_something_else_in_it_is_left_alone(toy):
     with pytest.raises(AttenScribbleError, match="holds something else"):
         toy.call("collect", "-o", str(toy.folder / "mine"))
     assert (toy.folder / "mine" / "thesis.tex").exists()
+    (toy.folder / "images" / "test").mkdir(parents=True)
+    with pytest.raises(AttenScribbleError, match=r"holds something else than collected results \(test\)"):
+        toy.call("collect", "-o", str(toy.folder / "images"))
     toy.call("collect", "-o", str(toy.folder / "new"))
     assert (toy.folder / "new" / "collected.json").is_file()
 

@@ -120,6 +120,7 @@ def test_the_range_is_that_of_its_definition(counts, common, seed):
     low, high = np.quantile(values, [0.01, 0.99], method="linear")
     outermost = len(values) // 1000
     margin = 1e-5 * (np.sort(values)[len(values) - 1 - outermost] - np.sort(values)[outermost])
+    margin = max(margin, 1e-6 * max(abs(low), abs(high)))
     others = values[(values < low - margin) | (values > high + margin)]
     if high - low <= margin and len(others):
         low, high = min(low, np.quantile(others, 0.01)), max(high, np.quantile(others, 0.99))
@@ -136,6 +137,13 @@ def test_one_wrong_pixel_does_not_flatten_the_others(factor):
     scaled = rescale_intensities(image)
     scaled[0, 0, 50, 50] = expected[0, 0, 50, 50]
     torch.testing.assert_close(scaled, expected, rtol=0, atol=1e-3)
+
+
+def test_rounding_of_a_common_value_is_no_range():
+    image = 5 * (1 + 1e-7 * torch.rand(1, 1, 100, 100))
+    image[0, 0, 50, 50:55] = 9  # fewer than a thousandth
+    scaled = rescale_intensities(image)
+    torch.testing.assert_close(scaled, (image == 9).float(), rtol=0, atol=1e-5)
 
 
 def test_ranks_by_hand():
