@@ -120,3 +120,8 @@ def write_nrrd(file: Path, layers: np.ndarray, extra: dict[str, str], axes: np.n
     voxels = np.moveaxis(layers, 0, -1) if several else layers[0]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(("\n".join(lines) + "\n\n").encode() + gzip.compress(voxels.astype(np.uint8).tobytes()))
+
+
+def recode(values: np.ndarray, coded: Sequence[int], rest: int = 0) -> np.ndarray:
+    """Strokes with other values: `coded` by class, background first; `rest` where nobody drew."""
+    return np.select([values == value for value in range(4)], coded, rest).astype(np.uint8)

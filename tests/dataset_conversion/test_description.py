@@ -54,9 +54,7 @@ def raw(tmp_path, monkeypatch) -> Path:
 
 
 def scribble() -> str:
-    result = CliRunner().invoke(app, ["scribble", "10", "-o", "11", "--workers", "1"], catch_exceptions=True)
-    if isinstance(result.exception, Exception):
-        raise result.exception
+    result = CliRunner().invoke(app, ["scribble", "10", "-o", "11", "--workers", "1"], catch_exceptions=False)
     return result.output
 
 

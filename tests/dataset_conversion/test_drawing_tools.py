@@ -13,6 +13,7 @@ from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.drawing_tools import (
     describe_labels,
+    recode,
     write_mitk,
     write_old_mitk,
     write_slicer,
@@ -38,11 +39,6 @@ def convert(tmp_path):
         )
 
     return run
-
-
-def recode(values, coded, rest=0):
-    """Strokes with other values: `coded` by class, background first; `rest` where nobody drew."""
-    return np.select([values == value for value in range(4)], coded, rest).astype(np.uint8)
 
 
 def read(folder, case="a"):

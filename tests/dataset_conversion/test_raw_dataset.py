@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, write_raw_datasets
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.evaluation.benchmark.fake_nnunet import wait_until
 from tests.quick_nnunet import verify
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
@@ -507,11 +507,11 @@ def test_a_kill_half_way_leaves_no_dataset_and_a_rerun_succeeds(tmp_path, inputs
     script.write_text(SLOW_SCRIPT)
     process = subprocess.Popen([sys.executable, script, inputs, tmp_path / "raw"], start_new_session=True)
     try:
-        _wait_for(lambda: (inputs / "flag.stuck").exists() or process.poll() is not None)
-        _wait_for(lambda: any((tmp_path / "raw").rglob("labelsTr/a.nii.gz")))
+        wait_until(lambda: (inputs / "flag.stuck").exists() or process.poll() is not None)
+        wait_until(lambda: any((tmp_path / "raw").rglob("labelsTr/a.nii.gz")))
         process.kill()  # the parent alone
         process.wait()
-        _wait_for(lambda: not _is_alive(process.pid))  # its workers follow
+        wait_until(lambda: not _is_alive(process.pid))  # its workers follow
     finally:
         if _is_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
@@ -526,10 +526,3 @@ def _is_alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _wait_for(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)

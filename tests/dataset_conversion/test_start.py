@@ -23,7 +23,7 @@ from nnunet_attenscribble.common.volumes import read_volume
 from nnunet_attenscribble.dataset_conversion import contact_sheet
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
 from nnunet_attenscribble.errors import AttenScribbleError
-from tests.dataset_conversion.drawing_tools import describe_labels, write_mitk, write_slicer
+from tests.dataset_conversion.drawing_tools import describe_labels, recode, write_mitk, write_slicer
 from tests.tiny import SIZE, make_dense, make_scan, make_strokes, make_volume
 
 NAMES = ("background", "RV", "MYO", "LV")
@@ -31,11 +31,6 @@ BUILT = typer.main.get_command(app)
 DRAW = contact_sheet.draw_contact_sheet
 OPTIONS = ("--yes", "--workers", 1)
 OF_COLOURS = ("--labels", "RV=#ff0000,MYO=#0000ff,LV=#ffff00", "--background-scribble", "#00ff00")
-
-
-def recode(values: np.ndarray, coded: tuple[int, ...], rest: int = 0) -> np.ndarray:
-    """Strokes with other values: `coded` by class, background first; `rest` where nobody drew."""
-    return np.select([values == value for value in range(4)], coded, rest).astype(np.uint8)
 
 
 def save(file: Path, image: sitk.Image | np.ndarray) -> None:

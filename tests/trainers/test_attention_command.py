@@ -27,9 +27,7 @@ pytestmark = pytest.mark.xdist_group("trainers")
 
 
 def call(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["attention", *map(str, arguments)], catch_exceptions=True)
-    if isinstance(result.exception, Exception):
-        raise result.exception
+    result = CliRunner().invoke(app, ["attention", *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
