@@ -91,14 +91,13 @@ class AttenScribbleSettings:
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
             along an axis of coarser spacing the window reaches as far in mm, along one of finer spacing as many pixels.
         crf_sigma_position: in in-plane pixels.
-        crf_intensities: `range`: each channel's 1st and 99th percentile become 0 and 1; `ranks`, better on a
-            heart's muscle: each intensity becomes the share of annotated pixels that are darker.
+        crf_intensities: `range`: each channel's 1st and 99th percentile become 0 and 1; `ranks`, better on the
+            heart: each intensity becomes the share of annotated pixels that are darker.
         crf_sigma_intensity: of these.
         similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
             the similarity learns from the scribbles.
-        similarity_weight: of the attentive similarity, in 3D as `crf_weight`. Where structures are several positions of
-            the block's grid wide, 1 did better than the published 0.1; where they are hardly one or two, it did harm
-            (docs/results.md).
+        similarity_weight: of the attentive similarity, in 3D as `crf_weight`. 1 does harm where structures are hardly
+            one or two positions of the block's grid wide (docs/results.md).
         similarity_disagreement: `anchored` only: how the predictions p, q of two neighbours disagree: `potts`,
             1 - p . q, as published, or `distance`, half of |p - q|^2. The former also asks every position of the
             block's coarse grid to be wholly of one class, and so wears away what is thinner than its cells.
