@@ -135,7 +135,7 @@ def _draw_tile(
     axis: int | None,
 ) -> None:
     spacing, scan, label, dense = _read(files)
-    axis = slice_axis(scan.shape, spacing) if axis is None or len(scan) == 1 else axis
+    axis = slice_axis(scan.shape, spacing, axis)
     scan, label = np.moveaxis(scan, axis, 0), np.moveaxis(label, axis, 0)
     dense = None if dense is None else np.moveaxis(dense, axis, 0)
     position = _busiest(label, ignore)

@@ -155,8 +155,8 @@ def inspect_dataset(
     tasks = [(case, *files[case], truth.get(case)) for case in files]
     workers = min(default_workers() if workers is None else workers, len(tasks))
     with worker_map(workers) as run:
-        labels, axis = dict(description.labels), read_drawn_axis(source)
-        results = run(partial(_inspect_case, labels=labels, ignore=description.ignore, axis=axis), tasks)
+        labels, across = dict(description.labels), read_drawn_axis(source)
+        results = run(partial(_inspect_case, labels=labels, ignore=description.ignore, across=across), tasks)
         found = list(show_progress(results, total=len(tasks), description="Looking", enabled=progress))
     problems = [problem for result in found if isinstance(result, list) for problem in result]
     if problems:
@@ -205,7 +205,7 @@ def _inspect_case(
     *,
     labels: Mapping[str, int],
     ignore: int | None,
-    axis: int | None,
+    across: int | None,
 ) -> CaseFindings | list[str]:
     """What was found, or every problem; runs in a worker process."""
     case, images, label_file, dense_file = task
@@ -242,8 +242,7 @@ def _inspect_case(
     if problems:
         return problems
     spacing, size = whole[0].GetSpacing(), whole[0].GetSize()
-    if len(size) != 3 or axis is None:
-        axis = slice_axis(size[::-1], spacing[::-1]) if len(size) == 3 else 0
+    axis = slice_axis(size[::-1], spacing[::-1], across) if len(size) == 3 else 0
     label = values[0] if len(size) == 3 else values[0][None]
     sections = np.moveaxis(label, axis, 0)
     in_plane = np.delete(spacing[::-1], axis) if len(size) == 3 else np.array(spacing[::-1])

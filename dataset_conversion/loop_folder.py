@@ -133,6 +133,7 @@ class Addition:
         added: voxels by label.
         changed: voxels that had another stroke before.
         kept: voxels whose stroke was taken out of the drawing; they keep it.
+        files: the drawings.
     """
 
     case: CaseToDraw
@@ -140,6 +141,7 @@ class Addition:
     added: Mapping[str, int]
     changed: int
     kept: int
+    files: tuple[Path, ...]
 
 
 def read_state(folder: Path, dataset: str) -> dict[str, Any] | None:
@@ -295,11 +297,7 @@ def _find_case(name: str, entry: Mapping[str, Any], description: Description, re
 
 def note_read(folder: Path, state: Mapping[str, Any], additions: Sequence[Addition]) -> None:
     """Note down which drawings were brought in: a stroke that is then taken out of labelsTr does not come back."""
-    drawn = (
-        _find_drawn(folder / addition.case.identifier, state["cases"][addition.case.identifier], state)
-        for addition in additions
-    )
-    read = [sha256(file) for files in drawn for file in files if file is not None]
+    read = [sha256(file) for addition in additions for file in addition.files]
     write_json(folder / STATE_FILE, {**state, "read": [*state.get("read", ()), *read]})
 
 
@@ -343,6 +341,7 @@ def _read_addition(
         {label: int((merged[fresh] == value).sum()) for label, value in labels.items()},
         int(((before != unlabelled) & (merged != before)).sum()),
         kept,
+        tuple(file for file in files if file is not None),
     )
 
 

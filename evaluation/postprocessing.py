@@ -424,7 +424,7 @@ def _look_at(
         return None
     labels, spacing = image.labels, image.spacing
     if labels.ndim == 3:  # a volume may be stored with its slices along any axis
-        across = slice_axis(labels.shape, spacing) if drawn is None else drawn
+        across = slice_axis(labels.shape, spacing, drawn)
         labels = np.moveaxis(labels, across, 0)
         spacing = (spacing[across], *spacing[:across], *spacing[across + 1 :])
     annotated = (labels != coding.ignore).reshape(len(labels), -1).any(axis=1)

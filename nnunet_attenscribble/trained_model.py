@@ -309,21 +309,15 @@ class TrainedModel:
         }
 
 
-def find_device(name: str | None) -> torch.device:
-    """The device of that name, or for None cuda where there is one and else the processor; raises as `read_device`."""
-    import torch
-
-    return read_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def read_device(name: str) -> torch.device:
-    """The device of that name.
+def read_device(name: str | None) -> torch.device:
+    """The device of that name; of None cuda where there is one, and else the processor.
 
     Raises:
         AttenScribbleError: for one that nnU-Net does not know, or that is not there.
     """
     import torch
 
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda", "mps"):
         raise AttenScribbleError(f"--device {name}: nnU-Net knows cpu, cuda and mps")
     if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):

@@ -434,8 +434,8 @@ class _AnnotationReader:
             except (OSError, ValueError) as error:
                 problems.append(f"{file} cannot be read: {error}")
                 continue
-            axis = slice_axis(image.labels.shape, image.spacing) if drawn is None else drawn
-            found[case] = count_annotation(image.labels, axis if image.labels.ndim == 3 else 0, ignore)
+            axis = slice_axis(image.labels.shape, image.spacing, drawn) if image.labels.ndim == 3 else 0
+            found[case] = count_annotation(image.labels, axis, ignore)
         if problems:
             raise AttenScribbleError(problems)
         return found

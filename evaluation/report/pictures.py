@@ -191,10 +191,8 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     scored = int(case.rpartition("_slice")[2]) if case != volume else None
     dense = truth.labels.reshape(image.shape)
     folder, ending, _ = data.scribbles
-    axis = 0  # which protocols take slices along
-    if scored is None:
-        drawn_along = read_drawn_axis(folder.parent) if len(image) > 1 else None
-        axis = slice_axis(image.shape, spacing) if drawn_along is None else drawn_along
+    # Protocols take slices along the first.
+    axis = slice_axis(image.shape, spacing, read_drawn_axis(folder.parent)) if scored is None else 0
     scribble_file = folder / f"{volume}{ending}"
     scribble = _read_labels(scribble_file, dense_file, truth, reader) if scribble_file.is_file() else None
     predictions, dice = {}, {}

@@ -89,7 +89,7 @@ def next_slices(
         read_additions,
         read_state,
     )
-    from nnunet_attenscribble.trained_model import TrainedModel, find_device, find_model
+    from nnunet_attenscribble.trained_model import TrainedModel, find_model, read_device
 
     raw = dataset_folder("nnUNet_raw", dataset)
     results = nnunet_folder("nnUNet_results") / raw.name
@@ -107,12 +107,12 @@ def next_slices(
         for note in notes:
             typer.secho(f"Note: {note}.", bold=True)
         if additions:
-            _bring_in(raw, additions, place, reader, find_device(device).type)
+            _bring_in(raw, additions, place, reader, read_device(device).type)
             note_read(folder, state, additions)
             return
         if state.get("read") and place.file.stat().st_mtime < (folder / STATE_FILE).stat().st_mtime:
             typer.secho(f"Note: {place.file} is older than the strokes brought in: train on first.", bold=True)
-    model = TrainedModel(place.folder, place.fold, place.checkpoint, find_device(device))
+    model = TrainedModel(place.folder, place.fold, place.checkpoint, read_device(device))
     own = _Dataset(raw, description, training, reader)
     axis = read_drawn_axis(raw) if axis is None else axis
     _choose(own, images or [], model, folder, state, tool=tool.value, count=slices, axis=axis)

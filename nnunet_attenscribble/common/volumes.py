@@ -189,20 +189,26 @@ def count_values(labels: np.ndarray) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
 
 
-def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
+def slice_axis(shape: Sequence[int], spacing: Sequence[float], drawn: int | None = None) -> int:
     """The axis across which a volume is cut into slices.
 
     Args:
         shape: voxels per axis.
         spacing: mm per axis, in the same order.
+        drawn: the axis that slices were drawn on across, where that is known.
 
     Returns:
         The axis that is one voxel long, as that of a 2D scan saved as a volume, whose spacing along it means nothing;
-        where none is, or several are, that of the largest spacing, the first of those that are equal but for rounding.
+        where none is, or several are, `drawn`, or that of the largest spacing, the first of those equal but for
+        rounding.
     """
     single = [axis for axis, length in enumerate(shape) if length == 1]
+    if len(single) == 1:
+        return single[0]
+    if drawn is not None:
+        return drawn
     steps = np.asarray(spacing, dtype=float)
-    return single[0] if len(single) == 1 else int(np.argmax(steps >= steps.max() * (1 - SPACING_TOLERANCE)))
+    return int(np.argmax(steps >= steps.max() * (1 - SPACING_TOLERANCE)))
 
 
 def has_consistent_header(image: sitk.Image) -> bool:

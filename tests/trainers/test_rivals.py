@@ -15,6 +15,7 @@ from torch import nn
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.network import TwoDecoderUNet
+from nnunet_attenscribble.trainers.rivals.nnUNetTrainerUSTM import measure_range
 from tests.trainers.conftest import NAME
 
 pytestmark = pytest.mark.xdist_group("trainers")
@@ -167,7 +168,7 @@ def test_the_teachers_noise_is_a_share_of_the_range_and_on_images_alone(nnunet):
     images = torch.zeros(2, 3, 32, 32)  # of them one an image, two of a cascade's first stage
     images[0, 0, 0, 0], images[1, 0, 0, 0] = -2.0, 8.0
     images[:, 1:, 0] = 1
-    noise = nnunet.make("nnUNetTrainerUSTM")._add_noise(images) - images
+    noise = nnunet.make("nnUNetTrainerUSTM")._add_noise(images, measure_range(images)) - images
     for one, size in zip(noise[:, 0], (2.0, 8.0), strict=True):
         assert one.abs().max().item() == pytest.approx(0.2 * size, rel=1e-3)
         assert one.std().item() == pytest.approx(0.1 * size, rel=0.1)

@@ -88,15 +88,14 @@ class nnUNetTrainerUSTM(nnUNetTrainerTeacher):
         """See `TeacherPrediction`."""
         turns = random.randrange(4) if self._is_square() else random.choice((0, 2))
         turned = torch.rot90(images, turns, (-2, -1))
+        size = measure_range(images)
         first, *others = (
-            self.predict_with_teacher(self._add_noise(turned)).float().softmax(dim=1) for _ in range(_NOISES + 1)
+            self.predict_with_teacher(self._add_noise(turned, size)).float().softmax(dim=1) for _ in range(_NOISES + 1)
         )
         return TeacherPrediction(first, torch.stack(others).mean(dim=0), turns)
 
-    def _add_noise(self, images: Tensor) -> Tensor:
-        axes = tuple(range(2, images.ndim))
-        noise = (0.1 * torch.randn_like(images)).clamp(-0.2, 0.2)
-        noise *= images.amax(axes, keepdim=True) - images.amin(axes, keepdim=True)
+    def _add_noise(self, images: Tensor, size: Tensor) -> Tensor:
+        noise = (0.1 * torch.randn_like(images)).clamp(-0.2, 0.2) * size
         noise[:, self.image_channels :] = 0  # a cascade's first stage is no image
         return images + noise
 
@@ -104,3 +103,9 @@ class nnUNetTrainerUSTM(nnUNetTrainerTeacher):
         strides = self.configuration_manager.network_arch_init_kwargs["strides"]
         height, width = self.configuration_manager.patch_size[-2:]
         return height == width and all(isinstance(s, int) or s[-2] == s[-1] for s in strides)
+
+
+def measure_range(images: Tensor) -> Tensor:
+    """From the least to the greatest intensity of each channel of each of (N, M, *S) images, (N, M, 1, ...)."""
+    axes = tuple(range(2, images.ndim))
+    return images.amax(axes, keepdim=True) - images.amin(axes, keepdim=True)
