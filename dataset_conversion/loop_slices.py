@@ -218,7 +218,8 @@ class Search:
         return draw_sections(sections, labels=self.labels, title=title)
 
     def _read_prediction(self, name: str) -> np.ndarray:
-        return np.load(self.predictions / f"{name}.npy")
+        with np.load(self.predictions / f"{name}.npz") as file:
+            return file["labels"]
 
 
 def search_slices(
@@ -312,7 +313,8 @@ def _look(
     if maps[0].shape != drawn.shape:
         name = describe(case.shown, f"case {case.identifier}")
         raise AttenScribbleError(f"{name}: nnU-Net reads {maps[0].shape} voxels (z, y, x) where {drawn.shape} are")
-    np.save(folder / f"{case.identifier}.npy", maps[0])
+    # Of a thousand volumes few are drawn on, and labels are packed to a hundredth.
+    np.savez_compressed(folder / f"{case.identifier}.npz", labels=maps[0])
     return measure_slices(maps[1], maps[2], maps[0], drawn, axis)
 
 

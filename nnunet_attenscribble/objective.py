@@ -121,6 +121,11 @@ class ScribbleObjective(nn.Module):
         return {name: torch.stack([step[name].float() for step in terms]).nanmean().item() for name in names}
 
 
+def average_terms(terms: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of what several processes took; NaN where a term was defined in none."""
+    return {name: torch.tensor([process[name] for process in terms]).nanmean().item() for name in terms[0]}
+
+
 def append_epoch(file: Path, epoch: int, values: Mapping[str, float]) -> None:
     """Write the values of one epoch; lines of this and later epochs, from a run that was cut off, are replaced.
 

@@ -13,6 +13,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from torch import Tensor
@@ -80,9 +81,12 @@ def keep_scribbles(transforms: ComposeTransforms, ignore_label: int) -> ComposeT
         ignore_label: of the dataset.
 
     Raises:
-        RuntimeError: the pipeline has no step that rotates and scales.
+        RuntimeError: the pipeline augments images, but has no step that rotates and scales.
     """
-    if not any(isinstance(step, SpatialTransform) for step in transforms.transforms):
+    steps = transforms.transforms
+    if any(isinstance(step, RandomTransform) for step in steps) and not any(
+        isinstance(step, SpatialTransform) for step in steps
+    ):
         raise RuntimeError(
             "nnU-Net's augmentation has no step that rotates and scales labels where one was expected: this version of "
             "nnU-Net is not supported"

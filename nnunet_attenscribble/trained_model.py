@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,7 +142,8 @@ class TrainedModel:
     def __init__(self, folder: Path, fold: str, checkpoint: str, device: torch.device):
         self.folder, self.fold, self.checkpoint, self.device = folder, fold, checkpoint, device
         self.predictor = _load(folder, fold, checkpoint, device)
-        self.network = self.predictor.network.to(device).eval()
+        network = self.predictor.network
+        self.network = getattr(network, "_orig_mod", network).to(device).eval()  # what nnUNet_compile wraps
 
     @property
     def patch_size(self) -> tuple[int, ...]:
@@ -381,19 +383,22 @@ def measure_doubt(
     Returns:
         the mean logits (K, *S) and two maps (*S), from 0 to 1.
     """
-    import torch
-
     count = 0
     sums: tuple[Tensor, ...] | None = None
     for each in logits:
         probabilities = nonlinearity(each)
         entropy = voxel_entropy(probabilities, regions=regions)
-        found = (each, probabilities, entropy)
-        sums = found if sums is None else tuple(map(torch.add, sums, found))
+        if sums is None:
+            sums = (each.clone(), probabilities, entropy)  # `each` is the caller's
+        else:
+            for total, found in zip(sums, (each, probabilities, entropy), strict=True):
+                total += found
+        del each, probabilities  # they are as large as the next prediction
         count += 1
     assert sums is not None
-    mean, mixed, own = (total / count for total in sums)
+    mean, mixed, own = (total.div_(count) for total in sums)
     disagreement = (voxel_entropy(mixed, regions=regions) - own).clamp(min=0)
+    del mixed, sums
     return mean, voxel_entropy(nonlinearity(mean), regions=regions), disagreement
 
 
@@ -404,10 +409,12 @@ def voxel_entropy(probabilities: Tensor, *, regions: bool) -> Tensor:
     """
     import torch
 
-    if regions:
-        both = torch.stack((probabilities, 1 - probabilities))
-        return torch.special.entr(both).sum(dim=0).mean(dim=0) / torch.tensor(2.0).log()
-    return torch.special.entr(probabilities).sum(dim=0) / torch.tensor(float(len(probabilities))).log()
+    total = torch.zeros_like(probabilities[0])
+    for one in probabilities:  # which takes the memory of one class, not of all
+        total += torch.special.entr(one)
+        if regions:
+            total += torch.special.entr(1 - one)
+    return total / (len(probabilities) * math.log(2) if regions else math.log(len(probabilities)))
 
 
 def _group_channels(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[str]]:
@@ -491,8 +498,8 @@ def _predict_mirrored(predictor: Any, data: Tensor) -> Iterator[Tensor]:
     before, predictor.use_mirroring = predictor.use_mirroring, False
     try:
         for mirrored in chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)):
-            logits = predictor.predict_logits_from_preprocessed_data(data.flip(mirrored))
-            yield logits.float().flip(mirrored)
+            # Without a name, which would hold it while the next one is predicted.
+            yield predictor.predict_logits_from_preprocessed_data(data.flip(mirrored)).float().flip(mirrored)
     finally:
         predictor.use_mirroring = before
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
@@ -38,15 +39,22 @@ from nnunet_attenscribble.normalisation import (
     list_ct_channels,
     normalisation_problems,
 )
-from nnunet_attenscribble.objective import ScribbleObjective, append_epoch, plot_epochs
+from nnunet_attenscribble.objective import ScribbleObjective, append_epoch, average_terms, plot_epochs
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
 from nnunet_attenscribble.targets import keep_labels, keep_padding, keep_scribbles
 from nnunet_attenscribble.windows import in_plane_share
 
+#: What nnU-Net's variants replace without a call of super().
+_NOT_COOPERATIVE = {"get_training_transforms", "get_validation_transforms", "build_network_architecture"}
+
 
 class nnUNetTrainerScribble(nnUNetTrainer):
-    """Base of the scribble trainers; train with one of its subclasses, which differ by these switches only."""
+    """Base of the scribble trainers; train with one of its subclasses, which differ by these switches only.
+
+    In front of one of nnU-Net's own variants, it takes that one's augmentation, network or epochs:
+    `class T(nnUNetTrainerAttenScribble, nnUNetTrainerDA5)`.
+    """
 
     with_dice = False
     with_crf = False
@@ -81,6 +89,14 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             )
         if name in BASES:
             problems.append(f"{name} is a common base of scribble trainers: use nnUNetTrainerAttenScribble")
+        bases = type(self).__mro__
+        for place, base in enumerate(bases[: bases.index(nnUNetTrainer)]):
+            if issubclass(base, nnUNetTrainerScribble) or not issubclass(base, nnUNetTrainer):
+                continue
+            if "_build_loss" in vars(base):
+                problems.append(f"{name}: {base.__name__} has a loss of its own, and so have scribble trainers")
+            elif place < bases.index(nnUNetTrainerScribble) and _NOT_COOPERATIVE & vars(base).keys():
+                problems.append(f"{name}: name the scribble trainer before {base.__name__}, which passes over it")
         if problems:
             raise AttenScribbleError(problems)
 
@@ -94,7 +110,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The planned network, with the attention block where the method has one; called in inference too."""
-        network = nnUNetTrainer.build_network_architecture(
+        network = super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
         if not cls.with_attention:
@@ -163,16 +179,16 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         # With a weight of 0 too, or no gradient would reach the similarity's parameters, and DDP wait for it.
         return SimilarityPairLoss() if self.settings.similarity_mode == "anchored" else None
 
-    @staticmethod
-    def get_training_transforms(*args, **kwargs):
+    @classmethod
+    def get_training_transforms(cls, *args, **kwargs):
         """nnU-Net's augmentation, behind which scribbles and padding are still known."""
-        transforms = nnUNetTrainer.get_training_transforms(*args, **kwargs)
+        transforms = super().get_training_transforms(*args, **kwargs)
         return keep_scribbles(keep_labels(keep_padding(transforms)), kwargs["ignore_label"])
 
     def get_validation_transforms(self, *args, **kwargs):
         """nnU-Net's transforms; unless padding counts as background, the online validation does not see it."""
         replacement = 0 if self.settings.padding == "background" else self.label_manager.ignore_label
-        return keep_padding(nnUNetTrainer.get_validation_transforms(*args, **kwargs), replacement)
+        return keep_padding(super().get_validation_transforms(*args, **kwargs), replacement)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """nnU-Net's loading; a training that goes on with other settings says so, as its checkpoint keeps the first."""
@@ -266,9 +282,13 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         self._steps = 0
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Tell the loss terms of the epoch wherever nnU-Net tells its own (with DDP those of the first process)."""
+        """Tell the loss terms of the epoch wherever nnU-Net tells its own (with DDP their mean)."""
         super().on_train_epoch_end(train_outputs)
         terms = self.loss.take_terms()
+        if self.is_ddp:  # whose processes see foreground of different shares
+            everywhere = [terms] * dist.get_world_size()
+            dist.all_gather_object(everywhere, terms)
+            terms = average_terms(everywhere)
         if self.local_rank != 0:
             return
         self.print_to_log_file("terms", ", ".join(f"{name} {value:.4f}" for name, value in terms.items()))

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from nnunet_attenscribble.dataset_conversion import loop_slices
 from nnunet_attenscribble.dataset_conversion.loop_slices import (
     CaseSlices,
     choose_slices,
     find_drawing_axis,
     measure_slices,
+    search_slices,
 )
+from nnunet_attenscribble.trained_model import CasePrediction
 
 
 def slices(*entropy: float, drawn: tuple[int, ...] = (), foreground: tuple[float, ...] | None = None) -> CaseSlices:
@@ -88,3 +93,19 @@ def test_points_and_three_orthogonal_planes_tell_no_axis():
     planes = np.zeros((7, 7, 7), bool)
     planes[3, 3, :] = planes[3, :, 3] = planes[:, 3, 3] = True
     assert find_drawing_axis([]) is find_drawing_axis([points]) is find_drawing_axis([planes]) is None
+
+
+def test_predictions_are_packed_until_slices_are_chosen(tmp_path, monkeypatch):
+    labels = np.zeros((1, 200, 200), np.uint8)
+    labels[0, 50:90, 50:90] = 1
+    doubt = np.zeros(labels.shape, np.float32)
+    monkeypatch.setattr(loop_slices, "predict_case", lambda *_: CasePrediction(labels, doubt, doubt))
+    case = SimpleNamespace(
+        identifier="a",
+        images=(),
+        read_grid=lambda: SimpleNamespace(size=(200, 200)),
+        read_strokes=lambda names: np.full(labels.shape, len(names)),
+    )
+    found = search_slices(None, {"a": case}, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, axis=0)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < labels.nbytes / 20
+    np.testing.assert_array_equal(found.list_drawn_cases()[0].prediction, labels)

@@ -238,7 +238,7 @@ def _prepared_environment(folder: Path, dataset: str, tmp_path: Path):
     base = folder / "nnUNet_preprocessed" / dataset
 
     def make(
-        trainer: str,
+        trainer: str | type,
         configuration: str = "tiny",
         plans: dict | str = "nnUNetPlans",
         dataset_json: dict | None = None,
@@ -248,7 +248,7 @@ def _prepared_environment(folder: Path, dataset: str, tmp_path: Path):
         dataset_json = dataset_json or json.loads((base / "dataset.json").read_text())
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002 - what nnU-Net draws from
-        found = recursive_find_trainer_class_by_name(trainer)
+        found = recursive_find_trainer_class_by_name(trainer) if isinstance(trainer, str) else trainer
         return found(plans | {"continue_training": False}, configuration, 0, dataset_json, torch.device(device))
 
     with environment(folder):

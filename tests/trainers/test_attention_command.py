@@ -20,6 +20,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import read_record
 from nnunet_attenscribble.evaluation.report.attention import list_cells, read_view
 from nnunet_attenscribble.network import SpatialAttentionUNet
+from nnunet_attenscribble.trained_model import TrainedModel
 from tests.nnunet_attenscribble import brute_force
 from tests.trainers.conftest import NAME, VOLUMES
 
@@ -61,7 +62,7 @@ def read_network(model: Path) -> SpatialAttentionUNet:
     return predictor.network.eval()
 
 
-def test_a_2d_model_with_dense_labels(nnunet, tmp_path):
+def test_a_2d_model_with_dense_labels(nnunet, tmp_path, monkeypatch):
     images = nnunet.folder / "nnUNet_raw" / NAME / "imagesTr"
     model = train(nnunet, "nnUNetTrainerAttenScribble", "tiny")
     write_dense(images, tmp_path / "dense")
@@ -81,6 +82,11 @@ def test_a_2d_model_with_dense_labels(nnunet, tmp_path):
     assert record.provenance["dataset"] == NAME
     assert len(record.provenance["plans_sha256"]) == 64
     assert record.block == {"similarity": "anchored", "radius": [1, 1], "grid": [8, 8]}
+
+    with monkeypatch.context() as patched:
+        patched.setenv("nnUNet_compile", "t")
+        trained = TrainedModel(model, "0", "checkpoint_final.pth", torch.device("cpu"))
+    assert isinstance(trained.network, SpatialAttentionUNet)
 
     # What is shown is what the network itself gives for that plane.
     view = read_view(tmp_path / "out" / "case1.npz")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -332,3 +333,64 @@ def test_stock_commands_train_resume_and_predict(nnunet, tmp_path):
     assert predicted.shape == (3, 28, 24)
     assert predicted.max() <= 2
     assert np.array_equal(predicted, validated)
+
+
+def compose(*names: str) -> type:
+    """A trainer of several, as nnU-Net composes its own."""
+    return type("nnUNetTrainerComposed", tuple(map(recursive_find_trainer_class_by_name, names)), {})
+
+
+@pytest.mark.parametrize(("variant", "steps"), [("nnUNetTrainerDA5", 17), ("nnUNetTrainerNoDA", 2)])
+def test_another_augmentation_keeps_scribbles_too(nnunet, variant, steps):
+    trainer = nnunet.make(compose("nnUNetTrainerAttenScribble", variant))
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
+    transforms = trainer.dataloader_train.data_loader.transforms.transforms
+    assert len(transforms) == steps
+    assert [type(step).__name__ for step in transforms].count("DownsampleScribblesTransform") == 1
+
+
+@pytest.mark.parametrize("rung", ["nnUNetTrainerAttenScribble", "nnUNetTrainerDMPLS"])
+def test_another_network_of_nnunet_gets_what_the_trainer_adds(nnunet, rung):
+    trainer = nnunet.make(compose(rung, "nnUNetTrainerBN"))
+    trainer.initialize()
+    kinds = {type(module).__name__ for module in trainer.network.modules()}
+    assert "BatchNorm2d" in kinds
+    assert "InstanceNorm2d" not in kinds
+    assert kinds & {"SpatialAttentionUNet", "TwoDecoderUNet"}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("nnUNetTrainerDA5", "nnUNetTrainerAttenScribble"), "name the scribble trainer before nnUNetTrainerDA5"),
+        (("nnUNetTrainerBN", "nnUNetTrainerMaskedCRF"), "name the scribble trainer before nnUNetTrainerBN"),
+        (("nnUNetTrainerMaskedCRF", "nnUNetTrainerCELoss"), "nnUNetTrainerCELoss has a loss of its own"),
+    ],
+)
+def test_trainers_that_do_not_go_together_are_refused(nnunet, names, told):
+    with pytest.raises(AttenScribbleError, match=told):
+        nnunet.make(compose(*names))
+
+
+def test_terms_are_those_of_all_processes(nnunet, monkeypatch):
+    trainer = nnunet.make("nnUNetTrainerMaskedCRF")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    outputs = [trainer.train_step(next(trainer.dataloader_train))]
+    own = trainer.loss.take_terms()
+    monkeypatch.setattr(trainer.loss, "take_terms", lambda: own | {"annotated_1": 0.0, "crf": math.nan})
+    other = own | {"annotated_1": 0.5, "crf": 2.0}
+
+    def all_gather(everywhere, given):
+        everywhere[:] = [given, other if isinstance(given, dict) else given]
+
+    monkeypatch.setattr(trainer, "is_ddp", True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather)
+    trainer.on_train_epoch_end(outputs)
+    with (Path(trainer.output_folder) / "loss_terms.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (float(row["annotated_1"]), float(row["crf"])) == (0.25, 2.0)
+    assert float(row["total"]) == pytest.approx(own["total"], rel=1e-5)

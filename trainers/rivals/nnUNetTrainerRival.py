@@ -156,6 +156,7 @@ class nnUNetTrainerTwoDecoders(nnUNetTrainerRival):
             num_output_channels,
             enable_deep_supervision,
         )
-        network, second = (nnUNetTrainerRival.build_network_architecture(*planned) for _ in range(2))
+        build = super().build_network_architecture
+        network, second = build(*planned), build(*planned)
         check_encoder(network)
         return TwoDecoderUNet(network, second)
