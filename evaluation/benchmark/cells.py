@@ -324,20 +324,24 @@ def list_cells(benchmark: Benchmark) -> list[Cell]:
     return [Cell(row, fold, seed) for seed, fold, row in product(benchmark.seeds, benchmark.folds, benchmark.rows)]
 
 
-def select_cells(cells: Sequence[Cell], text: str | None) -> list[Cell]:
-    """The cells whose name, or whose row's name, contains a text; a whole name means that cell alone.
+def select_cells(cells: Sequence[Cell], texts: Sequence[str] | None) -> list[Cell]:
+    """The cells whose name, or whose row's name, contains one of the texts; a whole name means that cell alone.
 
     Raises:
-        AttenScribbleError: there is none.
+        AttenScribbleError: a text is in the name of none.
     """
-    if text is None:
-        return list(cells)
-    exact = [cell for cell in cells if cell.name == text]
-    found = exact or [cell for cell in cells if text.lower() in cell.name or text.lower() in cell.row.name.lower()]
-    if not found:
-        names = "\n    ".join(cell.name for cell in cells)
-        raise AttenScribbleError(f"--only {text!r} is in the name of no cell; there are\n    {names}")
-    return found
+    found: set[str] = set()
+    problems = []
+    for text in texts or [""]:
+        exact = [cell for cell in cells if cell.name == text]
+        named = exact or [cell for cell in cells if text.lower() in cell.name or text.lower() in cell.row.name.lower()]
+        if not named:
+            names = "\n    ".join(cell.name for cell in cells)
+            problems.append(f"--only {text!r} is in the name of no cell; there are\n    {names}")
+        found.update(cell.name for cell in named)
+    if problems:
+        raise AttenScribbleError(problems)
+    return [cell for cell in cells if cell.name in found]
 
 
 def _model(benchmark: Benchmark, workspace: Workspace, row: Row, fold: str) -> Model:

@@ -337,7 +337,7 @@ def _ask(what: str, question: Mapping[str, Any], environment: Mapping[str, str],
             input=json.dumps(question),
             capture_output=True,
             text=True,
-            env={**environment, **({"nnUNet_results": folder} if writes else {})},
+            env={**environment, "nnUNet_wandb_enabled": "0", **({"nnUNet_results": folder} if writes else {})},
         )
     if done.returncode != 0:
         tail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
@@ -409,6 +409,11 @@ def _find_budgets(preprocessed: Path, models: Sequence[Model]) -> list[dict]:
             fold = model.fold if model.fold == "all" else int(model.fold)
             plans["continue_training"] = False
             trainer = trainer_class(plans, model.configuration, fold, dataset_json, torch.device("cpu"))
+            if trainer.is_cascaded:
+                raise ValueError(
+                    f"{model.configuration} is the second stage of a cascade, and a benchmark predicts without the "
+                    "first: use another configuration"
+                )
         except Exception as error:  # whatever a trainer raises is what the user must hear of
             answers.append({"problem": " ".join(str(error).split())[:500] or type(error).__name__})
             continue

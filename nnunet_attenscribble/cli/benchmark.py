@@ -7,9 +7,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -22,16 +21,12 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark import (
-        Benchmark,
-        BenchmarkTestSet,
-        Cell,
-        Collected,
-        Outcome,
-        Plan,
-        Step,
-        Workspace,
-    )
+    from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
+    from nnunet_attenscribble.evaluation.benchmark.collect import Collected
+    from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
+    from nnunet_attenscribble.evaluation.benchmark.run import Outcome
+    from nnunet_attenscribble.evaluation.benchmark.test_set import BenchmarkTestSet
+    from nnunet_attenscribble.evaluation.benchmark.workspace import Step, Workspace
 
 
 class _RunByDefault(TyperGroup):
@@ -41,13 +36,6 @@ class _RunByDefault(TyperGroup):
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["run", *args]
         return super().parse_args(ctx, args)
-
-
-class Executor(str, Enum):
-    """Where cells run."""
-
-    LOCAL = "local"
-    SLURM = "slurm"
 
 
 benchmark = typer.Typer(
@@ -75,16 +63,16 @@ def run(
     file: _FILE,
     work: _WORK = None,
     only: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Only the cells whose name contains this; repeat a whole name for one."),
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Only cells whose name contains this, a whole name that one; repeatable."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run none.")] = False,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Only prepare the datasets, and check everything.")
     ] = False,
     executor: Annotated[
-        Executor, typer.Option(help="slurm: submit the missing cells as one job array.")
-    ] = Executor.LOCAL,
+        Literal["local", "slurm"], typer.Option(help="slurm: submit the missing cells as one job array.")
+    ] = "local",
     prefix: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="Put before every command, such as 'taskset -c 0'.")
     ] = None,
@@ -101,16 +89,11 @@ def run(
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark import (
-        check_ahead,
-        list_cells,
-        list_preparations,
-        read_benchmark,
-        remember_folders,
-        run_cells,
-        run_preparations,
-        select_cells,
-    )
+    from nnunet_attenscribble.evaluation.benchmark.cells import list_cells, select_cells
+    from nnunet_attenscribble.evaluation.benchmark.checks import check_ahead
+    from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
+    from nnunet_attenscribble.evaluation.benchmark.run import list_preparations, run_cells, run_preparations
+    from nnunet_attenscribble.evaluation.benchmark.workspace import remember_folders
 
     # Before anything is made: a name that is none is told.
     rows = {cell.row.name for cell in select_cells(list_cells(read_benchmark(file)), only)}
@@ -128,7 +111,7 @@ def run(
             _print_commands(options, workspace, only, words)
             return
         remember_folders(workspace)
-        if executor is Executor.SLURM and not prepare:
+        if executor == "slurm" and not prepare:
             _refuse_unprepared(preparations, file, workspace)
         run_preparations(preparations, workspace, first, console, words)
         plan = _check(options, workspace)
@@ -138,14 +121,14 @@ def run(
         if prepare:
             console.print(f"Everything is prepared for {len(cells)} cells in {workspace.work}", markup=False)
             return
-        if executor is Executor.SLURM:
+        if executor == "slurm":
             _submit(plan, cells, file, prefix, console)
             return
         outcome = run_cells(plan, cells, _environments(options, workspace), console, words)
     except KeyboardInterrupt:
         console.print("\nStopped. The same command continues from here.")
         raise typer.Exit(130) from None
-    _conclude(plan, outcome, console, whole=only is None)
+    _conclude(plan, outcome, console, whole=not only)
 
 
 @benchmark.command("collect")
@@ -180,7 +163,7 @@ def collect_command(
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark import collect
+    from nnunet_attenscribble.evaluation.benchmark.collect import collect
 
     options, workspace = _open(file, work, raw, preprocessed)
     collected = collect(_check(options, workspace), output or workspace.work / "collected", kept or (), keep)
@@ -190,7 +173,8 @@ def collect_command(
 
 
 def _open(file: Path, work: Path | None, raw: Path | None, preprocessed: Path | None) -> tuple[Benchmark, Workspace]:
-    from nnunet_attenscribble.evaluation.benchmark import open_workspace, read_benchmark
+    from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
+    from nnunet_attenscribble.evaluation.benchmark.workspace import open_workspace
 
     options = read_benchmark(file)
     return options, open_workspace(work or Path(file.stem), raw=raw, preprocessed=preprocessed)
@@ -205,13 +189,13 @@ def _tell_other_folders(workspace: Workspace) -> None:
 
 def _environments(options: Benchmark, workspace: Workspace) -> dict[int, dict[str, str]]:
     from nnunet_attenscribble.common.nnunet import trainers_folder
-    from nnunet_attenscribble.evaluation.benchmark import make_environment
+    from nnunet_attenscribble.evaluation.benchmark.run import make_environment
 
     return {seed: make_environment(options, workspace, trainers_folder(), seed) for seed in options.seeds}
 
 
 def _check(options: Benchmark, workspace: Workspace) -> Plan:
-    from nnunet_attenscribble.evaluation.benchmark import make_plan
+    from nnunet_attenscribble.evaluation.benchmark.cells import make_plan
 
     return make_plan(options, workspace, _environments(options, workspace)[options.seeds[0]])
 
@@ -240,9 +224,10 @@ def _list_evaluate_problems(options: tuple[str, ...]) -> list[str]:
     return problems
 
 
-def _print_commands(options: Benchmark, workspace: Workspace, only: str | None, prefix: tuple[str, ...]) -> None:
+def _print_commands(options: Benchmark, workspace: Workspace, only: list[str] | None, prefix: tuple[str, ...]) -> None:
     """All commands as a script of the shell, those that are done as comments."""
-    from nnunet_attenscribble.evaluation.benchmark import Plan, list_preparations, select_cells
+    from nnunet_attenscribble.evaluation.benchmark.cells import Plan, select_cells
+    from nnunet_attenscribble.evaluation.benchmark.run import list_preparations
 
     tests, unknown = _find_tests(options, workspace)
     plan = Plan(options, workspace, tests, {})
@@ -284,7 +269,7 @@ def _print_exports(environment: dict[str, str], before: dict[str, str]) -> dict[
 
 def _find_tests(options: Benchmark, workspace: Workspace) -> tuple[dict[str, BenchmarkTestSet], list[str]]:
     """The test set of every fold that has one by now, and why the others have none."""
-    from nnunet_attenscribble.evaluation.benchmark import find_test_set
+    from nnunet_attenscribble.evaluation.benchmark.test_set import find_test_set
 
     tests, problems = {}, []
     for fold in options.folds:
@@ -315,7 +300,7 @@ def _quote(word: str) -> str:
 
 
 def _compare_command(plan: Plan) -> list[str]:
-    from nnunet_attenscribble.evaluation.benchmark import list_compared
+    from nnunet_attenscribble.evaluation.benchmark.collect import list_compared
 
     reference, models = [], []
     for name, cells in list_compared(plan, plan.cells).items():
@@ -339,7 +324,8 @@ def _refuse_unprepared(preparations: list[Step], file: Path, workspace: Workspac
 
 
 def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, console: Console) -> None:
-    from nnunet_attenscribble.evaluation.benchmark import read_states, submit, write_array
+    from nnunet_attenscribble.evaluation.benchmark.run import submit, write_array
+    from nnunet_attenscribble.evaluation.benchmark.state import read_states
 
     states = read_states(plan)
     refused = {cell.name: states[cell].problems for cell in cells if states[cell].problems}
@@ -366,7 +352,8 @@ def _tell_failed(failed: Mapping[str, Sequence[str]]) -> None:
 
 def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) -> None:
     """Collect where it makes sense, and tell what failed; exit code 1 if anything did."""
-    from nnunet_attenscribble.evaluation.benchmark import collect, read_states
+    from nnunet_attenscribble.evaluation.benchmark.collect import collect
+    from nnunet_attenscribble.evaluation.benchmark.state import read_states
 
     states = read_states(plan)
     complete = all(state.lacks is None for state in states.values())
@@ -430,7 +417,7 @@ def report(
     Example:  attenscribble report acdc_cpu/collected -o acdc_cpu/report
     """
     from nnunet_attenscribble.common.progress import show_progress
-    from nnunet_attenscribble.evaluation.report import write_report
+    from nnunet_attenscribble.evaluation.report.build import write_report
 
     page = write_report(
         collected,

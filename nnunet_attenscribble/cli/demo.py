@@ -149,7 +149,7 @@ class _Demo:
     def run(self) -> None:
         """Do what is not done yet."""
         from nnunet_attenscribble.cli.demo_parts import Comparison
-        from nnunet_attenscribble.evaluation.benchmark import run_at_once
+        from nnunet_attenscribble.evaluation.benchmark.execution import run_at_once
 
         self._introduce()
         self.places.folder.mkdir(parents=True, exist_ok=True)
@@ -217,10 +217,11 @@ class _Demo:
             f"Commands and output:  {folder / 'logs'}/\n"
         )
         self._tell(
-            "Next, your own scribbles: 'attenscribble convert --help' writes nnU-Net's raw folders; then\n"
+            "Next, your own scribbles: 'attenscribble start DIR' brings them in; then\n"
             '  export nnUNet_extTrainer="$(attenscribble trainers)"\n'
             "  nnUNetv2_plan_and_preprocess -d NNN -c 2d\n"
-            "  nnUNetv2_train NNN 2d 0 -tr nnUNetTrainerAttenScribble"
+            "  nnUNetv2_train NNN 2d 0 -tr nnUNetTrainerAttenScribble\n"
+            "(without a GPU a smaller configuration, 'attenscribble configure --help', and -device cpu)"
         )
 
     def _head(self, text: str) -> None:

@@ -3,7 +3,7 @@
 A block of commands has a mark, an HTML comment in the line above it:
 
     <!-- runs -->                   executed by a test as it stands, in one shell per page, on the phantom
-    <!-- tested: tests/FILE.py -->  what it does is executed by that test
+    <!-- tested: tests/FILE.py -->  what it does is executed by that test, or by those of several files
     <!-- needs: a GPU -->           cannot be executed everywhere
 """
 
@@ -20,17 +20,20 @@ from tests.conftest import ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: What holds for all blocks without a mark of their own on these pages.
 PAGES_AS_A_WHOLE = {
-    "benchmark.md": "tested: tests/evaluation/benchmark/test_nnunet.py",
-    "datasets.md": "tested: tests/dataset_conversion/test_scribble_dataset.py",
+    "benchmark.md": "tested: tests/evaluation/benchmark/test_nnunet.py tests/evaluation/benchmark/test_collect.py "
+    "tests/evaluation/report/test_build.py tests/evaluation/test_cli.py",
+    "datasets.md": "tested: tests/dataset_conversion/test_scribble_dataset.py "
+    "tests/dataset_conversion/test_convert_command.py tests/dataset_conversion/test_prediction_images.py "
+    "tests/trainers/test_commands.py",
     "experiments.md": "needs: the ACDC download",
-    "evaluation.md": "tested: tests/evaluation/test_cli.py",
+    "evaluation.md": "tested: tests/evaluation/test_cli.py tests/evaluation/test_postprocessing.py",
     "losses.md": "needs: minutes of an idle processor",
     "nnunet_features.md": "tested: tests/trainers/test_commands.py",
     "results.md": "needs: the ACDC download",
     "targets.md": "needs: the ACDC download",
 }
 
-_MARK = re.compile(r"<!-- (runs|tested: \S+|needs: [^>]+?) -->")
+_MARK = re.compile(r"<!-- (runs|tested: [^>]+?|needs: [^>]+?) -->")
 _COMMANDS = ("attenscribble", "nnUNetv2_", "make", "pip", "python", "export", "source", "cd", "git")
 
 

@@ -82,8 +82,13 @@ def test_the_commands_in_the_text_exist(page: Path):
 def test_a_block_is_executed_or_says_why_not(block: Block):
     assert block.mark is not None, f"{block} needs a mark: <!-- runs -->, <!-- tested: FILE --> or <!-- needs: WHAT -->"
     kind, _, what = block.mark.partition(": ")
-    if kind == "tested":
-        assert (ROOT / what).is_file(), f"{block}: there is no {what}"
+    if kind != "tested":
+        return
+    text = "".join((ROOT / file).read_text(encoding="utf-8") for file in what.split())
+    for command, *words in read_commands(block.text):
+        assert command != "python", f"{block}: say what it needs"
+        for name in words[: 2 if words[:1] == ["convert"] else 1] if command == "attenscribble" else ():
+            assert re.search(rf"\b{name}\b", text), f"{block}: {what} does not call attenscribble {' '.join(words)}"
 
 
 @pytest.mark.parametrize(

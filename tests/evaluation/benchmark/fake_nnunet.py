@@ -214,6 +214,10 @@ class Toy:
         self.content |= changes
         self.file.write_text(yaml.safe_dump(self.content, sort_keys=False))
 
+    def write_splits(self, *splits: dict[str, list[str]]) -> None:
+        for name in (SCRIBBLE, DENSE):
+            (self.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+
     def add_scribbles(self, name: str) -> Path:
         """Further scribbles of the same cases; their folder in nnUNet_raw."""
         for root in (self.raw, self.preprocessed):

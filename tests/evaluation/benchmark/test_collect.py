@@ -241,9 +241,7 @@ def test_folds_on_the_same_test_set_are_repetitions(toy, folder):
             (toy.folder / "test" / kind).mkdir(parents=True)
             (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
     else:
-        for name in (SCRIBBLE, DENSE):
-            splits = [{"train": [own], "val": ["c", "d"]} for own in ("a", "b")]
-            (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+        toy.write_splits(*({"train": [own], "val": ["c", "d"]} for own in ("a", "b")))
     toy.write(folds=[0, 1], test=test, rows=toy.content["rows"][:2])
     toy.call()
     rows = read_json(toy.work / "collected" / "collected.json")["rows"]
@@ -517,11 +515,6 @@ def change_settings(toy) -> None:
         file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
 
 
-def change_splits(toy) -> None:
-    for name in (SCRIBBLE, DENSE):
-        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["c", "d"]}]))
-
-
 TRAINED = "Kept results that were trained with something else than there is now: "
 
 
@@ -531,7 +524,7 @@ def test_kept_results_of_other_settings_or_patients_are_told(toy, kept):
     change_settings(toy)
     told = toy.call("collect", "--kept", str(kept))
     assert f"note: {TRAINED}seed_1/fold_0/crf (other settings).\n" in told
-    change_splits(toy)
+    toy.write_splits({"train": ["a"], "val": ["c", "d"]})
     told = toy.call("collect", "--kept", str(kept))
     other = "another splits_final.json"
     cells = f"dense ({other}), seed_1/fold_0/partial_ce ({other}), seed_1/fold_0/crf (other settings and {other})"
@@ -560,7 +553,7 @@ def test_kept_results_whose_hashes_are_not_known_are_not_told(toy, kept):
         write_summary(replace(summary, provenance=summary.provenance | unknown), place.parent)
     toy.call("--prepare")
     change_settings(toy)
-    change_splits(toy)
+    toy.write_splits({"train": ["a"], "val": ["c", "d"]})
     assert TRAINED not in toy.call("collect", "--kept", str(kept))
 
 

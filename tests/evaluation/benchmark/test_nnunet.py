@@ -20,6 +20,7 @@ from nnunet_attenscribble.evaluation.attention_folder import read_record
 from nnunet_attenscribble.evaluation.benchmark.checks import Budget, resolve_budgets
 from nnunet_attenscribble.evaluation.benchmark.workspace import Model, nnunet_environment
 from nnunet_attenscribble.evaluation.summary import read_summary
+from nnunet_attenscribble.plans import read_plans, write_plans
 from tests.trainers.conftest import ITERATIONS, NAME, prepared  # noqa: F401 - a fixture
 
 DENSE = "Dataset702_TinyDense"
@@ -155,16 +156,24 @@ def test_budgets_are_those_of_nnunets_trainer_classes(twins):
     assert not (twins / "results").exists()
 
 
-def test_rows_that_cannot_be_trained_are_told_before_any_is(twins):
+def test_rows_that_cannot_be_trained_are_told_before_any_is(twins, monkeypatch):
     models = {
         "no trainer": Model(NAME, "tiny", "nnUNetTrainerNobodyKnows"),
         "no configuration": Model(NAME, "huge", "nnUNetTrainer"),
         "dense labels": Model(DENSE, "tiny", "nnUNetTrainerMaskedCRF"),
+        "cascade": Model(NAME, "tiny_cascade", "nnUNetTrainer"),
         "in order": Model(NAME, "tiny", "nnUNetTrainer"),
     }
+    file = twins / "nnUNet_preprocessed" / NAME / "nnUNetPlans.json"
+    plans = read_plans(file)
+    plans["configurations"]["tiny_cascade"] = {"inherits_from": "tiny", "previous_stage": "tiny"}
+    write_plans(file, plans)
+    # nnU-Net's trainers begin a run of Weights & Biases as soon as they are made.
+    monkeypatch.setenv("nnUNet_wandb_enabled", "1")
     with pytest.raises(AttenScribbleError) as error:
         resolve_budgets(models, twins / "nnUNet_preprocessed", make_environment(twins))
-    first, second, third = error.value.problems
+    first, second, third, fourth = error.value.problems
     assert "'no trainer' cannot be trained: Could not find requested nnunet trainer nnUNetTrainerNobodyKnows" in first
     assert "'no configuration' cannot be trained: nnUNetPlans of Dataset701_Tiny has no configuration huge" in second
     assert "has no `ignore` label" in third
+    assert "'cascade' cannot be trained: tiny_cascade is the second stage of a cascade" in fourth

@@ -259,14 +259,11 @@ def change_settings(toy, monkeypatch) -> None:
 
 
 def change_patients(toy, monkeypatch) -> None:
-    for name in (SCRIBBLE, DENSE):
-        splits = [{"train": ["a", "c"], "val": ["b", "d"]}]
-        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+    toy.write_splits({"train": ["a", "c"], "val": ["b", "d"]})
 
 
 def change_training_patients(toy, monkeypatch) -> None:
-    for name in (SCRIBBLE, DENSE):
-        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["c", "d"]}]))
+    toy.write_splits({"train": ["a"], "val": ["c", "d"]})
 
 
 @pytest.mark.parametrize(
@@ -495,6 +492,7 @@ def test_only_takes_part_of_a_name_and_a_whole_name_for_one_cell_alone(toy):
     assert told.count("nnUNetv2_train ") == 1
     assert toy.call("--only", "seed_1", "--dry-run").count("nnUNetv2_train ") == 6
     assert toy.call("--only", "Partial CE", "--dry-run").count("nnUNetv2_train ") == 2
+    assert toy.call("--only", "Partial CE", "--only", "dense", "--dry-run").count("nnUNetv2_train ") == 4
     (problem,) = toy.problems("--only", "seed_2", "--dry-run")
     assert "seed_11/fold_0/partial_ce" in problem
 

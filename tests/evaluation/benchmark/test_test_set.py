@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 
@@ -38,9 +37,7 @@ def make_test_folder(toy, case: str) -> None:
 def test_a_model_of_other_patients_is_known_by_names_with_dots(toy):
     toy.call("--only", "crf")
     shutil.rmtree(toy.work / "cells")  # it is trained, and not scored
-    for name in (SCRIBBLE, DENSE):
-        splits = [{"train": ["1.2.3", "1.2.4"], "val": ["1.2.1", "1.2.2"]}]
-        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+    toy.write_splits({"train": ["1.2.3", "1.2.4"], "val": ["1.2.1", "1.2.2"]})
     told = toy.call("--only", "crf", code=1)
     assert "splits_final.json has now (it validated on 1.2.3, 1.2.4)" in told
 
@@ -67,9 +64,7 @@ def test_splits_by_patient_are_in_order(toy, subject):
 
 @pytest.mark.parametrize("toy", [BY_PATIENT], indirect=True)
 def test_a_case_that_is_trained_and_tested_with_is_told_once(toy):
-    for name in (SCRIBBLE, DENSE):
-        splits = [{"train": ["p1_1", "p2_1"], "val": ["p2_1"]}]
-        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+    toy.write_splits({"train": ["p1_1", "p2_1"], "val": ["p2_1"]})
     toy.write(subject="p[0-9]")
     assert [problem.partition(":")[0] for problem in toy.problems("--prepare")] == [
         f"fold 0 of {name} trains with test cases (p2_1)" for name in (SCRIBBLE, DENSE)
@@ -113,9 +108,7 @@ def test_patients_are_only_told_where_they_are_known(toy, folder):
 @pytest.mark.parametrize("toy", [(["a", "b"], ["c", "d"])], indirect=True)
 def test_folds_whose_validation_cases_overlap_are_refused_before_the_training(toy):
     toy.write(folds=[0, 1])
-    for name in (SCRIBBLE, DENSE):
-        splits = [{"train": ["a", "b"], "val": ["c", "d"]}, {"train": ["a", "d"], "val": ["b", "c"]}]
-        (toy.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
+    toy.write_splits({"train": ["a", "b"], "val": ["c", "d"]}, {"train": ["a", "d"], "val": ["b", "c"]})
     (told,) = toy.problems("--prepare")
     assert told.startswith("folds 0 and 1 validate on the same cases (c), but not all folds do")
     assert told.endswith("choose other folds, or mend splits_final.json")
