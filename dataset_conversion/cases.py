@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import link_file
+from nnunet_attenscribble.common.files import link_file, write_json
 from nnunet_attenscribble.common.formats import find_sidecar, holds_place, is_tiff, states_spacing
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, flatten_onto, geometry_problems, is_turned, place_on
+from nnunet_attenscribble.common.grids import Grid as PlainGrid
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
 from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2, voxels_file
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Grid,
     Source,
@@ -33,7 +35,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 ENDING = ".nii.gz"
 IGNORE = "ignore"
-_GRID = ("Size", "Spacing", "Origin", "Direction")
+_GRID = ("size", "spacing", "origin", "direction")
 _TURNED = "are stored in another order of axes than their image and were turned onto it"
 _ROUNDED = "hold labels that their header scales (scl_slope), and were rounded to integers"
 _WHOLE = "are read as labelled as a whole: in slices that show a class, what is in no class is background"
@@ -212,6 +214,15 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     if not check.result.problems:
         check.result.inputs = _fingerprints(case, coding)
     return check.result
+
+
+def collect_remarks(checked: Iterable[CheckedCase]) -> list[str]:
+    """What was found to be the same with several files, one sentence each."""
+    found: dict[str, dict[str, None]] = {}
+    for result in checked:
+        for remark, name in result.remarks:
+            found.setdefault(remark, {})[name] = None  # a file of several channels once
+    return [f"{len(names)} files {remark} ({list_some(list(names))})" for remark, names in found.items()]
 
 
 class _Check:
@@ -398,14 +409,16 @@ def write_case(
     def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
         target = folder / f"{case.identifier}{ENDING}"
         written.append(target)
-        given = read_volume(source, "", thorough=False)
-        file = _usable_file(source, given) if links_from is not None and not recoded else None
-        if file is not None and _same_grid(given, grid) and not _is_scaled(given):
+        as_it_is = links_from is not None and not recoded
+        given = read_volume(source, "", thorough=False, whole=not as_it_is)
+        file = _usable_file(source, given) if as_it_is else None
+        if file is not None and PlainGrid.of(given) == grid and not _is_scaled(given):
             _take_over(file, target, later and later.parent / target.parent.relative_to(home.parent))
             return
-        label = sitk.GetImageFromArray(code(place_on(flatten_onto(given, grid), grid), "", []))
-        label.CopyInformation(grid)
-        write_volume(label, target)
+        if not isinstance(given, sitk.Image):
+            given = read_volume(source, "", thorough=False)
+        label = sitk.GetImageFromArray(code(_place_label(source, given, grid), "", []))
+        write_volume(grid.put(label), target)
 
     if case.scribbled and case.scribble is not None:
 
@@ -425,14 +438,23 @@ def coded_label(case: Case, coding: Coding) -> sitk.Image:
     source = case.scribble if case.scribbled else case.dense
     assert source is not None  # or there would be nothing to show
     grid = read_volume(case.images[0], "", thorough=False)
-    given = place_on(flatten_onto(read_volume(source, "", thorough=False), grid), grid)
+    spaced = grid if case.spacing is None else _spaced(grid, case.spacing)
+    given = _place_label(source, read_volume(source, "", thorough=False), PlainGrid.of(spaced))
     values = coding.scribble(given, "", [], case)[0] if case.scribbled else coding.dense(given, "", [])
     label = sitk.GetImageFromArray(values)
     label.CopyInformation(grid)
     return label
 
 
-def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[list[Path], sitk.Image]:
+def _place_label(source: Source, label: sitk.Image, grid: PlainGrid) -> sitk.Image:
+    """A label in the order of its image, with the spacing that it was checked with."""
+    label, file = flatten_onto(label, grid), file_of(source)
+    if file is not None and not states_spacing(file, label):
+        label = _spaced(label, grid.spacing)
+    return place_on(label, grid)
+
+
+def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[list[Path], PlainGrid]:
     """Write the channels of a checked case, `CASE_0000.nii.gz` and so on.
 
     Args:
@@ -442,29 +464,59 @@ def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[l
             there. None: copies.
 
     Returns:
-        the files, and an image on the grid of all.
+        the files, and the grid of all.
 
     Raises:
         OSError: where they cannot be written.
     """
     written: list[Path] = []
-    grid: sitk.Image | None = None
+    grid: PlainGrid | None = None
     for channel, source in enumerate(case.images):
         target = folder / f"{case.identifier}_{channel:04d}{ENDING}"
         written.append(target)
-        image = read_volume(source, "", thorough=False)
+        image = read_volume(source, "", thorough=False, whole=case.spacing is not None)
         if case.spacing is not None:  # no file states another
             image = _spaced(image, case.spacing)
-        grid = image if grid is None else grid
-        if not _close_grid(image, grid):
-            image = sitk.Image(place_on(image, grid))  # the caller's may be in use elsewhere
-            image.CopyInformation(grid)
-        elif (file := _usable_file(source, image)) is not None:
+        own = PlainGrid.of(image)
+        grid = own if grid is None else grid
+        is_close = _close_grid(own, grid)
+        if is_close and (file := _usable_file(source, image)) is not None:
             _take_over(file, target, later)
             continue
-        write_volume(image, target)
+        if not isinstance(image, sitk.Image):
+            image = read_volume(source, "", thorough=False)
+        # The caller's may be in use elsewhere.
+        write_volume(image if is_close else grid.put(sitk.Image(place_on(image, grid))), target)
     assert grid is not None  # cases without images were refused
     return written, grid
+
+
+def copy_images(case: Case, folder: Path, ending: str) -> None:
+    """Copy the files of a checked case, all of one ending, as `CASE_0000` and so on.
+
+    Where nnU-Net would see another spacing in them, or another order of voxels than in the first, they are written.
+
+    Raises:
+        OSError: where they cannot be written.
+    """
+    sources = {file: source for source in case.images if (file := file_of(source)) is not None}  # colours share a file
+    grid: PlainGrid | None = None
+    for channel, (file, source) in enumerate(sources.items()):
+        target = folder / f"{case.identifier}_{channel:04d}{ending}"
+        image = read_volume(source, "", thorough=False)
+        stored = PlainGrid.of(image)
+        if case.spacing is not None:  # no file states another
+            image = _spaced(image, case.spacing)
+        grid = PlainGrid.of(image) if grid is None else grid
+        if not holds_place(file) or _close_grid(stored, grid):
+            shutil.copyfile(file, target)
+        else:
+            write_volume(grid.put(sitk.Image(place_on(image, grid))), target)
+        beside = folder / f"{case.identifier}.json"
+        if (sidecar := find_sidecar(file)) is not None:
+            shutil.copyfile(sidecar, beside)
+        elif is_tiff(file) and image.GetDimension() == 3:  # nnU-Net looks for the spacing nowhere else
+            write_json(beside, {"spacing": grid.spacing[::-1]})
 
 
 def _take_over(source: Path, target: Path, later: Path | None) -> None:
@@ -474,7 +526,7 @@ def _take_over(source: Path, target: Path, later: Path | None) -> None:
         link_file(target, os.path.relpath(source.resolve(), later), source)
 
 
-def _usable_file(source: Source, image: sitk.Image) -> Path | None:
+def _usable_file(source: Source, image: Grid) -> Path | None:
     """The file that can stand in a dataset as it is; None where there is none."""
     file = file_of(source)
     if file is None or not file.name.endswith(ENDING):
@@ -484,15 +536,11 @@ def _usable_file(source: Source, image: sitk.Image) -> Path | None:
     return file if isinstance(source, Path) and has_consistent_header(image) and not is_nifti2(file) else None
 
 
-def _is_scaled(label: sitk.Image) -> bool:
+def _is_scaled(label: Grid) -> bool:
     """Whether nnU-Net would read its values scaled."""
     return label.HasMetaDataKey("scl_slope") and float(label.GetMetaData("scl_slope")) not in (0, 1)
 
 
-def _close_grid(image: sitk.Image, other: sitk.Image) -> bool:
+def _close_grid(grid: PlainGrid, other: PlainGrid) -> bool:
     """Whether nnU-Net takes both for channels of a case: it compares closer than `geometry_problems`, in this way."""
-    return all(np.allclose(getattr(image, f"Get{part}")(), getattr(other, f"Get{part}")()) for part in _GRID)
-
-
-def _same_grid(image: sitk.Image, other: sitk.Image) -> bool:
-    return all(getattr(image, f"Get{part}")() == getattr(other, f"Get{part}")() for part in _GRID)
+    return all(np.allclose(getattr(grid, part), getattr(other, part)) for part in _GRID)

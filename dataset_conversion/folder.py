@@ -33,6 +33,7 @@ from nnunet_attenscribble.dataset_conversion.meanings import (
     parse_marks,
 )
 from nnunet_attenscribble.dataset_conversion.partly import read_annotated
+from nnunet_attenscribble.dataset_conversion.plan_problems import spacing_problems
 from nnunet_attenscribble.dataset_conversion.raw_dataset import (
     RawDataset,
     Writing,
@@ -128,10 +129,9 @@ def convert_folder(
             f"--test-labels {test_labels}: has no --test-images; the dense labels of images that nobody drew on "
             "(--undrawn-as-test) are found in --dense"
         )
+    lone += spacing_problems(spacing)
     if lone:
         raise AttenScribbleError(lone)
-    if spacing is not None and not all(0 < step < float("inf") for step in spacing):
-        raise AttenScribbleError(f"spacing {tuple(spacing)}: give positive numbers, in mm along x, y and z")
     step = None if spacing is None else tuple(spacing)
     whole = _compile(dense_slices)
     values = None if scribbles is None else marks.scribble_values  # refused where one value would mean two things

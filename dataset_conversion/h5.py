@@ -16,6 +16,7 @@ from nnunet_attenscribble.common.soundness import room_problems
 from nnunet_attenscribble.common.text import normalise, read_table
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, dense_values, scribble_values
+from nnunet_attenscribble.dataset_conversion.plan_problems import spacing_problems
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import (
     ACDC_BLOCKS,
@@ -80,10 +81,10 @@ def convert_h5(
     if not files:
         raise AttenScribbleError(f"{folder}: holds no .h5 file: give the folder ACDC_training_volumes")
     table = None if spacing_csv is None else read_spacing(spacing_csv)
-    if spacing is not None and (len(spacing) != 3 or not all(0 < edge < np.inf for edge in spacing)):
-        raise AttenScribbleError(f"spacing {tuple(spacing)}: give three lengths above 0 (x y z, mm)")
+    problems = spacing_problems(spacing)
+    if problems:
+        raise AttenScribbleError(problems)
     cases: list[Case] = []
-    problems: list[str] = []
     for file in files:
         try:
             edges, size = tuple(spacing or ()), None

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from nnunet_attenscribble.common.grids import geometry_problems, place_on
 from nnunet_attenscribble.common.nnunet import DATASET, read_drawn_axis
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.common.shapes import TEXT, Shape, mapping, read_shaped
+from nnunet_attenscribble.common.shapes import TEXT, mapping, read_if_shaped
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Source,
@@ -166,23 +166,15 @@ def inspect_dataset(
 
 def find_twin(source: Path) -> Path | None:
     """The dense twin of a scribble dataset beside it: what its provenance names, or the one that shares its images."""
-    named = _read(source / "provenance.json", mapping({"dense_labels": TEXT})).get("dense_labels")
+    named = read_if_shaped(source / "provenance.json", mapping({"dense_labels": TEXT})).get("dense_labels")
     if named and (source.parent / named).is_dir():
         return source.parent / named
     for other in sorted(source.parent.glob("Dataset[0-9][0-9][0-9]_*/dataset.json")):
-        cases = _read(other, DATASET).get("dataset") or {}
+        cases = read_if_shaped(other, DATASET).get("dataset") or {}
         first = next(iter(cases.values()), {"images": [""]})
         if other.parent != source and first["images"][0].startswith(f"../{source.name}/"):
             return other.parent
     return None
-
-
-def _read(file: Path, shape: Shape) -> dict:
-    """The content of a file that may be there; nothing where it is not, or has another shape."""
-    try:
-        return read_shaped(file, shape, "")
-    except AttenScribbleError:
-        return {}
 
 
 def _find_dense(dense: Path, cases: Mapping[str, object], ending: str) -> dict[str, Source]:

@@ -9,6 +9,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -281,44 +282,45 @@ class NamedLabel:
 
     def __call__(self) -> sitk.Image:
         """The label; raises AttenScribbleError where it cannot be read as one."""
-        pixels = read_any(self.file)
-        layers, grid = split_layers(pixels, str(self.file))
-        merged = sitk.GetImageFromArray(self._merge(layers))
-        merged.CopyInformation(grid)
+        merged = self._merge(*read_layers(self.file))
         return self._place(merged) if self.legend.source == self.file else merged
 
-    def _merge(self, layers: np.ndarray) -> np.ndarray:
-        """(z, y, x) from (layers, z, y, x): every segment's value where it is, `rest` elsewhere."""
-        merged = np.full(layers.shape[1:], self.rest, np.int32)
+    def _merge(self, count: int, layers: Iterator[sitk.Image]) -> sitk.Image:
+        """Of so many layers every segment's value where it is, `rest` elsewhere; one layer is in memory at a time."""
+        first = next(layers)
+        merged = np.full(first.GetSize()[::-1], self.rest, np.int32)
         taken = np.zeros(merged.shape, bool)
-        known = np.zeros(layers.shape, bool)
         owner: dict[int, str] = {}
+        strange: set[int] = set()
         unknown, problems = [], []
-        for segment, target in zip(self.legend.segments, self.targets, strict=True):
-            if not 0 <= segment.layer < len(layers):
-                continue  # told as empty by 3D Slicer, or voxels without a name will be missed
-            mask = layers[segment.layer] == segment.value
-            known[segment.layer] |= mask
-            if (segment.value == 0 and len(layers) > 1) or not mask.any():
-                continue
-            if target is None:
-                unknown.append(segment.name)
-                continue
-            clash = mask & taken & (merged != target)
-            if clash.any():
-                other = owner[int(merged[clash][0])]
-                problems.append(
-                    f"{self.file}: {int(clash.sum())} voxels are {segment.name} as well as {other}: take them out of "
-                    "one of the two (3D Slicer: Segment Editor, Masking, 'Modify other segments: Overwrite all'; "
-                    "MITK: one group), and save again"
-                )
-            merged[mask], taken[mask] = target, True
-            owner[target] = segment.name
-        strange = np.unique(layers[~known & (layers != 0)])
-        if strange.size:
+        for layer, image in enumerate(chain([first], layers)):
+            values = label_values(image, str(self.file))
+            known = values == 0
+            for segment, target in zip(self.legend.segments, self.targets, strict=True):
+                if segment.layer != layer:
+                    continue  # those of no layer are told as empty by 3D Slicer, or voxels without a name are missed
+                mask = values == segment.value
+                known |= mask
+                if (segment.value == 0 and count > 1) or not mask.any():
+                    continue
+                if target is None:
+                    unknown.append(segment.name)
+                    continue
+                clash = mask & taken & (merged != target)
+                if clash.any():
+                    other = owner[int(merged[clash][0])]
+                    problems.append(
+                        f"{self.file}: {int(clash.sum())} voxels are {segment.name} as well as {other}: take them out "
+                        "of one of the two (3D Slicer: Segment Editor, Masking, 'Modify other segments: Overwrite "
+                        "all'; MITK: one group), and save again"
+                    )
+                merged[mask], taken[mask] = target, True
+                owner[target] = segment.name
+            strange.update(np.unique(values[~known]).tolist())
+        if strange:
             problems.append(
                 f"{self.file}: {self.legend.source.name} has no name for its values "
-                f"{list_some([str(value) for value in strange])}: name them, or correct the file"
+                f"{list_some([str(value) for value in sorted(strange)])}: name them, or correct the file"
             )
         if unknown:
             every = ", ".join(f"{segment.name} ({segment.value})" for segment in self.legend.segments)
@@ -333,7 +335,9 @@ class NamedLabel:
             )
         if problems:
             raise AttenScribbleError(problems)
-        return merged
+        label = sitk.GetImageFromArray(merged)
+        label.CopyInformation(first)
+        return label
 
     def _place(self, label: sitk.Image) -> sitk.Image:
         """The label on the grid of its image, `rest` around it."""
@@ -365,9 +369,7 @@ class NamedLabel:
 
 
 def read_any(file: Path) -> sitk.Image:
-    """Read a label file of any kind, or a folder with one per class; raises as `read_pixels`."""
-    if file.is_dir():
-        return _join_masks(list_masks(file))
+    """Read a label file of any kind; raises as `read_pixels`."""
     source = as_readable(file, label=True)
     return source() if callable(source) else read_pixels(file)
 
@@ -377,17 +379,27 @@ def list_masks(folder: Path) -> list[Path]:
     return [file for file in find_files(folder) if file.parent == folder and stem(file) is not None]
 
 
-def _join_masks(files: Sequence[Path]) -> sitk.Image:
+def read_layers(file: Path) -> tuple[int, Iterator[sitk.Image]]:
+    """How many layers a label file of any kind has, and each; those of a folder with a file per class are read when
+    they are asked for, the last of them tells every problem. Raises as `read_pixels`.
+    """
+    if file.is_dir():
+        masks = list_masks(file)
+        return len(masks), _read_masks(masks)
+    return split_layers(read_any(file))
+
+
+def _read_masks(files: Sequence[Path]) -> Iterator[sitk.Image]:
     """A layer for each, 1 where it holds anything."""
-    masks: list[sitk.Image] = []
+    first: sitk.Image | None = None
     problems: list[str] = []
     for file in files:
         try:
             mask = read_volume(read_any(file), str(file), label=True)
-            if masks:
-                mask = flatten_onto(mask, masks[0])
-                problems += geometry_problems(masks[0], mask, str(file), str(files[0]))
-                mask = mask if problems else place_on(mask, masks[0])
+            if first is not None:
+                mask = flatten_onto(mask, first)
+                problems += geometry_problems(first, mask, str(file), str(files[0]))
+                mask = mask if problems else place_on(mask, first)
             values = label_values(mask, str(file), [])
             held = [str(value) for value in np.unique(values[values != 0])]
             if len(held) > 1 or read_header(file) is not None:
@@ -397,24 +409,25 @@ def _join_masks(files: Sequence[Path]) -> sitk.Image:
                     "in it, or a file per class, called after it, and no image among them"
                 )
             drawn = sitk.GetImageFromArray((values != 0).astype(np.uint8))
-            drawn.CopyInformation(masks[0] if masks and not problems else mask)
-            masks.append(drawn)
+            drawn.CopyInformation(mask if first is None or problems else first)
+            first = drawn if first is None else first
         except AttenScribbleError as error:
             problems += error.problems
+        if not problems:
+            yield drawn
     if problems:
         raise AttenScribbleError(problems)
-    return masks[0] if len(masks) == 1 else sitk.Compose(masks)
 
 
-def split_layers(pixels: sitk.Image, name: str) -> tuple[np.ndarray, sitk.Image]:
-    """(layers, z, y, x) and an image on the grid of each."""
+def split_layers(pixels: sitk.Image) -> tuple[int, Iterator[sitk.Image]]:
+    """How many layers lie on each other in one file, and each."""
     if pixels.GetDimension() == 4:
         count = pixels.GetSize()[3]
-        images = [pixels[:, :, :, layer] for layer in range(count)]
-    else:
-        count = pixels.GetNumberOfComponentsPerPixel()
-        images = [pixels] if count == 1 else [sitk.VectorIndexSelectionCast(pixels, layer) for layer in range(count)]
-    return np.stack([label_values(image, name) for image in images]), images[0]
+        return count, (pixels[:, :, :, layer] for layer in range(count))
+    count = pixels.GetNumberOfComponentsPerPixel()
+    if count == 1:
+        return 1, iter([pixels])
+    return count, (sitk.VectorIndexSelectionCast(pixels, layer) for layer in range(count))
 
 
 def _offset(label: sitk.Image, grid: Grid, name: str, image_name: str) -> tuple[int, ...] | None:

@@ -465,8 +465,9 @@ def new_case_problems(raw: Path, images: Mapping[str, Sequence[Path]]) -> list[s
         images: files of each case.
     """
     problems = identifier_problems(list(images))
+    tested = _list(raw / "labelsTs")
     for case, files in images.items():
-        if any(file.name.startswith(f"{case}.") for file in _list(raw / "labelsTs")):
+        if any(file.name.startswith(f"{case}.") for file in tested):
             problems.append(
                 f"case {case}: is a test case, with a dense label in {raw / 'labelsTs'}: a model that was trained with "
                 "it cannot be scored with it; give other images"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from scipy.ndimage import binary_dilation
 
 from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.progress import show_progress
@@ -113,7 +114,8 @@ def choose_slices(cases: Mapping[str, CaseSlices], count: int) -> list[ChosenSli
             if not free.any():
                 continue
             crowd = np.clip(1 - np.abs(np.subtract.outer(cases[case].levels, levels)) / _LEVEL, 0, None).sum(axis=1)
-            spread = scores * np.where(_beside(taken[case]), _NEIGHBOUR, 1.0) / ((1 + numbers[case]) * (1 + crowd))
+            near = np.where(binary_dilation(taken[case]), _NEIGHBOUR, 1.0)
+            spread = scores * near / ((1 + numbers[case]) * (1 + crowd))
             position = int(np.where(free, spread, -np.inf).argmax())
             if best is None or spread[position] > best.score:
                 best = ChosenSlice(case, position, float(spread[position]))
@@ -124,13 +126,6 @@ def choose_slices(cases: Mapping[str, CaseSlices], count: int) -> list[ChosenSli
         numbers[best.case] += 1
         levels.append(float(cases[best.case].levels[best.position]))
     return chosen
-
-
-def _beside(taken: np.ndarray) -> np.ndarray:
-    beside = np.zeros_like(taken)
-    beside[1:] |= taken[:-1]
-    beside[:-1] |= taken[1:]
-    return beside
 
 
 def find_drawing_axis(strokes: Iterable[np.ndarray]) -> int | None:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
@@ -117,11 +118,12 @@ def pair_files(
         cases, problems = _group(names)
         found, loose = [], []
         for kind in labels:
-            tries = [
-                match_labels(kind.files, cases, kind.what, name)
-                for name in (stem, lambda file, kind=kind, parents=parents: _name_by_folder(file, kind.folder, parents))
-            ]
-            matched, more, strangers = next((one for one in tries if one[0] and not one[1]), tries[0])
+            matched, more, strangers = match_labels(kind.files, cases, kind.what)
+            if more or not matched:
+                name = partial(_name_by_folder, folder=kind.folder, cases=parents)
+                by_folder = match_labels(kind.files, cases, kind.what, name)
+                if by_folder[0] and not by_folder[1]:
+                    matched, more, strangers = by_folder
             if more and (folders := _match_folders(kind, parents)):
                 matched, more, strangers = folders, [], []
             if not matched and cases:
@@ -211,7 +213,7 @@ def _name_by_all(
     if all(parents.values()):
         shared = _shared_positions(list(parents.values()))
         keys = {file: tuple(part for at, part in enumerate(path) if at not in shared) for file, path in parents.items()}
-        several = any(len({split[file][0] for file in stems if keys[file] == key}) > 1 for key in set(keys.values()))
+        several = len({(keys[file], split[file][0]) for file in stems}) > len(set(keys.values()))
         cases = {file: "_".join([*keys[file], *([split[file][0]] if several else [])]) for file in stems}
         by_key = {} if several else {keys[file]: cases[file] for file in stems}
         yield {file: (cases[file], split[file][1]) for file in stems}, by_key
@@ -246,14 +248,14 @@ def _name_by_folder(file: Path, folder: Path, cases: Mapping[tuple[str, ...], st
     the file's own name.
     """
     name = stem(file)
-    if name is None:
-        return None
-    parts = tuple(map(normalise, file.relative_to(folder).parts[:-1]))
+    parts = () if name is None else tuple(map(normalise, file.relative_to(folder).parts[:-1]))
+    if not parts:
+        return name
     case = _find_case(parts, cases)
-    below = [key for key in cases if parts and _is_within(parts, key)]  # as of DICOM, whose folders are UIDs
-    if case is None and len(below) == 1:
-        return cases[below[0]]
-    return name if case is None else case
+    if case is not None:
+        return case
+    below = [key for key in cases if _is_within(parts, key)]  # as of DICOM, whose folders are UIDs
+    return cases[below[0]] if len(below) == 1 else name
 
 
 def _find_case(parts: tuple[str, ...], cases: Mapping[tuple[str, ...], str]) -> str | None:

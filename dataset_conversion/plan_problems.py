@@ -49,6 +49,13 @@ def folder_problems(raw_folder: Path, preprocessed_folder: Path | None) -> list[
     return problems
 
 
+def spacing_problems(spacing: Sequence[float] | None) -> list[str]:
+    """Steps along x, y and z, given by a user, that are none."""
+    if spacing is None or (len(spacing) == 3 and all(0 < step < float("inf") for step in spacing)):
+        return []
+    return [f"spacing {tuple(spacing)}: give three numbers above 0, in mm along x, y and z"]
+
+
 def taken_id_problems(ids: set[int], folders: Iterable[Path | None]) -> list[str]:
     """nnU-Net refuses two datasets with one ID, wherever the second of them is."""
     prefixes = tuple(f"Dataset{number:03d}_" for number in sorted(ids))

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from nnunet_attenscribble.common.files import find_files, replaced_folder
-from nnunet_attenscribble.common.formats import find_sidecar
+from nnunet_attenscribble.common.formats import is_tiff
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.common.readers import find_reader, open_files
+from nnunet_attenscribble.common.readers import find_reader, keeps_files, open_files
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.workers import default_workers, worker_map
-from nnunet_attenscribble.dataset_conversion.cases import ENDING, Case, Coding, check_case, write_images
+from nnunet_attenscribble.dataset_conversion.cases import (
+    ENDING,
+    Case,
+    Coding,
+    check_case,
+    collect_remarks,
+    copy_images,
+    write_images,
+)
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.dataset_conversion.findings import find_images, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.pairing import pair_files, stem, unusable_files
-from nnunet_attenscribble.dataset_conversion.plan_problems import dimension_problems, identifier_problems
+from nnunet_attenscribble.dataset_conversion.plan_problems import (
+    dimension_problems,
+    folder_problems,
+    identifier_problems,
+    spacing_problems,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -29,7 +41,7 @@ def prepare_images(
     spacing: Sequence[float] | None = None,
     workers: int | None = None,
     progress: bool = False,
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
     """Write images as a dataset has them: `CASE_0000` and so on, in its format, checked as those to train with are.
 
     Args:
@@ -41,11 +53,13 @@ def prepare_images(
         progress: shown on stderr.
 
     Returns:
-        the cases.
+        the cases, and what the owner of the images may want to know, one sentence each.
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each; nothing is written then.
     """
+    if problems := spacing_problems(spacing):
+        raise AttenScribbleError(problems)
     description = read_description(dataset)
     channels = [description.channels[number] for number in sorted(description.channels)]
     files = find_files(images)
@@ -60,10 +74,14 @@ def prepare_images(
     if not pairing.images:
         raise AttenScribbleError([*problems, f"{images}: holds no image"])
     sources = dict(found.sources)
-    if as_it_is:  # nnU-Net will read them with the dataset's own reader
-        files = [path for paths in pairing.images.values() for path in paths if path.name.endswith(description.ending)]
-        reader = find_reader(read_json(dataset / "dataset.json", ""), files[0]) if files else None
-        sources.update({file: open_files([file], reader, channels=len(found.sources[file])) for file in files})
+    content = read_json(dataset / "dataset.json", "")
+    endings = description.ending if as_it_is else (ENDING, ".nii")
+    files = [path for paths in pairing.images.values() for path in paths if path.name.endswith(endings)]
+    if files and (as_it_is or content.get("overwrite_image_reader_writer")):
+        reader = find_reader(content, files[0])
+        # As nnU-Net will read them; but the spacing of a TIFF it finds by the name alone that is given here.
+        if keeps_files(reader) or (as_it_is and not is_tiff(files[0])):
+            sources.update({file: open_files([file], reader, channels=len(found.sources[file])) for file in files})
     step = None if spacing is None else tuple(spacing)
     cases = [
         Case(case, tuple(source for path in paths for source in sources[path]), spacing=step)
@@ -92,12 +110,10 @@ def prepare_images(
         if problems:
             raise AttenScribbleError(dict.fromkeys(problems))
         with replaced_folder(output) as part:
-            if as_it_is:
-                _copy(pairing.images, part, description.ending)
-            else:
-                written = run(partial(write_images, folder=part), cases)
-                list(show_progress(written, total=len(cases), description="Writing", enabled=progress))
-    return [case.identifier for case in cases]
+            write = partial(copy_images, ending=description.ending) if as_it_is else write_images
+            written = run(partial(write, folder=part), cases)
+            list(show_progress(written, total=len(cases), description="Writing", enabled=progress))
+    return [case.identifier for case in cases], collect_remarks(checked)
 
 
 def _output_problems(images: Path, output: Path) -> list[str]:
@@ -105,12 +121,4 @@ def _output_problems(images: Path, output: Path) -> list[str]:
         return [f"{output}: is there already: choose another folder"]
     if images.resolve() in output.resolve().parents:
         return [f"{output}: lies in the folder of the images: choose another folder"]
-    return []
-
-
-def _copy(cases: dict[str, tuple[Path, ...]], folder: Path, ending: str) -> None:
-    for case, paths in cases.items():
-        for channel, path in enumerate(paths):
-            shutil.copyfile(path, folder / f"{case}_{channel:04d}{ending}")
-            if (sidecar := find_sidecar(path)) is not None:
-                shutil.copyfile(sidecar, folder / f"{case}.json")
+    return folder_problems(output, None)

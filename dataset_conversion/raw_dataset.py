@@ -29,7 +29,6 @@ from nnunet_attenscribble.common.files import (
 )
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader
-from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import file_of
 from nnunet_attenscribble.common.workers import Map, default_workers, worker_map
 from nnunet_attenscribble.dataset_conversion.cases import (
@@ -39,6 +38,7 @@ from nnunet_attenscribble.dataset_conversion.cases import (
     CheckedCase,
     Coding,
     check_case,
+    collect_remarks,
     write_case,
 )
 from nnunet_attenscribble.dataset_conversion.plan_problems import (
@@ -361,7 +361,7 @@ def _summarise(
         dense_voxels=dense,
         notes=(
             *drawing_notes(cases, checked, dense if dataset.dense_only else drawn),
-            *_collect_remarks(checked),
+            *collect_remarks(checked),
             *notes,
         ),
     )
@@ -431,15 +431,6 @@ def _write_descriptions(
 
 def _each(run: Map, function, cases: Sequence, description: str, progress: bool):
     return show_progress(run(function, cases), total=len(cases), description=description, enabled=progress)
-
-
-def _collect_remarks(checked: Iterable[CheckedCase]) -> list[str]:
-    """What was found to be the same with several files, one sentence each."""
-    found: dict[str, dict[str, None]] = {}
-    for result in checked:
-        for remark, name in result.remarks:
-            found.setdefault(remark, {})[name] = None  # a file of several channels once
-    return [f"{len(names)} files {remark} ({list_some(list(names))})" for remark, names in found.items()]
 
 
 def _total(names: Iterable[str], counts: Iterable[list[int]]) -> dict[str, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -45,30 +46,27 @@ class ScribbledDataset:
 def scribble_dataset(
     source: Path,
     *,
-    raw_folder: Path,
     dataset_id: int,
     name: str,
     rules: ScribbleRules,
-    preprocessed_folder: Path | None = None,
-    results_folder: Path | None = None,
-    workers: int | None = None,
-    progress: bool = False,
+    **given: Any,
 ) -> ScribbledDataset:
     """Draw scribbles into the training labels of a raw dataset.
 
     The new dataset links the images of the source, which is its dense twin, or holds copies where they are no .nii.gz
     that can be used as it is: one file per channel, also of pictures in colour. It takes over its splits: those in
-    `preprocessed_folder`, which nnU-Net would use, or else those that lie beside its dataset.json.
+    nnUNet_preprocessed, which nnU-Net would use, or else those that lie beside its dataset.json.
 
     Args:
         source: DatasetNNN_Name in nnUNet_raw, with dense labels.
+        dataset_id, name: see `RawDataset`.
         rules: what to draw.
-        raw_folder, dataset_id, name, results_folder, workers, progress: see `RawDataset` and `Writing`.
-        preprocessed_folder: nnUNet_preprocessed.
+        given: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the source, one sentence each.
     """
+    writing = Writing(**given, trust_scribbles=True, link=True)
     description = read_description(source)
     _refuse_what_cannot_be_drawn(source, description)
     labels = description.labels
@@ -87,7 +85,7 @@ def scribble_dataset(
     ]
     label = next(iter(files.values()))[1]
     reader = label.reader if isinstance(label, DatasetFile) and keeps_files(label.reader) else None
-    splits, problems = _find_splits(source, preprocessed_folder)
+    splits, problems = _find_splits(source, writing.preprocessed_folder)
     splits, notes = (splits, []) if splits else make_splits_by_case(files, problems)
     written = write_raw_datasets(
         cases,
@@ -101,20 +99,12 @@ def scribble_dataset(
                 "dense_labels": source.name,
                 "reference": description.reference,
                 "license": description.license,
-                "options": rules.as_dict(),
+                "options": asdict(rules),
             },
             splits=splits,
             reader=reader,
         ),
-        Writing(
-            raw_folder,
-            preprocessed_folder=preprocessed_folder,
-            results_folder=results_folder,
-            trust_scribbles=True,
-            link=True,
-            workers=workers,
-            progress=progress,
-        ),
+        writing,
         problems=problems,
         notes=notes,
     )
@@ -124,9 +114,9 @@ def scribble_dataset(
         (label, open_files([scribble / "labelsTr" / f"{case}.nii.gz"], reader, label=True)[0])
         for case, (_, label) in files.items()
     ]
-    with worker_map(min(default_workers() if workers is None else workers, len(pairs))) as run:
+    with worker_map(min(default_workers() if writing.workers is None else writing.workers, len(pairs))) as run:
         measured = run(partial(_measure, values=tuple(labels.values()), rules=rules), pairs)
-        found = list(show_progress(measured, total=len(pairs), description="Measuring", enabled=progress))
+        found = list(show_progress(measured, total=len(pairs), description="Measuring", enabled=writing.progress))
     coverage = {label: sum_coverage([case[position] for case in found]) for position, label in enumerate(labels)}
     written = replace(written, scribble_voxels=_count_voxels(coverage))
     images = list((scribble / "imagesTr").iterdir())

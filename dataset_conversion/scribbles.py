@@ -122,10 +122,6 @@ class ScribbleRules:
         if problems:
             raise AttenScribbleError(problems)
 
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, for JSON."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 def read_scribblebench(file: Path, seed: int = 0) -> ScribbleRules:
     """ScribbleBench's `scribble_conf.yml` in the terms of this package.

@@ -244,7 +244,7 @@ def name_dataset(root: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-") or "Drawn"
 
 
-def free_id(folders: Iterable[Path | None], first: int = _FIRST_ID) -> int:
+def free_id(folders: Iterable[Path | None]) -> int:
     """The first ID from 601 on that is free in nnU-Net's folders, and the next one, for a dense twin, too."""
     taken = {
         int(entry.name[7:10])
@@ -253,7 +253,7 @@ def free_id(folders: Iterable[Path | None], first: int = _FIRST_ID) -> int:
         for entry in folder.iterdir()
         if re.match(r"Dataset\d{3}_", entry.name)
     }
-    return next((number for number in range(first, 999) if not {number, number + 1} & taken), first)
+    return next((number for number in range(_FIRST_ID, 999) if not {number, number + 1} & taken), _FIRST_ID)
 
 
 def _believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, str | None]], list[Doubt]]:

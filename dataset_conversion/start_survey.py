@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import (
+    MASKS,
     NRRD,
     Legend,
     format_colour,
     is_picture,
     read_any,
+    read_layers,
     split_layers,
 )
 from nnunet_attenscribble.dataset_conversion.meanings import fold
@@ -267,7 +270,7 @@ class Survey:
         for case, content in contents.items():
             for mark, count in content.voxels.items():
                 key = (content.how, fold(mark) if isinstance(mark, str) else mark)
-                if case not in met.setdefault(key, []):
+                if met.setdefault(key, [])[-1:] != [case]:  # two spellings of a name in one file
                     met[key].append(case)
                 spelled.setdefault(key, mark)
                 voxels[key] = voxels.get(key, 0) + count
@@ -329,6 +332,9 @@ def _look(case: FoundCase) -> _Look:
         try:
             if callable(label.source):
                 label.source()  # which tells what is wrong with it
+            if label.legend is not None and label.legend.tool == MASKS:
+                look.labels[role] = _read_names(label.file, label.legend, *read_layers(label.file))
+                continue
             pixels = read_any(label.file)
             look.labels[role] = _read_content(label, pixels)
             if image is not None:
@@ -361,7 +367,7 @@ def _misplaced(label: FoundLabel, pixels: sitk.Image, image: sitk.Image, name: s
 def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
     legend = label.legend
     if legend is not None and not (legend.tool == "ITK-SNAP" and all(is_default_name(s.name) for s in legend.segments)):
-        return _read_names(label.file, legend, pixels)
+        return _read_names(label.file, legend, *split_layers(pixels))
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
         return LabelContent("colour", _count_colours(pixels, str(label.file)))
     read_volume(pixels, str(label.file), label=True)  # refuses several values per voxel
@@ -369,16 +375,18 @@ def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
     return LabelContent("value", dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
 
-def _read_names(file: Path, legend: Legend, pixels: sitk.Image) -> LabelContent:
-    layers, _ = split_layers(pixels, str(file))
-    drawn = np.zeros(layers.shape[1:], bool)
+def _read_names(file: Path, legend: Legend, count: int, layers: Iterator[sitk.Image]) -> LabelContent:
+    first = next(layers)
+    drawn = np.zeros(first.GetSize()[::-1], bool)
     voxels: dict[int | str, int] = {}
-    for segment in legend.segments:
-        if 0 <= segment.layer < len(layers) and (segment.value or len(layers) == 1):
-            mask = layers[segment.layer] == segment.value
-            if count := int((mask & ~drawn).sum()):
-                voxels[segment.name] = voxels.get(segment.name, 0) + count
-            drawn |= mask
+    for layer, image in enumerate(chain([first], layers)):
+        values = label_values(image, str(file))
+        for segment in legend.segments:
+            if segment.layer == layer and (segment.value or count == 1):
+                mask = values == segment.value
+                if added := int((mask & ~drawn).sum()):
+                    voxels[segment.name] = voxels.get(segment.name, 0) + added
+                drawn |= mask
     voxels[0] = int((~drawn).sum())  # 3D Slicer cuts files to what is drawn
     own = legend.source == file
     return LabelContent("name", voxels, tuple(segment.name for segment in legend.segments) if own else (), legend.tool)

@@ -12,11 +12,10 @@ grid), cases, similarity [{neighbours, pairs, cases, mean, sd}]. NaN is null.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import numpy as np
 
 from nnunet_attenscribble.common.files import encode_numbers, write_texts
 from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, nullable
+from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.summary import VERSION, read_result
 
@@ -129,11 +129,8 @@ def write_record(record: AttentionRecord, folder: Path) -> None:
     """Write the JSON, and the CSV where there are pairs, into a folder that is there."""
     texts = {}
     if record.pairs:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.name for column in fields(PairMean)])
-        writer.writerows([getattr(entry, column.name) for column in fields(PairMean)] for entry in record.pairs)
-        texts[folder / PAIRS_FILE] = text.getvalue()
+        header = [column.name for column in fields(PairMean)]
+        texts[folder / PAIRS_FILE] = format_csv(header, map(astuple, record.pairs))
     content = {
         "schema": "nnunet-attenscribble/attention",
         "schema_version": VERSION,

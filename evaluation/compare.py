@@ -27,6 +27,7 @@ from nnunet_attenscribble.evaluation.structures import compute_confusion_shares
 from nnunet_attenscribble.evaluation.summary import Summary
 
 FOREGROUND = "foreground mean"
+_CONFIDENCE = 0.95  # of the bootstrap intervals
 
 # The difference that stands for "as bad as can be" in a test on ranks. Volume differences are signed, so that neither
 # a larger nor a smaller one is better: they are told, not tested. A protocol may test fewer.
@@ -148,7 +149,6 @@ def compare_summaries(
     reference: str,
     *,
     subject: str | None = None,
-    confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -160,7 +160,6 @@ def compare_summaries(
         subject: regular expression that finds the subject in a case's name, for data with several cases of one subject
             (`patient\\d+` in ACDC); its first group, or the whole match. None: every case is its own subject, and with
             it the slices that a protocol scores by themselves.
-        confidence: of the bootstrap intervals.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -189,7 +188,7 @@ def compare_summaries(
         raise AttenScribbleError(problems)
     models = (reference, *(name for name in summaries if name != reference))
     weights = draw_case_weights(subjects, resamples=resamples, seed=seed)
-    tail = 100 * (1 - confidence) / 2
+    tail = 100 * (1 - _CONFIDENCE) / 2
     rows = []
     for metric in first.metrics:
         names = first.names_of(metric)
@@ -214,7 +213,7 @@ def compare_summaries(
                 + [note for name in models for note in write_run_notes(name, summaries[name], reference, first)]
             )
         ),
-        confidence=confidence,
+        confidence=_CONFIDENCE,
         resamples=resamples,
         seed=seed,
         provenance={name: {**summaries[name].provenance, "versions": summaries[name].versions} for name in models},
@@ -364,8 +363,12 @@ def draw_case_weights(subjects: Sequence[str], *, resamples: int, seed: int) -> 
     """
     _, index = np.unique(np.asarray(subjects), return_inverse=True)
     count = int(index.max()) + 1
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return draws[:, index].astype(float)
+    generator, shares = np.random.default_rng(seed), np.full(count, 1 / count)
+    # By columns: how products with it are rounded hangs on that, and kept tables on how they are rounded.
+    weights = np.empty((resamples, len(index)), order="F")
+    for row in weights:  # draw by draw, for the memory that integers take beside it
+        row[:] = generator.multinomial(count, shares)[index]
+    return weights
 
 
 def bootstrap_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -408,10 +411,12 @@ def pair_differences(own: np.ndarray, other: np.ndarray, subjects: Sequence[str]
     differences[np.isinf(own) & np.isinf(other)] = 0.0
     differences[~np.isnan(own) & np.isnan(other)] = worst
     differences[np.isnan(own) & ~np.isnan(other)] = -worst
-    names = np.asarray(subjects)
+    rows: dict[str, list[int]] = {}
+    for row, subject in enumerate(subjects):
+        rows.setdefault(subject, []).append(row)
     means = []
-    for subject in dict.fromkeys(subjects):
-        of_subject = differences[names == subject]
+    for own_rows in rows.values():
+        of_subject = differences[own_rows]
         known = of_subject[~np.isnan(of_subject)]
         if known.size:
             infinite = np.sign(known[np.isinf(known)])

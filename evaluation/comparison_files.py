@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +11,7 @@ from typing import Any
 
 from nnunet_attenscribble.common.files import encode_numbers
 from nnunet_attenscribble.common.shapes import COUNT, NUMBER, TEXT, list_of, mapping, nullable
-from nnunet_attenscribble.common.text import count_rows, format_markdown, format_mean_sd, format_number
+from nnunet_attenscribble.common.text import count_rows, format_csv, format_markdown, format_mean_sd, format_number
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
 from nnunet_attenscribble.evaluation.metrics import (
@@ -111,12 +109,9 @@ def to_csv(comparison: Comparison) -> str:
     """One row per model, structure and metric; the columns are the fields of `ComparisonRow`, and behind them what the
     model's numbers are of, as far as it is known.
     """
-    text = io.StringIO()
     columns = [*(column.name for column in fields(ComparisonRow)), *PROVENANCE, "versions"]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_to_dict(row, comparison) | _find_origin(comparison, row.model) for row in comparison.rows)
-    return text.getvalue()
+    rows = ((_to_dict(row, comparison) | _find_origin(comparison, row.model)).values() for row in comparison.rows)
+    return format_csv(columns, rows)
 
 
 def to_json(comparison: Comparison) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.common.workers import count_processors, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
@@ -193,5 +193,5 @@ def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str], ru
 def _hash_plans(predictions: Path) -> str | None:
     for place in list_model_folders(predictions):
         if (place / "plans.json").is_file():
-            return hashlib.sha256((place / "plans.json").read_bytes()).hexdigest()
+            return sha256(place / "plans.json")
     return None

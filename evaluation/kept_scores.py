@@ -15,7 +15,6 @@ alone stands for all folds and seeds of a row.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 from nnunet_attenscribble.common.files import replaced_folder
 from nnunet_attenscribble.common.shapes import mapping, read_json, shape_problems
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import format_csv, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import METRICS, OPTIONAL_METRICS
 from nnunet_attenscribble.evaluation.pooling import list_differences
@@ -69,28 +68,26 @@ def write_kept(folder: Path, summaries: Mapping[str, Summary]) -> None:
         problems += list_differences(other, summary, name, first, same_cases=False)
     if problems:
         raise AttenScribbleError(problems)
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
     columns = list_score_columns(first)
     names = [name_metric(column, first.protocol) if column in METRICS else column for column in columns]
-    writer.writerow(["training", "case", *(f"{label} {column}" for label in first.names for column in names)])
-    rows = sum(len(summary.cases) for summary in summaries.values())
-    for training, summary in summaries.items():
-        for case, scores in summary.cases.items():
-            values = (getattr(scores[label], column) for label in first.names for column in columns)
-            writer.writerow([training, case, *values])
+    header = ["training", "case", *(f"{label} {column}" for label in first.names for column in names)]
+    rows = [
+        [training, case, *(getattr(scores[label], column) for label in first.names for column in columns)]
+        for training, summary in summaries.items()
+        for case, scores in summary.cases.items()
+    ]
     told = {training: _describe(summary) for training, summary in summaries.items()}
     shared = _find_shared(list(told.values()))
     cases: dict[str, object] = {}
     for summary in summaries.values():
         for case, shape in summary.shapes.items():
             cases.setdefault(case, {"shape": shape, "spacing_mm": summary.spacings[case]})
-    head = {"schema": _SCHEMA, "schema_version": _SCHEMA_VERSION, "rows": rows}
+    head = {"schema": _SCHEMA, "schema_version": _SCHEMA_VERSION, "rows": len(rows)}
     own = {training: _take_out(content, shared) for training, content in told.items()}
     parts = [_write_lines(*part) for part in (("shared", shared), ("cases", cases), ("trainings", own))]
     text = ",\n".join([json.dumps(head, indent=2)[:-2], *parts]) + "\n}\n"
     with replaced_folder(folder.absolute()) as part:
-        (part / SCORES_FILE).write_text(lines.getvalue(), encoding="utf-8", newline="\n")
+        (part / SCORES_FILE).write_text(format_csv(header, rows), encoding="utf-8", newline="\n")
         (part / TRAININGS_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 

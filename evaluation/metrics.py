@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -258,13 +259,8 @@ def _find_surface(mask: np.ndarray) -> np.ndarray:
 
 def _find_joint_box(prediction: np.ndarray, dense: np.ndarray) -> tuple[slice, ...] | None:
     either = prediction | dense
-    if not either.any():
-        return None
-    box = []
-    for axis in range(either.ndim):
-        filled = np.flatnonzero(either.any(axis=tuple(other for other in range(either.ndim) if other != axis)))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(box)
+    filled = [np.flatnonzero(either.any(axis=tuple({*range(either.ndim)} - {axis}))) for axis in range(either.ndim)]
+    return tuple(slice(places[0], places[-1] + 1) for places in filled) if filled[0].size else None
 
 
 def _check_masks(prediction: np.ndarray, dense: np.ndarray) -> None:
@@ -362,7 +358,8 @@ def summarise_values(values: np.ndarray) -> dict[str, float | int]:
         "infinite": int(known.size - finite.size),
         "mean": float(finite.mean()) if finite.size else float("nan"),
         "sd": float(finite.std(ddof=1)) if finite.size > 1 else float("nan"),
-        "median": _compute_median(known),
+        # Not np.median: between a finite value and an infinite one lies an infinite one, without a warning.
+        "median": median(known.tolist()) if known.size else float("nan"),
     }
 
 
@@ -417,12 +414,3 @@ def aggregate_scores(
             "sd": summarise_values(mean_per_case(values))["sd"],
         }
     return {"structures": per_structure, "foreground_mean": overall}
-
-
-def _compute_median(known: np.ndarray) -> float:
-    if not known.size:
-        return float("nan")
-    # Not np.median: between a finite value and an infinite one lies an infinite one, without a warning.
-    ranked = np.sort(known)
-    lower, upper = ranked[(known.size - 1) // 2], ranked[known.size // 2]
-    return float(lower if lower == upper else (lower + upper) / 2)

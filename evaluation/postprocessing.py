@@ -17,8 +17,9 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,7 +30,9 @@ from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, read_image, slice_axis, write_volume
+from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.evaluate import count_workers
 from nnunet_attenscribble.evaluation.metrics import select_structure
 from nnunet_attenscribble.evaluation.scoring import list_cases, read_label_image
 from nnunet_attenscribble.evaluation.structures import (
@@ -51,6 +54,7 @@ POSTPROCESSING_FILE = "attenscribble_postprocessing.json"
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/postprocessing", 2
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 Progress = Callable[[Sequence[Item], str], Iterable[Item]]
 
 
@@ -134,7 +138,7 @@ def join_strokes(strokes: np.ndarray, annotated: np.ndarray, spacing: Sequence[f
             numbers = pieces[tuple(points.T)] - 1 + total
             sizes += np.bincount(numbers - total, minlength=count).tolist()
             here = cKDTree(points * in_plane), numbers
-            pairs += _list_close(here, here, 2 * in_plane.max())
+            pairs += _list_close(here, 2 * in_plane.max())
             if before is not None:
                 distance = (z - drawn[order - 1]) * spacing[0]
                 pairs += _list_nearest(here, before, max(distance, 2 * in_plane.max()))
@@ -142,7 +146,7 @@ def join_strokes(strokes: np.ndarray, annotated: np.ndarray, spacing: Sequence[f
         before = here
     if not total:
         return 0, 0, 0
-    first, second = np.array(pairs).T
+    first, second = np.array(pairs, int).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(total, total))
     objects, group = connected_components(graph, directed=False)
     return total, int(objects), int(np.bincount(group, weights=sizes).max())
@@ -210,12 +214,12 @@ def _list_nearest(one: tuple, other: tuple, reach: float) -> list[tuple[int, int
     return pairs
 
 
-def _list_close(one: tuple, other: tuple, reach: float) -> list[tuple[int, int]]:
-    """Pairs of strokes with points no further apart than `reach`."""
-    (tree, numbers), (other_tree, other_numbers) = one, other
+def _list_close(one: tuple, reach: float) -> list[tuple[int, int]]:
+    """Pairs of different strokes of a slice with points no further apart than `reach`."""
+    tree, numbers = one
     # Rounding must not separate what lies exactly at the limit.
-    near = tree.query_ball_tree(other_tree, reach * (1 + 1e-6))
-    return sorted({(int(numbers[point]), int(other_numbers[hit])) for point, hits in enumerate(near) for hit in hits})
+    pairs = numbers[tree.query_pairs(reach * (1 + 1e-6), output_type="ndarray")]
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0).tolist()
 
 
 def _decide_one(structure: Structure, evidence: Sequence[StrokeEvidence], agreement: float) -> Decision:
@@ -280,6 +284,7 @@ def postprocess_folder(
     foreground: bool = False,
     per_class: bool = True,
     agreement: float = AGREEMENT,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Postprocessed:
     """Postprocess every prediction of a folder into a new folder, which appears whole or not at all.
@@ -296,6 +301,7 @@ def postprocess_folder(
         foreground: first keep the largest component of all classes together.
         per_class: decide for each class by the scribbles.
         agreement: see `postprocessing.decide`.
+        workers: processes; None for one per processor and four cases, eight at most.
         progress: called with a list and a word about it, to iterate over.
 
     Raises:
@@ -307,16 +313,16 @@ def postprocess_folder(
     left_out = list(given.left_out)
     problems: list[str] = []
     drawn = read_drawn_axis(scribbles.resolve().parent)
-    for case, file in pass_on(list(given.training.items()), "Reading scribbles") if per_class else ():
-        try:
-            found = _look_at(case, file, given.coding, given.reader, drawn)
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        if found is None:
-            left_out.append(case)
-        else:
-            evidence += found
+    training = list(given.training.items()) if per_class else []
+    look = partial(_try, _look_at, coding=given.coding, reader=given.reader, drawn=drawn)
+    with worker_map(_choose_workers(workers, len(training))) as run:
+        for (case, _), found in zip(pass_on(training, "Reading scribbles"), run(look, training), strict=True):
+            if isinstance(found, str):
+                problems.append(found)
+            elif found is None:
+                left_out.append(case)
+            else:
+                evidence += found
     if not problems and per_class and not evidence:
         problems.append(
             f"no label in {scribbles} has an unlabelled voxel: they are dense, which this rule must not see"
@@ -333,18 +339,35 @@ def postprocess_folder(
     parent, key = output.parent, f"postprocess-{output.name}"
     if parent.is_dir():
         finish_interrupted(parent, key)
-    with naming(output), staged_folders(parent, [output.name], key) as hidden:
-        for case, file in pass_on(list(given.predicted.items()), "Removing components"):
-            try:
-                result.removed[case] = _write_case(file, hidden / output.name / file.name, decisions, given.reader)
-            except ValueError as error:
-                problems.append(str(error))
+    write = partial(_try, _write_case, decisions=decisions, reader=given.reader)
+    number = _choose_workers(workers, len(given.predicted))
+    # The workers end before the hidden folder goes.
+    with naming(output), staged_folders(parent, [output.name], key) as hidden, worker_map(number) as run:
+        tasks = [(file, hidden / output.name / file.name) for file in given.predicted.values()]
+        cases = pass_on(list(given.predicted), "Removing components")
+        for case, removed in zip(cases, run(write, tasks), strict=True):
+            if isinstance(removed, str):
+                problems.append(removed)
+            else:
+                result.removed[case] = removed
         if problems:
             raise AttenScribbleError(problems)
         _copy_model_files(predictions, hidden / output.name)
         text = json.dumps(_to_json(result, agreement if per_class else None), indent=2, allow_nan=False)
         (hidden / output.name / POSTPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
     return result
+
+
+def _choose_workers(given: int | None, cases: int) -> int:
+    return min(given or min(default_workers(), count_workers(cases)), cases)
+
+
+def _try(work: Callable[..., Result], task: tuple, **options: Any) -> Result | str:
+    """What a worker process makes of a task, or what is wrong with its files."""
+    try:
+        return work(*task, **options)
+    except ValueError as error:
+        return str(error)
 
 
 @dataclass(frozen=True)

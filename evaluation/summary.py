@@ -40,8 +40,6 @@ as far as it is known.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -61,7 +59,7 @@ from nnunet_attenscribble.common.shapes import (
     nullable,
     read_json,
 )
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import format_csv, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import (
     HD95_DEFINITIONS,
@@ -405,12 +403,10 @@ def _read_confusions(content: Mapping[str, Any]) -> dict[str, Counts]:
 
 
 def _to_csv(summary: Summary) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = _list_columns(summary)
     confusion = ["from_background", *(f"to_{name}" for name in summary.classes)] if summary.classes else []
     names = [*_rename(dict.fromkeys(columns), summary.protocol), *confusion]
-    writer.writerow(["case", "label", "values", *names, *PROVENANCE, "versions"])
+    rows = []
     origin = [*(summary.provenance.get(key) for key in PROVENANCE), describe_versions(summary.versions)]
     for case, scores in summary.cases.items():
         for position, structure in enumerate(summary.structures, start=1):
@@ -419,5 +415,5 @@ def _to_csv(summary: Summary) -> str:
                 counts = summary.confusions[case]
                 entry += [counts[0][position], *counts[position]]
             values = "+".join(map(str, structure.values))
-            writer.writerow([case, structure.name, values, *entry, *origin])
-    return text.getvalue()
+            rows.append([case, structure.name, values, *entry, *origin])
+    return format_csv(["case", "label", "values", *names, *PROVENANCE, "versions"], rows)

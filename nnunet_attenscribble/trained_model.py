@@ -15,7 +15,7 @@ from itertools import chain, combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_attenscribble.common.nnunet import read_dataset_json, trainers_folder
+from nnunet_attenscribble.common.nnunet import VARIABLE, read_dataset_json, trainers_folder
 from nnunet_attenscribble.common.shapes import TEXT, check_shape, mapping
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from torch import Tensor
 
-_TRAINERS = "nnUNet_extTrainer"
 _PLANS = mapping({"dataset_name": TEXT, "image_reader_writer": TEXT})  # what is read of a model's, besides all plans'
 
 Window = tuple[slice, ...]  # over the axes of a prepared case; of a 2D model, one plane
@@ -294,11 +293,9 @@ class TrainedModel:
 
     def describe(self) -> dict[str, str | None]:
         """What it is, for provenance."""
-        import hashlib
-
         from nnunet_attenscribble.common.provenance import find_commit
+        from nnunet_attenscribble.common.volumes import sha256
 
-        plans = self.folder / "plans.json"
         return {
             "model": str(self.folder),
             "dataset": self.predictor.plans_manager.dataset_name,
@@ -306,7 +303,7 @@ class TrainedModel:
             "configuration": self.folder.resolve().name.rpartition("__")[2],
             "fold": self.fold,
             "checkpoint": self.checkpoint,
-            "plans_sha256": hashlib.sha256(plans.read_bytes()).hexdigest(),
+            "plans_sha256": sha256(self.folder / "plans.json"),
             "commit": find_commit(),
         }
 
@@ -482,14 +479,14 @@ def _calls_of_nnunet(problem: str) -> Iterator[None]:
 @contextmanager
 def _trainers_known() -> Iterator[None]:
     """For a while, nnU-Net finds the trainers of this package too."""
-    before = os.environ.get(_TRAINERS)
+    before = os.environ.get(VARIABLE)
     own = [path for path in (before or "").split(os.pathsep) if path]
     if str(trainers_folder()) not in own:
-        os.environ[_TRAINERS] = os.pathsep.join([str(trainers_folder()), *own])
+        os.environ[VARIABLE] = os.pathsep.join([str(trainers_folder()), *own])
     try:
         yield
     finally:
-        os.environ.pop(_TRAINERS) if before is None else os.environ.update({_TRAINERS: before})
+        os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
 
 
 def _predict_mirrored(predictor: Any, data: Tensor) -> Iterator[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import SimpleITK as sitk
 
@@ -28,6 +30,11 @@ def make_volume(
     image.SetOrigin(origin)
     image.SetDirection(direction)
     return image
+
+
+def save(file: Path, image: sitk.Image | np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image if isinstance(image, sitk.Image) else make_volume(image), file)
 
 
 def make_scan(seed: int, dtype: object = np.int16) -> sitk.Image:

@@ -25,7 +25,7 @@ from nnunet_attenscribble.dataset_conversion.description import find_cases, read
 from nnunet_attenscribble.dataset_conversion.loop_folder import Addition, CaseToDraw, add_strokes
 from nnunet_attenscribble.dataset_conversion.phantom import LABELS, UNLABELLED, write_phantoms
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, draw_scribbles
-from nnunet_attenscribble.evaluation.benchmark import nnunet_environment
+from nnunet_attenscribble.evaluation.benchmark.workspace import nnunet_environment
 
 SEEDS, ROUNDS, ARMS = (3, 4, 5), (1, 2), ("next", "random")
 CASES, TEST_CASES, FIRST, MORE = 14, 8, 3, 6

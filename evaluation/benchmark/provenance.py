@@ -4,7 +4,6 @@ commands leave behind: its log of commands, one line of JSON each, and nnU-Net's
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -16,8 +15,8 @@ from pathlib import Path
 
 from nnunet_attenscribble.common.files import naming
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
-from nnunet_attenscribble.common.shapes import TEXT, TRUTH, list_of, mapping, read_shaped
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.common.shapes import TEXT, TRUTH, list_of, mapping, read_if_shaped, read_shaped
+from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.execution import Execution
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT, Benchmark
@@ -137,10 +136,7 @@ def _find_last(commands: Sequence[dict], cell: Cell, step: str) -> dict:
 
 def _read_torch_version(folder: Path) -> str | None:
     """As nnU-Net noted it down when the training began."""
-    try:
-        return read_shaped(folder / "debug.json", mapping({"torch_version": TEXT}), "")["torch_version"]
-    except AttenScribbleError:
-        return None
+    return read_if_shaped(folder / "debug.json", mapping({"torch_version": TEXT})).get("torch_version")
 
 
 def append_command(file: Path, cell: str, execution: Execution) -> None:
@@ -207,7 +203,5 @@ def write_training_log(epochs: Mapping[int, Mapping[str, float]], file: Path) ->
     if not epochs:
         return
     columns = list(dict.fromkeys(name for values in epochs.values() for name in values))
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, ["epoch", *columns], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({"epoch": epoch, **values} for epoch, values in epochs.items())
+    rows = ([epoch, *map(values.get, columns)] for epoch, values in epochs.items())
+    file.write_text(format_csv(["epoch", *columns], rows), encoding="utf-8", newline="\n")

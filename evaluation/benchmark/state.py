@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, read_shaped
+from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, read_if_shaped, read_shaped
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
@@ -138,9 +138,8 @@ class CellState:
         if any(folder.glob("checkpoint_*.pth")) and (folder / FOLD_FILE).is_file():
             begun = read_shaped(folder / FOLD_FILE, _FOLD, "remove it")
             found = {side: set(begun[side]) for side in ("val", "train")}
-        try:
-            content = read_shaped(folder / "validation" / "summary.json", _VALIDATION, "")
-        except AttenScribbleError:
+        content = read_if_shaped(folder / "validation" / "summary.json", _VALIDATION)
+        if not content:
             return found
         # Of whoever trained it last, who need not have been this benchmark.
         files = [Path(entry["prediction_file"]).name for entry in content["metric_per_case"]]

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.nnunet import means_ignore
-from nnunet_attenscribble.common.shapes import mapping, read_shaped
+from nnunet_attenscribble.common.shapes import mapping, read_if_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
 from nnunet_attenscribble.evaluation.benchmark.provenance import list_training_logs, read_training_log
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
 from nnunet_attenscribble.plans import list_plans, read_plans, resolve_configuration
 
-_FINAL = "checkpoint_final.pth"
 _PREDICTED = "predict_from_raw_data_args.json"  # nnU-Net leaves it in every folder that it predicts into
 _TERMS = "loss_terms.csv"
 _RECENT = 10  # epochs that tell how long the next ones take
@@ -110,7 +110,7 @@ def list_result_states(results: Path, dataset: str | None = None) -> list[Result
 
 def _describe_dataset(name: str, raw: Path, preprocessed: Path | None) -> DatasetState:
     places = [raw / name, *([preprocessed / name] if preprocessed is not None else [])]
-    content = next((content for place in places if (content := _read_json(place / "dataset.json"))), {})
+    content = next((content for place in places if (content := read_if_shaped(place / "dataset.json", mapping()))), {})
     labels = content.get("labels")
     names = labels if isinstance(labels, dict) else ()
     kind = "scribbles" if "ignore" in names else "dense" if names and not any(map(means_ignore, names)) else "unknown"
@@ -135,13 +135,13 @@ def _describe_training(folder: Path, now: float) -> TrainingState:
     log = read_training_log(folder)
     done = [epoch for epoch, values in log.items() if "seconds" in values]
     epoch = max(done) + 1 if done else 0
-    told = _read_json(folder / "debug.json").get("num_epochs")  # nnU-Net writes it as text
+    told = read_if_shaped(folder / "debug.json", mapping()).get("num_epochs")  # nnU-Net writes it as text
     epochs = int(told) if isinstance(told, str | int) and str(told).isdecimal() else None
     recent = [log[number]["seconds"] for number in done[-_RECENT:]]
     each = sum(recent) / len(recent) if recent else None
     files = list_training_logs(folder)
     state, left = "not begun", None
-    if (folder / _FINAL).is_file() and not (files and _begins_anew(files[-1], folder / _FINAL)):
+    if (folder / FINAL_CHECKPOINT).is_file() and not (files and _begins_anew(files[-1], folder / FINAL_CHECKPOINT)):
         state = "finished"
         epoch = epochs or epoch
     elif files:
@@ -175,7 +175,7 @@ def _read_terms(file: Path) -> dict[str, float]:
 
 
 def _describe_result(folder: Path) -> ResultState:
-    ending = _read_json(folder / "dataset.json").get("file_ending") or ""
+    ending = read_if_shaped(folder / "dataset.json", mapping()).get("file_ending") or ""
     found = [
         file for file in folder.iterdir() if file.is_file() and file.suffix not in (".json", ".csv", ".npz", ".pkl")
     ]
@@ -186,11 +186,3 @@ def _describe_result(folder: Path) -> ResultState:
         except (AttenScribbleError, KeyError):
             dice = None
     return ResultState(folder, len([file for file in found if file.name.endswith(ending)]), dice)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """A file's keys; none where it cannot be read: a state is told of whatever is there."""
-    try:
-        return read_shaped(file, mapping(), "")
-    except AttenScribbleError:
-        return {}

@@ -6,7 +6,6 @@ trained by hand counts, and one whose files were deleted does not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -21,7 +20,9 @@ from typing import Any
 
 from nnunet_attenscribble.common.files import naming, write_json, write_text
 from nnunet_attenscribble.common.shapes import TEXT, mapping, read_shaped
+from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 
 #: Of a training, beside its checkpoints: the cases that it began with.
@@ -113,7 +114,7 @@ class Prepared:
     def _hash_splits(self, dataset: str) -> str | None:
         """SHA-256 of a dataset's splits_final.json, None where there is none."""
         file = self._folder / dataset / "splits_final.json"
-        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+        return sha256(file) if file.is_file() else None
 
 
 def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | None = None) -> Workspace:
@@ -267,7 +268,7 @@ def train_step(
     command += ["-tr", model.trainer, "-p", model.plans, "-device", device, "--c"]
 
     def is_done() -> bool:
-        return is_whole(folder / "checkpoint_final.pth") and _is_json(folder / "validation" / "summary.json")
+        return is_whole(folder / FINAL_CHECKPOINT) and _is_json(folder / "validation" / "summary.json")
 
     def prepare() -> None:
         # nnU-Net would fail to continue from a checkpoint that was cut off while it was being written.
@@ -304,7 +305,7 @@ def predict_step(
     command += options
     ending = re.compile(r"_\d{4}(\.[^/]+)$")  # of an image: channel and file type
     predictions = [output / ending.sub(r"\1", image.name) for image in sorted(images.glob("*_0000.*"))]
-    outputs = [*predictions, model.folder(results) / "checkpoint_final.pth"]
+    outputs = [*predictions, model.folder(results) / FINAL_CHECKPOINT]
     return command_step(name, command, log, outputs, root=root)
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nnunet_attenscribble.common.figures import escape_dollars, new_figure
-from nnunet_attenscribble.common.text import format_mean_sd
+from nnunet_attenscribble.common.text import format_csv, format_mean_sd
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import (
     ATTENTION_FILE,
@@ -31,16 +31,7 @@ from nnunet_attenscribble.evaluation.attention_folder import (
     read_record,
 )
 from nnunet_attenscribble.evaluation.protocols import find_volume
-from nnunet_attenscribble.evaluation.report.data import (
-    Part,
-    Picture,
-    ReportCell,
-    ReportData,
-    ReportRow,
-    Section,
-    Table,
-    format_csv,
-)
+from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportCell, ReportData, ReportRow, Section, Table
 
 _MAP = "cividis"  # which those who see fewer colours see as others do
 _WIDTH = 2.4  # inches of a picture

@@ -5,9 +5,7 @@ parts (text, tables, pictures, the numbers behind them) on a page: HTML that nee
 from __future__ import annotations
 
 import base64
-import csv
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -351,15 +349,6 @@ class Section:
     name: str
     title: str
     parts: Sequence[Part]
-
-
-def format_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """CSV with `nan`, `inf` and empty cells for None; numbers with all their digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def render_html(data: ReportData, sections: Sequence[Section], pictures: Mapping[str, bytes]) -> str:

@@ -35,12 +35,12 @@ from nnunet_attenscribble.common.grids import Grid, Placed, geometry_problems, p
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.shapes import read_json
-from nnunet_attenscribble.common.text import format_number
+from nnunet_attenscribble.common.text import format_csv, format_number
 from nnunet_attenscribble.common.volumes import read_volume, slice_axis
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import compute_dice, select_structure
 from nnunet_attenscribble.evaluation.protocols import find_volume
-from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section, format_csv
+from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section
 from nnunet_attenscribble.evaluation.scoring import ENDINGS, LabelImage, read_label_image
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import Summary

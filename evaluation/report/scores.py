@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new_figure, wrap_name
+from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, find_annotation
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison
 from nnunet_attenscribble.evaluation.comparison_files import (
@@ -32,7 +33,7 @@ from nnunet_attenscribble.evaluation.comparison_files import (
 )
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, collect_metric
 from nnunet_attenscribble.evaluation.protocols import name_metric
-from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section, Table, format_csv
+from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section, Table
 
 _ROW_HEIGHT = 0.42  # inches of a row in a plot
 _HUGE = 1e12  # an infinite distance, as a number that quartiles can be computed with

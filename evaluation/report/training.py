@@ -17,17 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new_figure
+from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.report.data import (
-    Part,
-    Picture,
-    ReportCell,
-    ReportData,
-    ReportRow,
-    Section,
-    Table,
-    format_csv,
-)
+from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportCell, ReportData, ReportRow, Section, Table
 from nnunet_attenscribble.evaluation.summary import Summary
 
 _LOG, _TERMS = "training_log.csv", "loss_terms.csv"

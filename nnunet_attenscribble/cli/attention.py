@@ -102,7 +102,7 @@ def _show_case(
     """
     from nnunet_attenscribble.attention_reading import choose_voxel, read_case, read_position
     from nnunet_attenscribble.common.figures import encode_png
-    from nnunet_attenscribble.evaluation.report import AttentionView, draw_view, write_view
+    from nnunet_attenscribble.evaluation.report.attention import AttentionView, draw_view, write_view
 
     case = model.prepare(files.images, files.labels)
     found = read_case(model, case)

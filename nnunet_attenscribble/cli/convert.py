@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.cli.datasets import planning_commands
-from nnunet_attenscribble.common.nnunet import FOLDERS, nnunet_folder
+from nnunet_attenscribble.cli.datasets import planning_commands, where_to_write
 from nnunet_attenscribble.common.text import format_percent
 
 if TYPE_CHECKING:
-    from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 
 convert = typer.Typer(
@@ -25,40 +21,11 @@ convert = typer.Typer(
 )
 app.add_typer(convert, name="convert")
 
-
-class CodingName(str, Enum):
-    """`meanings.PRESETS`, here without importing that module."""
-
-    acdc = "acdc"
-    chaos = "chaos"
-    prostatex = "prostatex"
-
-
-class AcdcSplit(str, Enum):
-    """The names of `acdc.SPLITS`, here without importing that module."""
-
-    nnunet = "nnunet"
-    contiguous = "contiguous"
-    maag = "maag"
-
-
-class ChaosSequence(str, Enum):
-    """`chaos.SEQUENCES`, here without importing that module."""
-
-    t1_in = "t1-in"
-    t1_out = "t1-out"
-    t1 = "t1"
-    t1_both = "t1-both"
-    t2 = "t2"
-
-
-class ChaosSplit(str, Enum):
-    """`chaos.SPLITS`, here without importing that module."""
-
-    nnunet = "nnunet"
-    pacingpseudo = "pacingpseudo"
-    attenscribble = "attenscribble"
-
+# The names of `meanings.PRESETS`, `acdc.SPLITS`, `chaos.SEQUENCES` and `chaos.SPLITS`, without importing these modules.
+CodingName = Literal["acdc", "chaos", "prostatex"]
+AcdcSplit = Literal["nnunet", "contiguous", "maag"]
+ChaosSequence = Literal["t1-in", "t1-out", "t1", "t1-both", "t2"]
+ChaosSplit = Literal["nnunet", "pacingpseudo", "attenscribble"]
 
 DatasetId = Annotated[int, typer.Option("--dataset-id", "-d", metavar="ID", help="ID of the dataset.")]
 DenseId = Annotated[
@@ -125,7 +92,7 @@ def acdc(
             help="Folds, always by patient. nnunet: nnU-Net's own five. contiguous: five, validating patients 1-20, "
             "21-40 and so on. maag: one fold, 35 patients to train with and 15 to validate."
         ),
-    ] = AcdcSplit.nnunet,
+    ] = "nnunet",
     test: Annotated[
         str | None,
         typer.Option(
@@ -149,6 +116,7 @@ def acdc(
     Example:  attenscribble convert acdc ACDC/database/training --scribbles acdc_scribbles.zip -d 501 --split maag
     """
     from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc
+    from nnunet_attenscribble.dataset_conversion.meanings import choose_coding
 
     written = convert_acdc(
         folder,
@@ -156,9 +124,9 @@ def acdc(
         dense_id=dense_id,
         dense=dense,
         name=name,
-        split=split.value,
+        split=split,
         test=test,
-        coding=_chosen_coding(coding, unlabelled, background_scribble),
+        coding=choose_coding(coding, unlabelled, background_scribble),
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
@@ -180,7 +148,7 @@ def chaos(
             help="t1-in, t1-out: one phase. t1: both as channels of one case. t1-both: both as cases of their own, "
             "which share their patient's scribble. t2: T2-SPIR."
         ),
-    ] = ChaosSequence.t1_in,
+    ] = "t1-in",
     dense_id: DenseId = None,
     name: Annotated[str | None, typer.Option(help="Name of the dataset; by default CHAOS with the sequence.")] = None,
     split: Annotated[
@@ -189,7 +157,7 @@ def chaos(
             help="Folds, always by patient. nnunet: nnU-Net's own five. pacingpseudo: the five of that paper. "
             "attenscribble: the three of that one."
         ),
-    ] = ChaosSplit.nnunet,
+    ] = "nnunet",
     coding: Coding = None,
     unlabelled: Unlabelled = None,
     background_scribble: BackgroundScribble = None,
@@ -208,15 +176,16 @@ def chaos(
     Example:  attenscribble convert chaos CHAOS/Train_Sets/MR -d 522 && attenscribble scribble 522 -o 521
     """
     from nnunet_attenscribble.dataset_conversion.chaos import convert_chaos
+    from nnunet_attenscribble.dataset_conversion.meanings import choose_coding
 
     written = convert_chaos(
         folder,
         scribbles,
-        sequence=sequence.value,
+        sequence=sequence,
         dense_id=dense_id,
         name=name,
-        split=split.value,
-        coding=_chosen_coding(coding, unlabelled, background_scribble, default="chaos"),
+        split=split,
+        coding=choose_coding(coding, unlabelled, background_scribble, default="chaos"),
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
@@ -250,6 +219,7 @@ def mscmr(
 
     Example:  attenscribble convert mscmr MSCMR_dataset --scribbles MSCMR_scribbles -d 531
     """
+    from nnunet_attenscribble.dataset_conversion.meanings import choose_coding
     from nnunet_attenscribble.dataset_conversion.mscmr import convert_mscmr
 
     written = convert_mscmr(
@@ -257,7 +227,7 @@ def mscmr(
         scribbles,
         dense_id=dense_id,
         name=name,
-        coding=_chosen_coding(coding, unlabelled, background_scribble),
+        coding=choose_coding(coding, unlabelled, background_scribble),
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
@@ -281,7 +251,7 @@ def h5(
     split: Annotated[
         AcdcSplit,
         typer.Option(help="Folds by patient: nnU-Net's own five, or for ACDC's patients contiguous or maag."),
-    ] = AcdcSplit.nnunet,
+    ] = "nnunet",
     subject: Subject = None,
     coding: Coding = None,
     unlabelled: Unlabelled = None,
@@ -303,6 +273,7 @@ def h5(
     """
     from nnunet_attenscribble.dataset_conversion.folder import parse_labels
     from nnunet_attenscribble.dataset_conversion.h5 import convert_h5
+    from nnunet_attenscribble.dataset_conversion.meanings import choose_coding
 
     written = convert_h5(
         folder,
@@ -311,9 +282,9 @@ def h5(
         classes=None if labels is None else parse_labels(labels),
         dense_id=dense_id,
         name=name,
-        split=split.value,
+        split=split,
         subject=subject,
-        coding=_chosen_coding(coding, unlabelled, background_scribble),
+        coding=choose_coding(coding, unlabelled, background_scribble),
         **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
@@ -451,7 +422,7 @@ def folder(
         spacing=spacing,
         link=link,
         dense_id=dense_id,
-        coding=None if coding is None else coding.value,
+        coding=coding,
         unlabelled=None if unlabelled is None else parse_mark(unlabelled),
         background_scribble=None if background_scribble is None else parse_mark(background_scribble),
         dense_slices=dense_slices,
@@ -472,27 +443,6 @@ def _writing_options(
         "trust_scribbles": trust,
         **where_to_write(workers, raw, preprocessed),
     }
-
-
-def where_to_write(workers: int | None, raw: Path | None, preprocessed: Path | None) -> dict[str, Any]:
-    """nnU-Net's folders, by options or by its environment, and what else of `Writing` is no matter of the data."""
-    in_environment = {variable: Path(value) for variable in FOLDERS if (value := os.environ.get(variable))}
-    return {
-        "raw_folder": raw or nnunet_folder("nnUNet_raw"),
-        "preprocessed_folder": preprocessed or in_environment.get("nnUNet_preprocessed"),
-        "results_folder": in_environment.get("nnUNet_results"),
-        "workers": workers,
-        "progress": True,
-    }
-
-
-def _chosen_coding(
-    name: CodingName | None, unlabelled: int | None, background: int | None, *, default: str = "acdc"
-) -> ScribbleCoding:
-    """The coding of `--coding`, `--unlabelled` and `--background-scribble`."""
-    from nnunet_attenscribble.dataset_conversion.meanings import choose_coding
-
-    return choose_coding(name.value if name else None, unlabelled, background, default=default)
 
 
 def report_written(

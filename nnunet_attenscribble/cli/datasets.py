@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,14 +22,8 @@ if TYPE_CHECKING:
 
 _MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense label
 
-
-class Style(str, Enum):
-    """`scribbles.STYLES`, here without importing that module."""
-
-    interior = "interior"
-    interior_and_border = "interior+border"
-    skeleton = "skeleton"
-    points = "points"
+# `scribbles.STYLES`, without importing that module.
+Style = Literal["interior", "interior+border", "skeleton", "points"]
 
 
 @app.command()
@@ -210,6 +203,18 @@ def _name_cases(counts: dict[str, int]) -> str:
     return f" (most in {list_some([f'{name}: {counts[name]}' for name in worst])})" if worst else ""
 
 
+def where_to_write(workers: int | None, raw: Path | None, preprocessed: Path | None) -> dict[str, Any]:
+    """nnU-Net's folders, by options or by its environment, and what else of `Writing` is no matter of the data."""
+    in_environment = {variable: Path(value) for variable in FOLDERS if (value := os.environ.get(variable))}
+    return {
+        "raw_folder": raw or nnunet_folder("nnUNet_raw"),
+        "preprocessed_folder": preprocessed or in_environment.get("nnUNet_preprocessed"),
+        "results_folder": in_environment.get("nnUNet_results"),
+        "workers": workers,
+        "progress": True,
+    }
+
+
 def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
     """What to type next with a scribble dataset in nnUNet_raw, `ids` and its twin's; CT needs its fingerprint first."""
     from nnunet_attenscribble.common.nnunet import read_dataset_json
@@ -258,7 +263,7 @@ def scribble(
     name: Annotated[str | None, typer.Option(help="Its name; by default that of the source with Scribble.")] = None,
     style: Annotated[
         Style, typer.Option(help="What is drawn into every piece of a class; interior follows ACDC's experts.")
-    ] = Style.interior,
+    ] = "interior",
     thickness: Annotated[float, typer.Option(help="Of strokes, in pixels.")] = 1.25,
     coverage: Annotated[float, typer.Option(help="Share of a piece's pixels under its stroke.")] = 0.16,
     background_distance: Annotated[
@@ -304,7 +309,7 @@ def scribble(
 
     source = dataset_folder("nnUNet_raw", dataset)
     given: dict[str, Any] = {
-        "style": style.value,
+        "style": style,
         "thickness": thickness,
         "coverage": coverage,
         "background_distance": background_distance,
@@ -318,17 +323,12 @@ def scribble(
         if chosen != ScribbleRules(seed=seed):
             raise AttenScribbleError("--config says how strokes are drawn: leave out the other options, but for --seed")
         chosen = read_scribblebench(config, seed)
-    in_environment = {variable: Path(value) for variable in FOLDERS if (value := os.environ.get(variable))}
     result = scribble_dataset(
         source,
-        raw_folder=nnunet_folder("nnUNet_raw"),
         dataset_id=dataset_id,
         name=name or f"{source.name.partition('_')[2]}Scribble",
         rules=chosen,
-        preprocessed_folder=in_environment.get("nnUNet_preprocessed"),
-        results_folder=in_environment.get("nnUNet_results"),
-        workers=workers,
-        progress=True,
+        **where_to_write(workers, None, None),
     )
     typer.echo(f"{result.written.scribble} holds {result.written.training} cases; {_tell_images(result, source.name)}.")
     _print_coverage(result.coverage)

@@ -16,7 +16,7 @@ from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc
 from nnunet_attenscribble.dataset_conversion.phantom import make_phantom, phantom_index, write_phantoms
 from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.benchmark import (
+from nnunet_attenscribble.evaluation.benchmark.workspace import (
     Model,
     Step,
     command_step,
@@ -27,7 +27,7 @@ from nnunet_attenscribble.evaluation.benchmark import (
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
-from nnunet_attenscribble.evaluation.report import Panel, draw_case, find_largest_slice
+from nnunet_attenscribble.evaluation.report.pictures import Panel, draw_case, find_largest_slice
 from nnunet_attenscribble.evaluation.summary import Summary, write_summary
 from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, resolve_configuration, write_plans
 

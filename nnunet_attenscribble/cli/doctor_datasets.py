@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_attenscribble.cli.datasets import planning_commands
 from nnunet_attenscribble.cli.doctor import NOTE, PROBLEM, Finding
+from nnunet_attenscribble.common.grids import Grid, geometry_problems
 from nnunet_attenscribble.common.nnunet import dataset_folder, entry_values, nnunet_folder, read_dataset_json
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
@@ -20,6 +21,7 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume
 from nnunet_attenscribble.errors import AttenScribbleError
 
+_Label = tuple[str, tuple[str, Grid] | None]  # its file, and name and grid of the image, where that is in order
 _MEND_FILE = "put it right, or take its case out: see docs/datasets.md"
 
 
@@ -51,7 +53,10 @@ def list_datasets() -> list[Finding]:
             *findings,
             Finding("datasets", told, advice=f"attenscribble doctor {scribbles[0][7:10]} looks into one"),
         ]
-    advice = "attenscribble convert --help for published data, attenscribble scribble ID to draw into dense labels"
+    advice = (
+        "attenscribble start DIR for scribbles of your own, attenscribble convert --help for published data, "
+        "attenscribble scribble ID to draw into dense labels"
+    )
     if dense:
         return [*findings, Finding("datasets", f"{list_some(dense)}: dense labels, no scribbles", NOTE, advice)]
     return findings or [Finding("datasets", "none in nnUNet_raw", NOTE, advice)]
@@ -62,7 +67,7 @@ def check_dataset(dataset: str) -> list[Finding]:
     try:
         folder = dataset_folder("nnUNet_raw", dataset)
     except AttenScribbleError as error:
-        advice = "write it into nnUNet_raw: attenscribble convert --help, attenscribble scribble --help"
+        advice = "write it into nnUNet_raw: attenscribble start --help, or convert --help, or scribble --help"
         return [Finding(f"dataset {dataset}", problem, PROBLEM, advice) for problem in error.problems]
     try:
         description = read_dataset_json(folder / "dataset.json")
@@ -145,36 +150,48 @@ def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
         reader = find_reader(description, files[0])
     except AttenScribbleError as error:
         return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
-    problems += _check_images(folder.name, cases, reader, len(description["channel_names"]))
+    grids, found = _check_images(folder.name, cases, reader, len(description["channel_names"]))
+    problems += found
     if "ignore" not in description["labels"]:
         return problems or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
-    labels = [entry["label"] for entry in cases.values()]
+    labels = [(entry["label"], grids.get(case)) for case, entry in cases.items()]
     return [*problems, *_check_scribbles(folder.name, description["labels"], labels, reader)]
 
 
-def _check_images(name: str, cases: Mapping[str, Any], reader: Reader, channels: int) -> list[Finding]:
-    """Whether every image is whole, as nnU-Net opens it, and each case has all channels; several are read at a time."""
+def _check_images(
+    name: str, cases: Mapping[str, Any], reader: Reader, channels: int
+) -> tuple[dict[str, tuple[str, Grid]], list[Finding]]:
+    """The first image of each case, and whether all are whole, as nnU-Net opens them, on one grid, and none is absent.
+
+    Several are read at a time.
+    """
     from concurrent.futures import ThreadPoolExecutor
+
+    grids: dict[str, tuple[str, Grid]] = {}
 
     def look(case: str) -> list[str]:
         files = [Path(file) for file in cases[case]["images"]]
         try:
             sources = open_files(files, reader, channels=channels)
+            problems = []
             for source in sources:
-                read_volume(source, describe(source, f"an image of case {case}"), whole=False)
+                role = describe(source, f"an image of case {case}")
+                image = read_volume(source, role, whole=False)
+                first, grid = grids.setdefault(case, (role, Grid.of(image)))
+                problems += geometry_problems(grid, image, role, first, as_stored=True)
         except AttenScribbleError as error:
             return error.problems
         if len(sources) != channels:
             return [f"case {case} has {len(sources)} channels, dataset.json has {channels}"]
-        return []
+        return problems
 
     with ThreadPoolExecutor() as pool:
         found = show_progress(pool.map(look, cases), total=len(cases), description="Reading images")
         problems = dict.fromkeys(problem for own in found for problem in own)
-    return [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in problems]
+    return grids, [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in problems]
 
 
-def _check_scribbles(name: str, labels: Mapping[str, Any], files: Sequence[str], reader: Reader) -> list[Finding]:
+def _check_scribbles(name: str, labels: Mapping[str, Any], files: Sequence[_Label], reader: Reader) -> list[Finding]:
     counts, total, findings = _count_values(files, reader)
     if findings and not total:
         return findings  # what else would be found follows from it
@@ -201,21 +218,24 @@ def _check_scribbles(name: str, labels: Mapping[str, Any], files: Sequence[str],
     return findings or [Finding(name, f"every class has strokes, {share}")]
 
 
-def _count_values(files: Sequence[str], reader: Reader) -> tuple[dict[int, int], int, list[Finding]]:
-    """Voxels by value as nnU-Net reads them, all voxels, and what is wrong with files that hold no label."""
+def _count_values(files: Sequence[_Label], reader: Reader) -> tuple[dict[int, int], int, list[Finding]]:
+    """Voxels by value as nnU-Net reads them, all voxels, and what keeps files from being labels of their images."""
     counts: dict[int, int] = {}
     total, findings = 0, []
-    for file in show_progress(files, total=len(files), description="Reading labels"):
+    for file, image in show_progress(files, total=len(files), description="Reading labels"):
+        problems: list[str] = []
         try:
             (label,) = open_files([Path(file)], reader, label=True)
-            voxels = label_values(read_volume(label, file, label=True), file)
+            volume = read_volume(label, file, label=True)
+            if image is not None:
+                problems += geometry_problems(image[1], volume, file, image[0], as_stored=True)
+            for value, count in count_values(label_values(volume, file)).items():
+                counts[value] = counts.get(value, 0) + count
+            total += volume.GetNumberOfPixels()
         except AttenScribbleError as error:
-            name = Path(file).parents[1].name
-            findings += [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in error.problems]
-            continue
-        total += voxels.size
-        for value, count in count_values(voxels).items():
-            counts[value] = counts.get(value, 0) + count
+            problems += error.problems
+        name = Path(file).parents[1].name
+        findings += [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in problems]
     return counts, total, findings
 
 

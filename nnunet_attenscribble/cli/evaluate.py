@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,23 +17,11 @@ if TYPE_CHECKING:
     from nnunet_attenscribble.evaluation.postprocessing import Postprocessed
     from nnunet_attenscribble.evaluation.summary import Summary
 
-
-class ProtocolName(str, Enum):
-    """Names of `evaluation.protocols.PROTOCOLS`, known here without importing it."""
-
-    DEFAULT = "default"
-    NNUNET = "nnunet"
-    ACDC_WSL4MIS = "acdc-wsl4mis"
-    ACDC_WSL4MIS_VOXELS = "acdc-wsl4mis-voxels"
-    CHAOS_PACINGPSEUDO = "chaos-pacingpseudo"
-    SCRIBBLEBENCH = "scribblebench"
-
-
-class Hd95(str, Enum):
-    """Names of `evaluation.metrics.HD95_DEFINITIONS`, known here without importing it."""
-
-    MONAI = "monai"
-    UNION = "union"
+# The names of `protocols.PROTOCOLS` and `metrics.HD95_DEFINITIONS`, without importing these modules.
+ProtocolName = Literal[
+    "default", "nnunet", "acdc-wsl4mis", "acdc-wsl4mis-voxels", "chaos-pacingpseudo", "scribblebench"
+]
+Hd95 = Literal["monai", "union"]
 
 
 @app.command()
@@ -60,7 +47,7 @@ def evaluate(
             help="Whose definitions to score by. default: this package's own, which hide nothing. The others match the "
             "tables of a paper, with what they leave out; see docs/evaluation.md."
         ),
-    ] = ProtocolName.DEFAULT,
+    ] = "default",
     hd95: Annotated[
         Hd95 | None,
         typer.Option(
@@ -114,8 +101,8 @@ def evaluate(
             predictions,
             dense_labels,
             dataset_json=dataset_json,
-            protocol=protocol.value,
-            hd95=None if hd95 is None else hd95.value,
+            protocol=protocol,
+            hd95=hd95,
             nsd_mm=nsd,
             lesions=thresholds,
             workers=workers,
@@ -201,10 +188,10 @@ def check_definitions(
 ) -> dict[str, float]:
     """Refuse options that do not go together; the IoU of each label in `--lesions`."""
     problems = []
-    if protocol not in (ProtocolName.DEFAULT, ProtocolName.SCRIBBLEBENCH):
-        given = {"--hd95": hd95 and hd95.value, "--nsd": nsd, "--lesions": lesions and lesions[0]}
+    if protocol not in ("default", "scribblebench"):
+        given = {"--hd95": hd95, "--nsd": nsd, "--lesions": lesions and lesions[0]}
         problems += [
-            f"{option} {value} was given with --protocol {protocol.value}, which says itself what is scored: leave out "
+            f"{option} {value} was given with --protocol {protocol}, which says itself what is scored: leave out "
             "one of the two"
             for option, value in given.items()
             if value
@@ -331,6 +318,9 @@ def postprocess(
             help="Share of a class's strokes that its largest object must hold, on average.",
         ),
     ] = 0.9,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; without it one per processor and four cases, 8 at most.")
+    ] = None,
 ) -> None:
     """Keep only the largest component of every class that the training scribbles show to be one object.
 
@@ -354,6 +344,7 @@ def postprocess(
         foreground=foreground,
         per_class=per_class,
         agreement=agreement,
+        workers=workers,
         progress=lambda items, word: show_progress(items, total=len(items), description=word),
     )
     _print_decisions(result)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import tell_training
 from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder, read_drawn_axis
+from nnunet_attenscribble.common.text import format_csv, format_plain
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -34,12 +34,8 @@ class _Dataset:
     reader: Reader
 
 
-class Tool(str, Enum):
-    """`TOOLS` of `loop_drawings`, here without importing that module."""
-
-    slicer = "slicer"
-    itk_snap = "itk-snap"
-    napari = "napari"
+# `loop_drawings.TOOLS`, without importing that module.
+Tool = Literal["slicer", "itk-snap", "napari"]
 
 
 @app.command("next")
@@ -66,7 +62,7 @@ def next_slices(
             min=0, max=2, help="Across which slices are cut (0 z, 1 y, 2 x); by default the coarsest, or as was drawn."
         ),
     ] = None,
-    tool: Annotated[Tool, typer.Option(help="Drawn with; decides formats and slice numbers.")] = Tool.slicer,
+    tool: Annotated[Tool, typer.Option(help="Drawn with; decides formats and slice numbers.")] = "slicer",
     folder: Annotated[
         Path | None, typer.Option(help="Folder to draw in; by default `next` beside the dataset's models.")
     ] = None,
@@ -115,7 +111,7 @@ def next_slices(
     model = TrainedModel(place.folder, place.fold, place.checkpoint, read_device(device))
     own = _Dataset(raw, description, training, reader)
     axis = read_drawn_axis(raw) if axis is None else axis
-    _choose(own, images or [], model, folder, state, tool=tool.value, count=slices, axis=axis)
+    _choose(own, images or [], model, folder, state, tool=tool, count=slices, axis=axis)
 
 
 def _check_labels(raw: Path, description: Description) -> None:
@@ -135,7 +131,6 @@ def _check_labels(raw: Path, description: Description) -> None:
 
 
 def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reader: Reader, device: str) -> None:
-    from nnunet_attenscribble.common.text import format_plain
     from nnunet_attenscribble.dataset_conversion.loop_folder import add_strokes
 
     add_strokes(raw, nnunet_folder("nnUNet_preprocessed") / raw.name, additions, reader)
@@ -196,13 +191,14 @@ def _choose(
         if before is not None and read_additions(folder, before, *known)[0]:
             raise AttenScribbleError(f"{folder}: was drawn in meanwhile, nothing was written: call this again")
         rows = found.list_rows(tool)
+        table = format_csv(list(rows[0]), map(dict.values, rows)).encode()
         write_folder(
             folder,
             found.list_drawn_cases(),
             tool=tool,
             labels=labels,
             state={"dataset": raw.name, "tool": tool, "model": model.describe(), "slices": rows},
-            further={"next.csv": _encode_csv(rows), "next.png": found.draw(tool, f"{raw.name}: slices to draw next")},
+            further={"next.csv": table, "next.png": found.draw(tool, f"{raw.name}: slices to draw next")},
             before=before,
         )
     cases = f"{len(found.cases)} cases with slices that nobody drew on"
@@ -246,17 +242,6 @@ def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedMode
         for name, files in found.items()
         if name not in dataset.training
     }
-
-
-def _encode_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    import csv
-    import io
-
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue().encode()
 
 
 def _print_slices(rows: Sequence[Mapping[str, Any]], tool: str) -> None:

@@ -24,8 +24,8 @@ from nnunet_attenscribble.cli.convert import (
     UnlabelledMark,
     Workers,
     report_written,
-    where_to_write,
 )
+from nnunet_attenscribble.cli.datasets import where_to_write
 from nnunet_attenscribble.cli.training import list_exports
 from nnunet_attenscribble.errors import AttenScribbleError
 

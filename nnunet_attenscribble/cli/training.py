@@ -237,8 +237,10 @@ def prepare(
     from nnunet_attenscribble.dataset_conversion.prediction_images import prepare_images
 
     folder = _find_description(dataset)
-    cases = prepare_images(images, output, folder, spacing=spacing, workers=workers, progress=True)
+    cases, notes = prepare_images(images, output, folder, spacing=spacing, workers=workers, progress=True)
     typer.echo(f"{output} holds {len(cases)} case{'' if len(cases) == 1 else 's'}, as {folder.name} has its images.")
+    for note in notes:
+        typer.echo(f"Note: {note}.")
     of_dataset = ["-d", folder.name if Path(dataset) == folder else dataset, "-c", "CONFIGURATION", "-tr", "TRAINER"]
     program, options = "nnUNetv2_predict", of_dataset
     if (folder / "plans.json").is_file():  # of a model

@@ -20,6 +20,7 @@ from nnunet_attenscribble.common.shapes import (
     list_of,
     mapping,
     nullable,
+    read_if_shaped,
     read_shaped,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -266,9 +267,6 @@ def means_ignore(name: str) -> bool:
 
 def read_drawn_axis(dataset: Path) -> int | None:
     """Across which of z, y, x (0, 1, 2) a dataset's slices were drawn on, where its provenance names one."""
-    try:
-        options = read_shaped(dataset / "provenance.json", mapping({"options": mapping()}), "")["options"]
-    except AttenScribbleError:
-        return None
-    axis = options.get("axis")
+    content = read_if_shaped(dataset / "provenance.json", mapping({"options": mapping()}))
+    axis = content.get("options", {}).get("axis")
     return axis if axis in (0, 1, 2) and not isinstance(axis, bool) else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.formats import TiffError, is_sheared, is_tiff, place, stated_spacing
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
 from nnunet_attenscribble.common.soundness import is_nifti2, read_scaling
-from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_volume, split_channels
+from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_volume, split_channels, stamp
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ Reader = type["BaseReaderWriter"] | None
 _OWN = "SimpleITKIO"
 _OWN_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".gipl")
 _NIBABEL = ("NibabelIO", "NibabelIOWithReorient")
+_PICTURES = "NaturalImage2DIO"
 _FLAT = 999  # mm, what nnU-Net takes for the third step of a picture
 
 
@@ -91,7 +93,10 @@ class DatasetFile:
 
     def __call__(self) -> sitk.Image:
         """The channel as a scalar image; raises as `read_volume` does."""
-        return _read(self.file, self.reader, label=self.label)[self.channel]
+        if self.channels == 1:
+            return _read(self.file, self.reader, label=self.label)[self.channel]
+        # A copy, as the caller may change it; its voxels are shared until then.
+        return sitk.Image(_read_colours(replace(self, channel=0), stamp(self.file))[self.channel])
 
 
 def as_readable(source: Source, *, label: bool = False) -> Source:
@@ -121,7 +126,7 @@ def open_files(files: list[Path], reader: Reader, *, channels: int = 1, label: b
             _refuse_nifti2(file)
             found += [file] if len(files) >= channels else split_channels(file)
             continue
-        count = 1 if len(files) >= channels else len(_read(file, reader, label=label))
+        count = 1 if len(files) >= channels else _count_channels(file, reader, label=label)
         found += [DatasetFile(file, reader, number, count, label) for number in range(count)]
     return tuple(found)
 
@@ -145,6 +150,22 @@ def write_label(labels: np.ndarray, like: Path, target: Path, reader: Reader) ->
         writer = reader()
         _, properties = writer.read_seg(str(like))
         writer.write_seg(labels if labels.ndim == 3 else labels[None], str(target), properties)
+
+
+def _count_channels(file: Path, reader: Reader, *, label: bool) -> int:
+    """By its header, where nnU-Net takes the colours of a picture as Pillow has them; else all of it is read."""
+    if reader is not None and reader.__name__ == _PICTURES and not is_tiff(file) and not label:
+        from PIL import Image
+
+        with suppress(Exception), Image.open(file) as picture:  # what is wrong is told by reading it
+            if picture.mode in ("RGB", "RGBA"):
+                return len(picture.mode)
+    return len(_read(file, reader, label=label))
+
+
+@lru_cache(maxsize=1)  # a picture is asked for one colour after the other
+def _read_colours(first: DatasetFile, _stamp: tuple[int, int] | None) -> list[sitk.Image]:
+    return _read(first.file, first.reader, label=first.label)
 
 
 def _read(file: Path, reader: Reader, *, label: bool) -> list[sitk.Image]:

@@ -79,6 +79,14 @@ def read_shaped(file: Path, shape: Shape, advice: str) -> Any:
     return content
 
 
+def read_if_shaped(file: Path, shape: Shape) -> dict[str, Any]:
+    """The keys of a JSON file that may be there; none where it is not, or not of this shape."""
+    try:
+        return read_shaped(file, shape, "")
+    except AttenScribbleError:
+        return {}
+
+
 def check_shape(content: Any, shape: Shape, file: Path, advice: str) -> None:
     """Refuse content, of a file, that has not this shape; raises as `read_shaped`."""
     problems = list(islice(shape_problems(content, shape), _TOLD))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -39,6 +40,13 @@ def format_plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in (header, *rows)
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def format_csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """CSV with `nan`, `inf` and empty cells for None; numbers with all their digits."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
 
 
 def list_some(names: Sequence[str]) -> str:

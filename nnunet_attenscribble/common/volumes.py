@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, overload
 
@@ -40,6 +41,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _WHITE = 255  # which SimpleITK makes of the 1 of a PNG of one bit per pixel
 _ROUNDING = 1e-6  # relative, of single precision, in which SimpleITK scales
 _UNIT_OF_SPACE, _MM = 7, 2  # NIfTI's: bits, and their value of mm
+_TOO_LARGE = 2.0**63  # for an integer of 64 bits
 _SHORT = 1 << 12  # bytes that hold what a PNG says of itself
 _HEADER = 352  # bytes in front of the voxels of a NIfTI file
 
@@ -58,8 +60,8 @@ def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool
         name: how errors call it, see `describe`.
         thorough: also look for what ITK passes over in silence, see `soundness.examine`.
         label: it holds classes; only errors differ.
-        whole: False: where a NIfTI file is sound, its header is enough: what comes back then is the reader, which has
-            the grid as the image would.
+        whole: False: where a NIfTI file is sound, or was looked at before, its header is enough: what comes back then
+            is the reader, which has the grid as the image would.
 
     Raises:
         AttenScribbleError: naming the file and what is wrong with it.
@@ -116,7 +118,17 @@ class Channel:
 
     def __call__(self) -> sitk.Image:
         """The colour as a scalar image; raises as `read_volume` does."""
-        return sitk.VectorIndexSelectionCast(read_pixels(self.file), self.number)
+        return sitk.VectorIndexSelectionCast(_read_colours(self.file, stamp(self.file)), self.number)
+
+
+def stamp(file: Path) -> tuple[int, int] | None:
+    """What is another when a file has changed; None where there is none."""
+    return (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
+
+
+@lru_cache(maxsize=1)  # a picture is asked for one colour after the other
+def _read_colours(file: Path, _stamp: tuple[int, int] | None) -> sitk.Image:
+    return read_pixels(file)
 
 
 def split_channels(file: Path) -> tuple[Source, ...]:
@@ -163,28 +175,33 @@ def label_values(label: sitk.Image, name: str, notes: list[str] | None = None) -
     """
     values = sitk.GetArrayFromImage(label)
     if not np.issubdtype(values.dtype, np.integer):
-        whole = np.isfinite(values) & (values == np.round(values))
+        # Plane by plane, for the memory that rounded copies take.
+        whole = np.stack([(np.abs(plane) < _TOO_LARGE) & (plane == np.round(plane)) for plane in values])
         if not whole.all():
-            found = ", ".join(f"{value:g}" for value in np.unique(values[~whole])[:5])
+            found = ", ".join(str(value) for value in np.unique(values[~whole])[:5])
             slope = abs(float(label.GetMetaData("scl_slope"))) if label.HasMetaDataKey("scl_slope") else 1.0
-            if slope < 1 and (np.abs(values - np.round(values)) <= slope / 2 + _ROUNDING * np.abs(values)).all():
+            fits = slope < 1 and (np.abs(values) < _TOO_LARGE).all()
+            if fits and (np.abs(values - np.round(values)) <= slope / 2 + _ROUNDING * np.abs(values)).all():
                 told = f"{name}: its header scales values by {slope:g} (scl_slope), so that they are read as {found}"
                 if notes is None:
                     raise AttenScribbleError(f"{told}, which nnU-Net cuts to integers: save it as integers, unscaled")
                 notes.append(f"{told}: rounded to integers")
-                return np.round(values).astype(np.int64)
-            raise AttenScribbleError(
-                f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
-                "Export it again with nearest neighbour"
-            )
-        values = values.astype(np.int64)
+                values = np.round(values)
+            else:
+                raise AttenScribbleError(
+                    f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
+                    "Export it again with nearest neighbour"
+                )
+        in_a_byte = values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max  # as in most files of integers
+        values = values.astype(np.uint8 if in_a_byte else np.int64)
     return values
 
 
 def count_values(labels: np.ndarray) -> dict[int, int]:
     """Voxels by value, of integers."""
     if labels.dtype == np.uint8:  # where nothing need be sorted
-        counts = np.bincount(labels.ravel())
+        # Plane by plane, as each is copied to integers of eight bytes.
+        counts = sum((np.bincount(plane.ravel(), minlength=256) for plane in labels), np.zeros(256, int))
         return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
     return {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
 
@@ -211,7 +228,7 @@ def slice_axis(shape: Sequence[int], spacing: Sequence[float], drawn: int | None
     return int(np.argmax(steps >= steps.max() * (1 - SPACING_TOLERANCE)))
 
 
-def has_consistent_header(image: sitk.Image) -> bool:
+def has_consistent_header(image: Grid) -> bool:
     """Whether every NIfTI reader will see the spacing that SimpleITK sees.
 
     Some files, ACDC's among them, carry an sform of unit scale beside the true voxel size. SimpleITK falls back to the
@@ -295,9 +312,10 @@ def check_file(path: Path, *, thorough: bool = True) -> int | None:
 
 def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
     size = check_file(path, thorough=thorough)
+    is_nifti = size is not None or (not thorough and path.name.lower().endswith((".nii", ".nii.gz")))
     try:
         with quiet():
-            image: Grid | None = None if whole or size is None or is_nifti2(path) else _read_header(path)
+            image: Grid | None = None if whole or not is_nifti or is_nifti2(path) else _read_header(path)
             if image is None or not image.HasMetaDataKey("bitpix") or image.GetPixelID() not in _SCALARS:
                 image = read_image(path)
     except TiffError as error:

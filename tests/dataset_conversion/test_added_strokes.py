@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
+from nnunet_attenscribble.dataset_conversion import loop_folder
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS, write_drawing
 from nnunet_attenscribble.dataset_conversion.loop_folder import (
@@ -370,6 +371,14 @@ def test_another_image_of_a_name_that_is_taken(work):
     sitk.WriteImage(make_scan(9), str(other))
     (problem,) = new_case_problems(work.raw, {"a": [other]})
     assert problem.endswith("is another image of this name: rename one of the two")
+
+
+def test_test_labels_are_listed_once_for_all_cases(tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(loop_folder, "_list", lambda folder: listed.append(folder) or [folder / "b.nii.gz"])
+    (problem,) = new_case_problems(tmp_path, {"a": [], "b": [], "c": []})
+    assert problem.startswith("case b: is a test case")
+    assert listed == [tmp_path / "labelsTs"]
 
 
 def test_a_folder_of_something_else_is_left_alone(work):

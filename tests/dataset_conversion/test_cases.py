@@ -11,6 +11,9 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
+from nnunet_attenscribble.common import volumes
+from nnunet_attenscribble.common.grids import Grid
+from nnunet_attenscribble.dataset_conversion.cases import Case, Coding, coded_label, write_images
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume
@@ -44,6 +47,16 @@ def same_grid(one: sitk.Image, other: sitk.Image) -> bool:
         np.allclose(getattr(one, f"Get{part}")(), getattr(other, f"Get{part}")(), atol=1e-5)
         for part in ("Size", "Spacing", "Origin", "Direction")
     )
+
+
+def test_of_an_image_that_is_taken_over_the_header_is_enough(tmp_path, monkeypatch):
+    file = tmp_path / "a.nii.gz"
+    sitk.WriteImage(make_scan(0), file)
+    grid = Grid.of(sitk.ReadImage(file))
+    monkeypatch.setattr(volumes, "read_image", None)
+    (tmp_path / "to").mkdir()
+    assert write_images(Case("b", (file, file)), tmp_path / "to")[1] == grid
+    assert [(tmp_path / f"to/b_000{channel}.nii.gz").read_bytes() for channel in (0, 1)] == [file.read_bytes()] * 2
 
 
 # --- the order of axes ---
@@ -209,12 +222,30 @@ def test_a_label_may_leave_the_spacing_to_its_image(tmp_path, convert):
     assert read(written.scribble, "labelsTr", "a").GetSpacing() == (0.5, 0.25, 8)
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_slices_of_a_label_without_a_spacing_are_cut_as_those_of_its_image(tmp_path, convert, beside):
+    image, label = tmp_path / "images" / "a.tif", tmp_path / "scribbles" / "a.tif"
+    tifffile.imwrite(image, sitk.GetArrayFromImage(make_scan(0)), photometric="minisblack")
+    tifffile.imwrite(label, make_dense(), photometric="minisblack")
+    if beside:
+        (tmp_path / "images" / "a.json").write_text('{"spacing": [8, 1, 1]}')
+    step = None if beside else (1, 1, 8)
+    written = convert(dense_slices=".", spacing=step)
+    expected = np.where((make_dense() > 0).any(axis=(1, 2), keepdims=True), make_dense(), 4)
+    found = read(written.scribble, "labelsTr", "a")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found), expected)
+    assert found.GetSpacing() == (1, 1, 8)
+    case = Case("a", (image,), scribble=label, dense_slices="background", spacing=step)
+    shown = coded_label(case, Coding({"background": 0, **CLASSES}, None, None, with_dense=False))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(shown), expected)
+
+
 def test_a_given_spacing_does_not_overrule_a_file(tmp_path, convert):
     write_tiffs(tmp_path, spacing=8, unit="mm")
     with pytest.raises(AttenScribbleError) as caught:
         convert(spacing=(0.5, 0.5, 8))
     assert sum("states a spacing of (0.5, 0.25, 8) mm, not the given one" in p for p in caught.value.problems) == 2
-    with pytest.raises(AttenScribbleError, match=r"spacing \(0, 1, 1\): give positive numbers"):
+    with pytest.raises(AttenScribbleError, match=r"spacing \(0, 1, 1\): give three numbers above 0"):
         convert(spacing=(0, 1, 1))
     written = convert(spacing=(0.5, 0.25, 8))
     assert read(written.scribble, "imagesTr", "a_0000").GetSpacing() == (0.5, 0.25, 8)

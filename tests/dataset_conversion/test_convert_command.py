@@ -82,12 +82,6 @@ def test_an_id_with_trained_models_is_in_use(tmp_path, attenscribble, write_acdc
     )
 
 
-def test_help_has_an_example(attenscribble):
-    code, out, _ = attenscribble("convert", "acdc", "--help")
-    assert code == 0
-    assert "attenscribble convert acdc ACDC/database/training" in " ".join(out.split())
-
-
 def _arguments(source, folder):
     """What is typed, and the datasets that it makes."""
     if source == "chaos":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+from nnunet_attenscribble.dataset_conversion.label_files import NamedLabel, read_header
 from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.drawing_tools import (
@@ -346,3 +348,22 @@ def test_files_with_and_without_names_in_one_folder(tmp_path, convert):
     for case in "ab":
         np.testing.assert_array_equal(read(written.scribble, case), make_strokes())
     assert written.notes[1] == "1 scribble read by value: 0 background, 1 RV, 2 MYO, 3 LV, 4 unlabelled"
+
+
+def test_of_files_per_class_one_is_in_memory_at_a_time(tmp_path):
+    values = np.arange(32**3, dtype=np.uint8).reshape(32, 32, 32) % 20
+    for value in range(20):
+        sitk.WriteImage(sitk.GetImageFromArray((values == value).astype(np.uint8)), tmp_path / f"{value:02}.mha")
+    label = NamedLabel(
+        *(tmp_path, read_header(tmp_path), tuple(range(20)), 0),
+        **{"is_sure": True, "unlabelled": None, "classes": "", "image": sitk.GetImageFromArray(values)},
+    )
+    found = label()  # with what is imported for it
+    tracemalloc.start()
+    try:
+        label()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found), values)
+    assert peak < 30 * values.size

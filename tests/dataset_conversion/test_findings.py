@@ -11,19 +11,15 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 
+from nnunet_attenscribble.dataset_conversion import pairing
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.meanings import Marks, ScribbleCoding, parse_mark, parse_marks
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_slice
-from tests.tiny import make_dense, make_scan, make_strokes, make_volume
+from tests.tiny import make_dense, make_scan, make_strokes, make_volume, save
 
 CLASSES = dict.fromkeys(("RV", "MYO", "LV"))
-
-
-def write(file: Path, image) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image if isinstance(image, sitk.Image) else make_volume(image), file)
 
 
 def look(root: Path, *, channels=("MRI",), **folders):
@@ -38,6 +34,14 @@ def look(root: Path, *, channels=("MRI",), **folders):
         for case in found.cases
     }
     return cases, found.problems
+
+
+def test_names_that_fit_are_not_compared_with_all_folders(monkeypatch):
+    monkeypatch.setattr(pairing, "_is_within", None)
+    images, labels = ({case: Path(f"{folder}/{case}.png") for case in "ab"} for folder in "is")
+    drawn = [pairing.Labels(Path("s"), [*labels.values()], "scribble")]
+    assert pairing.pair_files(Path("i"), dict.fromkeys(images.values(), 1), drawn, ["MRI"]).labels == [labels]
+    assert pairing._name_by_folder(Path("s/c.png"), Path("s"), {("a",): "a"}) == "c"
 
 
 def touch(root: Path, *names: str) -> None:
@@ -227,7 +231,7 @@ def test_dicom_series_are_images_named_by_their_folders(tmp_path):
         grid = look_at_folders(Folders(tmp_path / "i"), Marks(CLASSES)).cases[int(patient[1]) - 1].images[0]()
         label = sitk.GetImageFromArray(make_strokes())
         label.CopyInformation(grid)
-        write(tmp_path / "s" / f"{patient}.nrrd", label)
+        save(tmp_path / "s" / f"{patient}.nrrd", label)
     written = convert_folder(
         tmp_path / "i",
         tmp_path / "s",
@@ -420,8 +424,8 @@ def _few_slices(kept=(1,)):
 
 def _convert_slices(root, labels, **options):
     for case, label in labels.items():
-        write(root / "i" / f"{case}.nii.gz", make_scan(len(case)))
-        write(root / "s" / f"{case}.nii.gz", label)
+        save(root / "i" / f"{case}.nii.gz", make_scan(len(case)))
+        save(root / "s" / f"{case}.nii.gz", label)
     written = convert_folder(
         *(root / "i", root / "s"),
         **{"dataset_id": 601, "name": "S", "classes": CLASSES, "raw_folder": root / "raw", "workers": 1, **options},
@@ -462,8 +466,8 @@ def test_dense_slices_of_chosen_cases_where_zero_is_unlabelled(tmp_path):
 def test_dense_slices_across_an_axis_that_is_told(tmp_path):
     dense = np.zeros((5, 5, 5), np.uint8)
     dense[1:4, 2, 1:3] = 1
-    write(tmp_path / "i" / "a.nii.gz", make_volume(7, np.int16, size=(5, 5, 5), spacing=(1, 1, 1)))
-    write(tmp_path / "s" / "a.nii.gz", make_volume(dense, size=(5, 5, 5), spacing=(1, 1, 1)))
+    save(tmp_path / "i" / "a.nii.gz", make_volume(7, np.int16, size=(5, 5, 5), spacing=(1, 1, 1)))
+    save(tmp_path / "s" / "a.nii.gz", make_volume(dense, size=(5, 5, 5), spacing=(1, 1, 1)))
     options = {"dataset_id": 601, "name": "S", "classes": {"A": None}, "raw_folder": tmp_path / "raw", "workers": 1}
     with pytest.raises(AttenScribbleError, match="no axis has the largest spacing: say across which one"):
         convert_folder(tmp_path / "i", tmp_path / "s", dense_slices=".", **options)

@@ -14,22 +14,17 @@ from hypothesis.extra.numpy import arrays
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.partly import leave_open, read_annotated
 from nnunet_attenscribble.errors import AttenScribbleError
-from tests.tiny import make_dense, make_scan, make_strokes, make_volume
+from tests.tiny import make_dense, make_scan, make_strokes, save
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
 CLASSES = {"RV": None, "MYO": None, "LV": None}
 IGNORE = 4
 
 
-def write(file, image) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, file)
-
-
 def convert(root, labels, table, **options):
     for case, label in labels.items():
-        write(root / "i" / f"{case}.nii.gz", make_scan(len(case)))
-        write(root / "s" / f"{case}.nii.gz", make_volume(label))
+        save(root / "i" / f"{case}.nii.gz", make_scan(len(case)))
+        save(root / "s" / f"{case}.nii.gz", label)
     (root / "table.csv").write_text(table)
     written = convert_folder(
         *(root / "i", root / "s"),

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import sys
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_attenscribble.cli import QUIET, main
+from nnunet_attenscribble.common.grids import geometry_problems
 from tests.tiny import make_scan
 
 
@@ -17,7 +22,7 @@ from tests.tiny import make_scan
 def prepare(tmp_path, monkeypatch, capsys):
     """Run the command on a dataset with the given description; returns exit code, output and errors."""
 
-    def run(channels=("MRI",), ending=".nii.gz", dataset="601", output="prepared"):
+    def run(channels=("MRI",), ending=".nii.gz", dataset="601", output="prepared", options=(), **described):
         for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
             monkeypatch.setenv(variable, str(tmp_path / variable))
         monkeypatch.setenv(QUIET, "1")
@@ -28,9 +33,10 @@ def prepare(tmp_path, monkeypatch, capsys):
             "labels": {"background": 0, "A": 1, "ignore": 2},
             "numTraining": 5,
             "file_ending": ending,
+            **described,
         }
         (folder / "dataset.json").write_text(json.dumps(description))
-        arguments = ["prepare", dataset, "-i", tmp_path / "images", "-o", tmp_path / output, "--workers", 1]
+        arguments = ["prepare", dataset, "-i", tmp_path / "images", "-o", tmp_path / output, "--workers", 1, *options]
         monkeypatch.setattr(sys, "argv", ["attenscribble", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             main()
@@ -41,13 +47,20 @@ def prepare(tmp_path, monkeypatch, capsys):
     return run
 
 
+def _as_nnunet_reads(folder, ending, case="a", channels=2):
+    """Voxels (C, Z, Y, X) and spacing along z, y and x."""
+    files = [str(folder / f"{case}_{channel:04d}{ending}") for channel in range(channels)]
+    reader = Tiff3DIO if ending == ".tif" else SimpleITKIO
+    voxels, properties = reader().read_images(files)
+    return voxels, tuple(properties["spacing"])
+
+
 def _listing(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd", ".nii", ".mhd", ".nhdr", ".hdr"])
 def test_every_format_becomes_what_nnunet_finds(tmp_path, prepare, ending):
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
     for number in (3, 12):
@@ -95,6 +108,76 @@ def test_colour_pictures_for_a_dataset_of_channels_and_for_one_of_pictures(tmp_p
     assert _listing(tmp_path / "pictures") == ["a_0000.png"]
 
 
+@pytest.mark.parametrize("ending", [".tif", ".mha"])
+def test_a_spacing_that_files_do_not_state_is_asked_for_and_written(tmp_path, prepare, ending):
+    scans = [np.arange(120, dtype=np.int16).reshape(4, 5, 6) + channel for channel in (0, 1)]
+    for channel, scan in enumerate(scans):
+        file = tmp_path / "images" / f"a_000{channel}{ending}"
+        if ending == ".tif":
+            tifffile.imwrite(file, scan, photometric="minisblack")
+            continue
+        sitk.WriteImage(sitk.GetImageFromArray(scan), file)
+        file.write_bytes(b"".join(line for line in file.read_bytes().splitlines(True) if b"Spacing" not in line))
+    before = [(tmp_path / "images" / f"a_000{channel}{ending}").read_bytes() for channel in (0, 1)]
+    code, _, err = prepare(channels=("T1", "T2"), ending=ending)
+    assert code == 2
+    assert f"a_0000{ending}: states no spacing, by which nnU-Net plans: give it with --spacing X Y Z, in mm" in err
+    code, _, err = prepare(channels=("T1", "T2"), ending=ending, options=("--spacing", 0, 1, 1))
+    assert code == 2
+    assert "spacing (0.0, 1.0, 1.0): give three numbers above 0" in err
+    assert not (tmp_path / "prepared").exists()
+    for output, step in (("prepared", (0.5, 0.25, 5)), ("by_1", (1, 1, 1))):
+        options = ("--spacing", *step)
+        assert prepare(channels=("T1", "T2"), ending=ending, output=output, options=options)[0] == 0
+        voxels, spacing = _as_nnunet_reads(tmp_path / output, ending)
+        np.testing.assert_array_equal(voxels, scans)
+        assert spacing == step[::-1]
+    assert [(tmp_path / "by_1" / f"a_000{channel}{ending}").read_bytes() for channel in (0, 1)] == before
+
+
+def test_the_spacing_of_a_tiff_that_is_stated_anywhere_comes_along(tmp_path, prepare):
+    scan = np.arange(120, dtype=np.uint16).reshape(4, 5, 6)
+    tifffile.imwrite(tmp_path / "images" / "a.tif", scan, photometric="minisblack")
+    (tmp_path / "images" / "a.json").write_text('{"spacing": [8, 0.25, 0.5]}')
+    tags = {"metadata": {"axes": "ZYX", "spacing": 8, "unit": "mm"}, "resolution": (2, 4)}
+    tifffile.imwrite(tmp_path / "images" / "b.tif", scan, imagej=True, **tags)
+    assert prepare(ending=".tif")[0] == 0
+    for case in "ab":
+        voxels, spacing = _as_nnunet_reads(tmp_path / "prepared", ".tif", case, channels=1)
+        np.testing.assert_array_equal(voxels[0], scan)
+        assert spacing == (8, 0.25, 0.5)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".nii", ".nii.gz"])
+def test_channels_are_turned_onto_the_first(tmp_path, prepare, ending):
+    scans = [make_scan(seed) for seed in (0, 1)]
+    for channel, scan in enumerate((scans[0], sitk.Flip(scans[1], [True, False, False], False))):
+        sitk.WriteImage(scan, tmp_path / "images" / f"a_000{channel}{ending}")
+    code, out, _ = prepare(channels=("T1", "T2"), ending=ending)
+    assert code == 0
+    assert "Note: 1 files are stored in another order of axes than their image and were turned onto it (" in out
+    voxels, _ = _as_nnunet_reads(tmp_path / "prepared", ending)
+    np.testing.assert_array_equal(voxels, [sitk.GetArrayFromImage(scan) for scan in scans])
+    first, second = (sitk.ReadImage(tmp_path / "prepared" / f"a_000{channel}{ending}") for channel in (0, 1))
+    assert geometry_problems(first, second, "", "", as_stored=True) == []
+    assert (tmp_path / f"prepared/a_0000{ending}").read_bytes() == (tmp_path / f"images/a_0000{ending}").read_bytes()
+
+
+def test_sheared_images_for_a_dataset_of_a_reader_that_takes_them(tmp_path, prepare):
+    affine = np.diag([1.0, 1, 5, 1])
+    affine[0, 2] = 1.5
+    scan = np.arange(120, dtype=np.int16).reshape(6, 5, 4)
+    for name in ("a.nii.gz", "b.nii"):
+        nibabel.save(nibabel.Nifti1Image(scan, affine), tmp_path / "images" / name)
+    code, _, err = prepare()
+    assert (code, err.count("its axes are not at right angles")) == (2, 2)
+    assert prepare(overwrite_image_reader_writer="NibabelIO")[0] == 0
+    for case in "ab":
+        found = nibabel.load(tmp_path / "prepared" / f"{case}_0000.nii.gz")
+        np.testing.assert_array_equal(found.dataobj, scan)
+        np.testing.assert_allclose(found.affine, affine, atol=1e-6)
+
+
 def test_names_that_all_files_share_say_nothing(tmp_path, prepare):
     for name in ("a_roi", "b_roi"):
         sitk.WriteImage(make_scan(0), tmp_path / "images" / f"{name}.nii.gz")
@@ -136,6 +219,11 @@ def test_a_model_without_its_dataset_is_enough(tmp_path, prepare, monkeypatch):
             lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"),
             {"output": "images/x"},
             "lies in the folder of the images",
+        ),
+        (
+            lambda i: [(i / "a.nii.gz").write_bytes(b"x"), (i.parent / "file").touch()],
+            {"output": "file/x"},
+            "file: is not a folder: nothing can be written to",
         ),
         (lambda i: None, {"dataset": "602"}, "no dataset 602 in"),
     ],

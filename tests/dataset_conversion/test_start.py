@@ -24,18 +24,13 @@ from nnunet_attenscribble.dataset_conversion import contact_sheet
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.drawing_tools import describe_labels, recode, write_mitk, write_slicer
-from tests.tiny import SIZE, make_dense, make_scan, make_strokes, make_volume
+from tests.tiny import SIZE, make_dense, make_scan, make_strokes, make_volume, save
 
 NAMES = ("background", "RV", "MYO", "LV")
 BUILT = typer.main.get_command(app)
 DRAW = contact_sheet.draw_contact_sheet
 OPTIONS = ("--yes", "--workers", 1)
 OF_COLOURS = ("--labels", "RV=#ff0000,MYO=#0000ff,LV=#ffff00", "--background-scribble", "#00ff00")
-
-
-def save(file: Path, image: sitk.Image | np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image if isinstance(image, sitk.Image) else make_volume(image), file)
 
 
 def read_labels(dataset: Path) -> dict[str, np.ndarray]:

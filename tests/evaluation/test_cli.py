@@ -140,13 +140,6 @@ def test_errors_of_compare(evaluated, tmp_path):
         assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare"])
-def test_help_shows_an_example(command):
-    result = run(command, "--help")
-    assert result.exit_code == 0
-    assert f"Example:  attenscribble {command} " in result.stdout
-
-
 def test_scoring_starts_without_the_libraries_of_training(folders):
     code = (
         "import sys\nfrom nnunet_attenscribble.cli import app\n"

@@ -1,5 +1,7 @@
 import json
 import os
+import pickle
+from contextlib import contextmanager
 
 import nibabel
 import numpy as np
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.volumes import read_image
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation import postprocessing
 from nnunet_attenscribble.evaluation.postprocessing import (
     POSTPROCESSING_FILE,
     StrokeEvidence,
@@ -153,6 +156,22 @@ def test_a_folder(study, tmp_path):
     assert {entry["case"] for entry in content["evidence"]} == {"a", "b", "c"}
     assert content["removed_voxels"] == {"test": [1, 0]}
     assert (out / "dataset.json").exists()
+
+
+def test_cases_are_read_and_written_by_workers(study, tmp_path, monkeypatch):
+    asked = []
+
+    @contextmanager
+    def worker_map(workers):
+        def run(work, items):
+            asked.append((workers, pickle.loads(pickle.dumps(work)).args[0].__name__, len(items)))
+            return map(work, items)
+
+        yield run
+
+    monkeypatch.setattr(postprocessing, "worker_map", worker_map)
+    postprocess_folder(*study, tmp_path / "out", workers=2)
+    assert asked == [(2, "_look_at", 3), (1, "_write_case", 1)]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")

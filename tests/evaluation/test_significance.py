@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -23,6 +24,19 @@ def test_draws_take_all_cases_of_a_subject_along():
     assert len(np.unique(weights, axis=0)) == 10  # all ways to draw three from three
     np.testing.assert_array_equal(weights, draw_case_weights(["p1", "p2", "p1", "p3"], resamples=500, seed=0))
     assert not np.array_equal(weights, draw_case_weights(["p1", "p2", "p1", "p3"], resamples=500, seed=1))
+
+
+def test_draws_are_those_of_one_call_without_its_memory():
+    subjects = [f"p{index // 2}" for index in range(600)]
+    _, index = np.unique(subjects, return_inverse=True)
+    expected = np.random.default_rng(3).multinomial(300, np.full(300, 1 / 300), size=200)[:, index].astype(float)
+    tracemalloc.start()
+    weights = draw_case_weights(subjects, resamples=200, seed=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(weights, expected)
+    assert weights.strides == expected.strides  # on which the last digits of products with it hang
+    assert peak < 1.5 * weights.nbytes
 
 
 def test_bootstrap_means_by_hand():

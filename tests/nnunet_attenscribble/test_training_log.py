@@ -1,23 +1,17 @@
 from __future__ import annotations
 
-import csv
-
 import pytest
 from PIL import Image
 
 from nnunet_attenscribble.objective import append_epoch, plot_epochs
-
-
-def read(file):
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+from tests.evaluation.collected_folder import read_csv
 
 
 def test_a_line_per_epoch(tmp_path):
     file = tmp_path / "terms.csv"
     append_epoch(file, 0, {"a": 1.25})
     append_epoch(file, 1, {"a": 0.5, "b": float("nan")})
-    assert read(file) == [{"epoch": "0", "a": "1.25", "b": ""}, {"epoch": "1", "a": "0.5", "b": "nan"}]
+    assert read_csv(file) == [{"epoch": "0", "a": "1.25", "b": ""}, {"epoch": "1", "a": "0.5", "b": "nan"}]
 
 
 def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
@@ -25,7 +19,7 @@ def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
     for epoch in range(4):
         append_epoch(file, epoch, {"a": epoch})
     append_epoch(file, 2, {"a": 20})
-    assert [(row["epoch"], row["a"]) for row in read(file)] == [("0", "0"), ("1", "1"), ("2", "20")]
+    assert [(row["epoch"], row["a"]) for row in read_csv(file)] == [("0", "0"), ("1", "1"), ("2", "20")]
 
 
 def test_picture_with_gaps_and_undefined_values(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.phantom import LABELS, UNLABELLED, make_phantom, phantom_index
-from nnunet_attenscribble.evaluation.report import Panel, draw_case, find_largest_slice
+from nnunet_attenscribble.evaluation.report.pictures import Panel, draw_case, find_largest_slice
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "images" / "phantom.png"
 CASE = "phantom_043"  # one of those that the demo tests with

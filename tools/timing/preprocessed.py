@@ -18,10 +18,10 @@ def read_configuration(folder: Path, configuration: str) -> tuple[Any, AttenScri
     return configured, AttenScribbleSettings.from_configuration(configured.configuration)
 
 
-def open_cases(folder: Path, configured: Any, cases: list[str] | None = None) -> Any:
-    """nnU-Net's own access to the preprocessed cases; None: to all."""
+def open_cases(folder: Path, configured: Any) -> Any:
+    """nnU-Net's own access to all preprocessed cases."""
     stored = str(folder / configured.data_identifier)
-    return infer_dataset_class(stored)(stored, cases)
+    return infer_dataset_class(stored)(stored)
 
 
 def read_grid(

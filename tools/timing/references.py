@@ -52,10 +52,9 @@ def dense_block(block: SpatialSelfAttention, features: Tensor) -> tuple[Tensor, 
     return out, torch.sigmoid(block.similarity_scale * total + block.similarity_bias)
 
 
-def dense_similarity_loss(
-    p: Tensor, similarity: Tensor, grid: tuple[int, int], radius: int = 5, sigma: float = 6.0
-) -> Tensor:
+def dense_similarity_loss(p: Tensor, similarity: Tensor, grid: tuple[int, int]) -> Tensor:
     """L_as in 2D, through the (T, T) matrix of all pairs."""
+    radius, sigma = 5, 6.0
     rows, columns = (axis.flatten() for axis in torch.meshgrid(*(torch.arange(s) for s in grid), indexing="ij"))
     dy, dx = (axis[:, None] - axis[None, :] for axis in (rows, columns))
     window = (dy.abs() <= radius) & (dx.abs() <= radius) & ((dy != 0) | (dx != 0))

@@ -34,7 +34,8 @@ COMMANDS = list_commands(typer.main.get_command(app))
 def test_every_command_has_a_help_with_an_example(command):
     result = CliRunner().invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0
-    assert "Example:" in result.output
+    _, _, example = " ".join(result.output.split()).partition("Example:")
+    assert f"attenscribble {command.removesuffix(' run')}" in example
 
 
 def test_the_commands_are_those_that_the_documentation_names():

@@ -331,6 +331,32 @@ def test_labels_that_are_not_integers(folders, value):
     assert [text.partition(": ")[0] for text in found] == [str(label), str(label.with_name("b.mha"))]
 
 
+@pytest.mark.parametrize("part", ["imagesTr/a_0001", "labelsTr/a"])
+def test_what_lies_elsewhere_than_the_first_image_of_its_case(folders, part):
+    channels = {"channel_names": {"0": "T1", "1": "T2"}}
+    folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS, **channels)
+    for case in ("a", "b"):
+        shutil.copyfile(folder / f"imagesTr/{case}_0000.nii.gz", folder / f"imagesTr/{case}_0001.nii.gz")
+    assert all(finding.status != PROBLEM for finding in check_dataset("501"))
+    file, first = folder / f"{part}.nii.gz", folder / "imagesTr/a_0000.nii.gz"
+    volume = sitk.ReadImage(file)
+    for changed, text in (
+        (
+            sitk.Flip(volume, [True, False, False]),
+            f"{file}: its voxels are stored in another order than those of {first}",
+        ),
+        (
+            sitk.ConstantPad(volume, [0, 0, 0], [0, 0, 1], 2),
+            f"{file}: size (6, 6, 3) differs from (6, 6, 2) of {first}",
+        ),
+    ):
+        sitk.WriteImage(changed, file)
+        found = told(check_dataset("501"))
+        (problem,) = (found for status, found in found if status == PROBLEM)
+        assert problem.startswith(text)
+        assert any("every class has strokes" in text for _, text in found) == (part == "imagesTr/a_0001")
+
+
 def test_a_description_that_is_not_in_order(folders):
     folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
     written = json.loads((folder / "dataset.json").read_text())

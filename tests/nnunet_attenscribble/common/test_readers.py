@@ -17,6 +17,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from PIL import Image
 
+from nnunet_attenscribble.common import volumes
 from nnunet_attenscribble.common.readers import (
     _OWN_ENDINGS,
     find_reader,
@@ -128,6 +129,25 @@ def test_a_colour_picture_has_three_channels_or_four(tmp_path):
             np.testing.assert_array_equal(sitk.GetArrayFromImage(image), colours[..., channel])
     with pytest.raises(AttenScribbleError, match=r"a\.png: has several components.*one value per voxel"):
         read_label(file, NaturalImage2DIO)
+
+
+def test_a_colour_picture_is_decoded_once_for_all_channels(tmp_path, monkeypatch):
+    decoded = []
+    for place, name in ((NaturalImage2DIO, "read_images"), (volumes, "read_image")):
+        read = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *given, read=read: [decoded.append(given), read(*given)][1])
+    for size in (4, 6):  # the file changes
+        colours = np.random.default_rng(size).integers(0, 255, (size, 5, 3)).astype(np.uint8)
+        file = write_picture(tmp_path / "a.png", colours)
+        found = open_files([file], NaturalImage2DIO, channels=3)
+        assert decoded == []  # to count them
+        for sources in (found, [volumes.Channel(file, channel) for channel in range(3)]):
+            images = [source() for source in sources]
+            np.testing.assert_array_equal(np.stack([*map(sitk.GetArrayFromImage, images)], axis=-1), colours)
+            images[0].SetSpacing((3, 3))
+            assert sources[0]().GetSpacing() == (1, 1)
+            assert len(decoded) == 1
+            decoded.clear()
 
 
 def test_a_tiff_has_the_spacing_that_nnunet_takes_or_is_refused(tmp_path):

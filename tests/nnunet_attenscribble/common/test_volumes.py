@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -17,6 +19,7 @@ from nnunet_attenscribble.common import soundness
 from nnunet_attenscribble.common.formats import is_sheared
 from nnunet_attenscribble.common.grids import geometry_problems
 from nnunet_attenscribble.common.volumes import (
+    count_values,
     has_consistent_header,
     label_values,
     read_volume,
@@ -165,12 +168,29 @@ def test_a_label_in_colours_is_told_what_a_label_needs(tmp_path, mode):
 
 
 def test_label_values_must_be_integers(volume):
-    whole = label_values(volume(2.0, np.float32), "it")
-    assert np.issubdtype(whole.dtype, np.integer)
-    assert (whole == 2).all()
-    for value in (0.5, np.nan, np.inf):
-        with pytest.raises(AttenScribbleError, match=f"it: label values that are not integers \\({value}\\)"):
-            label_values(volume(value, np.float32), "it")
+    for value, kind in ((2.0, np.uint8), (255.0, np.uint8), (256.0, np.int64), (-1.0, np.int64)):
+        whole = label_values(volume(value, np.float32), "it")
+        assert whole.dtype == kind  # a byte where it fits
+        assert (whole == value).all()
+    for value in (0.5, 0.9999999, 1e20, 2.0**63, np.nan, np.inf):
+        for kind in (np.float32, np.float64):
+            told = re.escape(f"it: label values that are not integers ({kind(value)!s})")
+            with pytest.raises(AttenScribbleError, match=told):
+                label_values(volume(value, kind), "it")
+    scaled = volume(1e20, np.float64)
+    scaled.SetMetaData("scl_slope", "0.5")
+    with pytest.raises(AttenScribbleError, match=r"not integers \(1e\+20\)"):
+        label_values(scaled, "it", [])
+
+
+def test_values_are_counted_without_a_copy_of_the_volume():
+    labels = np.random.default_rng(0).integers(0, 9, (50, 64, 64), np.uint8)
+    tracemalloc.start()
+    counts = count_values(labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counts == {value: int((labels == value).sum()) for value in range(9)}
+    assert peak < labels.nbytes
 
 
 def write_scaled(file: Path, values: np.ndarray, kind: type) -> None:
