@@ -503,7 +503,10 @@ def copy_images(case: Case, folder: Path, ending: str) -> None:
     grid: PlainGrid | None = None
     for channel, (file, source) in enumerate(sources.items()):
         target = folder / f"{case.identifier}_{channel:04d}{ending}"
-        image = read_volume(source, "", thorough=False)
+        if not holds_place(file) and not is_tiff(file):  # pictures
+            shutil.copyfile(file, target)
+            continue
+        image = read_volume(source, "", thorough=False, whole=case.spacing is not None)
         stored = PlainGrid.of(image)
         if case.spacing is not None:  # no file states another
             image = _spaced(image, case.spacing)
@@ -511,7 +514,8 @@ def copy_images(case: Case, folder: Path, ending: str) -> None:
         if not holds_place(file) or _close_grid(stored, grid):
             shutil.copyfile(file, target)
         else:
-            write_volume(grid.put(sitk.Image(place_on(image, grid))), target)
+            whole = image if isinstance(image, sitk.Image) else read_volume(source, "", thorough=False)
+            write_volume(grid.put(sitk.Image(place_on(whole, grid))), target)
         beside = folder / f"{case.identifier}.json"
         if (sidecar := find_sidecar(file)) is not None:
             shutil.copyfile(sidecar, beside)

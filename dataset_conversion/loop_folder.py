@@ -292,7 +292,10 @@ def _find_case(name: str, entry: Mapping[str, Any], description: Description, re
     gone = [str(file) for file in images if not file.is_file()]
     if gone:
         raise AttenScribbleError(f"{gone[0]}: the image that case {name} was drawn on is gone: put it back")
-    return CaseToDraw.of_files(name, images, reader, len(description.channels))
+    case = CaseToDraw.of_files(name, images, reader, len(description.channels))
+    for source in case.sources:  # the image becomes one to train with
+        read_volume(source, describe(source, f"case {name}"), whole=False)
+    return case
 
 
 def note_read(folder: Path, state: Mapping[str, Any], additions: Sequence[Addition]) -> None:

@@ -260,6 +260,8 @@ def _name_by_folder(file: Path, folder: Path, cases: Mapping[tuple[str, ...], st
 
 def _find_case(parts: tuple[str, ...], cases: Mapping[tuple[str, ...], str]) -> str | None:
     """The case whose folders are among these, the most of them."""
+    if parts in cases:
+        return cases[parts]
     fitting = [key for key in cases if _is_within(key, parts)]
     return cases[max(fitting, key=len)] if fitting else None
 

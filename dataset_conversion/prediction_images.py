@@ -58,8 +58,6 @@ def prepare_images(
     Raises:
         AttenScribbleError: every problem of the input, one sentence each; nothing is written then.
     """
-    if problems := spacing_problems(spacing):
-        raise AttenScribbleError(problems)
     description = read_description(dataset)
     channels = [description.channels[number] for number in sorted(description.channels)]
     files = find_files(images)
@@ -69,7 +67,8 @@ def prepare_images(
         found, labels = find_images(files), set()
     pairing = pair_files(images, found.counts, [], channels)
     as_it_is = description.ending != ENDING
-    problems = [*pairing.problems, *unusable_files(found.others), *_output_problems(images, output)]
+    wrong = spacing_problems(spacing)
+    problems = [*wrong, *pairing.problems, *unusable_files(found.others), *_output_problems(images, output)]
     problems += [f"{label}: is called as a drawing or a label: take it out of the folder" for label in sorted(labels)]
     if not pairing.images:
         raise AttenScribbleError([*problems, f"{images}: holds no image"])
@@ -82,7 +81,7 @@ def prepare_images(
         # As nnU-Net will read them; but the spacing of a TIFF it finds by the name alone that is given here.
         if keeps_files(reader) or (as_it_is and not is_tiff(files[0])):
             sources.update({file: open_files([file], reader, channels=len(found.sources[file])) for file in files})
-    step = None if spacing is None else tuple(spacing)
+    step = None if spacing is None or wrong else tuple(spacing)
     cases = [
         Case(case, tuple(source for path in paths for source in sources[path]), spacing=step)
         for case, paths in sorted(pairing.images.items())

@@ -45,9 +45,6 @@ from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_wind
 from nnunet_attenscribble.targets import keep_labels, keep_padding, keep_scribbles
 from nnunet_attenscribble.windows import in_plane_share
 
-#: What nnU-Net's variants replace without a call of super().
-_NOT_COOPERATIVE = {"get_training_transforms", "get_validation_transforms", "build_network_architecture"}
-
 
 class nnUNetTrainerScribble(nnUNetTrainer):
     """Base of the scribble trainers; train with one of its subclasses, which differ by these switches only.
@@ -95,8 +92,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
                 continue
             if "_build_loss" in vars(base):
                 problems.append(f"{name}: {base.__name__} has a loss of its own, and so have scribble trainers")
-            elif place < bases.index(nnUNetTrainerScribble) and _NOT_COOPERATIVE & vars(base).keys():
-                problems.append(f"{name}: name the scribble trainer before {base.__name__}, which passes over it")
+            elif place < bases.index(nnUNetTrainerScribble):  # many of nnU-Net's variants do not call super()
+                problems.append(f"{name}: name the scribble trainer before {base.__name__}, which may pass over it")
         if problems:
             raise AttenScribbleError(problems)
 
@@ -131,6 +128,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         # nnU-Net's own loss knows the weights of the scales and its Dice the batch, DDP and compilation.
         stock = super()._build_loss()
         scale_weights = stock.weight_factors if self.enable_deep_supervision else None
+        if scale_weights is not None and not self.settings.coarse_targets:
+            # DDP waits for a gradient of every output.
+            scale_weights = [1.0, *[1e-6 if self.is_ddp else 0.0 for _ in scale_weights[1:]]]
         dice = (stock.loss if self.enable_deep_supervision else stock).dc
         ignore_label = self.label_manager.ignore_label
         segmentation: nn.Module

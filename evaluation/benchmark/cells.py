@@ -238,6 +238,7 @@ class Plan:
         scribbles = self.workspace.raw / self.workspace.find_dataset(drawn) / "labelsTr"
         predictions, output = self.folder(cell) / "predictions", self.postprocessed(cell)
         command = ["attenscribble", "postprocess", str(predictions), str(scribbles), "-o", str(output)]
+        command += ["--workers", str(benchmark.workers)]
         return self._own_step(cell, "postprocessing", command, "postprocess.log", output / POSTPROCESSING_FILE)
 
     def _attend_step(self, cell: Cell) -> Step:

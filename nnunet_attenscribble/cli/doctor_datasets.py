@@ -152,9 +152,10 @@ def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
         return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
     grids, found = _check_images(folder.name, cases, reader, len(description["channel_names"]))
     problems += found
-    if "ignore" not in description["labels"]:
-        return problems or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
     labels = [(entry["label"], grids.get(case)) for case, entry in cases.items()]
+    if "ignore" not in description["labels"]:
+        problems += _count_values(labels, reader)[-1]
+        return problems or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
     return [*problems, *_check_scribbles(folder.name, description["labels"], labels, reader)]
 
 

@@ -320,6 +320,17 @@ def test_files_of_nnunets_other_readers(work, tmp_path, reader):
     assert set(work.training()) == {"a", "b", "c"}
 
 
+def test_an_image_that_was_damaged_since_it_was_drawn_on_is_told(work):
+    work.write()
+    work.draw("c", drawn((STRAY, 0)))
+    file = work.further / "c_0000.nii.gz"
+    file.write_bytes(file.read_bytes()[:-40])  # its header is whole
+    with pytest.raises(AttenScribbleError) as caught:
+        work.read()
+    (problem,) = caught.value.problems
+    assert problem.startswith(str(file))
+
+
 def test_what_cannot_be_written_leaves_all_as_it_was(work, tmp_path, monkeypatch):
     work.write()
     work.draw("a", drawn((STRAY, 1), on=make_strokes()))

@@ -42,6 +42,7 @@ def test_names_that_fit_are_not_compared_with_all_folders(monkeypatch):
     drawn = [pairing.Labels(Path("s"), [*labels.values()], "scribble")]
     assert pairing.pair_files(Path("i"), dict.fromkeys(images.values(), 1), drawn, ["MRI"]).labels == [labels]
     assert pairing._name_by_folder(Path("s/c.png"), Path("s"), {("a",): "a"}) == "c"
+    assert pairing._name_by_folder(Path("s/a/label.png"), Path("s"), {("a",): "a"}) == "a"
 
 
 def touch(root: Path, *names: str) -> None:

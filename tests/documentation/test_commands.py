@@ -88,7 +88,8 @@ def test_a_block_is_executed_or_says_why_not(block: Block):
     for command, *words in read_commands(block.text):
         assert command != "python", f"{block}: say what it needs"
         for name in words[: 2 if words[:1] == ["convert"] else 1] if command == "attenscribble" else ():
-            assert re.search(rf"\b{name}\b", text), f"{block}: {what} does not call attenscribble {' '.join(words)}"
+            called = re.search(rf"""["'(]{name}["' ]""", text)
+            assert called, f"{block}: {what} does not call attenscribble {' '.join(words)}"
 
 
 @pytest.mark.parametrize(

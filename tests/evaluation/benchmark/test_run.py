@@ -439,7 +439,15 @@ def test_predictions_are_postprocessed_by_the_scribbles_and_scored_again(toy):
     for name, event in zip(("dense", "partial_ce", "crf"), toy.events("postprocess"), strict=True):
         cell = toy.work / "cells" / "seed_0" / "fold_0" / name
         labels = toy.raw / SCRIBBLE / "labelsTr"  # of the scribbles, for the row on dense labels too
-        assert event["arguments"] == ["postprocess", f"{cell}/predictions", str(labels), "-o", f"{cell}/postprocessed"]
+        assert event["arguments"] == [
+            "postprocess",
+            f"{cell}/predictions",
+            str(labels),
+            "-o",
+            f"{cell}/postprocessed",
+            "--workers",
+            "1",
+        ]
     scored = [event for event in toy.events("evaluate") if event["cell"].endswith("postprocessed")]
     assert [event["arguments"][1] for event in scored] == [event["cell"] for event in scored]
     assert [event["cases"] for event in scored] == [["c", "d"]] * 3

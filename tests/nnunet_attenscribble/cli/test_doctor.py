@@ -292,11 +292,14 @@ def test_dense_labels_that_are_called_scribbles(folders):
 
 
 def test_a_dense_dataset_is_a_note(folders):
-    write_dataset(folders / "nnUNet_raw", scribble() % 2, {"background": 0, "organ": 1})
+    folder = write_dataset(folders / "nnUNet_raw", scribble() % 2, {"background": 0, "organ": 1})
     first, second, _ = check_dataset("501")
     assert first.status == NOTE
     assert "attenscribble scribble Dataset501_Tiny" in first.advice
     assert told([second]) == [(OK, "2 cases, every file is there")]
+    label = folder / "labelsTr/a.nii.gz"
+    sitk.WriteImage(sitk.Flip(sitk.ReadImage(label), [True, False, False]), label)
+    assert f"{label}: its voxels are stored in another order" in check_dataset("501")[1].found
 
 
 def test_files_that_are_missing_or_too_many(folders):
