@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from nnunet_attenscribble.losses import AttenScribbleLoss, MaskedCRFLoss, PartialCrossEntropyLoss
+from nnunet_attenscribble.losses import (
+    AttenScribbleLoss,
+    MaskedCRFLoss,
+    PartialCrossEntropyLoss,
+    rescale_intensities,
+)
+from nnunet_attenscribble.network import SecondPrediction
 from nnunet_attenscribble.objective import ScribbleObjective
 from nnunet_attenscribble.targets import PADDING, treat_padding
 
@@ -41,6 +47,21 @@ def make(scale_weights, crf=None, padding="ignore"):
     return ScribbleObjective(
         PartialCrossEntropyLoss(IGNORE), scale_weights, AttenScribbleLoss(IGNORE, crf=crf, crf_weight=0.5), padding
     )
+
+
+@pytest.mark.parametrize(("padding", "expected"), [("balanced", 7 / 5), ("background", 19 / 11), ("ignore", 1)])
+def test_the_padding_in_the_segmentation_loss_by_hand(padding, expected):
+    target = torch.tensor([[[[0, 0, 1, IGNORE] + [PADDING] * 8]]])
+    p = torch.full((1, 3, 1, 12), 0.25)
+    for label, pixels in ((0, slice(2)), (1, slice(2, None))):  # ln 2 where drawn, 2 ln 2 at each of the padding
+        p[0, label, 0, pixels] = 0.5
+    assert make(None, padding=padding)(p.log(), target).item() == pytest.approx(expected * math.log(2))
+
+
+def test_two_decoders_count_half_each():
+    first, second = (torch.tensor(p).log().view(1, 3, 1, 1) for p in ([0.25, 0.5, 0.25], [0.5, 0.25, 0.25]))
+    value = make(None)((first, SecondPrediction(second)), torch.tensor([[[[1]]]]))
+    assert value.item() == pytest.approx(1.5 * math.log(2))
 
 
 def batch(size=8):
@@ -93,9 +114,10 @@ def test_padding_reaches_neither_the_regularisers_nor_their_normaliser(padding):
     target[:, :, :, :5] = IGNORE
     logits.requires_grad_()
     objective = make(None, MaskedCRFLoss(2), padding)
-    with objective.given(torch.rand(2, 1, 8, 8)):
+    image = torch.rand(2, 1, 8, 8)
+    with objective.given(image):
         objective(logits, target)
     crf = objective.terms[0]["crf"]
-    alone = MaskedCRFLoss(2)(logits.softmax(1)[..., :5], torch.zeros(2, 1, 8, 5), torch.ones(2, 1, 8, 5))
-    assert crf < alone  # same pairs, but of differing intensity
+    alone = MaskedCRFLoss(2)(logits.softmax(1)[..., :5], rescale_intensities(image[..., :5]), torch.ones(2, 1, 8, 5))
+    torch.testing.assert_close(crf, alone.detach())
     assert crf > 0

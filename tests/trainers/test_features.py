@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import warnings
+from math import exp
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,13 @@ def test_the_thick_axis_gets_a_smaller_window(volumes):
     trainer = volumes.make("nnUNetTrainerAttenScribble", "small")
     trainer.initialize()
     assert trainer.loss.regularised.crf.radius == (1, 2, 2)  # slices 2 mm apart, pixels of 1 mm
+    assert trainer.loss.regularised.crf.spacing == pytest.approx([2, 1, 1])
     # 24 of its 74 neighbours are in the plane, and all are much closer than sigma, 6 pixels.
     assert trainer.loss.regularised.crf_weight == pytest.approx(0.1 * 24 / 74, rel=0.05)
+    # The block's grid is isotropic: of the Gaussian sums g along each of three axes, two are in the plane.
+    assert trainer.loss.regularised.similarity.radius == (2, 2, 2)
+    g = 1 + 2 * exp(-1 / 72) + 2 * exp(-4 / 72)
+    assert trainer.loss.regularised.similarity_weight == pytest.approx(0.1 * (g**2 - 1) / (g**3 - 1))
 
 
 @pytest.mark.parametrize("trainer_name", ["nnUNetTrainerPartialDiceCE", "nnUNetTrainerAttenScribble"])

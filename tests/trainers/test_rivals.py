@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,8 @@ def test_the_teachers_term_rises_as_published(nnunet, name, rise):
         trainer.on_train_epoch_start()
         trainer.train_step(next(trainer.dataloader_train))
         assert trainer.loss.regularised.strength == pytest.approx(strength, rel=1e-4)
+        if name == "nnUNetTrainerUSTM":
+            assert trainer.loss.regularised.term.progress == epoch / 10
 
 
 def test_the_second_decoder_trains_and_is_not_asked_in_inference(nnunet):
@@ -173,6 +176,20 @@ def test_the_teachers_noise_is_a_share_of_the_range_and_on_images_alone(nnunet):
         assert one.abs().max().item() == pytest.approx(0.2 * size, rel=1e-3)
         assert one.std().item() == pytest.approx(0.1 * size, rel=0.1)
     assert (noise[:, 1:] == 0).all()
+
+
+def test_the_teacher_sees_turned_images(nnunet, monkeypatch):
+    trainer = nnunet.make("nnUNetTrainerUSTM")
+    monkeypatch.setattr("random.randrange", lambda stop: 1)
+    monkeypatch.setattr(trainer, "_add_noise", lambda images, size: images)
+    monkeypatch.setattr(trainer, "predict_with_teacher", lambda images: images)
+    images = torch.zeros(1, 2, 2, 2)
+    images[0, 0, 0, 0] = log(3)
+    told = trainer.ask_teacher(images)
+    expected = torch.tensor([[0.5, 0.5], [0.75, 0.5]])  # a quarter turn counterclockwise
+    torch.testing.assert_close(told.probabilities[0, 0], expected)
+    torch.testing.assert_close(told.mean[0, 0], expected)
+    assert told.turns == 1
 
 
 def test_refuses_regions_and_the_bases(nnunet):

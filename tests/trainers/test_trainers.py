@@ -66,8 +66,20 @@ def test_the_plans_say_how_much_dice_there_is(nnunet, configuration, weight):
 def test_the_plans_say_how_predictions_disagree(nnunet, configuration, disagreement, weight):
     trainer = nnunet.make("nnUNetTrainerAttenScribble", configuration)
     trainer.initialize()
-    assert trainer.loss.regularised.similarity.disagreement == disagreement
+    similarity, paper = trainer.loss.regularised.similarity, configuration == "tiny_distance_paper"
+    assert similarity.disagreement == disagreement
+    assert (similarity.detach_similarity, similarity.floor) == ((False, 0.0) if paper else (True, 0.5))
     assert trainer.loss.regularised.similarity_weight == weight
+
+
+def test_the_plans_say_what_is_as_published(nnunet):
+    trainer = nnunet.make("nnUNetTrainerAttenScribble", "tiny_published")
+    trainer.on_train_start()
+    assert trainer.network.attention_gate is None
+    assert trainer.network.attention.similarity == "paper"
+    trainer.on_train_epoch_start()
+    trainer.train_step(next(trainer.dataloader_train))
+    assert trainer.loss.regularised.strength == 1  # without a warm-up
 
 
 @pytest.mark.parametrize("configuration", ["tiny", "tiny_ranks"])
@@ -92,6 +104,7 @@ def test_the_plans_say_how_the_crf_sees_intensities(nnunet, configuration):
 def test_without_a_weight_of_the_pairs_every_parameter_still_gets_a_gradient(nnunet):
     trainer = nnunet.make("nnUNetTrainerAttenScribble", "tiny_no_pairs")
     trainer.on_train_start()
+    trainer.current_epoch = 1  # in the midst of the warm-up
     trainer.on_train_epoch_start()
     trainer.train_step(next(trainer.dataloader_train))
     without = [name for name, parameter in trainer.network.named_parameters() if parameter.grad is None]
@@ -160,9 +173,14 @@ def test_regularisers_warm_up_from_nothing(nnunet):
 
 
 def test_training_sees_padding_and_validation_does_not(nnunet):
-    for configuration, replacement in (("tiny", IGNORE), ("tiny_ignore", IGNORE), ("tiny_background", 0)):
+    for configuration, padding, replacement in (
+        ("tiny", "balanced", IGNORE),
+        ("tiny_ignore", "ignore", IGNORE),
+        ("tiny_background", "background", 0),
+    ):
         trainer = nnunet.make("nnUNetTrainerAttenScribble", configuration)
         trainer.on_train_start()
+        assert trainer.loss.padding == padding
         # The patch is larger than the slices (28 x 24), so every patch holds padding, at every scale.
         assert list(trainer.configuration_manager.patch_size) == [32, 32]
         batch = next(trainer.dataloader_train)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log
+from math import exp, log
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from nnunet_attenscribble.losses import (
     rescale_intensities,
 )
 from nnunet_attenscribble.losses.attenscribble import visible_classes
+from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import PADDING
 from tests.nnunet_attenscribble import brute_force
 
@@ -130,6 +131,16 @@ def test_the_sum_of_all_terms(ranks):
     loss.strength = 0.0  # the similarity goes on learning
     total, _ = loss(torch.tensor(1.25), logits, target, image, similarity)
     torch.testing.assert_close(total, 1.25 + 3 * terms["pairs"])
+
+
+@pytest.mark.parametrize(("labels", "expected"), [([0, 1], 0.3 * exp(-1 / 72)), ([0, 0], 0)])
+def test_neither_padding_nor_a_single_class_enters_the_similarity(labels, expected):
+    logits = torch.tensor([[[[50.0, -50.0, 50.0]], [[-50.0, 50.0, -50.0]]]])  # surely classes 0, 1, 0
+    similarity = WindowSimilarity(torch.full((1, 2), 0.3), (1, 3), (1, 1))
+    loss = AttenScribbleLoss(IGNORE, similarity=AttentiveSimilarityLoss(1))
+    target = torch.tensor([[[[*labels, PADDING]]]])
+    _, terms = loss(torch.zeros(()), logits, target, torch.zeros(1, 1, 1, 3), similarity)
+    assert terms["similarity"].item() == pytest.approx(expected)
 
 
 def test_a_missing_similarity_is_told():
