@@ -86,8 +86,6 @@ class AttenScribbleSettings:
             better where: docs/results.md.
         dice_weight: of nnU-Net's soft Dice on the scribbles, in which all structures weigh the same. Without it, as
             published (0), a CRF lets those with few scribbled pixels disappear.
-        coarse_targets: whether coarser outputs are taught too (deep supervision). They make walls that are drawn along
-            their middle too thick (docs/targets.md).
         crf_weight: of the masked CRF. Its energy is a sum over the window; in 3D it counts as much as its in-plane
             part would, so that the weight means the same in 2D and 3D.
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
@@ -122,7 +120,6 @@ class AttenScribbleSettings:
 
     padding: str = _choice("balanced", "background", "ignore")
     dice_weight: float = _field(1.0, _NOT_NEGATIVE)
-    coarse_targets: bool = _field(True, _SWITCH)
     crf_weight: float = _field(0.1, _NOT_NEGATIVE)
     crf_radius: int | tuple[int, ...] = _field(_USUAL_RADIUS, _RADIUS)
     crf_sigma_position: float = _field(6.0, _POSITIVE)

@@ -128,9 +128,6 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         # nnU-Net's own loss knows the weights of the scales and its Dice the batch, DDP and compilation.
         stock = super()._build_loss()
         scale_weights = stock.weight_factors if self.enable_deep_supervision else None
-        if scale_weights is not None and not self.settings.coarse_targets:
-            # DDP waits for a gradient of every output.
-            scale_weights = [1.0, *[1e-6 if self.is_ddp else 0.0 for _ in scale_weights[1:]]]
         dice = (stock.loss if self.enable_deep_supervision else stock).dc
         ignore_label = self.label_manager.ignore_label
         segmentation: nn.Module

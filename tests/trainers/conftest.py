@@ -124,7 +124,6 @@ def prepared(tmp_path_factory) -> Path:
         plans = add_configuration(plans, "tiny", "tiny_distance", distance)
         plans = add_configuration(plans, "tiny_distance", "tiny_distance_paper", {"similarity_mode": "paper"})
         plans = add_configuration(plans, "tiny", "tiny_ranks", {"crf_intensities": "ranks"})
-        plans = add_configuration(plans, "tiny", "tiny_finest", {"coarse_targets": False})
         plans = add_configuration(plans, "tiny", "tiny_no_pairs", {"pair_weight": 0})
         plans = add_configuration(plans, "tiny", "tiny_published", PAPER)
         write_plans(file, plans)

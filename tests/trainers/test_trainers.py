@@ -415,14 +415,3 @@ def test_terms_are_those_of_all_processes(nnunet, monkeypatch):
         (row,) = csv.DictReader(stream)
     assert (float(row["annotated_1"]), float(row["crf"])) == (0.25, 2.0)
     assert float(row["total"]) == pytest.approx(own["total"], rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("configuration", "ddp", "weights"),
-    [("tiny", False, [2 / 3, 1 / 3, 0]), ("tiny_finest", False, [1, 0, 0]), ("tiny_finest", True, [1, 1e-6, 1e-6])],
-)
-def test_coarser_outputs_are_taught_where_the_plans_say_so(nnunet, monkeypatch, configuration, ddp, weights):
-    trainer = nnunet.make("nnUNetTrainerMaskedCRF", configuration)
-    monkeypatch.setattr(trainer, "_get_deep_supervision_scales", lambda: [[1, 1], [0.5, 0.5], [0.25, 0.25]])
-    monkeypatch.setattr(trainer, "is_ddp", ddp)
-    assert trainer._build_loss().scale_weights == pytest.approx(weights)
