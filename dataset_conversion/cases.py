@@ -415,9 +415,7 @@ def write_case(
         if file is not None and PlainGrid.of(given) == grid and not _is_scaled(given):
             _take_over(file, target, later and later.parent / target.parent.relative_to(home.parent))
             return
-        if not isinstance(given, sitk.Image):
-            given = read_volume(source, "", thorough=False)
-        label = sitk.GetImageFromArray(code(_place_label(source, given, grid), "", []))
+        label = sitk.GetImageFromArray(code(_place_label(source, _read_whole(source, given), grid), "", []))
         write_volume(grid.put(label), target)
 
     if case.scribbled and case.scribble is not None:
@@ -483,8 +481,7 @@ def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[l
         if is_close and (file := _usable_file(source, image)) is not None:
             _take_over(file, target, later)
             continue
-        if not isinstance(image, sitk.Image):
-            image = read_volume(source, "", thorough=False)
+        image = _read_whole(source, image)
         # The caller's may be in use elsewhere.
         write_volume(image if is_close else grid.put(sitk.Image(place_on(image, grid))), target)
     assert grid is not None  # cases without images were refused
@@ -514,13 +511,17 @@ def copy_images(case: Case, folder: Path, ending: str) -> None:
         if not holds_place(file) or _close_grid(stored, grid):
             shutil.copyfile(file, target)
         else:
-            whole = image if isinstance(image, sitk.Image) else read_volume(source, "", thorough=False)
-            write_volume(grid.put(sitk.Image(place_on(whole, grid))), target)
+            write_volume(grid.put(sitk.Image(place_on(_read_whole(source, image), grid))), target)
         beside = folder / f"{case.identifier}.json"
         if (sidecar := find_sidecar(file)) is not None:
             shutil.copyfile(sidecar, beside)
         elif is_tiff(file) and image.GetDimension() == 3:  # nnU-Net looks for the spacing nowhere else
             write_json(beside, {"spacing": grid.spacing[::-1]})
+
+
+def _read_whole(source: Source, image: Grid) -> sitk.Image:
+    """What was read, or its header alone, with all voxels."""
+    return image if isinstance(image, sitk.Image) else read_volume(source, "", thorough=False)
 
 
 def _take_over(source: Path, target: Path, later: Path | None) -> None:

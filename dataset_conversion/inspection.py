@@ -25,7 +25,7 @@ from nnunet_attenscribble.common.volumes import (
     read_volume,
     slice_axis,
 )
-from nnunet_attenscribble.common.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -153,8 +153,7 @@ def inspect_dataset(
     files = find_cases(source, description)
     truth = {} if dense is None else _find_dense(dense, files, description.ending)
     tasks = [(case, *files[case], truth.get(case)) for case in files]
-    workers = min(default_workers() if workers is None else workers, len(tasks))
-    with worker_map(workers) as run:
+    with worker_map(workers, len(tasks)) as run:
         labels, across = dict(description.labels), read_drawn_axis(source)
         results = run(partial(_inspect_case, labels=labels, ignore=description.ignore, across=across), tasks)
         found = list(show_progress(results, total=len(tasks), description="Looking", enabled=progress))

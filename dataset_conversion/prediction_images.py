@@ -11,7 +11,7 @@ from nnunet_attenscribble.common.formats import is_tiff
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import find_reader, keeps_files, open_files
 from nnunet_attenscribble.common.shapes import read_json
-from nnunet_attenscribble.common.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     Case,
@@ -101,7 +101,7 @@ def prepare_images(
             if not path.name.endswith(description.ending)
         ]
     coding = Coding(description.labels, None, None, with_dense=False)
-    with worker_map(min(default_workers() if workers is None else workers, len(cases))) as run:
+    with worker_map(workers, len(cases)) as run:
         check = partial(check_case, coding=coding)
         checked = list(show_progress(run(check, cases), total=len(cases), description="Checking", enabled=progress))
         problems += [problem for result in checked for problem in result.problems]

@@ -30,7 +30,7 @@ from nnunet_attenscribble.common.files import (
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader
 from nnunet_attenscribble.common.volumes import file_of
-from nnunet_attenscribble.common.workers import Map, default_workers, worker_map
+from nnunet_attenscribble.common.workers import Map, worker_map
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     IGNORE,
@@ -182,7 +182,6 @@ def write_raw_datasets(
     found = list(problems)
     found += name_problems(dataset.name, dataset.dataset_id, dataset.dense_id, dataset.dense_only)
     found += folder_problems(writing.raw_folder, writing.preprocessed_folder)
-    workers = min(default_workers() if writing.workers is None else writing.workers, max(len(cases), 1))
     with ExitStack() as stack:
         if not found:
             with _nothing_kept():
@@ -190,7 +189,7 @@ def write_raw_datasets(
         # What a killed run had finished is put in its place, and the ID is taken then.
         leftovers = [] if found else finish_interrupted(writing.raw_folder, f"{dataset.dataset_id:03d}")
         found += _find_problems(cases, dataset, writing)
-        run = stack.enter_context(worker_map(workers))
+        run = stack.enter_context(worker_map(writing.workers, len(cases)))
         checked = list(_each(run, partial(check_case, coding=coding), cases, "Checking", writing.progress))
         found += [problem for result in checked for problem in result.problems]
         found += dimension_problems(cases, checked)

@@ -16,7 +16,7 @@ from nnunet_attenscribble.common.nnunet import read_splits_json
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
-from nnunet_attenscribble.common.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Case, Drawing
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
@@ -114,7 +114,7 @@ def scribble_dataset(
         (label, open_files([scribble / "labelsTr" / f"{case}.nii.gz"], reader, label=True)[0])
         for case, (_, label) in files.items()
     ]
-    with worker_map(min(default_workers() if writing.workers is None else writing.workers, len(pairs))) as run:
+    with worker_map(writing.workers, len(pairs)) as run:
         measured = run(partial(_measure, values=tuple(labels.values()), rules=rules), pairs)
         found = list(show_progress(measured, total=len(pairs), description="Measuring", enabled=writing.progress))
     coverage = {label: sum_coverage([case[position] for case in found]) for position, label in enumerate(labels)}

@@ -19,7 +19,7 @@ from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, geo
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.volumes import AIR, Source, describe, file_of, label_values, read_volume
-from nnunet_attenscribble.common.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import (
@@ -295,8 +295,7 @@ def survey_cases(found: Findings, *, workers: int | None = None, progress: bool 
         progress: shown on stderr.
     """
     tasks = [case for case in found.cases if case.images]
-    workers = min(default_workers() if workers is None else workers, max(1, len(tasks)))
-    with worker_map(workers) as run:
+    with worker_map(workers, len(tasks)) as run:
         looks = list(show_progress(run(_look, tasks), total=len(tasks), description="Looking", enabled=progress))
     named = dict(zip([case.identifier for case in tasks], looks, strict=True))
     first = {case.identifier: describe(case.images[0], f"image of case {case.identifier}") for case in tasks}

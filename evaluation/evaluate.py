@@ -75,7 +75,7 @@ def evaluate_folder(
     results: list[CaseScores] = []
     readers = _find_readers(file, dense, pairs[0])
     score = partial(score_case, coding=coding, protocol=rules, readers=readers)
-    with worker_map(min(workers or count_workers(len(pairs)), len(pairs))) as run:
+    with worker_map(workers or count_workers(len(pairs)), len(pairs)) as run:
         for result in run(score, pairs):
             results.append(result)
             if on_progress is not None:

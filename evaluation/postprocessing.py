@@ -30,7 +30,7 @@ from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, read_image, slice_axis, write_volume
-from nnunet_attenscribble.common.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.evaluate import count_workers
 from nnunet_attenscribble.evaluation.metrics import select_structure
@@ -301,7 +301,7 @@ def postprocess_folder(
         foreground: first keep the largest component of all classes together.
         per_class: decide for each class by the scribbles.
         agreement: see `postprocessing.decide`.
-        workers: processes; None for one per processor and four cases, eight at most.
+        workers: processes; None for one per processor and four cases.
         progress: called with a list and a word about it, to iterate over.
 
     Raises:
@@ -315,7 +315,7 @@ def postprocess_folder(
     drawn = read_drawn_axis(scribbles.resolve().parent)
     training = list(given.training.items()) if per_class else []
     look = partial(_try, _look_at, coding=given.coding, reader=given.reader, drawn=drawn)
-    with worker_map(_choose_workers(workers, len(training))) as run:
+    with worker_map(workers or count_workers(len(training)), len(training)) as run:
         for (case, _), found in zip(pass_on(training, "Reading scribbles"), run(look, training), strict=True):
             if isinstance(found, str):
                 problems.append(found)
@@ -340,9 +340,13 @@ def postprocess_folder(
     if parent.is_dir():
         finish_interrupted(parent, key)
     write = partial(_try, _write_case, decisions=decisions, reader=given.reader)
-    number = _choose_workers(workers, len(given.predicted))
+    number = len(given.predicted)
     # The workers end before the hidden folder goes.
-    with naming(output), staged_folders(parent, [output.name], key) as hidden, worker_map(number) as run:
+    with (
+        naming(output),
+        staged_folders(parent, [output.name], key) as hidden,
+        worker_map(workers or count_workers(number), number) as run,
+    ):
         tasks = [(file, hidden / output.name / file.name) for file in given.predicted.values()]
         cases = pass_on(list(given.predicted), "Removing components")
         for case, removed in zip(cases, run(write, tasks), strict=True):
@@ -356,10 +360,6 @@ def postprocess_folder(
         text = json.dumps(_to_json(result, agreement if per_class else None), indent=2, allow_nan=False)
         (hidden / output.name / POSTPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
     return result
-
-
-def _choose_workers(given: int | None, cases: int) -> int:
-    return min(given or min(default_workers(), count_workers(cases)), cases)
 
 
 def _try(work: Callable[..., Result], task: tuple, **options: Any) -> Result | str:

@@ -319,7 +319,7 @@ def postprocess(
         ),
     ] = 0.9,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; without it one per processor and four cases, 8 at most.")
+        int | None, typer.Option(min=1, help="Processes; without it one per processor and four cases.")
     ] = None,
 ) -> None:
     """Keep only the largest component of every class that the training scribbles show to be one object.

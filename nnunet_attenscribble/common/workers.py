@@ -32,11 +32,16 @@ def default_workers() -> int:
 
 
 @contextmanager
-def worker_map(workers: int) -> Iterator[Map]:
-    """A `map` in the order of its items, over `workers` processes, or in this process where `workers` is 1.
+def worker_map(workers: int | None, tasks: int) -> Iterator[Map]:
+    """A `map` in the order of its items, over `workers` processes, or in this process where one is enough.
 
     Processes are spawned, never forked: ITK and torch start threads. Function and items must be picklable.
+
+    Args:
+        workers: processes; None for `default_workers`.
+        tasks: items of the longest call; there are never more processes.
     """
+    workers = min(default_workers() if workers is None else workers, tasks)
     if workers <= 1:
         yield map
         return

@@ -162,9 +162,9 @@ def test_cases_are_read_and_written_by_workers(study, tmp_path, monkeypatch):
     asked = []
 
     @contextmanager
-    def worker_map(workers):
+    def worker_map(workers, tasks):
         def run(work, items):
-            asked.append((workers, pickle.loads(pickle.dumps(work)).args[0].__name__, len(items)))
+            asked.append((min(workers, tasks), pickle.loads(pickle.dumps(work)).args[0].__name__, len(items)))
             return map(work, items)
 
         yield run

@@ -12,20 +12,25 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order(workers):
-    with worker_map(workers) as run:
+    with worker_map(workers, 20) as run:
         assert list(run(abs, [-3, 2, -1])) == [3, 2, 1]
         assert list(run(str, range(20))) == [str(number) for number in range(20)]  # the same pool again
 
 
 def test_a_worker_that_died_is_a_sentence():
-    with pytest.raises(AttenScribbleError, match="try again with fewer than 2 workers"), worker_map(2) as run:
+    with pytest.raises(AttenScribbleError, match="try again with fewer than 2 workers"), worker_map(2, 3) as run:
         list(run(os._exit, [1, 1]))
 
 
 def test_an_error_in_a_worker_arrives():
-    with pytest.raises(ValueError, match="invalid literal"), worker_map(2) as run:
+    with pytest.raises(ValueError, match="invalid literal"), worker_map(2, 3) as run:
         list(run(int, ["1", "x", "2"]))
 
 
 def test_default_workers():
     assert 1 <= default_workers() <= 8
+
+
+def test_one_task_needs_no_process():
+    with worker_map(8, 1) as run:
+        assert run is map
