@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from tests.conftest import CODE, ROOT
-from tools.site import api, command_line, formulas, settings_table
+from tools.site import api, command_line, formulas, hooks, settings_table
 from tools.site.picture import draw
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,6 +58,16 @@ def test_formulas_become_mathml_without_scripts():
     assert shown.count("<math ") == 2
     assert "<mfrac>" in shown
     assert "arithmatex" not in shown
+
+
+def test_links_lead_where_the_files_are_on_the_site():
+    page = "[a](../README.md#x) [b](next.md#y) ![c](images/c.png) [d](../examples/d.yaml) [e](https://e.e/e.md) [f](#)"
+    assert hooks.lead_links(page, "docs") == (
+        "[a](index.md#x) [b](next.md#y) ![c](images/c.png) [d](source/examples/d.yaml) [e](https://e.e/e.md) [f](#)"
+    )
+    assert hooks.lead_links("![a](docs/images/a.png) [b](LICENSE) [c](CHANGELOG.md)", "") == (
+        "![a](images/a.png) [b](source/LICENSE) [c](changelog.md)"
+    )
 
 
 def test_the_places_that_the_method_names_are_there():
