@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -514,7 +515,7 @@ def copy_images(case: Case, folder: Path, ending: str) -> None:
             write_volume(grid.put(sitk.Image(place_on(_read_whole(source, image), grid))), target)
         beside = folder / f"{case.identifier}.json"
         if (sidecar := find_sidecar(file)) is not None:
-            shutil.copyfile(sidecar, beside)
+            beside.write_bytes(sidecar.read_bytes().removeprefix(BOM_UTF8))  # nnU-Net refuses that
         elif is_tiff(file) and image.GetDimension() == 3:  # nnU-Net looks for the spacing nowhere else
             write_json(beside, {"spacing": grid.spacing[::-1]})
 
@@ -527,8 +528,13 @@ def _read_whole(source: Source, image: Grid) -> sitk.Image:
 def _take_over(source: Path, target: Path, later: Path | None) -> None:
     if later is None:
         shutil.copyfile(source, target)  # exact to the byte, and quicker
-    else:
-        link_file(target, os.path.relpath(source.resolve(), later), source)
+        return
+    real = source.resolve()
+    try:
+        text = os.path.relpath(real, later)
+    except ValueError:  # on another drive of Windows
+        text = str(real)
+    link_file(target, text, source)
 
 
 def _usable_file(source: Source, image: Grid) -> Path | None:

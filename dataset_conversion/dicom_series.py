@@ -12,7 +12,9 @@ import SimpleITK as sitk
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _TOLERANCE = 1e-2  # mm
-_NEEDED = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
+# Of each, how many there are.
+_NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
+_NEEDED = ("SeriesInstanceUID", *_NUMBERS)
 
 # Where slices differ in one of these, ITK puts the values of all into the type of the first.
 _VALUES = ("RescaleSlope", "RescaleIntercept", "PixelRepresentation", "BitsAllocated")
@@ -58,12 +60,12 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
     ordered = _sorted_headers(files)
     paths = [file for file, _ in ordered]
     first, last = ordered[0][1], ordered[-1][1]
-    told = first.get("SpacingBetweenSlices")
+    told = _told_distance(first)
     if len(ordered) > 1:
         distance = float(np.linalg.norm(_position(last) - _position(first))) / (len(ordered) - 1)
-        distance = float(told) if told and abs(float(told) - distance) < _TOLERANCE / len(ordered) else distance
+        distance = told if told and abs(told - distance) < _TOLERANCE / len(ordered) else distance
     elif told:
-        distance = float(told)
+        distance = told
     else:
         raise AttenScribbleError(
             f"{paths[0]}: is a single slice and has no SpacingBetweenSlices: give the whole series"
@@ -133,8 +135,7 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
             _refuse_unknown_kinds(header)
             absent = [name for name in _NEEDED if not header.get(name)]
             if not absent:
-                for name in _NEEDED[1:]:
-                    _values(header, name)
+                _refuse_impossible_numbers(header)
                 for name in _VALUES:
                     header.get(name)  # which raises where it is damaged
                 headers[file] = header
@@ -162,6 +163,23 @@ def _refuse_unknown_kinds(header: Any) -> None:
     for element in (*header.file_meta.values(), *header.values()):
         if element.VR is not None and element.VR not in known:
             raise ValueError(f"{element.tag} is of the kind {element.VR!r}, which DICOM has not")
+
+
+def _refuse_impossible_numbers(header: Any) -> None:
+    """A ValueError about a place or size that is none, of which GDCM makes one of its own."""
+    for name, count in _NUMBERS.items():
+        values = _values(header, name)
+        if len(values) != count or not np.isfinite(values).all() or (name == "PixelSpacing" and min(values) <= 0):
+            raise ValueError(f"{name} is {header[name].value}")
+
+
+def _told_distance(header: Any) -> float | None:
+    """SpacingBetweenSlices, where it is one number above 0."""
+    try:
+        distance = float(header.get("SpacingBetweenSlices"))
+    except (TypeError, ValueError):  # there is none, there are several, or it is no number
+        return None
+    return distance if 0 < distance < np.inf else None
 
 
 def _unreadable(paths: Sequence[Path]) -> list[str]:

@@ -192,17 +192,17 @@ def look_at_folders(folders: Folders, marks: Marks | None, channels: Sequence[st
 
 
 def _list_files(folders: Folders) -> dict[str, list[Path]]:
-    """Files by the field of `folders`, each file once: what lies in a folder within belongs to that one."""
+    """Files by the field of `folders`, each file once: what lies in a folder within, or in one that a link within leads
+    to, belongs to that one.
+    """
     given = {field.name: folder for field in fields(folders) if (folder := getattr(folders, field.name)) is not None}
     real = {role: folder.resolve() for role, folder in given.items()}
     files = {}
     for role, folder in given.items():
-        inside = [other for other in real.values() if other != real[role] and real[role] in other.parents]
-        files[role] = [
-            file
-            for file in find_files(folder)
-            if not any(other in (real[role] / file.relative_to(folder)).parents for other in inside)
-        ]
+        others = [other for other in real.values() if not real[role].is_relative_to(other)]
+        found = find_files(folder)
+        places = {place: place.resolve() for place in {file.parent for file in found}}
+        files[role] = [file for file in found if not any(map(places[file.parent].is_relative_to, others))]
     for pictures, roles in (("images", ["scribbles", "dense"]), ("test_images", ["test_labels"])):
         shared = [role for role in roles if role in real and real[role] == real.get(pictures)]
         if shared:

@@ -337,9 +337,12 @@ def encode_options(options: FolderOptions, file: Path) -> str:
 
 def _tell_folder(folder: Path, home: Path) -> str:
     try:
-        return Path(os.path.relpath(folder, home)).as_posix()
+        told = Path(os.path.relpath(folder, home))
     except ValueError:  # on another drive of Windows
         return folder.as_posix()
+    # Behind a link, `..` leads elsewhere for who comes the other way.
+    same = os.path.realpath(os.path.realpath(home) / told) == os.path.realpath(folder)
+    return (told if same else folder).as_posix()
 
 
 def read_options(file: Path) -> FolderOptions:

@@ -193,7 +193,8 @@ def _check(file: Path, size: tuple[int, ...] | None, spacing_csv: Path | None) -
             found = [key for key in ("image", "scribble", "label") if key in content]
             shapes = {key: content[key].shape for key in found}
             problems = room_problems(file, max((content[key].nbytes for key in found), default=0))
-    except (OSError, AttributeError) as error:  # an AttributeError: a group in place of a volume
+    # A group in place of a volume, a link to nowhere, to itself, and nothing at all.
+    except (OSError, AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise AttenScribbleError(
             f"{file}: cannot be read as h5 ({str(error).splitlines()[0]}): download it again"
         ) from None
@@ -202,6 +203,8 @@ def _check(file: Path, size: tuple[int, ...] | None, spacing_csv: Path | None) -
     absent = [key for key in ("image", "scribble") if key not in shapes]
     if absent:
         raise AttenScribbleError(f"{file}: holds no {' and no '.join(absent)}: give WSL4MIS's training volumes")
+    if shapes["image"] is None or 0 in shapes["image"]:
+        raise AttenScribbleError(f"{file}: its image has the shape {shapes['image']}, of no voxels: download it again")
     if len(shapes["image"]) != 3:
         raise AttenScribbleError(f"{file}: its image has {len(shapes['image'])} dimensions: give volumes, not slices")
     problems += [

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import encode_json, find_files, link_file, replaced_files, reserved, write_json
+from nnunet_attenscribble.common.files import encode_json, find_files, link_file, replaced_files, write_json
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
@@ -152,7 +155,8 @@ def read_state(folder: Path, dataset: str) -> dict[str, Any] | None:
     """
     file = folder / STATE_FILE
     if not file.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # A call that was killed left its hidden folder there.
+        if folder.exists() and not (folder.is_dir() and all(entry.match(".*.part") for entry in folder.iterdir())):
             raise AttenScribbleError(f"{folder}: holds something else, and no {STATE_FILE}: give another --folder")
         return None
     state = read_shaped(file, _STATE, _ADVICE)
@@ -201,10 +205,12 @@ def write_folder(
 
         for drawn in cases:
             name, grid = drawn.case.identifier, drawn.case.read_grid()
-            strokes, prediction = (place(f"{name}/{name}_{what}{ending}") for what in ("strokes", "prediction"))
+            strokes = place(f"{name}/{name}_strokes{ending}")
             write_drawing(strokes, drawn.strokes, grid, labels, dense=False)
-            write_drawing(prediction, drawn.prediction, grid, labels, dense=True)
+            # Before the prediction: killed in between, the new one would count as a correction of the old one.
             np.savez_compressed(place(f"{name}/.{name}.npz"), prediction=drawn.prediction)
+            prediction = place(f"{name}/{name}_prediction{ending}")
+            write_drawing(prediction, drawn.prediction, grid, labels, dense=True)
             _write_images(drawn.case, tool, folder / name, place)
             entries[name] = {
                 "images": [os.path.abspath(file) for file in drawn.case.images],
@@ -230,7 +236,10 @@ def _write_images(case: CaseToDraw, tool: str, folder: Path, place) -> None:
         return
     for file in case.images:
         target = place(f"{folder.name}/{file.name}")
-        link_file(target, os.path.relpath(os.path.realpath(file), os.path.realpath(folder)), file)
+        text = os.path.realpath(file)
+        with suppress(ValueError):  # on another drive of Windows
+            text = os.path.relpath(text, os.path.realpath(folder))
+        link_file(target, text, file)
 
 
 def _remove(folder: Path, names: set[str]) -> None:
@@ -379,7 +388,7 @@ def _read_prediction(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndar
     try:
         with np.load(file) as content:
             prediction = content["prediction"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise AttenScribbleError(f"{file}: cannot be read ({error}), and tells what was corrected: {_ADVICE}") from None
     if prediction.shape != shape:
         raise AttenScribbleError(f"{file}: is of another image than {name}: {_ADVICE}")
@@ -399,7 +408,8 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     """Write the labels of `additions` into a dataset; what is no training case yet becomes one.
 
     New cases are copied into imagesTr, or moved there from the dataset's own imagesTs, and belong to the training side
-    of every fold. Everything is read and checked before the first file is changed, and all files change or none.
+    of every fold. Everything is read and checked before the first file is changed, and all files change or none. The
+    dataset's ID has to be `reserved` since its labels were read.
 
     Args:
         raw: DatasetNNN_Name in nnUNet_raw.
@@ -429,7 +439,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     ending = texts[raw / "dataset.json"]["file_ending"]
     texts = texts if new else {}
     texts |= {} if provenance is None else {raw / "provenance.json": provenance}
-    with reserved(raw.parent, [raw.name[7:10]], "dataset ID"), replaced_files(*places) as stage:
+    with replaced_files(*places) as stage:
         for addition in additions:  # labels first: nnU-Net passes over a label without an image, and not the reverse
             is_new = addition.case.label is None
             name = f"{addition.case.identifier}{ending}"

@@ -112,6 +112,8 @@ def prepare_images(
             write = partial(copy_images, ending=description.ending) if as_it_is else write_images
             written = run(partial(write, folder=part), cases)
             list(show_progress(written, total=len(cases), description="Writing", enabled=progress))
+            if problems := _output_problems(images, output):  # another run was quicker
+                raise AttenScribbleError(problems)
     return [case.identifier for case in cases], collect_remarks(checked)
 
 

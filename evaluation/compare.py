@@ -53,7 +53,8 @@ class ComparisonRow:
         sd_runs: standard deviation of the mean over these runs; NaN for a single one.
         median: over finite and infinite values; in FOREGROUND over the cases' means over their structures, which are
             infinite where any structure is missed or spurious.
-        low: lower end of the bootstrap interval of the mean; NaN where fewer than two subjects have a value.
+        low: lower end of the bootstrap interval of the mean; NaN where fewer than two subjects have a value, in
+            FOREGROUND of any structure that is in the mean.
         high: upper end.
         missed: organs in the truth only.
         spurious: organs in the prediction only.
@@ -65,6 +66,8 @@ class ComparisonRow:
         p: of Wilcoxon's signed-rank test against the reference; NaN for the reference itself, where the protocol does
             not test the metric, and where it depends on the number of runs (see `pooling.depends_on_runs`).
         p_holm: corrected for all tests of this metric in this comparison.
+        rank_correlation: of what p tests, see `correlate_ranks`; its sign may not be that of `difference`, which lacks
+            lost organs. NaN where p is, and in comparisons of earlier versions.
     """
 
     model: str
@@ -88,6 +91,7 @@ class ComparisonRow:
     pairs: int
     p: float
     p_holm: float
+    rank_correlation: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -272,7 +276,7 @@ def _compare_structure(
     weighed, others = weigh_foreground(own, foreground), weigh_foreground(other, foreground)
     mean, reference_mean = mean_over_structures(weighed), mean_over_structures(others)
     summarised = summarise_values(own[:, 0] if structure != FOREGROUND else mean_per_case(own))
-    low, high = _find_interval(bootstrap_means(weighed, weights), tail, _count_subjects(own, subjects))
+    low, high = _find_interval(bootstrap_means(weighed, weights), tail, _count_subjects(weighed, subjects))
     row = ComparisonRow(
         model=name,
         structure=structure,
@@ -304,13 +308,15 @@ def _compare_structure(
     own, other = (weigh_foreground(np.where(lost, np.nan, values), foreground) for values in (own, other))
     means = bootstrap_means(own, weights) - bootstrap_means(other, weights)
     low, high = _find_interval(means, tail, _count_subjects(own, subjects))
+    tested = not depends_on_runs(summary, reference, names, metric)
     return replace(
         row,
         difference=mean_over_structures(own) - mean_over_structures(other),
         difference_low=low,
         difference_high=high,
         pairs=int((~lost).sum()),
-        p=float("nan") if depends_on_runs(summary, reference, names, metric) else compute_wilcoxon_p(differences),
+        p=compute_wilcoxon_p(differences) if tested else float("nan"),
+        rank_correlation=correlate_ranks(differences) if tested else float("nan"),
     )
 
 
@@ -328,8 +334,9 @@ def _mean_with_lost(values: np.ndarray) -> np.ndarray:
 
 
 def _count_subjects(values: np.ndarray, subjects: list[str]) -> int:
-    known = np.isfinite(values).any(axis=1)
-    return len({subject for subject, has_value in zip(subjects, known, strict=True) if has_value})
+    """Subjects of the structure that the fewest have, of those that any has."""
+    counts = [len(set(np.asarray(subjects)[known])) for known in np.isfinite(values).T if known.any()]
+    return min(counts, default=0)
 
 
 def _find_interval(means: np.ndarray, tail: float, count: int) -> tuple[float, float]:
@@ -379,15 +386,15 @@ def bootstrap_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         weights: of `draw_case_weights`, (resamples, cases).
 
     Returns:
-        (resamples,); NaN where a draw holds no finite value.
+        (resamples,); NaN where a draw lacks a structure that has finite values: without it, it is another mean.
     """
     finite = np.isfinite(values)
     sums, counts = weights @ np.where(finite, values, 0.0), weights @ finite
     with np.errstate(invalid="ignore"):
         means = sums / counts
-    known = ~np.isnan(means)
+    known = finite.any(axis=0)
     with np.errstate(invalid="ignore"):
-        return np.where(known, means, 0.0).sum(axis=1) / known.sum(axis=1)
+        return np.where(known, means, 0.0).sum(axis=1) / known.sum()
 
 
 def pair_differences(own: np.ndarray, other: np.ndarray, subjects: Sequence[str], *, worst: float) -> np.ndarray:
@@ -434,14 +441,27 @@ def compute_wilcoxon_p(differences: np.ndarray) -> float:
     Args:
         differences: (n,), may be infinite.
     """
-    from scipy.stats import rankdata, wilcoxon
+    from scipy.stats import wilcoxon
+
+    ranks = _rank_signed(differences)
+    if not ranks.size:
+        return 1.0 if differences.size else float("nan")
+    # The test sees ranks only; handing it ranks makes infinite differences as good as any.
+    return float(wilcoxon(ranks).pvalue)
+
+
+def correlate_ranks(differences: np.ndarray) -> float:
+    """The rank-biserial correlation of the test, -1 to 1; NaN if no difference, of (n,), differs from zero."""
+    ranks = _rank_signed(differences)
+    return float(ranks.sum() / np.abs(ranks).sum()) if ranks.size else float("nan")
+
+
+def _rank_signed(differences: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata
 
     rounded = np.round(differences, 12)  # 0.9 - 0.8 and 0.3 - 0.2 are a tie
     nonzero = rounded[rounded != 0]
-    if not differences.size or not nonzero.size:
-        return 1.0 if differences.size else float("nan")
-    # The test sees ranks only; handing it ranks makes infinite differences as good as any.
-    return float(wilcoxon(np.sign(nonzero) * rankdata(np.abs(nonzero))).pvalue)
+    return np.sign(nonzero) * rankdata(np.abs(nonzero))
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:

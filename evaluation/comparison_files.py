@@ -50,7 +50,8 @@ _COMPARISON = mapping(
             mapping(
                 dict.fromkeys(("model", "structure", "metric"), TEXT)
                 | dict.fromkeys(_NUMBERS, COUNT)
-                | dict.fromkeys(_SCORED, SCORE)
+                | dict.fromkeys(_SCORED, SCORE),
+                {"rank_correlation": SCORE},  # by a later version
             )
         ),
     },
@@ -219,15 +220,30 @@ def write_rules(comparison: Comparison) -> list[str]:
     names = [
         title.partition(" (")[0] for metric, (title, _) in list_titles(comparison).items() if metric in protocol.tested
     ]
+    scores_absent = not math.isnan(protocol.absent[0])  # then a spurious organ is worth what an absent one is
     lines.append(
         f"p: Wilcoxon's signed-rank test, two-sided, on one difference per {unit.split(',')[0][:-1]}; a missed "
-        "organ counts as Dice 0 and as the worst difference of distances, a spurious one as the worst of both. Holm's "
-        f"correction is over all tests of one metric (tested: {', '.join(names)} and IoU)."
+        "organ counts as Dice 0 and as the worst difference of distances"
+        + ("" if scores_absent else ", a spurious one as the worst of both")
+        + f". Holm's correction is over all tests of one metric (tested: {', '.join(names)} and IoU)."
     )
+    tests = max(_count_tests(comparison, metric) for metric in protocol.tested)
+    smallest = min(1.0, tests * 2 / 2**comparison.subjects)  # all differences of one sign, of 2^n patterns of signs
+    if smallest > 0.05:
+        lines.append(
+            f"With {comparison.subjects} {unit.split(',')[0]} and {tests} test{'' if tests == 1 else 's'} of one "
+            f"metric, p after Holm's correction is {smallest:.3f} at best."
+        )
     lines.append(
         "Differences are over the organs that have a value with both models (a distance: that both found), so they can "
-        "differ from the difference of the means above. Where only one has a value, as where only one predicts an "
-        "organ that the dense label lacks, the case counts in the test alone."
+        "differ from the difference of the means above."
+        + (
+            ""
+            if scores_absent
+            else " Where only one has a value, as where only one predicts an organ that the dense label lacks, the "
+            "case counts in the test alone."
+        )
+        + " Where the ranks tested go the other way, worse or better stands beside p."
     )
     if "tests" in protocol.rules:
         lines.append(protocol.rules["tests"])
@@ -246,7 +262,7 @@ def tabulate_structures(comparison: Comparison, metric: str, decimals: int) -> t
                 cell += f", {format_number(row.median, decimals)}"
             if metric == "dice" and model != comparison.reference:
                 cell += f" ({_format_share(row.share)})"
-            counts = _list_counts(comparison, row)
+            counts = list_counts(comparison, row)
             cells.append(cell + (f" ({', '.join(counts)})" if counts else ""))
         rows.append(cells)
     return ["model", *comparison.structures_of(metric), FOREGROUND], rows
@@ -288,12 +304,27 @@ def tabulate_differences(comparison: Comparison) -> tuple[list[str], list[list[s
                 row = comparison.get(model, structure, metric)
                 interval = _format_interval(row.difference_low, row.difference_high, decimals)
                 difference = "n/a" if math.isnan(row.difference) else f"{row.difference:+.{decimals}f} {interval}"
-                cells += [difference, f"{_format_p(row.p)}, {_format_p(row.p_holm)}"]
+                cells += [difference, f"{_format_p(row.p)}, {_format_p(row.p_holm)}{_tell_opposite(row)}"]
             rows.append(cells)
     return ["model", "structure", *(cell for title, _ in titles.values() for cell in (title, "p, p Holm"))], rows
 
 
-def _list_counts(comparison: Comparison, row: ComparisonRow) -> list[str]:
+def _tell_opposite(row: ComparisonRow) -> str:
+    """Which way the ranks tested go, lost organs among them, where that is not the way of the difference."""
+    ranks = row.rank_correlation
+    if math.isnan(ranks) or ranks == 0 or ranks * row.difference > 0:
+        return ""
+    return " (worse)" if (ranks > 0) == (row.metric in DISTANCES) else " (better)"
+
+
+def _count_tests(comparison: Comparison, metric: str) -> int:
+    """The tests that Holm's correction is over; with one structure the foreground is that structure again."""
+    rows = [row for row in comparison.rows if row.metric == metric and not math.isnan(row.p)]
+    single = len(comparison.structures_of(metric)) == 1
+    return sum(not (single and row.structure == FOREGROUND) for row in rows)
+
+
+def list_counts(comparison: Comparison, row: ComparisonRow) -> list[str]:
     """The counts that are needed to read a mean: of organs without a distance, of lesions."""
     if row.metric in DISTANCES:
         counts: dict[str, float] = {"missed": row.missed, "spurious": row.spurious}
@@ -372,9 +403,9 @@ def _refuse_gaps(comparison: Comparison) -> None:
 
 
 def _read_row(row: Mapping[str, Any], metrics: Mapping[str, str]) -> ComparisonRow:
-    values = {column.name: row[column.name] for column in fields(ComparisonRow)}
+    values = {column.name: row[column.name] for column in fields(ComparisonRow) if column.name in row}
     for column in fields(ComparisonRow):
-        if column.type == "float":
+        if column.type == "float" and column.name in row:
             values[column.name] = _read_number(values[column.name])
     return ComparisonRow(**{**values, "metric": metrics[row["metric"]]})
 

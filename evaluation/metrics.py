@@ -24,7 +24,7 @@ HD95_DEFINITIONS = {
 }
 
 SURFACE_DEFINITIONS = {
-    "symmetric": "the mean of the distances of both directions pooled (ASSD of MONAI and MedPy)",
+    "symmetric": "the mean of the distances of both directions pooled (ASSD of MONAI, and of MedPy from 0.5 on)",
     "directed": "the mean distance from the predicted surface to the true one (ASD of MedPy)",
 }
 

@@ -26,7 +26,8 @@ def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
 
     Averages of a case: a structure that is absent in a run does not count there, and is absent if it is so in all; a
     structure that any run missed (or made up) has an infinite distance, as in that run, and counts as missed
-    (spurious), so that no run's failure is averaged away.
+    (spurious), so that no run's failure is averaged away. Beside a run that made it up an absent one counts with a
+    volume difference of 0.
 
     Args:
         name: of the model, for messages.
@@ -265,5 +266,7 @@ def _average(scores: Sequence[StructureScores]) -> StructureScores:
             continue
         values = np.array(found)
         known = values[~np.isnan(values)]
+        if column.name == "volume_difference_ml" and known.size:
+            known = np.nan_to_num(values)  # a run that rightly predicts nothing beside one that makes up an organ
         means[column.name] = float(known.mean()) if known.size else float("nan")
     return StructureScores(status=status, dense_voxels=scores[0].dense_voxels, **means)

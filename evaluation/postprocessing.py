@@ -14,16 +14,24 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from nnunet_attenscribble.common.files import encode_numbers, finish_interrupted, naming, staged_folders
+from nnunet_attenscribble.common.files import (
+    encode_numbers,
+    finish_interrupted,
+    naming,
+    remove_leftovers,
+    staged_folders,
+)
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
@@ -336,9 +344,10 @@ def postprocess_folder(
     output = output.resolve()  # of a link, the folder
     if output.is_dir():
         output.rmdir()
-    parent, key = output.parent, f"postprocess-{output.name}"
+    # A hash, as one folder's name may be the beginning of another's.
+    parent, key = output.parent, f"postprocess-{sha256(os.fsencode(output.name)).hexdigest()[:16]}"
     if parent.is_dir():
-        finish_interrupted(parent, key)
+        remove_leftovers(finish_interrupted(parent, key))
     write = partial(_try, _write_case, decisions=decisions, reader=given.reader)
     number = len(given.predicted)
     # The workers end before the hidden folder goes.

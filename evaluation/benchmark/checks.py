@@ -101,7 +101,7 @@ def list_problems_ahead(
         problems += [
             f"'test.{kind}': {folder} is not a folder, and no command of 'prepare' creates it"
             for kind, folder in zip(("images", "labels"), folders, strict=True)
-            if not folder.is_dir() and not ahead.creates(re.escape(str(folder)))
+            if not folder.is_dir() and not ahead.creates(re.escape(folder.as_posix()))
         ]
     elif all((workspace.preprocessed / name / "splits_final.json").is_file() for name in names.values()):
         find_test_sets(benchmark, workspace, problems)
@@ -116,14 +116,15 @@ class _Ahead:
         self.trained = {row.name for row in benchmark.rows} if rows is None else rows
         self.datasets = benchmark.datasets
         pending = [own for own, step in zip(benchmark.prepare, steps, strict=True) if not step.is_done()]
-        self.created = [workspace.expand(path) for own in pending for path in own.creates]
+        created = [workspace.expand_created(path) for own in pending for path in own.creates]
+        self.created = [f"{file.as_posix()}#{name}" if name else file.as_posix() for file, name in created]
         self.unknown = any(not own.creates for own in pending)  # a command that does not say what it makes
         self.preprocesses = any(
             "preprocess" in " ".join(own.command) and "--no_pp" not in own.command for own in pending
         )
 
     def creates(self, pattern: str) -> bool:
-        """Whether a command will, or may, create a path that begins so."""
+        """Whether a command will, or may, create a path that begins so, with `/` on every system."""
         return self.unknown or any(re.match(pattern, path) for path in self.created)
 
 
@@ -146,7 +147,7 @@ def _list_dataset_problems(ahead: _Ahead, kind: str, name: str) -> list[str]:
     folder = f"Dataset{name}_[^/]+" if name.isdecimal() else re.escape(name)
     raw = workspace.raw / name
     there = any((place / name / "dataset.json").is_file() for place in (workspace.raw, workspace.preprocessed))
-    if not there and not ahead.creates(f"{re.escape(str(workspace.raw))}/{folder}(/|$)"):
+    if not there and not ahead.creates(f"{re.escape(workspace.raw.as_posix())}/{folder}(/|$)"):
         return [
             f"'datasets.{kind}' {name}: no such dataset is in {workspace.raw}, and no command of 'prepare' creates it: "
             "convert it, or name another"
@@ -165,7 +166,7 @@ def _list_dataset_problems(ahead: _Ahead, kind: str, name: str) -> list[str]:
 def _list_plans_problems(ahead: _Ahead, kind: str, name: str, folder: str) -> list[str]:
     workspace, benchmark = ahead.workspace, ahead.benchmark
     file = workspace.preprocessed / name / f"{benchmark.plans}.json"
-    place = f"{re.escape(str(workspace.preprocessed))}/{folder}/{re.escape(benchmark.plans)}"
+    place = f"{re.escape(workspace.preprocessed.as_posix())}/{folder}/{re.escape(benchmark.plans)}"
     if not file.is_file() and not ahead.creates(f"{place}(_|[.]json)"):  # data are preprocessed by plans
         return [f"{file} is not there: plan the dataset, or add the command to 'prepare'"]
     try:
@@ -194,7 +195,7 @@ def _list_data_problems(ahead: _Ahead, plans: Mapping[str, Any], configuration: 
     except AttenScribbleError as error:
         return [f"{file}: {problem}" for problem in error.problems]
     folder = file.parent / str(identifier)
-    if identifier is None or folder.is_dir() or ahead.preprocesses or ahead.creates(f"{re.escape(str(folder))}$"):
+    if identifier is None or folder.is_dir() or ahead.preprocesses or ahead.creates(f"{re.escape(folder.as_posix())}$"):
         return []
     return [f"{folder} is not there: preprocess {configuration} of {file.parent.name}, or add the command to 'prepare'"]
 

@@ -22,6 +22,8 @@ Layout of the folder:
     rows/ROW/seed_S/            the same two files for a row and repetition, all folds together; with a test set of its
                                 own, where every fold predicts the same cases, rows/ROW/seed_S_fold_F/
     test/fold_F/images, labels  links to the test images and their dense labels
+
+Where there can be no links, as on some file systems, these are left out.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -138,6 +141,11 @@ def _is_own(name: str) -> bool:
     return name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test", ".DS_Store") or name.startswith(beginnings)
 
 
+def _link(link: Path, folder: Path) -> None:
+    with suppress(OSError):  # see above: a report goes without its pictures
+        link.symlink_to(folder)
+
+
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:
     """By the row's name, the cells whose results are pooled: all folds of every repetition that has all of its folds,
     which is not needed where all are tested on the same cases.
@@ -213,15 +221,15 @@ class _Collection:
         if (model / "loss_terms.csv").is_file():
             shutil.copyfile(model / "loss_terms.csv", target / "loss_terms.csv")
         write_training_log(read_training_log(model), target / "training_log.csv")
-        (target / "predictions").symlink_to(source / "predictions")
-        (target / "model").symlink_to(model)
+        _link(target / "predictions", source / "predictions")
+        _link(target / "model", model)
         if (source / "attention" / ATTENTION_FILE).is_file():
-            (target / "attention").symlink_to(source / "attention")
+            _link(target / "attention", source / "attention")
         rescore = state.steps.rescore
         if rescore is not None and rescore.is_done():
             self.postprocessed[cell] = complete_postprocessed(self.plan, state, self.commands)
             write_summary(self.postprocessed[cell], target / POSTPROCESSED)
-            (target / POSTPROCESSED / "predictions").symlink_to(self.plan.postprocessed(cell))
+            _link(target / POSTPROCESSED / "predictions", self.plan.postprocessed(cell))
         return summary
 
     def _add_annotation(self, cell: Cell, summary: Summary, unknown: list[str]) -> Summary:
@@ -257,7 +265,7 @@ class _Collection:
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
         if (source / "attention" / ATTENTION_FILE).is_file():
-            (target / "attention").symlink_to((source / "attention").resolve())
+            _link(target / "attention", (source / "attention").resolve())
         return summary
 
     def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:
@@ -273,7 +281,7 @@ class _Collection:
                     name = f"seed_{seed}" + (f"_fold_{group[0].fold}" if shared else "")
                     target = Path("rows") / row.folder / name
                     write_summary(pool_runs(row.name, [self.summaries[cell] for cell in group]), self.part / target)
-                    written[row.name][str(target / SUMMARY_FILE)] = group
+                    written[row.name][(target / SUMMARY_FILE).as_posix()] = group
         return written
 
     def _write_comparison(self, file: str, summaries: Mapping[Cell, Summary], notes: list[str]) -> str | None:
@@ -299,7 +307,7 @@ class _Collection:
             place = self.part / "test" / f"fold_{fold}"
             place.mkdir(parents=True)
             for name, target in (("images", test.images), ("labels", test.labels)):
-                (place / name).symlink_to(target)
+                _link(place / name, target)
 
     def _describe_postprocessing(self) -> list[str]:
         rules = {str(summary.provenance.get(POSTPROCESSING)): None for summary in self.postprocessed.values()}

@@ -153,7 +153,8 @@ def append_command(file: Path, cell: str, execution: Execution) -> None:
         "versions": list_versions(),
     }
     with naming(file), file.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(entry) + "\n")
+        cut = file.read_bytes()[-1:] not in (b"", b"\n")  # by a kill or a full disk
+        log.write("\n" * cut + json.dumps(entry) + "\n")
 
 
 def read_commands(file: Path) -> list[dict]:

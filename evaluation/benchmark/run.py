@@ -143,10 +143,10 @@ def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: C
 def _make_step(preparation: Preparation, workspace: Workspace, check: bool) -> Step:
     log = workspace.work / "logs" / f"{name_folder(preparation.name)}.log"
     mark = log.with_suffix(".done")
-    created = [workspace.expand(path) for path in preparation.creates]
+    created = [workspace.expand_created(path) for path in preparation.creates]
 
     def is_done() -> bool:
-        return all(_is_created(path, log, mark) for path in created) and (bool(created) or mark.is_file())
+        return all(_is_created(*path, log, mark) for path in created) and (bool(created) or mark.is_file())
 
     step = Step(f"prepare: {preparation.name}", preparation.command, log, is_done, mark=mark)
     done = is_done()
@@ -161,7 +161,7 @@ def _refuse_another_command(preparation: Preparation, mark: Path, log: Path) -> 
     """What a command has made stays, and is not what another command of the same name would make."""
     if not mark.is_file():
         return
-    then, now = shlex.split(mark.read_text()), preparation.command
+    then, now = shlex.split(mark.read_text(encoding="utf-8")), preparation.command
     # What variables stand for may have changed; $$ is the sign itself.
     patterns = [re.sub(r"\\\$(\w+|\\{\w+\\})", ".*", re.escape(word)).replace(r"\$\$", r"\$") for word in now]
     if len(then) != len(now) or not all(map(re.fullmatch, patterns, then)):
@@ -171,16 +171,15 @@ def _refuse_another_command(preparation: Preparation, mark: Path, log: Path) -> 
         )
 
 
-def _is_created(path: str, log: Path, mark: Path) -> bool:
+def _is_created(file: Path, configuration: str, log: Path, mark: Path) -> bool:
     """Whether something is there and whole. A file or a configuration is written at once. A folder that this benchmark
     began and did not end may lack files; one that it never touched was made by hand.
     """
-    file, _, configuration = path.partition("#")
-    if not Path(file).exists():
+    if not file.exists():
         return False
     if configuration:
-        return configuration in read_plans(Path(file))["configurations"]
-    return mark.is_file() or not log.is_file() or Path(file).is_file()
+        return configuration in read_plans(file)["configurations"]
+    return mark.is_file() or not log.is_file() or file.is_file()
 
 
 @contextmanager

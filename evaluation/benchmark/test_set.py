@@ -18,11 +18,9 @@ from nnunet_attenscribble.common.nnunet import read_splits_json
 from nnunet_attenscribble.common.text import find_subject, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import SAME_DATASET, Benchmark
-from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
+from nnunet_attenscribble.evaluation.benchmark.workspace import CHANNEL, Workspace
 from nnunet_attenscribble.evaluation.scoring import list_labels
 from nnunet_attenscribble.evaluation.structures import LabelCoding, read_label_coding
-
-_CHANNEL = re.compile(r"_(\d{4})(\.[^/]+)$")
 
 
 @dataclass(frozen=True)
@@ -273,8 +271,7 @@ def _list_images(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
-    found = [(name, _CHANNEL.search(name)) for name in names]
-    return [name[: match.start()] for name, match in found if match is not None and match[1] == "0000"]
+    return [match[1] for match in map(CHANNEL.match, names) if match is not None and match[2] == "0000"]
 
 
 def _suffix(file: Path, case: str) -> str:
@@ -282,8 +279,8 @@ def _suffix(file: Path, case: str) -> str:
 
 
 def _ending(file: Path, channel: int) -> str:
-    match = _CHANNEL.search(file.name)
-    return f"_{channel:04d}{match[2] if match else ''.join(file.suffixes)}"
+    match = CHANNEL.match(file.name)
+    return f"_{channel:04d}{match[3] if match else ''.join(file.suffixes)}"
 
 
 def _link(folder: Path, links: Mapping[str, Path]) -> None:

@@ -29,6 +29,8 @@ from nnunet_attenscribble.plans import read_plans, resolve_configuration
 FOLD_FILE = "attenscribble_fold.json"
 _FILE = "benchmark.json"
 _FOLDERS = mapping({"nnUNet_raw": TEXT, "nnUNet_preprocessed": TEXT})
+#: Of an image's name: case, channel and file type; a year in the case may look like a channel.
+CHANNEL = re.compile(r"^(.*)_(\d{4})(\.[^/]+)$")
 # Options, each with one value, that tell where and in how many processes a command runs, and nothing of what comes out.
 _OF_THE_MACHINE = ("--workers", "-device", "--device", "-npp", "-nps")
 
@@ -75,6 +77,12 @@ class Workspace:
                 f"{text!r} holds a $ that names no variable: write $$ for the sign itself"
             ) from None
 
+    def expand_created(self, text: str) -> tuple[Path, str]:
+        """An entry of `creates`: its path, absolute, and the configuration behind `#`, if any; raises as `expand`."""
+        parts = re.fullmatch("(.+)#([^/]+)", text)  # before variables are replaced: folders may be called so too
+        file, configuration = parts.groups() if parts else (text, "")
+        return Path(self.expand(file)).absolute(), configuration
+
     def find_dataset(self, dataset: str) -> str:
         """`DatasetNNN_Name` of a name or a three-digit ID; the ID itself where there is no such dataset yet.
 
@@ -84,7 +92,9 @@ class Workspace:
         if not dataset.isdecimal():
             return dataset
         places = (self.raw, self.preprocessed)
-        found = sorted({folder.name for place in places for folder in place.glob(f"Dataset{dataset}_*")})
+        found = sorted(
+            {folder.name for place in places for folder in place.glob(f"Dataset{dataset}_*") if folder.is_dir()}
+        )
         if len(found) > 1:
             raise AttenScribbleError(
                 f"the dataset ID {dataset} is taken twice ({', '.join(found)}): rename all but one"
@@ -205,7 +215,7 @@ class Step:
         """Whether this command has ended, on whatever device and with however many processes."""
         if self.mark is None or not self.mark.is_file():
             return False
-        ended = shlex.split(self.mark.read_text())
+        ended = shlex.split(self.mark.read_text(encoding="utf-8"))
         return self._list_what_counts(ended) == self._list_what_counts(self.command)
 
     def _make_relative(self, command: Sequence[str]) -> list[str]:
@@ -303,8 +313,7 @@ def predict_step(
     if device == "cpu":
         command += ["-npp", "0", "-nps", "0"]  # helper processes would only compete for the processor
     command += options
-    ending = re.compile(r"_\d{4}(\.[^/]+)$")  # of an image: channel and file type
-    predictions = [output / ending.sub(r"\1", image.name) for image in sorted(images.glob("*_0000.*"))]
+    predictions = [output / CHANNEL.sub(r"\1\3", image.name) for image in sorted(images.glob("*_0000.*"))]
     outputs = [*predictions, model.folder(results) / FINAL_CHECKPOINT]
     return command_step(name, command, log, outputs, root=root)
 
@@ -339,7 +348,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 def _is_json(file: Path) -> bool:
     try:
-        json.loads(file.read_text())
+        json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return True

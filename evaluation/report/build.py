@@ -38,6 +38,7 @@ from nnunet_attenscribble.evaluation.report.training import describe_provenance_
 PAGE_FILE = "report.html"
 _MARKDOWN_FILE, _FIGURES, _DATA = "report.md", "figures", "data"
 _OWN = {PAGE_FILE, _MARKDOWN_FILE, _FIGURES, _DATA}
+_KINDS = {(_FIGURES, ".png"), (_DATA, ".csv")}  # of files in its folders
 
 Progress = Callable[[Sequence[Picture], str], Iterable[Picture]]
 
@@ -115,6 +116,9 @@ def _check_output(output: Path, collected: Path) -> None:
         raise AttenScribbleError(f"{output} is the folder to report on: give another one with -o")
     if output.exists() and not output.is_dir():
         raise AttenScribbleError(f"-o {output} is a file: give a folder")
-    others = sorted(file.name for file in output.iterdir() if file.name not in _OWN) if output.is_dir() else []
+    found = sorted(file.relative_to(output) for place in ("*", "*/*") for file in output.glob(place))
+    others = [file for file in found if str(file) not in _OWN and (str(file.parent), file.suffix) not in _KINDS]
+    if Path(PAGE_FILE) not in found:
+        others += found  # folders of these names, but of no report
     if others:
         raise AttenScribbleError(f"{output} holds something else than a report ({others[0]}): give another one with -o")

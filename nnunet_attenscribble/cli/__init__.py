@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -77,6 +78,8 @@ _EVERYWHERE = ("--debug", "--quiet")  # accepted behind a subcommand too
 
 def main() -> None:
     """Run `attenscribble`; whatever is wrong with the input becomes one line per problem on stderr and exit code 2."""
+    if isinstance(sys.stdout, TextIOWrapper):  # as stderr does: a name that a console cannot show is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = [argument for argument in sys.argv[1:] if argument not in _EVERYWHERE]
     debug = "--debug" in sys.argv or bool(os.environ.get("ATTENSCRIBBLE_DEBUG"))
     if "--quiet" in sys.argv:

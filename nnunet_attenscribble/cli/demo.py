@@ -105,7 +105,7 @@ def _check(options: _Options, device: str, folder: Path) -> None:
 def _changes(file: Path, options: _Options) -> list[str]:
     """What keeps a demo from being continued with these options."""
     try:
-        before = dict(json.loads(file.read_text()))
+        before = dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError:
         return [f"{file} is damaged: give another --folder, or remove this one"]
     now = asdict(options)
@@ -126,7 +126,7 @@ def _stock_trainers() -> dict[int, str]:
     assert spec is not None  # a dependency of this package
     assert spec.origin is not None
     file = Path(spec.origin).parent / "training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py"
-    names = re.findall(r"^class (nnUNetTrainer_(\d+)epochs?)\(", file.read_text(), flags=re.MULTILINE)
+    names = re.findall(r"^class (nnUNetTrainer_(\d+)epochs?)\(", file.read_text("utf-8"), flags=re.MULTILINE)
     return {1000: "nnUNetTrainer", **{int(number): name for name, number in names}}
 
 

@@ -244,6 +244,7 @@ def _check_writable(folder: Path) -> None:
 def _print_summary(summary: Summary) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from nnunet_attenscribble.common.text import count_rows, format_plain
     from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
@@ -258,7 +259,7 @@ def _print_summary(summary: Summary) -> None:
     for column in header:
         table.add_column(column, justify="left" if column == header[0] else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # no markup: names may hold brackets
     console.print(table)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -75,6 +77,7 @@ def next_slices(
 
     Example:  attenscribble next 501 -i new_images --tool itk-snap
     """
+    from nnunet_attenscribble.common.files import reserved
     from nnunet_attenscribble.common.nnunet import read_dataset_json
     from nnunet_attenscribble.common.readers import find_reader
     from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
@@ -95,19 +98,23 @@ def next_slices(
     folder = (folder or results / "next").absolute()
     description = read_description(raw)
     _check_labels(raw, description)
-    training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
-    reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
     state = read_state(folder, raw.name)
-    if state is not None:
-        additions, notes = read_additions(folder, state, training, description, reader)
-        for note in notes:
-            typer.secho(f"Note: {note}.", bold=True)
-        if additions:
-            _bring_in(raw, additions, place, reader, read_device(device).type)
-            note_read(folder, state, additions)
-            return
-        if state.get("read") and place.file.stat().st_mtime < (folder / STATE_FILE).stat().st_mtime:
-            typer.secho(f"Note: {place.file} is older than the strokes brought in: train on first.", bold=True)
+    with ExitStack() as alone:
+        if state is not None and os.access(raw, os.W_OK):
+            # From reading labels to writing them: a call for another folder would put old ones back.
+            alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID"))
+        training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
+        reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
+        if state is not None:
+            additions, notes = read_additions(folder, state, training, description, reader)
+            for note in notes:
+                typer.secho(f"Note: {note}.", bold=True)
+            if additions:
+                _bring_in(raw, additions, place, reader, read_device(device).type)
+                note_read(folder, state, additions)
+                return
+            if state.get("read") and place.file.stat().st_mtime < (folder / STATE_FILE).stat().st_mtime:
+                typer.secho(f"Note: {place.file} is older than the strokes brought in: train on first.", bold=True)
     model = TrainedModel(place.folder, place.fold, place.checkpoint, read_device(device))
     own = _Dataset(raw, description, training, reader)
     axis = read_drawn_axis(raw) if axis is None else axis

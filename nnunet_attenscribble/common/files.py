@@ -74,6 +74,7 @@ def unpacked(source: Path) -> Iterator[Path]:
     Raises:
         AttenScribbleError: where it is neither, or the archive is damaged.
     """
+    import lzma
     import zipfile
     import zlib
 
@@ -90,7 +91,7 @@ def unpacked(source: Path) -> Iterator[Path]:
                 for member in archive.infolist():
                     if not any(_is_shadow(part) for part in PurePosixPath(member.filename).parts):
                         archive.extract(member, folder)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
             raise AttenScribbleError(
                 f"{source}: is neither a folder nor a whole zip archive ({error}): download it again"
             ) from None
@@ -205,8 +206,8 @@ def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
         return part
 
     def move(source: Path, target: Path) -> None:
+        moved.append((target, source))  # first: Ctrl-C may come behind the renaming
         source.rename(target)
-        moved.append((target, source))
 
     try:
         with naming(folders[0]):
@@ -223,13 +224,17 @@ def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
                         if os.path.lexists(target):
                             move(target, file.with_name(f"{file.name}.old"))
                         move(file, target)
+                moved.clear()
             except BaseException:
-                for now, before in reversed(moved):
-                    now.rename(before)
+                while moved:
+                    now, before = moved[-1]
+                    if os.path.lexists(now):
+                        now.rename(before)
+                    moved.pop()
                 raise
             missing = []
     finally:
-        for place in hidden.values():
+        for place in hidden.values() if not moved else ():  # what could not be put back lies there
             shutil.rmtree(place, ignore_errors=True)
         _remove_empty(missing)
 
@@ -242,19 +247,23 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         AttenScribbleError: where it cannot be written.
     """
     place = Path(os.path.realpath(folder))  # of a link, the folder: the link stays
-    part, old = (place.with_name(f".{place.name}.{os.getpid()}.{what}") for what in ("part", "old"))
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    old = place.with_name(f".{place.name}.attenscribble-old")  # the same of every run: the next puts back what one left
     made = _list_missing(place.parent)
     shutil.rmtree(part, ignore_errors=True)
     try:
         with naming(folder):
+            if old.exists() and not place.exists():
+                old.rename(place)
             part.mkdir(parents=True)
             yield part
-            if place.exists():
-                place.rename(old)
             try:
+                if place.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+                    place.rename(old)
                 part.rename(place)
-            except OSError:
-                if old.exists():
+            except BaseException:
+                if old.exists() and not place.exists():
                     old.rename(place)
                 raise
             made = []
@@ -327,16 +336,17 @@ def _lock(file: IO, wait: bool) -> None:
 
 
 @contextmanager
-def reserved(parent: Path, keys: Iterable[str], what: str) -> Iterator[None]:
+def reserved(parent: Path, keys: Iterable[str], what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold `keys` in a folder, so that no other run takes one of them; what was made for that goes again.
 
     Args:
         parent: made if it is not there, and removed again where nothing came to lie in it.
         keys: of what will be written.
         what: how errors call a key (`dataset ID`).
+        wait: until whoever holds one of them lets go.
 
     Raises:
-        AttenScribbleError: where a run that is alive holds one of them.
+        AttenScribbleError: where a run that is alive holds one of them, unless told to wait.
     """
     made = _list_missing(parent)
     parent.mkdir(parents=True, exist_ok=True)
@@ -344,17 +354,17 @@ def reserved(parent: Path, keys: Iterable[str], what: str) -> Iterator[None]:
         with ExitStack() as stack:
             for key in sorted(set(keys)):
                 file = parent / f".attenscribble-{key}.lock"
-                stack.enter_context(_open_locked(file, f"{parent}: {what} {key}"))
+                stack.enter_context(_open_locked(file, f"{parent}: {what} {key}", wait))
                 stack.callback(_remove, file)
             yield
     finally:
         _remove_empty(made)
 
 
-def _open_locked(file: Path, name: str) -> IO:
+def _open_locked(file: Path, name: str, wait: bool) -> IO:
     while True:
         lock = file.open("a")
-        if not try_lock(lock):
+        if not try_lock(lock, wait=wait):
             lock.close()
             raise AttenScribbleError(f"{name} is being written by another process: wait for it, or end it")
         with suppress(FileNotFoundError):
@@ -379,7 +389,7 @@ def staged_folders(parent: Path, names: Sequence[str], key: str) -> Iterator[Pat
 
     Yields:
         The hidden folder. Left without an exception, its folders are renamed to `parent / name`, in the order of
-        `names`; left with one, it is removed.
+        `names`; left with one, it is removed. Stopped between the names, it stays for `finish_interrupted`.
     """
     parent.mkdir(parents=True, exist_ok=True)
     # A name of its own for every run: workers of another run, still alive, can never write into this one's folder.
@@ -396,8 +406,11 @@ def staged_folders(parent: Path, names: Sequence[str], key: str) -> Iterator[Pat
             part.write_text("\n".join(names), encoding="utf-8")
             part.rename(hidden / _READY)
             _publish(hidden)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+    except BaseException:
+        if not (hidden / _READY).exists():  # else `finish_interrupted` publishes the rest
+            shutil.rmtree(hidden, ignore_errors=True)
+        raise
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def finish_interrupted(parent: Path, key: str) -> list[Path]:

@@ -168,12 +168,12 @@ def is_grey_bmp(file: Path) -> bool:
     """Whether it holds grey values, which nnU-Net reads as one channel and SimpleITK as three of the same."""
     if file.suffix.lower() != ".bmp":
         return False
-    from PIL import Image
+    from PIL.BmpImagePlugin import BmpImageFile
 
     try:
-        with Image.open(file) as picture:
+        with BmpImageFile(file) as picture:  # its header alone, however large: Image.open refuses very large pictures
             return picture.mode == "L"
-    except (OSError, ValueError):  # told where it is read
+    except (OSError, ValueError, SyntaxError):  # told where it is read
         return False
 
 
@@ -263,7 +263,7 @@ def _check_stack(file: Path, content: TiffFile) -> None:
 
 def _read_sidecar(file: Path) -> tuple[float, ...]:
     try:
-        spacing = [float(step) for step in json.loads(file.read_text(encoding="utf-8"))["spacing"]]
+        spacing = [float(step) for step in json.loads(file.read_text(encoding="utf-8-sig"))["spacing"]]
     except (OSError, ValueError, KeyError, TypeError):
         spacing = []
     if len(spacing) != 3 or not all(map(_is_length, spacing)):

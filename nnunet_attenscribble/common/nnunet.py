@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,10 @@ _CHANNELS = Shape(
     ),
 )
 _CASE = mapping({"images": list_of(TEXT, expected="a list of files", at_least=1), "label": TEXT})
+_CASES = mapping(
+    each=_CASE,
+    expected='cases with their files, {"CASE": {"images": ["FILE", ...], "label": "FILE"}, ...}, each CASE a file name',
+)
 _CODING = {
     "labels": mapping(each=_LABEL, expected='names with their values, such as {"background": 0, "heart": 1}'),
     "file_ending": Shape('text such as ".nii.gz"', lambda value: isinstance(value, str) and bool(value)),
@@ -124,8 +129,11 @@ DATASET = mapping(
     {**_CODING, "channel_names": _CHANNELS},
     {
         "numTraining": COUNT,
-        "dataset": mapping(
-            each=_CASE, expected='cases with their files, {"CASE": {"images": ["FILE", ...], "label": "FILE"}, ...}'
+        "dataset": replace(
+            _CASES,  # files are written by their names: none may lead out of a folder
+            accept=lambda value: (
+                _CASES.accept(value) and all(case.strip(".") and Path(case).name == case for case in value)
+            ),
         ),
         "regions_class_order": nullable(list_of(COUNT, expected="a list of whole numbers")),
         "overwrite_image_reader_writer": TEXT,

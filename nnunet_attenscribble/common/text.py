@@ -8,6 +8,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import compress, zip_longest
 from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -84,17 +85,24 @@ def normalise(name: str) -> str:
 def read_table(file: Path) -> tuple[list[str], list[tuple[int, dict]]]:
     """Columns of a CSV, and its rows with the number of their line; what a row has too much stands under None.
 
+    Emptied rows and columns, which spreadsheets save as commas alone, are left out.
+
     Raises:
         AttenScribbleError: where it cannot be read.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            rows = [(reader.line_num, row) for row in reader]
-            return list(reader.fieldnames or []), rows
+            reader = csv.reader(lines, skipinitialspace=True)
+            header = next(reader, [])
+            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         told = getattr(error, "strerror", None) or error
         raise AttenScribbleError(f"{file}: cannot be read as CSV ({told})") from None
+    width = len(header)
+    columns = zip_longest(header, *(row[:width] for _, row in rows), fillvalue="")
+    kept = [any(map(str.strip, cells)) for cells in columns]
+    names = list(compress(header, kept))
+    return names, [(line, {**dict(zip_longest(names, compress(row, kept))), None: row[width:]}) for line, row in rows]
 
 
 def find_subject(pattern: re.Pattern[str], name: str) -> str:

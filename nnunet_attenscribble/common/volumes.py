@@ -44,6 +44,7 @@ _UNIT_OF_SPACE, _MM = 7, 2  # NIfTI's: bits, and their value of mm
 _TOO_LARGE = 2.0**63  # for an integer of 64 bits
 _SHORT = 1 << 12  # bytes that hold what a PNG says of itself
 _HEADER = 352  # bytes in front of the voxels of a NIfTI file
+_CORRUPT = "{}: is truncated or corrupt: copy or download it again"
 
 
 @overload
@@ -302,7 +303,7 @@ def check_file(path: Path, *, thorough: bool = True) -> int | None:
     except FileNotFoundError:
         raise AttenScribbleError(f"{path}: does not exist") from None
     except (EOFError, zlib.error):
-        raise AttenScribbleError(f"{path}: is truncated or corrupt: copy or download it again") from None
+        raise AttenScribbleError(_CORRUPT.format(path)) from None
     except OSError as error:
         raise AttenScribbleError(f"{path}: cannot be read ({error.strerror or error})") from None
     if problems:
@@ -318,6 +319,8 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
             image: Grid | None = None if whole or not is_nifti or is_nifti2(path) else _read_header(path)
             if image is None or not image.HasMetaDataKey("bitpix") or image.GetPixelID() not in _SCALARS:
                 image = read_image(path)
+    except (EOFError, zlib.error):
+        raise AttenScribbleError(_CORRUPT.format(path)) from None
     except TiffError as error:
         raise AttenScribbleError(str(error)) from None
     except RuntimeError as error:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from typer.testing import CliRunner
 
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion import loop_folder
@@ -236,6 +238,17 @@ def test_a_picture_is_read_where_it_is_saved_as_strokes(work):
         work.read()
 
 
+def test_a_damaged_prediction_is_told(work):
+    work.write()
+    file = work.folder / "b" / ".b.npz"
+    whole = file.read_bytes()
+    work.draw("b", drawn((STRAY, 1)), what="prediction")
+    for place in (40, 70, whole.index(b"PK\1\2") + 8):  # of the zip archive that it is: a name, what is packed, a flag
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(AttenScribbleError, match=r"\.b\.npz: cannot be read"):
+            work.read()
+
+
 def test_slicer_saves_one_voxel_where_nothing_is_drawn(work):
     work.write("slicer")
     names = [("RV", 1, 0), ("MYO", 2, 0), ("LV", 3, 0)]
@@ -384,6 +397,64 @@ def test_another_image_of_a_name_that_is_taken(work):
     assert problem.endswith("is another image of this name: rename one of the two")
 
 
+def test_a_prediction_that_a_kill_left_without_what_it_belongs_to_is_no_correction(work, monkeypatch):
+    work.write()
+    rename, placed, other = Path.rename, [], 3 - make_dense()
+
+    def kill(path, target):
+        if {"a_prediction.nii.gz", ".a.npz"} & set(placed):
+            raise SystemExit("killed")
+        placed.append(target.name)
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Path, "rename", kill)
+        patch.setitem(globals(), "make_dense", lambda: other)
+        with pytest.raises(SystemExit):
+            work.write()
+    assert work.read() == ([], [])
+
+
+def test_of_two_calls_at_once_the_second_is_refused(work, tmp_path, monkeypatch):
+    """It draws in another folder; what it reads would be without the strokes of the first."""
+    pytest.importorskip("fcntl")
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    model = tmp_path / "nnUNet_results" / NAME / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0" / "checkpoint_final.pth"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    for number in (1, 2):
+        work.folder = tmp_path / str(number)
+        work.write()
+        work.draw("b", drawn(((0, 0, number), number)))
+
+    def bring_in(number: int) -> None:
+        call = ["next", NAME, "--folder", str(tmp_path / str(number)), "-device", "cpu"]
+        CliRunner().invoke(app, call, catch_exceptions=False)
+
+    def read_while_another_does(*arguments):
+        read = read_additions(*arguments)
+        monkeypatch.setattr(loop_folder, "read_additions", read_additions)
+        with pytest.raises(AttenScribbleError, match="dataset ID 601 is being written by another process"):
+            bring_in(2)
+        return read
+
+    monkeypatch.setattr(loop_folder, "read_additions", read_while_another_does)
+    bring_in(1)
+    bring_in(2)
+    assert (work.label("b") == drawn(((0, 0, 1), 1), ((0, 0, 2), 2))).all()
+
+
+def test_images_on_another_drive_are_linked_by_their_whole_path(work, monkeypatch):
+    def relpath(*places):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_folder.os.path, "relpath", relpath)
+        work.write()
+    assert sitk.ReadImage(str(work.folder / "c/c_0000.nii.gz")).GetSize() == make_scan(2).GetSize()
+
+
 def test_test_labels_are_listed_once_for_all_cases(tmp_path, monkeypatch):
     listed = []
     monkeypatch.setattr(loop_folder, "_list", lambda folder: listed.append(folder) or [folder / "b.nii.gz"])
@@ -393,7 +464,7 @@ def test_test_labels_are_listed_once_for_all_cases(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_something_else_is_left_alone(work):
-    work.folder.mkdir()
+    (work.folder / ".4711.part").mkdir(parents=True)  # of a call that was killed before it had written anything
     assert read_state(work.folder, NAME) is None
     (work.folder / "notes.txt").write_text("mine")
     with pytest.raises(AttenScribbleError, match="holds something else"):

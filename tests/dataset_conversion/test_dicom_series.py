@@ -80,6 +80,37 @@ def test_every_reason_is_told(tmp_path):
         read_series(files)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("PixelSpacing", value) for value in ([0, 0], [-0.7, 0.7], ["inf", 1], 0.7)),
+        ("ImagePositionPatient", [0, 0]),
+        ("ImageOrientationPatient", [1, 0, 0, 0, 1]),
+        ("Rows", [5, 5]),
+    ],
+)
+def test_impossible_numbers_are_told(tmp_path, name, value):
+    file = _write(tmp_path, [0.0])[0]
+    header = pydicom.dcmread(file)
+    setattr(header, name, value)
+    header.save_as(file)
+    with pytest.raises(AttenScribbleError, match=rf"0\.dcm: cannot be read as DICOM \({name} is"):
+        read_series([file])
+
+
+@pytest.mark.parametrize("told", [[6.5, 6.5], -5])
+def test_a_slice_distance_that_is_none_is_not_looked_at(tmp_path, told):
+    files = _write(tmp_path, [0.0, 4.0])
+    for file in files:
+        header = pydicom.dcmread(file)
+        header.SpacingBetweenSlices = told
+        header.save_as(file)
+    assert read_series(files).GetSpacing()[2] == pytest.approx(4.0)
+    with pytest.raises(AttenScribbleError, match="single slice and has no SpacingBetweenSlices"):
+        read_series(files[:1])
+
+
 def test_a_truncated_slice_is_refused_wherever_it_ends(tmp_path):
     files = _write(tmp_path, [0.0, STEP])
     whole = files[1].read_bytes()

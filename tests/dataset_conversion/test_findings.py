@@ -158,6 +158,13 @@ def test_layouts_are_recognised(tmp_path, layout):
     assert look(tmp_path, **folders) == (expected, ())
 
 
+def test_labels_that_a_link_in_the_folder_of_the_images_leads_to_are_no_images(tmp_path):
+    touch(tmp_path, "d/a.nii", "d/b.nii", "elsewhere/a_scribble.nii", "elsewhere/b_scribble.nii")
+    (tmp_path / "d" / "s").symlink_to(tmp_path / "elsewhere")
+    expected = {case: (f"d/{case}.nii", f"d/s/{case}_scribble.nii") for case in "ab"}
+    assert look(tmp_path, images="d", scribbles="d/s") == (expected, ())
+
+
 def test_channels_by_their_names(tmp_path):
     names = ("flair", "T1", "T1ce")
     touch(tmp_path, *(f"i/p{n}/p{n}_{name}.nii" for n in (1, 2) for name in ("t1", "t1ce", "flair")), "s/p1_seg.nii")
@@ -307,7 +314,8 @@ def test_colours_are_classes(tmp_path, drawn, ending):
     assert "1 scribble read by colour: #000000 unlabelled, #00ff00 background, #ff0000 A" in written.notes
 
 
-def test_grey_bmp_pictures_have_one_channel(tmp_path, drawn):
+def test_grey_bmp_pictures_have_one_channel(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1)  # Pillow refuses what is larger
     grey = np.random.default_rng(0).integers(0, 255, drawn.shape, np.uint8)
     write_picture(tmp_path / "i" / "a.bmp", grey)
     write_picture(tmp_path / "s" / "a.bmp", drawn)

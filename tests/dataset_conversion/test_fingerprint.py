@@ -289,6 +289,19 @@ def test_scaled_and_truncated_labels_are_told_before_nnunet_cuts_them(folders):
     assert not (folders / "nnUNet_preprocessed" / NAME).exists()
 
 
+@pytest.mark.parametrize("case", ["/elsewhere/a", "../a", "..", ""])
+def test_a_case_that_is_no_file_name_is_refused(folders, case):
+    """nnU-Net takes the keys of `dataset` as they are, and files are written by their names."""
+    raw = folders / "nnUNet_raw" / NAME
+    write_raw(raw, "MRI", masked())
+    own = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    described = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps(described | {"dataset": {case: own}}))
+    for command in ("fingerprint", "inspect"):
+        result = CliRunner().invoke(app, [command, "711"])
+        assert "each CASE a file name" in str(result.exception)
+
+
 def test_the_commands_that_come_next_begin_with_the_fingerprint_of_ct(tmp_path):
     for name, expected in (("MRI", 1), ("ct", 2), ("CT", 2)):
         (tmp_path / NAME).mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -246,6 +247,17 @@ def test_scribblebench_is_linked(tmp_path, writing):
     ):
         assert mine.is_symlink()
         assert mine.samefile(folder / theirs)
+
+
+def test_scribblebench_on_another_drive_of_windows_is_linked(tmp_path, writing, monkeypatch):
+    def refuse(*_):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    folder = write_scribblebench(tmp_path)
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    written = convert_scribblebench(folder, **writing)
+    link = written.scribble / "imagesTr" / "a_0000.nii.gz"
+    assert os.readlink(link) == str(folder / "imagesTr" / "a_0000.nii.gz")
 
 
 @pytest.mark.parametrize("name", ["Ignore", "unlabeled", "Unlabelled"])

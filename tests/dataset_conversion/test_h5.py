@@ -136,6 +136,26 @@ def test_the_real_volumes(shared_data, convert):
         np.testing.assert_allclose(dense.GetSpacing(), truth.GetSpacing(), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        h5py.ExternalLink("no.h5", "image"),
+        h5py.SoftLink("/image"),
+        h5py.Empty("f4"),
+        np.zeros((0, 4, 4)),
+        np.dtype("f4"),
+    ],
+    ids=lambda odd: type(odd).__name__,
+)
+def test_a_member_that_is_no_volume_is_told(tmp_path, odd):
+    file = tmp_path / "case001.h5"
+    with h5py.File(file, "w") as content:
+        content["image"] = odd
+        content["scribble"] = np.zeros((0, 4, 4))
+    with pytest.raises(AttenScribbleError, match=r"case001\.h5: "):
+        convert_h5(tmp_path, dataset_id=541, spacing=(1, 1, 1), raw_folder=tmp_path / "raw", workers=1)
+
+
 def test_no_room_is_made_for_voxels_that_cannot_be_there(tmp_path):
     file = tmp_path / "case001.h5"
     with h5py.File(file, "w") as content:

@@ -15,6 +15,8 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_attenscribble.cli import QUIET, main
 from nnunet_attenscribble.common.grids import geometry_problems
+from nnunet_attenscribble.dataset_conversion import prediction_images
+from nnunet_attenscribble.dataset_conversion.cases import write_images
 from tests.tiny import make_scan
 
 
@@ -141,8 +143,10 @@ def test_the_spacing_of_a_tiff_that_is_stated_anywhere_comes_along(tmp_path, pre
     (tmp_path / "images" / "a.json").write_text('{"spacing": [8, 0.25, 0.5]}')
     tags = {"metadata": {"axes": "ZYX", "spacing": 8, "unit": "mm"}, "resolution": (2, 4)}
     tifffile.imwrite(tmp_path / "images" / "b.tif", scan, imagej=True, **tags)
+    tifffile.imwrite(tmp_path / "images" / "c.tif", scan, photometric="minisblack")
+    (tmp_path / "images" / "c.json").write_text('{"spacing": [8, 0.25, 0.5]}', encoding="utf-8-sig")  # as Windows does
     assert prepare(ending=".tif")[0] == 0
-    for case in "ab":
+    for case in "abc":
         voxels, spacing = _as_nnunet_reads(tmp_path / "prepared", ".tif", case, channels=1)
         np.testing.assert_array_equal(voxels[0], scan)
         assert spacing == (8, 0.25, 0.5)
@@ -235,3 +239,16 @@ def test_what_cannot_be_predicted_is_refused_and_nothing_is_written(tmp_path, pr
     assert (code, told in err) == (2, True), err
     assert not (tmp_path / "prepared").exists()
     assert _listing(tmp_path / "images") == before
+
+
+def test_what_another_run_has_written_meanwhile_stays(tmp_path, prepare, monkeypatch):
+    def write(case, folder):
+        (tmp_path / "prepared").mkdir()
+        (tmp_path / "prepared" / "theirs").touch()
+        return write_images(case, folder)
+
+    sitk.WriteImage(make_scan(0), tmp_path / "images" / "a.mha")
+    monkeypatch.setattr(prediction_images, "write_images", write)
+    code, _, err = prepare()
+    assert (code, "prepared: is there already" in err) == (2, True), err
+    assert _listing(tmp_path / "prepared") == ["theirs"]

@@ -811,6 +811,18 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     assert read_options(file) == options
 
 
+def test_a_plan_that_was_written_through_a_link_is_read_from_either_side(tmp_path):
+    (tmp_path / "deep" / "er" / "project").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("deep/er/project")
+    file = tmp_path / "link" / "plan.yaml"
+    images, scribbles = tmp_path / "link" / "images", tmp_path / "other" / "scribbles"
+    text = encode_options(FolderOptions(images, 601, "H", {"RV": None}, scribbles=scribbles), file)
+    assert "images: images\n" in text
+    file.write_text(text)
+    for place in (file, file.resolve()):
+        assert read_options(place).scribbles == scribbles
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -40,6 +40,15 @@ def test_evaluate_prints_a_table_and_writes_beside_the_predictions(folders):
     assert not (dense / SUMMARY_FILE).exists()
 
 
+def test_names_with_brackets_are_shown_as_they_are(folders, write_dataset_json, monkeypatch):
+    write_dataset_json(folders[0], {"background": 0, "kidney [left]": 1, "a [/b]": 2})
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    monkeypatch.setenv("COLUMNS", "200")
+    printed = run("evaluate", *folders, "--workers", 1).stdout
+    assert "kidney [left]" in printed
+    assert "a [/b]" in printed
+
+
 def test_options_of_evaluate(folders, tmp_path, write_dataset_json):
     write_dataset_json(tmp_path / "coding", {"background": 0, "heart": [1, 2]})
     arguments = ["-o", tmp_path / "a" / "b", "--dataset-json", tmp_path / "coding", "--hd95", "union", "--all-cases"]

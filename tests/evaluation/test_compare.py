@@ -9,7 +9,7 @@ import pytest
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
-from nnunet_attenscribble.evaluation.comparison_files import read_comparison, to_csv, to_json, to_markdown
+from nnunet_attenscribble.evaluation.comparison_files import read_comparison, to_csv, to_json, to_markdown, write_rules
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.protocols import name_slice
 from nnunet_attenscribble.evaluation.structures import Structure
@@ -94,6 +94,50 @@ def test_a_missed_organ_counts_as_the_worst_rank():
     assert comparison.get("lost", "RV", "hd95_mm").p_holm == 1
     # Three tests per model and metric: RV, MYO and the foreground.
     assert comparison.get("close", "RV", "hd95_mm").p_holm == pytest.approx(6 * 2 / 64)
+
+
+def test_a_difference_that_the_test_contradicts_is_marked(tmp_path):
+    distances = [[INF]] * 9 + [[2]] * 3  # lost in nine cases of twelve, 3 mm better in the others
+    models = {
+        "own": make_summary([[0.8]] * 12, distances, (RV,)),
+        "dense": make_summary([[0.9]] * 12, [[5]] * 12, (RV,)),
+    }
+    comparison = compare_summaries(models, "dense", resamples=50)
+    row = comparison.get("own", "RV", "hd95_mm")
+    assert row.difference == -3
+    assert row.rank_correlation == pytest.approx((9 * 8 - 3 * 2) / 78)  # nine ranks of 8, three of 2
+    text = to_markdown(comparison)
+    assert text.count("| -3.00 [-3.00, -3.00] | 0.004, 0.004 (worse) |") == 2
+    assert text.count("(worse)") == 4  # of HD95 and ASSD; Dice holds lost organs
+    (tmp_path / "new.json").write_text(to_json(comparison))
+    assert to_markdown(read_comparison(tmp_path / "new.json")) == text
+    turned = to_markdown(compare_summaries(models, "own", resamples=50))
+    assert turned.count("| +3.00 [3.00, 3.00] | 0.004, 0.004 (better) |") == 2
+
+
+@pytest.mark.parametrize(("cases", "told"), [(5, "With 5 cases and 1 test of one metric, p after"), (6, None)])
+def test_the_smallest_p_is_told_where_it_is_large(cases, told):
+    models = {
+        name: make_summary([[dice]] * cases, [[2]] * cases, (RV,)) for name, dice in (("own", 0.7), ("dense", 0.8))
+    }
+    rules = write_rules(compare_summaries(models, "dense", resamples=50))
+    expected = [f"{told} Holm's correction is 0.062 at best."] if told else []
+    assert [rule for rule in rules if rule.endswith("at best.")] == expected
+
+
+@pytest.mark.parametrize("protocol", ["default", "nnunet", "acdc-wsl4mis", "acdc-wsl4mis-voxels"])
+def test_a_spurious_organ_is_the_worst_only_where_an_absent_one_has_no_dice(protocol):
+    models = {name: replace(summary, protocol=protocol) for name, summary in (("s", SCRIBBLE), ("dense", DENSE))}
+    rules = " ".join(write_rules(compare_summaries(models, "dense", resamples=50)))
+    for clause in ("a spurious one as the worst", "Where only one has a value"):
+        assert (clause in rules) == ("wsl4mis" not in protocol)
+
+
+def test_the_foreground_interval_is_of_one_mean():
+    for of_myo, end in ((20, 0.5), (2, 0.5), (1, NAN)):  # the row of MYO in one case has no interval either
+        own = make_summary([[0.9, 0.1 if index < of_myo else NAN] for index in range(20)], [[2, 2]] * 20)
+        row = compare_summaries({"own": own}, "own", resamples=500).get("own", FOREGROUND, "dice")
+        assert (row.mean, row.low, row.high) == pytest.approx((0.5, end, end), nan_ok=True)
 
 
 ABSENT = StructureScores("absent", NAN, NAN, NAN, NAN, NAN, 0, 0)
@@ -290,6 +334,8 @@ def test_a_comparison_of_an_earlier_version_is_read(tmp_path):
     for name in ("nsd_mm", "lesions", "confusion", "lesion_counts"):
         del content[name]
     content["rows"] = [row for row in content["rows"] if row["metric"] != "volume_share"]
+    for row in content["rows"]:
+        del row["rank_correlation"]
     (tmp_path / "old.json").write_text(json.dumps(content))
     found = read_comparison(tmp_path / "old.json")
     assert (found.structures_of("dice"), found.structures_of("volume_share")) == (("RV", "MYO"), ())

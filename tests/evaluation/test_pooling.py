@@ -115,18 +115,19 @@ def test_folds_and_seeds_in_any_order():
 
 
 @pytest.mark.parametrize(
-    ("scores", "status", "dice", "hd95"),
+    ("scores", "status", "dice", "hd95", "volume"),
     [
-        ((present(0.8), MISSED), "missed", 0.4, INF),  # no run's failure is averaged away
-        ((ABSENT, SPURIOUS), "spurious", 0.0, INF),
-        ((ABSENT, ABSENT), "absent", NAN, NAN),
-        ((MISSED, MISSED), "missed", 0.0, INF),
+        ((present(0.8), MISSED), "missed", 0.4, INF, 0.0),  # no run's failure is averaged away
+        ((ABSENT, SPURIOUS), "spurious", 0.0, INF, 0.1),  # half of what one of two runs makes up, as its voxels are
+        ((ABSENT, replace(SPURIOUS, volume_difference_ml=NAN)), "spurious", 0.0, INF, NAN),  # an image of two axes
+        ((ABSENT, ABSENT), "absent", NAN, NAN, NAN),
+        ((MISSED, MISSED), "missed", 0.0, INF, -0.1),
     ],
 )
-def test_empty_masks_in_some_runs(scores, status, dice, hd95):
+def test_empty_masks_in_some_runs(scores, status, dice, hd95, volume):
     own = pool_runs("model", [summary({"a": entry}) for entry in scores]).cases["a"]["RV"]
     assert own.status == status
-    np.testing.assert_equal((own.dice, own.hd95_mm), (dice, hd95))
+    np.testing.assert_equal((own.dice, own.hd95_mm, own.volume_difference_ml), (dice, hd95, volume))
 
 
 def test_the_comparison_tells_the_spread_over_seeds_and_tests_cases():

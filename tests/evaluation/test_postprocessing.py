@@ -297,3 +297,22 @@ def test_problems_come_before_anything_is_written(study, tmp_path):
         (scribbles / f"{case}.nii.gz").unlink()
     with pytest.raises(AttenScribbleError, match="every case there is among the predictions"):
         postprocess_folder(predictions, scribbles, tmp_path / "out")
+
+
+def test_a_run_into_a_folder_of_a_similar_name_and_one_that_was_killed(study, tmp_path, monkeypatch):
+    write = postprocessing._write_case
+
+    def write_beside(*arguments, **options):
+        monkeypatch.setattr(postprocessing, "_write_case", write)
+        with monkeypatch.context() as patch:  # a kill runs no clean-up
+            patch.setattr("nnunet_attenscribble.common.files.shutil.rmtree", lambda *a, **k: None)
+            patch.setattr(postprocessing, "_copy_model_files", lambda *a: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                postprocess_folder(*study, tmp_path / "out")
+        postprocess_folder(*study, tmp_path / "out")
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(postprocessing, "_write_case", write_beside)
+    postprocess_folder(*study, tmp_path / "out-2")
+    assert {file.name for file in tmp_path.glob("*out*")} == {"out", "out-2"}
+    assert not list(tmp_path.glob(".*"))

@@ -17,6 +17,7 @@ from statistics import fmean, median
 from nnunet_attenscribble.common.text import find_subject
 from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, compare_summaries
+from nnunet_attenscribble.evaluation.comparison_files import list_counts
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.report.scores import BudgetPoint, list_points
@@ -113,7 +114,7 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
         dice = comparison.get(row, FOREGROUND, "dice")
         cells = [name, _format_mean(dice.mean, dice.low, dice.high), f"{dice.share:.1f}"]
         cells += _format_classes(comparison, row)
-        cells += [f"{comparison.get(row, FOREGROUND, metric).mean:.2f}" for metric in ("hd95_mm", "assd_mm")]
+        cells += [_format_distance(comparison, row, metric) for metric in ("hd95_mm", "assd_mm")]
         cells += [_format_volumes(results, row, names)] if volumes else []
         cells += [f"{dice.sd_runs:.3f}"] if chance else []
         cells += [f"{_mean_of_patients(load(results, row), MAAG_TEST):.3f}"] if test_part else []
@@ -299,6 +300,12 @@ def _mean_of_patients(summary: Summary, patients: Sequence[int]) -> float:
 
 def _format_mean(mean: float, low: float, high: float) -> str:
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _format_distance(comparison: Comparison, row: str, metric: str) -> str:
+    found = comparison.get(row, FOREGROUND, metric)
+    counts = list_counts(comparison, found)
+    return f"{found.mean:.2f}" + (f" ({', '.join(counts)})" if counts else "")
 
 
 def _format_classes(comparison: Comparison, row: str) -> list[str]:

@@ -25,6 +25,7 @@ def problems(toy: Toy, *arguments: str) -> str:
 
 
 def test_what_is_in_order_passes(toy):
+    (toy.raw / "Dataset501_Toy.zip").touch()  # no dataset
     assert toy.call("--dry-run").count("nnUNetv2_train ") == 3
 
 
@@ -143,6 +144,19 @@ def test_folders_of_a_test_set_that_are_not_there(toy):
     toy.write(test={"images": str(toy.folder / "images"), "labels": "$nnUNet_raw"})
     (told,) = problems(toy).splitlines()
     assert told == f"'test.images': {toy.folder / 'images'} is not a folder, and no command of 'prepare' creates it"
+
+
+def test_folders_of_a_test_set_that_a_command_makes(toy, monkeypatch):
+    here = toy.folder / "C# project"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HERE", str(here))
+    created = ["images", "$HERE/labels"]
+    toy.write(
+        prepare=[{"name": "later", "command": [sys.executable, "-c", "1"], "creates": created}],
+        test={"images": "images", "labels": "labels"},
+    )
+    assert toy.call("--dry-run").count("nnUNetv2_train ") == 3
 
 
 def test_trainers_are_asked_for_where_the_datasets_have_yet_to_be_made(toy, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -59,6 +60,20 @@ def test_everything_is_in_one_folder(toy):
         "file_ending": ".nii.gz",
         "ignore": 2,
     }
+
+
+def test_where_there_can_be_no_links_everything_else_is_collected(toy, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as exFAT, and Windows without the right to it
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    toy.write(postprocess=True)
+    toy.call()
+    cell = toy.work / "collected" / "cells" / "seed_0" / "fold_0" / "crf"
+    assert sorted(file.name for file in cell.iterdir() if file.is_dir()) == ["postprocessed"]
+    assert (toy.work / "collected" / "comparison.md").is_file()
+    output = CliRunner().invoke(app, ["report", str(toy.work / "collected"), "-o", str(toy.folder / "report")])
+    assert output.exit_code == 0, output.output
 
 
 def test_results_on_several_sets_of_scribbles_tell_how_much_was_annotated(toy):
@@ -578,7 +593,11 @@ def test_a_line_of_the_log_that_was_cut_off_is_passed_over(tmp_path):
     append_command(file, "cell", Execution(step, 0.0, 1.25, 0))
     with file.open("a") as log:
         log.write('{"cell": ')
-    (entry,) = read_commands(file)
+    for _ in range(2):
+        append_command(file, "cell", Execution(step, 0.0, 1.25, 0))
+    assert len(file.read_text().splitlines()) == 4
+    entry, *_, last = read_commands(file)
+    assert entry == last
     assert entry["command"] == "nnUNetv2_train 'a b'"
     assert entry["started"] == "1970-01-01T00:00:00+00:00"
     assert (entry["seconds"], entry["exit_code"]) == (1.2, 0)

@@ -414,6 +414,13 @@ def test_a_mark_is_of_the_command_on_any_device_with_any_number_of_processes(tmp
     assert not make("b", "--workers", "1", "-device", "cpu", "-npp", "0", "-nps", "0", "--hd95", "monai").is_done()
 
 
+def test_a_mark_is_read_as_it_was_written_wherever_that_is(tmp_path, monkeypatch):
+    step = command_step("x", ["make", "Schädel"], tmp_path / "x.log")
+    step.write_mark()
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, *_: encoding or "ascii")  # what Python takes by itself
+    assert step.is_done()
+
+
 def test_a_mark_goes_with_its_folder(tmp_path):
     def make(root: Path, other: str = "/elsewhere/labels"):
         root.mkdir(exist_ok=True)

@@ -40,6 +40,11 @@ def test_every_table_stands_on_a_page():
     assert set(re.findall(r"<!-- generated: (.+) -->", TEXT)) == set(TABLES)
 
 
+def test_a_mean_distance_stands_beside_the_organs_that_are_not_in_it():
+    line = next(line for line in TABLES["scores hippocampus_cpu"]().splitlines() if line.startswith("|Partial CE|"))
+    assert "|16.96 (2 missed)|3.83 (2 missed)|" in line
+
+
 def test_a_wrong_digit_is_mended():
     table = TABLES["similarity"]()
     page = f"before\n<!-- generated: similarity -->\n{table}\n<!-- end -->\nbehind\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -621,6 +622,13 @@ def test_what_another_command_prepared_does_not_count(toy, monkeypatch):
     assert (toy.folder / "count").read_text() == "x\n"
 
 
+def test_a_command_is_known_again_wherever_that_is(toy, monkeypatch):
+    prepare(toy, "echo Schädel")
+    toy.call("--prepare")
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, *_: encoding or "ascii")  # what Python takes by itself
+    assert "is done" in toy.call("--dry-run")
+
+
 def test_the_printed_script_keeps_words_together(toy, monkeypatch):
     monkeypatch.setenv("COUNT", str(toy.folder / "a count"))
     prepare(toy, ["bash", "-c", 'echo "x y" `echo z` >> "$COUNT"'])
@@ -642,8 +650,12 @@ def test_folders_are_remembered_only_once_everything_was_checked(toy, monkeypatc
     assert "benchmark.json" in toy.problems("--raw", str(toy.folder / "mistyped"))[0]
 
 
-def test_what_was_made_by_hand_is_not_made_again(toy):
-    prepare(toy, "no_such_program $UNSET", creates=["$nnUNet_preprocessed/" + SCRIBBLE + "/nnUNetPlans.json#2d_crf"])
+def test_what_was_made_by_hand_is_not_made_again(toy, monkeypatch):
+    place = toy.folder / "C# project"
+    (place / "data").mkdir(parents=True)
+    monkeypatch.setenv("PLACE", str(place))
+    created = ["$nnUNet_preprocessed/" + SCRIBBLE + "/nnUNetPlans.json#2d_crf", "$PLACE", f"{place}/data"]
+    prepare(toy, "no_such_program $UNSET", creates=created)
     assert "is done" in toy.call("--dry-run")
     toy.call("--prepare")
 

@@ -42,6 +42,18 @@ def test_a_model_of_other_patients_is_known_by_names_with_dots(toy):
     assert "splits_final.json has now (it validated on 1.2.3, 1.2.4)" in told
 
 
+@pytest.mark.parametrize("toy", [(["a", "b"], ["scan_2023.11.02", "d"])], indirect=True)
+def test_a_year_in_a_name_with_dots_is_no_channel(toy):
+    toy.call("--only", "crf")
+    make_test_folder(toy, "scan_2024.01.02")
+    toy.call("--only", "partial_ce")
+    names = [["d", "scan_2023.11.02"], ["scan_2024.01.02"]]
+    assert [entry["cases"] for entry in toy.events("evaluate")] == names
+    assert [entry["images"] for entry in toy.events("predict")] == [
+        [f"{name}_0000.nii.gz" for name in own] for own in names
+    ]
+
+
 @pytest.mark.parametrize("toy", [BY_FRAME], indirect=True)
 def test_other_cases_of_validation_patients_are_not_trained_with(toy):
     toy.write(subject="p[0-9]", folds=[0, 1])

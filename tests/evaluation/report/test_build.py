@@ -405,6 +405,17 @@ def test_a_report_is_replaced_and_anything_else_is_left_alone(collected, report,
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out"]
 
 
+@pytest.mark.parametrize(("page", "own"), [(False, "figures/a.png"), (True, "figures/a.svg"), (True, "data/b/c.csv")])
+def test_figures_and_data_of_somebody_else_are_left_alone(collected, tmp_path, page, own):
+    file = tmp_path / own
+    file.parent.mkdir(parents=True)
+    for name in (file, *[tmp_path / "report.html"] * page):
+        name.touch()
+    with pytest.raises(AttenScribbleError, match="something else than a report"):
+        write_report(collected, tmp_path, scans=False)
+    assert file.exists()
+
+
 def test_a_place_that_cannot_be_written_is_told(collected, tmp_path):
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -82,6 +83,15 @@ def test_an_input_error_is_a_line_per_problem_and_no_traceback(failing, monkeypa
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == ("error: a.nii.gz is torn: get it again\nerror: b.nii.gz is empty: get it again\n")
+
+
+def test_a_name_that_the_console_cannot_show_is_escaped(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["attenscribble"])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "cp1252", write_through=True))
+    monkeypatch.setattr(cli, "app", lambda *_, **__: print("u\u0308"))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert sys.stdout.buffer.getvalue().split() == [b"u\\u0308"]
 
 
 def test_debug_shows_the_traceback(failing, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -72,6 +73,14 @@ def test_a_folder_made_with_other_options_is_refused(tmp_path):
     ]
     with pytest.raises(pytest.fail.Exception, match="it ran"):
         call(epochs=1)
+
+
+def test_options_are_read_as_they_were_written_wherever_that_is(tmp_path, monkeypatch):
+    (tmp_path / "demo").mkdir()
+    options = {"acdc": "Schädel", "scribbles": None, "epochs": 10}
+    (tmp_path / "demo" / "demo.json").write_text(json.dumps(options, ensure_ascii=False), encoding="utf-8")
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, *_: encoding or "ascii")  # what Python takes by itself
+    assert "demo was made with other options (acdc Schädel, now None)" in problems_of()[0]
 
 
 def test_a_damaged_options_file_is_refused_in_one_line(tmp_path):

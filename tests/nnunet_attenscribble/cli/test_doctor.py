@@ -508,6 +508,7 @@ def test_plans(folders):
 
 
 def test_without_an_id_datasets_are_listed(folders):
+    (folders / "nnUNet_raw" / "Dataset501_Tiny.png").touch()  # as `inspect` writes
     assert told(list_datasets()) == [(NOTE, "none in nnUNet_raw")]
     write_dataset(folders / "nnUNet_raw", scribble() % 2, {"background": 0, "organ": 1}, "Dataset502_Dense")
     assert told(list_datasets()) == [(NOTE, "Dataset502_Dense: dense labels, no scribbles")]

@@ -66,7 +66,12 @@ def test_a_damaged_archive_is_named(tmp_path):
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a", b"0123456789" * 100)
     whole = archive.read_bytes()
-    for content in (whole[:500], b"text", b"", whole.replace(b"0123456789", b"x123456789", 1)):
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("\u00fc", b"0123456789" * 100)
+    packed = bytearray(archive.read_bytes())
+    packed[50] ^= 0xFF
+    misnamed = archive.read_bytes().replace(b"\xc3\xbc", b"\xc3\xc3")
+    for content in (whole[:500], b"text", b"", whole.replace(b"0123456789", b"x123456789", 1), packed, misnamed):
         archive.write_bytes(content)
         with pytest.raises(AttenScribbleError, match=r"s\.zip: is neither a folder nor a whole zip"), unpacked(archive):
             pass

@@ -49,7 +49,8 @@ def test_a_folder_that_appeared_meanwhile_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_kill_while_renaming_is_made_good(tmp_path, monkeypatch, renames):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_kill_while_renaming_is_made_good_and_so_is_ctrl_c(tmp_path, monkeypatch, renames, killed):
     done = []
 
     def rename(source, target, really=os.rename):
@@ -60,9 +61,10 @@ def test_a_kill_while_renaming_is_made_good(tmp_path, monkeypatch, renames):
         done.append(target.name)
         return really(source, target)
 
-    with monkeypatch.context() as patch:  # a kill runs no clean-up either
+    with monkeypatch.context() as patch:
         patch.setattr("nnunet_attenscribble.common.files.os.rename", rename)
-        patch.setattr("nnunet_attenscribble.common.files.shutil.rmtree", lambda *a, **k: None)
+        if killed:  # which runs no clean-up either
+            patch.setattr("nnunet_attenscribble.common.files.shutil.rmtree", lambda *a, **k: None)
         if renames < 2:
             with pytest.raises(SystemExit):
                 _write(tmp_path)

@@ -6,6 +6,7 @@ from nnunet_attenscribble.common.text import (
     format_number,
     format_plain,
     list_some,
+    read_table,
 )
 
 
@@ -29,3 +30,16 @@ def test_tables():
         "| a\\|b | 10.0 |",
     ]
     assert format_plain(["label", "Dice"], rows).splitlines() == ["label  Dice", "RV      0.9", "a|b    10.0"]
+
+
+def test_emptied_rows_and_columns_of_a_spreadsheet_are_passed_over(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("case,,classes, \na,,RV;LV,\n,,,\nb,,,\nc,,RV,,LV\nd\n", encoding="utf-8-sig")
+    columns, rows = read_table(file)
+    assert columns == ["case", "classes"]
+    assert [(line, row["case"], row["classes"]) for line, row in rows] == [
+        *((2, "a", "RV;LV"), (4, "b", ""), (5, "c", "RV"), (6, "d", None))
+    ]
+    assert [line for line, row in rows if row.get(None)] == [5]  # has more fields than columns
+    file.write_text("case,,\na,,x\n")
+    assert read_table(file)[0] == ["case", ""]

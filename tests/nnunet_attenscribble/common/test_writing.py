@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,6 +132,41 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
     assert listing(tmp_path) == ["a", "a/old"]
 
 
+@pytest.mark.parametrize("renames", [1, 2])
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_folder_is_there_whatever_ends_its_replacing(tmp_path, monkeypatch, renames, killed):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    real, done = Path.rename, []
+
+    def rename(source, target):
+        if killed and len(done) >= renames:
+            raise KeyboardInterrupt
+        done.append(real(source, target))
+        if len(done) == renames:
+            raise KeyboardInterrupt
+
+    def replace(error: type[BaseException] | None = None) -> None:
+        with replaced_folder(tmp_path / "a") as part:
+            (part / "new").touch()
+            if error:
+                raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        if killed:  # which runs no clean-up either
+            patch.setattr(files.shutil, "rmtree", lambda *a, **k: None)
+        with pytest.raises(KeyboardInterrupt):
+            replace()
+    if killed:
+        shutil.rmtree(tmp_path / f".a.{os.getpid()}.part", ignore_errors=True)
+        with pytest.raises(RuntimeError):
+            replace(RuntimeError)
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["old" if renames == 1 else "new"]
+    replace()
+    assert listing(tmp_path) == ["a", "a/new"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
 def test_of_a_link_the_folder_is_replaced(tmp_path):
     (tmp_path / "scratch").mkdir()
@@ -218,3 +254,45 @@ def test_or_none_of_them_does(tmp_path, monkeypatch, late):
         write()
     assert listing(tmp_path) == ["one", "one/a.txt"]
     assert (one / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("renames", range(1, 5))
+def test_ctrl_c_behind_whichever_renaming_puts_all_of_them_back(tmp_path, monkeypatch, renames):
+    for name in "ab":
+        (tmp_path / name).write_text("old")
+    real, done = Path.rename, []
+
+    def rename(source, target):
+        done.append(real(source, target))
+        if len(done) == renames:
+            raise KeyboardInterrupt
+
+    def write() -> None:
+        with replaced_files(tmp_path) as stage:
+            for name in "ab":
+                stage(tmp_path / name).write_text("new")
+            monkeypatch.setattr(Path, "rename", rename)
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert listing(tmp_path) == ["a", "b"]
+    assert (tmp_path / "a").read_text() + (tmp_path / "b").read_text() == "oldold"
+
+
+def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("old")
+    real = Path.rename
+
+    def rename(source, target):
+        if source != tmp_path / "a":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(source, target)
+
+    def write() -> None:
+        with replaced_files(tmp_path) as stage:
+            stage(tmp_path / "a").write_text("new")
+            monkeypatch.setattr(Path, "rename", rename)
+
+    with pytest.raises(AttenScribbleError, match="Input/output error"):
+        write()
+    assert [file.read_text() for file in tmp_path.rglob("a.old")] == ["old"]
