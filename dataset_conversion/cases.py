@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -528,13 +527,8 @@ def _read_whole(source: Source, image: Grid) -> sitk.Image:
 def _take_over(source: Path, target: Path, later: Path | None) -> None:
     if later is None:
         shutil.copyfile(source, target)  # exact to the byte, and quicker
-        return
-    real = source.resolve()
-    try:
-        text = os.path.relpath(real, later)
-    except ValueError:  # on another drive of Windows
-        text = str(real)
-    link_file(target, text, source)
+    else:
+        link_file(target, source, later)
 
 
 def _usable_file(source: Source, image: Grid) -> Path | None:

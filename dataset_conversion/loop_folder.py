@@ -8,7 +8,6 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -236,10 +235,7 @@ def _write_images(case: CaseToDraw, tool: str, folder: Path, place) -> None:
         return
     for file in case.images:
         target = place(f"{folder.name}/{file.name}")
-        text = os.path.realpath(file)
-        with suppress(ValueError):  # on another drive of Windows
-            text = os.path.relpath(text, os.path.realpath(folder))
-        link_file(target, text, file)
+        link_file(target, file, folder)
 
 
 def _remove(folder: Path, names: set[str]) -> None:

@@ -212,7 +212,9 @@ def _nothing_kept() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AttenScribbleError(f"the dataset could not be written, and nothing of it was kept: {error}") from error
+        raise AttenScribbleError(
+            f"the dataset could not be written, and nothing incomplete was kept: {error}"
+        ) from error
 
 
 def _find_problems(cases: Sequence[Case], dataset: RawDataset, writing: Writing) -> list[str]:

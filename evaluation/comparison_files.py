@@ -262,8 +262,7 @@ def tabulate_structures(comparison: Comparison, metric: str, decimals: int) -> t
                 cell += f", {format_number(row.median, decimals)}"
             if metric == "dice" and model != comparison.reference:
                 cell += f" ({_format_share(row.share)})"
-            counts = list_counts(comparison, row)
-            cells.append(cell + (f" ({', '.join(counts)})" if counts else ""))
+            cells.append(cell + tell_counts(comparison, row))
         rows.append(cells)
     return ["model", *comparison.structures_of(metric), FOREGROUND], rows
 
@@ -312,7 +311,7 @@ def tabulate_differences(comparison: Comparison) -> tuple[list[str], list[list[s
 def _tell_opposite(row: ComparisonRow) -> str:
     """Which way the ranks tested go, lost organs among them, where that is not the way of the difference."""
     ranks = row.rank_correlation
-    if math.isnan(ranks) or ranks == 0 or ranks * row.difference > 0:
+    if not ranks * row.difference < 0:
         return ""
     return " (worse)" if (ranks > 0) == (row.metric in DISTANCES) else " (better)"
 
@@ -324,14 +323,14 @@ def _count_tests(comparison: Comparison, metric: str) -> int:
     return sum(not (single and row.structure == FOREGROUND) for row in rows)
 
 
-def list_counts(comparison: Comparison, row: ComparisonRow) -> list[str]:
-    """The counts that are needed to read a mean: of organs without a distance, of lesions."""
+def tell_counts(comparison: Comparison, row: ComparisonRow) -> str:
+    """The counts that are needed to read a mean, in brackets behind it: of organs without a distance, of lesions."""
+    counts: dict[str, float] = {}
     if row.metric in DISTANCES:
-        counts: dict[str, float] = {"missed": row.missed, "spurious": row.spurious}
-        return [f"{count} {name}" for name, count in counts.items() if count]
-    if row.metric == "lesion_f1" and row.structure != FOREGROUND:
-        return [f"{count:g} {kind}" for kind, count in comparison.lesion_counts[row.model][row.structure].items()]
-    return []
+        counts = {name: count for name, count in (("missed", row.missed), ("spurious", row.spurious)) if count}
+    elif row.metric == "lesion_f1" and row.structure != FOREGROUND:
+        counts = {**comparison.lesion_counts[row.model][row.structure]}
+    return f" ({', '.join(f'{count:g} {name}' for name, count in counts.items())})" if counts else ""
 
 
 def _find_origin(comparison: Comparison, model: str) -> dict[str, object]:

@@ -348,6 +348,10 @@ def postprocess_folder(
     parent, key = output.parent, f"postprocess-{sha256(os.fsencode(output.name)).hexdigest()[:16]}"
     if parent.is_dir():
         remove_leftovers(finish_interrupted(parent, key))
+    if output.exists():
+        raise AttenScribbleError(
+            f"-o {output}: a call that was stopped at its very end is completed now: take that, or give another folder"
+        )
     write = partial(_try, _write_case, decisions=decisions, reader=given.reader)
     number = len(given.predicted)
     # The workers end before the hidden folder goes.

@@ -31,7 +31,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -141,11 +140,6 @@ def _is_own(name: str) -> bool:
     return name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test", ".DS_Store") or name.startswith(beginnings)
 
 
-def _link(link: Path, folder: Path) -> None:
-    with suppress(OSError):  # see above: a report goes without its pictures
-        link.symlink_to(folder)
-
-
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:
     """By the row's name, the cells whose results are pooled: all folds of every repetition that has all of its folds,
     which is not needed where all are tested on the same cases.
@@ -175,6 +169,13 @@ class _Collection:
         self.annotation = _AnnotationReader(plan.workspace)
         self.summaries: dict[Cell, Summary] = {}
         self.postprocessed: dict[Cell, Summary] = {}
+        self.unlinked = False
+
+    def _link(self, link: Path, folder: Path) -> None:
+        try:
+            link.symlink_to(folder)
+        except OSError:
+            self.unlinked = True
 
     def write(self, folder: Path) -> Collected:
         unknown: list[str] = []
@@ -182,11 +183,13 @@ class _Collection:
             self.summaries[cell] = self._add_annotation(cell, self._write_cell(cell), unknown)
         notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing(), *self._describe_code()]
         notes += dict.fromkeys(unknown)
+        self._link_tests()
+        if self.unlinked:
+            notes.append("There can be no links where this lies: a report will have no pictures of predictions.")
         of_postprocessed = [*notes, *self._describe_postprocessing()]
         rows = self._write_rows()
         table = self._write_comparison("comparison", self.summaries, notes)
         processed = self._write_comparison(_COMPARISON_POSTPROCESSED, self.postprocessed, of_postprocessed)
-        self._link_tests()
         lines = [f"{cell.name}\t{lack}\n" for cell, lack in self.missing.items()]
         (self.part / "missing.txt").write_text("".join(lines), encoding="utf-8")
         tables = [
@@ -221,15 +224,15 @@ class _Collection:
         if (model / "loss_terms.csv").is_file():
             shutil.copyfile(model / "loss_terms.csv", target / "loss_terms.csv")
         write_training_log(read_training_log(model), target / "training_log.csv")
-        _link(target / "predictions", source / "predictions")
-        _link(target / "model", model)
+        self._link(target / "predictions", source / "predictions")
+        self._link(target / "model", model)
         if (source / "attention" / ATTENTION_FILE).is_file():
-            _link(target / "attention", source / "attention")
+            self._link(target / "attention", source / "attention")
         rescore = state.steps.rescore
         if rescore is not None and rescore.is_done():
             self.postprocessed[cell] = complete_postprocessed(self.plan, state, self.commands)
             write_summary(self.postprocessed[cell], target / POSTPROCESSED)
-            _link(target / POSTPROCESSED / "predictions", self.plan.postprocessed(cell))
+            self._link(target / POSTPROCESSED / "predictions", self.plan.postprocessed(cell))
         return summary
 
     def _add_annotation(self, cell: Cell, summary: Summary, unknown: list[str]) -> Summary:
@@ -265,7 +268,7 @@ class _Collection:
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
         if (source / "attention" / ATTENTION_FILE).is_file():
-            _link(target / "attention", (source / "attention").resolve())
+            self._link(target / "attention", (source / "attention").resolve())
         return summary
 
     def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:
@@ -307,7 +310,7 @@ class _Collection:
             place = self.part / "test" / f"fold_{fold}"
             place.mkdir(parents=True)
             for name, target in (("images", test.images), ("labels", test.labels)):
-                _link(place / name, target)
+                self._link(place / name, target)
 
     def _describe_postprocessing(self) -> list[str]:
         rules = {str(summary.provenance.get(POSTPROCESSING)): None for summary in self.postprocessed.values()}

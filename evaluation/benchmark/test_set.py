@@ -296,7 +296,7 @@ def _link(folder: Path, links: Mapping[str, Path]) -> None:
         for name, target in links.items():
             link, part = folder / name, Path(beside) / name
             if not link.is_symlink() or os.readlink(link) != str(target):
-                link_file(part, target, target)
+                link_file(part, target)
                 part.replace(link)
 
 

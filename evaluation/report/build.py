@@ -116,7 +116,7 @@ def _check_output(output: Path, collected: Path) -> None:
         raise AttenScribbleError(f"{output} is the folder to report on: give another one with -o")
     if output.exists() and not output.is_dir():
         raise AttenScribbleError(f"-o {output} is a file: give a folder")
-    found = sorted(file.relative_to(output) for place in ("*", "*/*") for file in output.glob(place))
+    found = sorted(file.relative_to(output) for place in ("*", "*/[!.]*") for file in output.glob(place))
     others = [file for file in found if str(file) not in _OWN and (str(file.parent), file.suffix) not in _KINDS]
     if Path(PAGE_FILE) not in found:
         others += found  # folders of these names, but of no report

@@ -98,11 +98,11 @@ def next_slices(
     folder = (folder or results / "next").absolute()
     description = read_description(raw)
     _check_labels(raw, description)
-    state = read_state(folder, raw.name)
     with ExitStack() as alone:
-        if state is not None and os.access(raw, os.W_OK):
+        if os.access(raw.parent, os.W_OK):
             # From reading labels to writing them: a call for another folder would put old ones back.
-            alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID"))
+            alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID", wait=True))
+        state = read_state(folder, raw.name)
         training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
         reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
         if state is not None:

@@ -193,7 +193,7 @@ def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
     Raises:
         AttenScribbleError: where one cannot be written.
     """
-    hidden = {folder: folder / f".{os.getpid()}.part" for folder in folders}
+    hidden: dict[Path, Path] = {}
     staged: list[tuple[Path, Path]] = []
     missing = [place for folder in folders for place in _list_missing(folder.absolute())]
     moved: list[tuple[Path, Path]] = []
@@ -211,9 +211,9 @@ def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
 
     try:
         with naming(folders[0]):
-            for place in hidden.values():
-                shutil.rmtree(place, ignore_errors=True)
-                place.mkdir(parents=True)
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                hidden[folder] = Path(tempfile.mkdtemp(".part", ".", folder))
             yield stage
             try:
                 for part, place in staged:
@@ -228,8 +228,15 @@ def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
             except BaseException:
                 while moved:
                     now, before = moved[-1]
-                    if os.path.lexists(now):
-                        now.rename(before)
+                    try:
+                        if os.path.lexists(now):
+                            now.rename(before)
+                    except OSError as error:
+                        raise AttenScribbleError(
+                            f"{before}: could not be put back ({error.strerror}): it is {now}: move it there"
+                            for now, before in moved
+                            if os.path.lexists(now) and now.suffix == ".old"
+                        ) from error
                     moved.pop()
                 raise
             missing = []
@@ -242,6 +249,8 @@ def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """An empty hidden folder beside `folder`; it takes the place of `folder` at the end, or is removed.
+
+    Where an earlier call was killed before its folder had taken that place, what was there is put back first.
 
     Raises:
         AttenScribbleError: where it cannot be written.
@@ -267,7 +276,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
                     old.rename(place)
                 raise
             made = []
-            shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):  # by this name none of it could be taken for the folder that a call was to replace
+                old.rename(part)
     except AttenScribbleError as error:  # of a file in it: told by the name that it would have had
         raise AttenScribbleError(problem.replace(str(part), str(folder)) for problem in error.problems) from error
     finally:
@@ -464,8 +474,19 @@ def _prefix(key: str) -> str:
     return f".attenscribble-{key}-"
 
 
-def link_file(link: Path, text: str | Path, file: Path) -> None:
-    """Make a link that reads `text`, or where there can be none (Windows, some file systems) a copy of the file."""
+def link_file(link: Path, file: Path, folder: Path | None = None) -> None:
+    """Make a link to a file, or where there can be none (Windows, some file systems) a copy of it.
+
+    Args:
+        link: to make.
+        file: it leads to.
+        folder: in which `link` will lie in the end, for a relative link; None: an absolute one.
+    """
+    text = str(file)
+    if folder is not None:
+        text = os.path.realpath(file)
+        with suppress(ValueError):  # on another drive of Windows
+            text = os.path.relpath(text, os.path.realpath(folder))
     try:
         link.symlink_to(text)
     except OSError:

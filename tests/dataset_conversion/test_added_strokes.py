@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.cli.next_slices import next_slices
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion import loop_folder
@@ -415,7 +417,7 @@ def test_a_prediction_that_a_kill_left_without_what_it_belongs_to_is_no_correcti
     assert work.read() == ([], [])
 
 
-def test_of_two_calls_at_once_the_second_is_refused(work, tmp_path, monkeypatch):
+def test_of_two_calls_at_once_the_second_waits(work, tmp_path, monkeypatch):
     """It draws in another folder; what it reads would be without the strokes of the first."""
     pytest.importorskip("fcntl")
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -428,20 +430,17 @@ def test_of_two_calls_at_once_the_second_is_refused(work, tmp_path, monkeypatch)
         work.write()
         work.draw("b", drawn(((0, 0, number), number)))
 
-    def bring_in(number: int) -> None:
-        call = ["next", NAME, "--folder", str(tmp_path / str(number)), "-device", "cpu"]
-        CliRunner().invoke(app, call, catch_exceptions=False)
+    both = threading.Barrier(2, timeout=0.5)
 
-    def read_while_another_does(*arguments):
+    def read_together(*arguments):
         read = read_additions(*arguments)
-        monkeypatch.setattr(loop_folder, "read_additions", read_additions)
-        with pytest.raises(AttenScribbleError, match="dataset ID 601 is being written by another process"):
-            bring_in(2)
+        with suppress(threading.BrokenBarrierError):
+            both.wait()
         return read
 
-    monkeypatch.setattr(loop_folder, "read_additions", read_while_another_does)
-    bring_in(1)
-    bring_in(2)
+    monkeypatch.setattr(loop_folder, "read_additions", read_together)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda number: next_slices(NAME, folder=tmp_path / str(number), device="cpu"), (1, 2)))
     assert (work.label("b") == drawn(((0, 0, 1), 1), ((0, 0, 2), 2))).all()
 
 

@@ -17,7 +17,7 @@ from statistics import fmean, median
 from nnunet_attenscribble.common.text import find_subject
 from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, compare_summaries
-from nnunet_attenscribble.evaluation.comparison_files import list_counts
+from nnunet_attenscribble.evaluation.comparison_files import tell_counts
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.report.scores import BudgetPoint, list_points
@@ -304,8 +304,7 @@ def _format_mean(mean: float, low: float, high: float) -> str:
 
 def _format_distance(comparison: Comparison, row: str, metric: str) -> str:
     found = comparison.get(row, FOREGROUND, metric)
-    counts = list_counts(comparison, found)
-    return f"{found.mean:.2f}" + (f" ({', '.join(counts)})" if counts else "")
+    return f"{found.mean:.2f}{tell_counts(comparison, found)}"
 
 
 def _format_classes(comparison: Comparison, row: str) -> list[str]:

@@ -393,7 +393,8 @@ def test_damaged_curves_are_told(tmp_path, name):
 def test_a_report_is_replaced_and_anything_else_is_left_alone(collected, report, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(report, output)
-    (output / "figures" / "stale.png").touch()
+    for name in ("stale.png", ".DS_Store"):
+        (output / "figures" / name).touch()
     write_report(collected, output, scans=False)
     assert not (output / "figures" / "stale.png").exists()
     (output / "thesis.tex").touch()

@@ -95,13 +95,16 @@ def test_control_characters_in_names_are_refused_and_told_in_one_line(tmp_path):
 def test_where_there_are_no_links_a_file_is_copied(tmp_path, monkeypatch):
     file = tmp_path / "a"
     file.write_text("x")
-    link_file(tmp_path / "link", "a", file)
+    link_file(tmp_path / "link", file)
     assert (tmp_path / "link").is_symlink()
+    (tmp_path / "sub").mkdir()
+    link_file(tmp_path / "sub" / "link", file, tmp_path / "sub")
+    assert os.readlink(tmp_path / "sub" / "link") == os.path.join("..", "a")
 
     def refuse(*_):
         raise OSError(1314, "a required privilege is not held")
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    link_file(tmp_path / "copy", "a", file)
+    link_file(tmp_path / "copy", file)
     assert not (tmp_path / "copy").is_symlink()
     assert (tmp_path / "copy").read_text() == "x"
