@@ -37,7 +37,10 @@ class ScribbleObjective(nn.Module):
         scale_weights: of the deep supervision outputs, or None without deep supervision.
         regularised: the weighted sum.
         padding: see `treat_padding`.
+        class_weights: of the annotated pixels by label from 0, in the segmentation loss; None: all 1.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -45,12 +48,15 @@ class ScribbleObjective(nn.Module):
         scale_weights: Sequence[float] | None,
         regularised: AttenScribbleLoss | RivalLoss,
         padding: str,
+        class_weights: Sequence[float] | None = None,
     ):
         super().__init__()
         self.segmentation = segmentation
         self.scale_weights = scale_weights
         self.regularised = regularised
         self.padding = padding
+        weights = None if class_weights is None else torch.tensor([*class_weights, 0.0])  # and of unlabelled pixels
+        self.register_buffer("class_weights", weights, persistent=False)
         self.terms: list[dict[str, Tensor]] = []
         self._image: Tensor | None = None
         self._companion: Any = None
@@ -112,7 +118,11 @@ class ScribbleObjective(nn.Module):
     def _treat(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
         if target.shape[1] > 1:  # nnU-Net's validation of regions, which knows no padding any more
             return target, None
-        return treat_padding(target, self.padding, self.regularised.ignore_label)
+        labels, weight = treat_padding(target, self.padding, self.regularised.ignore_label)
+        if self.class_weights is None:
+            return labels, weight
+        own = self.class_weights[labels.long()]
+        return labels, own if weight is None else own * weight
 
     def take_terms(self) -> dict[str, float]:
         """Means of the terms recorded since the last call; a term that was never defined is NaN."""

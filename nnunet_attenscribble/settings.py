@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any
 
+from nnunet_attenscribble.common.nnunet import entry_values
 from nnunet_attenscribble.errors import AttenScribbleError
 
 #: Key of a plans file's configuration under which the settings stand.
@@ -62,6 +63,10 @@ _OWN_COUNT = Allowed(
     f"{_COUNT.text}, or null for nnU-Net's own", lambda value: value is None or (_is_whole(value) and value >= 1)
 )
 _SWITCH = Allowed("true or false", lambda value: isinstance(value, bool))
+_WEIGHTS = Allowed(
+    f'null, or by label {_POSITIVE.text}, such as {{"MYO": 0.25}}',
+    lambda value: value is None or (isinstance(value, Mapping) and all(map(_POSITIVE.holds, value.values()))),
+)
 _RADIUS = Allowed(
     "a whole number of at least 0, or one per axis", lambda value: _is_whole(value) and value >= 0, per_axis=True
 )
@@ -86,6 +91,8 @@ class AttenScribbleSettings:
             better where: docs/results.md.
         dice_weight: of nnU-Net's soft Dice on the scribbles, in which all structures weigh the same. Without it, as
             published (0), a CRF lets those with few scribbled pixels disappear.
+        class_weights: of annotated pixels in the segmentation loss, 1 for labels not named. Below 1 it makes a wall
+            thinner that comes out too thick (docs/experiments.md).
         crf_weight: of the masked CRF. Its energy is a sum over the window; in 3D it counts as much as its in-plane
             part would, so that the weight means the same in 2D and 3D.
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
@@ -120,6 +127,7 @@ class AttenScribbleSettings:
 
     padding: str = _choice("balanced", "background", "ignore")
     dice_weight: float = _field(1.0, _NOT_NEGATIVE)
+    class_weights: Mapping[str, float] | None = _field(None, _WEIGHTS)
     crf_weight: float = _field(0.1, _NOT_NEGATIVE)
     crf_radius: int | tuple[int, ...] = _field(_USUAL_RADIUS, _RADIUS)
     crf_sigma_position: float = _field(6.0, _POSITIVE)
@@ -195,6 +203,31 @@ class AttenScribbleSettings:
         if problems:
             raise AttenScribbleError(problems)
         return settings
+
+    def weigh_labels(self, labels: Mapping[str, Any]) -> list[float] | None:
+        """`class_weights` by value, from 0.
+
+        Args:
+            labels: of dataset.json, with `ignore`.
+
+        Raises:
+            AttenScribbleError: for every name that is no label, or one of several values (a region), and where the
+                labels are dense.
+        """
+        if not self.class_weights:
+            return None
+        if "ignore" not in labels:
+            raise AttenScribbleError("settings: class_weights are for scribbles, and there is no label `ignore`")
+        values = {name: entry_values(entry) for name, entry in labels.items()}
+        (ignore,) = values.pop("ignore")
+        known = {name: own[0] for name, own in values.items() if len(own) == 1}
+        if unknown := sorted(set(self.class_weights) - set(known)):
+            raise AttenScribbleError(
+                f"settings: class_weights names '{name}'; labels of one value are {', '.join(known)}"
+                for name in unknown
+            )
+        by_value = {known[name]: weight for name, weight in self.class_weights.items()}
+        return [by_value.get(value, 1.0) for value in range(ignore)]
 
     def _list_misfits(self, patch: Sequence[int]) -> list[str]:
         """What no patch of this size can hold; the usual values fit any."""

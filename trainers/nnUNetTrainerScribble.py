@@ -137,7 +137,10 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             segmentation = PartialCrossEntropyLoss(ignore_label)
         if self.with_dice and self.settings.dice_weight > 0:
             segmentation = PartialDiceCrossEntropyLoss(segmentation, dice, self.settings.dice_weight)
-        objective = ScribbleObjective(segmentation, scale_weights, self._build_regularised(), self.settings.padding)
+        class_weights = self.settings.weigh_labels(self.dataset_json["labels"])
+        objective = ScribbleObjective(
+            segmentation, scale_weights, self._build_regularised(), self.settings.padding, class_weights
+        )
         return objective.to(self.device)  # what it holds, so that no step has to bring it there
 
     def _build_regularised(self) -> AttenScribbleLoss | RivalLoss:

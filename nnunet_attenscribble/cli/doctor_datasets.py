@@ -36,7 +36,7 @@ def list_datasets() -> list[Finding]:
     scribbles: list[str] = []
     dense: list[str] = []
     damaged: list[str] = []
-    for folder in sorted(raw.glob("Dataset[0-9][0-9][0-9]_*")):
+    for folder in sorted(filter(Path.is_dir, raw.glob("Dataset[0-9][0-9][0-9]_*"))):
         try:
             labels = read_dataset_json(folder / "dataset.json")["labels"]
         except AttenScribbleError:
@@ -276,7 +276,8 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
             plans = read_plans(file)
             resolved = {key: resolve_configuration(plans, key) for key in plans["configurations"]}
             for configuration in resolved.values():
-                AttenScribbleSettings.from_configuration(configuration)
+                settings = AttenScribbleSettings.from_configuration(configuration)
+                settings.weigh_labels(description["labels"])
         except AttenScribbleError as error:
             advice = f"correct {file}, for settings see docs/settings.md, or plan again"
             findings += [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.common.files import replaced_file
+from nnunet_attenscribble.common.files import naming, replaced_file, reserved
 from nnunet_attenscribble.common.nnunet import (
     PLANS,
     VARIABLE,
@@ -20,6 +20,7 @@ from nnunet_attenscribble.common.nnunet import (
     exported_folders,
     list_trainers,
     nnunet_folder,
+    read_dataset_json,
     trainers_folder,
 )
 from nnunet_attenscribble.common.progress import show_waiting
@@ -132,9 +133,10 @@ def configure(
         name_plans_file,
         nearest_labels,
         read_plans,
+        resolve_configuration,
         write_plans,
     )
-    from nnunet_attenscribble.settings import PAPER
+    from nnunet_attenscribble.settings import PAPER, AttenScribbleSettings
 
     for_cpu: dict[str, Any] = {"spacing_factor": spacing_factor, "batch_size": batch_size}
     for_cpu = {option: value for option, value in for_cpu.items() if value is not None}
@@ -144,20 +146,25 @@ def configure(
         )
     settings = (dict(PAPER) if paper else {}) | read_assignments(assignments or [])
     file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
-    plans = read_plans(file)
-    if cpu:
-        name = f"{base}_cpu" if name is None else name
-        plans = add_cpu_configuration(plans, base, name, **for_cpu, settings=settings, thin_strokes=thin_strokes)
-    elif name is None:
-        raise AttenScribbleError("give the new configuration a name with --name, or use --cpu")
-    elif not settings and not thin_strokes:
-        raise AttenScribbleError(
-            f"configuration '{name}' would change nothing: give --set FIELD=VALUE, --paper, --thin-strokes or --cpu"
-        )
-    else:
-        changes = nearest_labels(plans, base, name) if thin_strokes else {}
-        plans = add_configuration(plans, base, name, settings, changes)
-    write_plans(file, plans)
+    # Calls at the same time would each write without what the others add.
+    with naming(file), reserved(file.parent, [file.name], "plans", wait=True):
+        plans = read_plans(file)
+        if cpu:
+            name = f"{base}_cpu" if name is None else name
+            plans = add_cpu_configuration(plans, base, name, **for_cpu, settings=settings, thin_strokes=thin_strokes)
+        elif name is None:
+            raise AttenScribbleError("give the new configuration a name with --name, or use --cpu")
+        elif not settings and not thin_strokes:
+            raise AttenScribbleError(
+                f"configuration '{name}' would change nothing: give --set FIELD=VALUE, --paper, --thin-strokes or --cpu"
+            )
+        else:
+            changes = nearest_labels(plans, base, name) if thin_strokes else {}
+            plans = add_configuration(plans, base, name, settings, changes)
+        configured = AttenScribbleSettings.from_configuration(resolve_configuration(plans, name))
+        if configured.class_weights:
+            configured.weigh_labels(read_dataset_json(file.with_name("dataset.json"))["labels"])
+        write_plans(file, plans)
 
     typer.echo(f"{file.name} of {file.parent.name} has a configuration '{name}', which differs from '{base}' in")
     for line in describe_difference(plans, base, name):

@@ -43,10 +43,9 @@ def test_balanced_padding_never_weighs_more_than_a_drawn_pixel():
     assert treat_padding(no_padding, "balanced", IGNORE)[1].flatten().tolist() == [1, 1]
 
 
-def make(scale_weights, crf=None, padding="ignore"):
-    return ScribbleObjective(
-        PartialCrossEntropyLoss(IGNORE), scale_weights, AttenScribbleLoss(IGNORE, crf=crf, crf_weight=0.5), padding
-    )
+def make(scale_weights, crf=None, padding="ignore", class_weights=None):
+    regularised = AttenScribbleLoss(IGNORE, crf=crf, crf_weight=0.5)
+    return ScribbleObjective(PartialCrossEntropyLoss(IGNORE), scale_weights, regularised, padding, class_weights)
 
 
 @pytest.mark.parametrize(("padding", "expected"), [("balanced", 7 / 5), ("background", 19 / 11), ("ignore", 1)])
@@ -56,6 +55,14 @@ def test_the_padding_in_the_segmentation_loss_by_hand(padding, expected):
     for label, pixels in ((0, slice(2)), (1, slice(2, None))):  # ln 2 where drawn, 2 ln 2 at each of the padding
         p[0, label, 0, pixels] = 0.5
     assert make(None, padding=padding)(p.log(), target).item() == pytest.approx(expected * math.log(2))
+
+
+def test_class_weights_in_the_segmentation_loss_by_hand():
+    target = torch.tensor([[[[0, 1, 1, IGNORE, PADDING]]]])
+    p = torch.tensor([[0.5, 0.25, 0.25, 0.25, 0.5], [0.25, 0.25, 0.25, 0.5, 0.25], [0.25, 0.5, 0.5, 0.25, 0.25]])
+    objective = make(None, padding="balanced", class_weights=[1.0, 0.25, 1.0])
+    # ln 2 where background is drawn and, with the weight of one such pixel, at the padding; 2 ln 2 twice with 0.25
+    assert objective(p.log().view(1, 3, 1, 5), target).item() == pytest.approx(3 / 2.5 * math.log(2))
 
 
 def test_two_decoders_count_half_each():

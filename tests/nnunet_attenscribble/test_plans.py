@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.cli.training import configure
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.plans import (
     add_configuration,
@@ -240,6 +244,9 @@ def dataset(tmp_path, monkeypatch):
     folder = tmp_path / "Dataset501_Heart"
     folder.mkdir()
     (folder / "nnUNetPlans.json").write_text(json.dumps(some_plans()))
+    labels = {"background": 0, "wall": 1, "ignore": 2}
+    description = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(description))
     return folder
 
 
@@ -255,6 +262,23 @@ def test_command_writes_what_it_prints(dataset):
     expected = {"inherits_from": "2d", "attenscribble": {"crf_weight": 0.05, "padding": "ignore"}}
     assert written["2d_crf05"] == expected
     assert written["2d"] == some_plans()["configurations"]["2d"]
+
+
+def test_calls_at_the_same_time_keep_what_the_others_add(dataset, monkeypatch):
+    pytest.importorskip("fcntl")
+    both = threading.Barrier(2, timeout=0.3)
+
+    def read_together(file):
+        content = read_plans(file)
+        with suppress(threading.BrokenBarrierError):
+            both.wait()
+        return content
+
+    monkeypatch.setattr("nnunet_attenscribble.plans.read_plans", read_together)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: configure("501", name=name, assignments=["crf_weight=1"]), "ab"))
+    assert {"a", "b"} < set(read_plans(dataset / "nnUNetPlans.json")["configurations"])
+    assert sorted(file.name for file in dataset.iterdir()) == ["dataset.json", "nnUNetPlans.json"]
 
 
 def test_command_for_the_published_method(dataset):
@@ -307,6 +331,10 @@ def test_command_for_thin_strokes(dataset, arguments):
         (("501", "--name", "x"), "change nothing"),
         (("501", "--name", "x", "--set", "crf_weight"), "name=value"),
         (("501", "--name", "x", "--set", "crf_weight=-1"), "crf_weight is -1"),
+        (
+            ("501", "--name", "x", "--set", 'class_weights={"Wall": 2}'),
+            "labels of one value are background, wall",
+        ),
         (("501", "--name", "a b", "--set", "padding=ignore"), "configuration name 'a b'"),
         (("501", "--name", "", "--thin-strokes"), "configuration name ''"),
         (("501", "--name", "", "--cpu"), "configuration name ''"),

@@ -62,6 +62,8 @@ def test_from_configuration():
         ("similarity_radius", []),
         ("attention_stride", 0),
         ("attention_max_tokens", 1.5),
+        ("class_weights", [1, 0.5]),
+        ("class_weights", {"MYO": 0}),
         ("warmup_epochs", -1),
         ("num_epochs", 0),
         ("num_iterations_per_epoch", 2.5),
@@ -84,6 +86,24 @@ def test_every_field_tells_what_it_may_hold_and_its_default_is_among_it():
         0,
         (1, 5),
     ]
+
+
+def test_labels_are_weighed_by_their_names():
+    labels = {"background": 0, "LV": 2, "MYO": 1, "ignore": 3}
+    assert AttenScribbleSettings().weigh_labels(labels) is None
+    assert AttenScribbleSettings(class_weights={"MYO": 0.25, "background": 2}).weigh_labels(labels) == [2, 0.25, 1]
+    quoted = {"background": "0", "MYO": ["1"], "ignore": "2"}  # as nnU-Net takes them
+    assert AttenScribbleSettings(class_weights={"MYO": 0.25}).weigh_labels(quoted) == [1, 0.25]
+    with pytest.raises(AttenScribbleError, match="for scribbles"):
+        AttenScribbleSettings(class_weights={"MYO": 0.25}).weigh_labels({"background": 0, "MYO": 1})
+    with pytest.raises(AttenScribbleError) as error:
+        AttenScribbleSettings(class_weights={"myo": 0.25, "ignore": 2, "LV": 2}).weigh_labels(labels)
+    assert [problem.split(";")[0] for problem in error.value.problems] == [
+        "settings: class_weights names 'ignore'",
+        "settings: class_weights names 'myo'",
+    ]
+    with pytest.raises(AttenScribbleError, match=r"labels of one value are background$"):
+        AttenScribbleSettings(class_weights={"heart": 2}).weigh_labels({"background": 0, "heart": [1, 2], "ignore": 3})
 
 
 def test_tells_all_problems_at_once():

@@ -218,6 +218,14 @@ def test_an_interrupted_training_continues_where_it_was(nnunet):
     assert "WARNING: this training began with other settings" in read_log(fourth)
 
 
+def test_class_weights_reach_the_loss_by_value(nnunet):
+    trainer = nnunet.make("nnUNetTrainerMaskedCRF")
+    assert trainer.settings.class_weights is None
+    trainer.settings = replace(trainer.settings, class_weights={"core": 0.25})
+    trainer.initialize()
+    assert trainer.loss.class_weights.tolist() == [1, 1, 0.25, 0]
+
+
 def test_folds_of_other_settings_are_told(nnunet):
     first = nnunet.make("nnUNetTrainerMaskedCRF")
     first.on_train_start()
