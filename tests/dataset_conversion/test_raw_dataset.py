@@ -472,7 +472,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path, inputs, write, monkeypa
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("nnunet_attenscribble.dataset_conversion.cases.write_volume", full)
-    with pytest.raises(AttenScribbleError, match=r"nothing of it was kept.*No space left on device"):
+    with pytest.raises(AttenScribbleError, match=r"nothing incomplete was kept.*No space left on device"):
         write(_cases(inputs))
     assert not (tmp_path / "raw").exists()
 

@@ -93,7 +93,7 @@ def test_a_file_that_is_taken_away_meanwhile_is_missed(tmp_path, convert, monkey
 
     really = raw_dataset.write_case
     monkeypatch.setattr(raw_dataset, "write_case", write)
-    with pytest.raises(AttenScribbleError, match=r"nothing of it was kept: 1 of its files.*a_0000\.nii\.gz"):
+    with pytest.raises(AttenScribbleError, match=r"nothing incomplete was kept: 1 of its files.*a_0000\.nii\.gz"):
         convert_folder(
             tmp_path / "my images",
             tmp_path / "my scribbles",
