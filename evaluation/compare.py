@@ -201,7 +201,7 @@ def compare_summaries(
             for name in models
             for structure in (*names, FOREGROUND)
         ]
-        rows += _correct_family(of_metric, single=len(names) == 1)
+        rows += _correct_family(of_metric)
     return Comparison(
         reference=reference,
         models=models,
@@ -347,9 +347,14 @@ def _find_interval(means: np.ndarray, tail: float, count: int) -> tuple[float, f
     return float(low), float(high)
 
 
-def _correct_family(rows: list[ComparisonRow], *, single: bool) -> list[ComparisonRow]:
-    # With one structure the foreground is that structure again, and one test must not be counted as two.
-    family = [row for row in rows if not (single and row.structure == FOREGROUND)]
+def find_family(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """Of a metric's rows those whose tests are corrected together; with one structure the foreground is it again."""
+    single = len({row.structure for row in rows} - {FOREGROUND}) == 1
+    return [row for row in rows if not (single and row.structure == FOREGROUND)]
+
+
+def _correct_family(rows: list[ComparisonRow]) -> list[ComparisonRow]:
+    family = find_family(rows)
     adjusted = {
         (row.model, row.structure): p for row, p in zip(family, adjust_holm([row.p for row in family]), strict=True)
     }

@@ -13,7 +13,7 @@ from nnunet_attenscribble.common.files import encode_numbers
 from nnunet_attenscribble.common.shapes import COUNT, NUMBER, TEXT, list_of, mapping, nullable
 from nnunet_attenscribble.common.text import count_rows, format_csv, format_markdown, format_mean_sd, format_number
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow
+from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow, find_family
 from nnunet_attenscribble.evaluation.metrics import (
     DISTANCES,
     HD95_DEFINITIONS,
@@ -227,7 +227,8 @@ def write_rules(comparison: Comparison) -> list[str]:
         + ("" if scores_absent else ", a spurious one as the worst of both")
         + f". Holm's correction is over all tests of one metric (tested: {', '.join(names)} and IoU)."
     )
-    tests = max(_count_tests(comparison, metric) for metric in protocol.tested)
+    families = [find_family([row for row in comparison.rows if row.metric == metric]) for metric in protocol.tested]
+    tests = max(sum(not math.isnan(row.p) for row in family) for family in families)
     smallest = min(1.0, tests * 2 / 2**comparison.subjects)  # all differences of one sign, of 2^n patterns of signs
     if smallest > 0.05:
         lines.append(
@@ -314,13 +315,6 @@ def _tell_opposite(row: ComparisonRow) -> str:
     if not ranks * row.difference < 0:
         return ""
     return " (worse)" if (ranks > 0) == (row.metric in DISTANCES) else " (better)"
-
-
-def _count_tests(comparison: Comparison, metric: str) -> int:
-    """The tests that Holm's correction is over; with one structure the foreground is that structure again."""
-    rows = [row for row in comparison.rows if row.metric == metric and not math.isnan(row.p)]
-    single = len(comparison.structures_of(metric)) == 1
-    return sum(not (single and row.structure == FOREGROUND) for row in rows)
 
 
 def tell_counts(comparison: Comparison, row: ComparisonRow) -> str:
