@@ -114,6 +114,7 @@ def _crf(
     sums = tl.zeros([GROUP, ROWS, COLUMNS], tl.float32)
     weights = tl.zeros([1, ROWS, COLUMNS], tl.float32)
 
+    end = tl.minimum(column + REACH_X + 1, width)  # of the neighbours in a row; the last round may run beyond
     for dz in range(-REACH_Z, REACH_Z + 1):
         if (z + dz >= 0) & (z + dz < depth):
             for near in range(tl.maximum(y0 - REACH_Y, 0), tl.minimum(y0 + ROWS + REACH_Y, height)):
@@ -125,7 +126,7 @@ def _crf(
                 for start in range(-REACH_X, REACH_X + 1, UNROLLED):
                     for step in tl.static_range(UNROLLED):
                         dx = start + step
-                        valid = (column + dx >= 0) & (column + dx < width) & (dx <= REACH_X)
+                        valid = (column + dx >= 0) & (column + dx < end)
                         near_mask = tl.load(m_line + dx, mask=valid, other=0.0)
                         # Beyond the grid as outside the image: so far away that the kernel is 0.
                         near_feature = tl.load(
