@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ CHANNELS = {0: "cineMRI"}  # a name that nnU-Net does not know, so it normalises
 SPLITS = ("nnunet", "contiguous", "maag")
 
 _FILE = re.compile(r"patient(?P<patient>\d{3})_frame(?P<frame>\d{2})(?P<role>_gt|_scribble|)\.nii(\.gz)?")
+_Files = dict[tuple[int, int], Path]  # by patient and frame
 _NAMED_PATIENTS = {"maag-validation": MAAG_VALIDATION, "maag-test": MAAG_TEST}
 
 
@@ -72,30 +72,30 @@ def convert_acdc(
     values = scribble_values(LABELS, coding)
 
     with unpacked(scribbles) as scribble_folder:
-        scans = _find_scans(folder, test_patients)
-        strokes = _find_scribbles(scribble_folder, scribbles)
-        problems = scans.problems + strokes.problems
-        if not scans.images:
+        images, truths, problems = _find_scans(folder, test_patients)
+        strokes, more = _find_scribbles(scribble_folder, scribbles)
+        problems += more
+        if not images:
             raise AttenScribbleError(problems)
         cases = [
             Case(
                 identifier=_identifier(*key),
                 images=(image,),
-                scribble=strokes.scribbles.get(key),
-                dense=scans.dense.get(key),
+                scribble=strokes.get(key),
+                dense=truths.get(key),
                 test=key[0] in test_patients,
             )
-            for key, image in scans.images.items()
+            for key, image in images.items()
         ]
         if dense and dense_id is None and any(case.dense is not None and not case.test for case in cases):
             dense_id = dataset_id + 1
-        problems += _absent_test_patients(test, test_patients, {patient for patient, _ in scans.images})
+        problems += _absent_test_patients(test, test_patients, {patient for patient, _ in images})
         training: dict[int, list[str]] = {}
-        for patient, frame in scans.images:
+        for patient, frame in images:
             if patient not in test_patients:
                 training.setdefault(patient, []).append(_identifier(patient, frame))
         splits, notes = make_splits(training, _folds(split, training), problems)
-        if unused := set(strokes.scribbles) - set(scans.images):
+        if unused := set(strokes) - set(images):
             notes.append(f"{len(unused)} scribbles were not used, for their images are not there")
         return write_raw_datasets(
             cases,
@@ -144,56 +144,49 @@ def parse_patients(text: str) -> frozenset[int]:
     return frozenset(patients)
 
 
-@dataclass
-class _Found:
-    """Files by (patient, frame)."""
-
-    images: dict[tuple[int, int], Path] = field(default_factory=dict)
-    dense: dict[tuple[int, int], Path] = field(default_factory=dict)
-    scribbles: dict[tuple[int, int], Path] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    def sort_in(self, files: Iterable[Path], roles: Mapping[str, dict[tuple[int, int], Path]]) -> None:
-        for file in files:
-            match = _FILE.fullmatch(file.name)
-            if match is None or match["role"] not in roles:
-                continue
-            key = int(match["patient"]), int(match["frame"])
-            other = roles[match["role"]].setdefault(key, file)
-            if other != file:
-                self.problems.append(f"{file}: the same file is also at {other}: remove one of them")
+def _by_role(files: Iterable[Path], *roles: str) -> tuple[dict[str, _Files], list[str]]:
+    found: dict[str, _Files] = {role: {} for role in roles}
+    problems = []
+    for file in files:
+        match = _FILE.fullmatch(file.name)
+        if match is None or match["role"] not in found:
+            continue
+        other = found[match["role"]].setdefault((int(match["patient"]), int(match["frame"])), file)
+        if other != file:
+            problems.append(f"{file}: the same file is also at {other}: remove one of them")
+    return found, problems
 
 
-def _find_scans(folder: Path, test_patients: frozenset[int]) -> _Found:
-    found = _Found()
+def _find_scans(folder: Path, test_patients: frozenset[int]) -> tuple[_Files, _Files, list[str]]:
+    """Images, dense labels, and every problem."""
 
     def wanted(file: Path) -> bool:
         match = _FILE.fullmatch(file.name)
         held_back = "testing" in file.relative_to(folder).parts[:-1]
         return match is not None and (not held_back or int(match["patient"]) in test_patients)
 
-    found.sort_in(filter(wanted, find_files(folder)), {"": found.images, "_gt": found.dense})
-    if not found.images:
-        found.problems.append(
+    found, problems = _by_role(filter(wanted, find_files(folder)), "", "_gt")
+    images, dense = found[""], found["_gt"]
+    if not images:
+        problems.append(
             f"{folder}: holds no patientXXX_frameYY.nii.gz, nor does any folder in it: "
             "give the unpacked ACDC download, or a folder with all its files"
         )
-    found.problems += [
-        f"{found.dense[key]}: has no image {_identifier(*key)}.nii.gz: add it, or remove the label"
-        for key in found.dense
-        if found.images and key not in found.images
+    problems += [
+        f"{dense[key]}: has no image {_identifier(*key)}.nii.gz: add it, or remove the label"
+        for key in dense
+        if images and key not in images
     ]
-    return found
+    return images, dense, problems
 
 
-def _find_scribbles(folder: Path, given: Path) -> _Found:
-    found = _Found()
-    found.sort_in(find_files(folder), {"_scribble": found.scribbles})
-    if not found.scribbles:
+def _find_scribbles(folder: Path, given: Path) -> tuple[_Files, list[str]]:
+    found, problems = _by_role(find_files(folder), "_scribble")
+    if not found["_scribble"]:
         raise AttenScribbleError(
             f"{given}: holds no patientXXX_frameYY_scribble.nii.gz: give the released archive, or its folder"
         )
-    return found
+    return found["_scribble"], problems
 
 
 def _absent_test_patients(text: str | None, wanted: frozenset[int], present: set[int]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
     Grid,
     Source,
+    count_values,
     describe,
     file_of,
     has_consistent_header,
@@ -339,7 +340,8 @@ class _Check:
 
     def _count(self, values: np.ndarray) -> list[int]:
         """Voxels of every value of the dataset."""
-        return [int(np.count_nonzero(values == value)) for value in range(self._coding.ignore + 1)]
+        counts = count_values(values)
+        return [counts.get(value, 0) for value in range(self._coding.ignore + 1)]
 
 
 def _spaced(image: Grid, spacing: Sequence[float]) -> sitk.Image:
@@ -367,10 +369,6 @@ def _ask_for_spacing(file: Path) -> str:
 
 def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
     """Name and SHA-256 of the files of a case. Names only: folders are the machine's business."""
-
-    def fingerprint(path: Path) -> dict[str, str]:
-        return {"file": path.name, "sha256": sha256(path)}
-
     roles: dict[str, Iterable[Source | None]] = {
         "images": case.images,
         "scribble": (case.scribble,) if case.scribbled else (),
@@ -379,11 +377,9 @@ def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
     }
     used = [file for sources in roles.values() for source in sources if (file := file_of(source)) is not None]
     roles["further"] = (*case.inputs, *map(find_sidecar, used), *map(voxels_file, used))
-    files = {
-        role: [fingerprint(file) for file in dict.fromkeys(map(file_of, sources)) if file is not None]
-        for role, sources in roles.items()
-    }
-    return {role: entries for role, entries in files.items() if entries}
+    files = {role: filter(None, dict.fromkeys(map(file_of, sources))) for role, sources in roles.items()}
+    told = {role: [{"file": file.name, "sha256": sha256(file)} for file in held] for role, held in files.items()}
+    return {role: entries for role, entries in told.items() if entries}
 
 
 def write_case(
@@ -406,7 +402,7 @@ def write_case(
     later = None if links_from is None else links_from / home.name
     written, grid = write_images(case, home / f"images{part}", later and later / f"images{part}")
 
-    def write_label(source: Source, code, recoded: bool, folder: Path) -> None:
+    def write_label(source: Source, code: Callable[[sitk.Image], np.ndarray], recoded: bool, folder: Path) -> None:
         target = folder / f"{case.identifier}{ENDING}"
         written.append(target)
         as_it_is = links_from is not None and not recoded
@@ -415,19 +411,15 @@ def write_case(
         if file is not None and PlainGrid.of(given) == grid and not _is_scaled(given):
             _take_over(file, target, later and later.parent / target.parent.relative_to(home.parent))
             return
-        label = sitk.GetImageFromArray(code(_place_label(source, _read_whole(source, given), grid), "", []))
+        label = sitk.GetImageFromArray(code(_place_label(source, _read_whole(source, given), grid)))
         write_volume(grid.put(label), target)
 
     if case.scribbled and case.scribble is not None:
-
-        def code(label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
-            return coding.scribble(label, name, notes, case)[0]
-
         recoded = any(given is not None for given in (coding.scribble_values, case.dense_slices, case.annotated))
-        write_label(case.scribble, code, recoded, home / "labelsTr")
+        write_label(case.scribble, lambda label: coding.scribble(label, "", [], case)[0], recoded, home / "labelsTr")
     folder = home / "labelsTs" if case.test else dense and dense / "labelsTr"
     if coding.uses_dense(case) and case.dense is not None and folder is not None:
-        write_label(case.dense, coding.dense, coding.dense_values is not None, folder)
+        write_label(case.dense, lambda label: coding.dense(label, "", []), coding.dense_values is not None, folder)
     return written
 
 
@@ -435,13 +427,11 @@ def coded_label(case: Case, coding: Coding) -> sitk.Image:
     """The scribble of a checked case, or its dense label where there is none, as it will be written."""
     source = case.scribble if case.scribbled else case.dense
     assert source is not None  # or there would be nothing to show
-    grid = read_volume(case.images[0], "", thorough=False)
-    spaced = grid if case.spacing is None else _spaced(grid, case.spacing)
-    given = _place_label(source, read_volume(source, "", thorough=False), PlainGrid.of(spaced))
+    grid = PlainGrid.of(read_volume(case.images[0], "", thorough=False, whole=False))
+    spaced = grid if case.spacing is None else replace(grid, spacing=case.spacing[: len(grid.size)])
+    given = _place_label(source, read_volume(source, "", thorough=False), spaced)
     values = coding.scribble(given, "", [], case)[0] if case.scribbled else coding.dense(given, "", [])
-    label = sitk.GetImageFromArray(values)
-    label.CopyInformation(grid)
-    return label
+    return grid.put(sitk.GetImageFromArray(values))
 
 
 def _place_label(source: Source, label: sitk.Image, grid: PlainGrid) -> sitk.Image:

@@ -17,20 +17,24 @@ from matplotlib.patches import Patch
 
 from nnunet_attenscribble.common.figures import (
     BACKGROUND_COLOUR,
+    add_legend,
     background_patch,
     choose_colour,
     draw_outline,
     encode_png,
-    escape_dollars,
     find_box,
     show_scan,
+    wrap_name,
 )
 from nnunet_attenscribble.common.files import replaced_file
-from nnunet_attenscribble.common.grids import place_on
-from nnunet_attenscribble.common.volumes import Source, read_volume, slice_axis
+from nnunet_attenscribble.common.formats import holds_place
+from nnunet_attenscribble.common.grids import Grid, place_on, turn_upright
+from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.common.volumes import Source, file_of, read_volume, slice_axis
 
 _COLUMNS = 5
 _WIDTH = 2.4  # inches of a tile
+_LETTERS = 42  # of its title in a line
 _DPI = 160
 
 
@@ -42,6 +46,7 @@ def draw_contact_sheet(
     ignore: int | None,
     title: str,
     axis: int | None = None,
+    progress: bool = False,
 ) -> None:
     """Write a PNG with a tile per case: the slice with most classes drawn, and of these with most strokes.
 
@@ -52,15 +57,17 @@ def draw_contact_sheet(
         ignore: value of unlabelled voxels; None: labels are dense, and the background stays bare.
         title: above all tiles.
         axis: across which of z, y, x slices were drawn on; None: see `slice_axis`.
+        progress: shown on stderr.
     """
     figure, tiles = _lay_out(len(cases))
     painted = {name: value for name, value in labels.items() if value > 0}
     colours = {value: choose_colour(i) for i, value in enumerate(painted.values())}
     if ignore is not None:
         colours[0] = BACKGROUND_COLOUR
-    for axes, (case, files) in zip(tiles, cases.items(), strict=False):
+    shown = show_progress(cases.items(), total=len(cases), description="Drawing", enabled=progress)
+    for (case, files), axes in zip(shown, tiles, strict=False):
         _draw_tile(axes, case, files, colours, ignore, axis)
-    legend = [Patch(color=colours[value], label=escape_dollars(name)) for name, value in painted.items()]
+    legend = [Patch(color=colours[value], label=wrap_name(name)) for name, value in painted.items()]
     if ignore is not None:
         legend.append(background_patch())
     _finish(figure, legend, title)
@@ -97,8 +104,8 @@ def draw_sections(sections: Sequence[Section], *, labels: Mapping[str, int], tit
     for axes, section in zip(tiles, sections, strict=False):
         show_scan(axes, section.scan, section.aspect)
         _outline(axes, section.labels, colours)
-        axes.set_title(escape_dollars(section.title), fontsize=6, pad=2)
-    legend = [Patch(color=colours[value], label=escape_dollars(name)) for name, value in labels.items() if value > 0]
+        axes.set_title(wrap_name(section.title, _LETTERS), fontsize=6, pad=2)
+    legend = [Patch(color=colours[value], label=wrap_name(name)) for name, value in labels.items() if value > 0]
     _finish(figure, legend, title)
     return encode_png(figure)
 
@@ -106,7 +113,8 @@ def draw_sections(sections: Sequence[Section], *, labels: Mapping[str, int], tit
 def _lay_out(count: int) -> tuple[Figure, Sequence[Axes]]:
     columns = min(_COLUMNS, count)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(_WIDTH * columns, (_WIDTH + 0.25) * rows + 0.8), dpi=_DPI, layout="constrained")
+    width = _WIDTH * max(columns, 2)  # of one tile for a legend and a title too
+    figure = Figure(figsize=(width, (_WIDTH + 0.25) * rows + 0.5), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     tiles = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in tiles:
@@ -115,9 +123,8 @@ def _lay_out(count: int) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _finish(figure: Figure, legend: Sequence[Patch], title: str) -> None:
-    figure.suptitle(escape_dollars(title), fontsize=9)
-    columns = min(len(legend), _COLUMNS + 1)
-    figure.legend(handles=legend, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    figure.suptitle(wrap_name(title, int(13 * figure.get_figwidth())), fontsize=9)
+    add_legend(figure, legend)
 
 
 def _outline(axes: Axes, labels: np.ndarray, colours: Mapping[int, str]) -> None:
@@ -134,35 +141,31 @@ def _draw_tile(
     ignore: int | None,
     axis: int | None,
 ) -> None:
-    spacing, scan, label, dense = _read(files)
-    axis = slice_axis(scan.shape, spacing, axis)
-    scan, label = np.moveaxis(scan, axis, 0), np.moveaxis(label, axis, 0)
-    dense = None if dense is None else np.moveaxis(dense, axis, 0)
-    position = _busiest(label, ignore)
-    window = find_box(label[position] != (0 if ignore is None else ignore))
-    down, across = (edge for i, edge in enumerate(spacing) if i != axis)
-    section = scan[position][window].astype(float)
+    grid, volumes = _read(files)
+    spacing = (math.inf, *grid.spacing[::-1])[-3:]  # (z, y, x)
+    axis = slice_axis(volumes[0].shape, spacing, axis)
+    volumes = [np.moveaxis(volume, axis, 0) for volume in volumes]
+    position = _busiest(volumes[1], ignore)
+    known = grid if holds_place(file_of(files[0])) else None
+    cut, (down, across) = turn_upright([volume[position] for volume in volumes], spacing, axis, known)
+    scan, label, *dense = cut
+    window = find_box(label != (0 if ignore is None else ignore))
+    section = scan[window].astype(float)
     show_scan(axes, section, down / across)
-    if dense is not None:
-        _outline(axes, dense[position][window], colours)
+    for truth in dense:
+        _outline(axes, truth[window], colours)
     overlay = np.zeros((*section.shape, 4))
     for value, colour in colours.items():
-        overlay[label[position][window] == value] = (*to_rgb(colour), 1.0 if ignore is not None else 0.45)
+        overlay[label[window] == value] = (*to_rgb(colour), 1.0 if ignore is not None else 0.45)
     axes.imshow(overlay, interpolation="nearest", aspect=down / across)
-    axes.set_title(f"{escape_dollars(case)}, slice {position + 1} of {len(label)}", fontsize=6, pad=2)
+    axes.set_title(wrap_name(f"{case}, slice {position + 1} of {len(volumes[1])}", _LETTERS), fontsize=6, pad=2)
 
 
-def _read(files: Sequence[Source | None]) -> tuple[tuple[float, ...], np.ndarray, np.ndarray, np.ndarray | None]:
-    """Spacing (z, y, x), and each volume, (Z, Y, X)."""
-    images = [None if file is None else read_volume(file, "", thorough=False) for file in files]
-    assert images[0] is not None  # the scan and its label are there
-    placed = [None if image is None else place_on(image, images[0]) for image in images]
-    arrays = [None if image is None else sitk.GetArrayFromImage(image) for image in placed]
-    spacing = images[0].GetSpacing()[::-1]
-    if len(spacing) == 2:
-        spacing = (math.inf, *spacing)
-        arrays = [None if array is None else array[None] for array in arrays]
-    return spacing, *arrays
+def _read(files: Sequence[Source | None]) -> tuple[Grid, list[np.ndarray]]:
+    """Where the voxels lie, and each volume that there is, (Z, Y, X)."""
+    images = [read_volume(file, "", thorough=False) for file in files if file is not None]
+    volumes = [sitk.GetArrayFromImage(place_on(image, images[0])) for image in images]
+    return Grid.of(images[0]), [volume.reshape((-1, *volume.shape[-2:])) for volume in volumes]
 
 
 def _busiest(label: np.ndarray, ignore: int | None) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.volumes import stamp
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _TOLERANCE = 1e-2  # mm
@@ -57,6 +59,12 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
         AttenScribbleError: see `sort_series`; or pixels that cannot be read, or a single slice without
             SpacingBetweenSlices.
     """
+    # A copy, as the caller may change it; its voxels are shared until then.
+    return sitk.Image(_read_series(tuple(files), tuple(map(stamp, files))))
+
+
+@lru_cache(maxsize=1)  # for a case's image, and again for the grid of its label
+def _read_series(files: tuple[Path, ...], _stamps: tuple[tuple[int, int] | None, ...]) -> sitk.Image:
     ordered = _sorted_headers(files)
     paths = [file for file, _ in ordered]
     first, last = ordered[0][1], ordered[-1][1]

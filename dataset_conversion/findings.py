@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -116,16 +116,15 @@ class Findings:
 
     def tell_readings(self) -> list[str]:
         """How label files are read, a sentence for all that are read alike."""
-        kinds: dict[str, Callable[[FoundCase], FoundLabel | None]] = {
-            "scribble": lambda case: case.scribble,
-            "dense label": lambda case: case.dense,
+        kinds = {
+            "scribble": [case.scribble for case in self.cases],
+            "dense label": [case.dense for case in self.cases],
         }
-        told = []
-        for kind, label_of in kinds.items():
-            labels = [label for case in self.cases if (label := label_of(case)) is not None]
-            for reading, count in Counter(label.reading for label in labels).items():
-                told.append(f"{count} {kind}{'' if count == 1 else 's'} read {reading}")
-        return told
+        return [
+            f"{count} {kind}{'' if count == 1 else 's'} read {reading}"
+            for kind, labels in kinds.items()
+            for reading, count in Counter(label.reading for label in labels if label is not None).items()
+        ]
 
 
 @dataclass(frozen=True)

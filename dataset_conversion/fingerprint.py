@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +15,9 @@ import numpy as np
 
 from nnunet_attenscribble.common.files import naming, write_json
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.common.readers import find_reader, open_files
+from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.volumes import label_values, read_volume
+from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import FINGERPRINT, MARK, SMALLEST_WITHOUT_MASK, read_fingerprint
@@ -44,7 +46,6 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
         AttenScribbleError: the labels are dense or cannot be read, or nothing of any class is drawn in them.
     """
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     ignore = read_description(raw).ignore
     if ignore is None:
@@ -55,21 +56,18 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
         raise AttenScribbleError(f"{raw}: nnU-Net finds no training cases in it: see docs/datasets.md")
     images = next(iter(cases.values()))["images"]
     reader = find_reader(extractor.dataset_json, Path(images[0]))
-    own = (SimpleITKIO if reader is None else reader)()
-    drawn = False
     with TemporaryDirectory(prefix="attenscribble-") as folder, naming(Path(folder)):
-        for case, files in show_progress(cases.items(), total=len(cases), description="Reading scribbles"):
+        tasks = []
+        for case, files in cases.items():
             label = Path(files["label"])
-            # First as every command reads it: the file is whole, and its values are integers.
-            (source,) = open_files([label], reader, label=True)
-            label_values(read_volume(source, str(label), label=True), str(label))
-            with redirect_stdout(StringIO()):
-                labels, properties = own.read_seg(files["label"])
-            labels[labels == ignore] = 0
-            drawn = drawn or bool((labels > 0).any())
             files["label"] = str(Path(folder, case + extractor.dataset_json["file_ending"]))
-            _write_labels(own, labels, Path(files["label"]), properties)
-        if not drawn:
+            tasks.append((label, Path(files["label"])))
+        with worker_map(workers, len(tasks)) as run:
+            results = run(partial(_write_drawn, reader=reader, ignore=ignore), tasks)
+            found = list(show_progress(results, total=len(tasks), description="Reading scribbles"))
+        if problems := [problem for result in found if isinstance(result, list) for problem in result]:
+            raise AttenScribbleError(problems)
+        if not any(found):
             raise AttenScribbleError(f"{raw.name}: no case has a stroke of any class but background: draw some first")
         with _preprocessed_in(folder):
             extractor.run(overwrite_existing=True)
@@ -82,6 +80,27 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
     return fingerprint
 
 
+def _write_drawn(files: tuple[Path, Path], *, reader: Reader, ignore: int) -> bool | list[str]:
+    """Write a label with unlabelled voxels as background: whether it has a stroke of a class, or what is wrong with it;
+    runs in a worker process.
+    """
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    label, target = files
+    try:
+        # First as every command reads it: the file is whole, and its values are integers.
+        (source,) = open_files([label], reader, label=True)
+        label_values(read_volume(source, str(label), label=True), str(label))
+    except AttenScribbleError as error:
+        return error.problems
+    own = (SimpleITKIO if reader is None else reader)()
+    with redirect_stdout(StringIO()):
+        labels, properties = own.read_seg(str(label))
+    labels[labels == ignore] = 0
+    _write_labels(own, labels, target, properties)
+    return bool((labels > 0).any())
+
+
 def _write_labels(reader: Any, labels: np.ndarray, file: Path, properties: dict) -> None:
     """Write with nnU-Net's reader, whose libraries pass over a full disk in silence.
 
@@ -90,7 +109,7 @@ def _write_labels(reader: Any, labels: np.ndarray, file: Path, properties: dict)
     """
     try:
         reader.write_seg(labels[0], str(file), properties)
-        whole = np.array_equal(reader.read_seg(str(file))[0].astype(np.int64), labels.astype(np.int64))
+        whole = np.array_equal(reader.read_seg(str(file))[0], labels)
     except Exception:  # each of nnU-Net's readers has its own
         whole = False
     if not whole:

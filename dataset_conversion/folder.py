@@ -48,7 +48,6 @@ from nnunet_attenscribble.dataset_conversion.splits import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-_FOLDERS = ("images", "scribbles", "dense", "test_images", "test_labels")
 _ADVICE = "write it again with attenscribble start"
 
 
@@ -364,7 +363,7 @@ def read_options(file: Path) -> FolderOptions:
 
     found: dict[str, Any] = {"labels": _take_labels(keys, problems)}
     found["images"] = keys.take("images", folder, "a folder, from this file on")
-    for name in _FOLDERS[1:]:
+    for name in ("scribbles", "dense", "test_images", "test_labels"):
         found[name] = keys.take(name, folder, "a folder, from this file on", None)
     found["dataset_id"] = keys.take("dataset_id", count, "a whole number from 1")
     found["name"] = keys.take("name", text, "the name of the dataset")

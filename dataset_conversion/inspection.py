@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import cc3d
 import numpy as np
 import SimpleITK as sitk
-from scipy.ndimage import label
 from scipy.spatial import cKDTree
 
 from nnunet_attenscribble.common.grids import geometry_problems, place_on
@@ -55,30 +56,44 @@ class ClassCoverage:
     pieces_without: int = 0
 
 
-def measure_coverage(scribble: np.ndarray, dense: np.ndarray, value: int, axis: int = 0) -> ClassCoverage:
-    """Coverage of one class in one case.
+def measure_coverage(
+    scribble: np.ndarray, dense: np.ndarray, values: Iterable[int], axis: int = 0
+) -> list[ClassCoverage]:
+    """Coverage of every class in one case.
 
     Args:
         scribble: (Z, Y, X) or (Y, X) labels.
         dense: of the same shape.
-        value: of the class.
+        values: of the classes.
         axis: of a volume, across which slices are cut.
     """
     if dense.ndim == 2:
         scribble, dense, axis = scribble[None], dense[None], 0
-    strokes, mask = (np.moveaxis(array == value, axis, 0) for array in (scribble, dense))
-    slices = slices_without = pieces = pieces_without = 0
-    for drawn, section in zip(strokes, mask, strict=True):
-        components, count = label(section, np.ones((3, 3)))
-        if not count:
-            continue
-        touched = np.unique(components[drawn & section])
-        slices += 1
-        slices_without += not touched.size
-        pieces += count
-        pieces_without += count - touched.size
-    wrong = int((strokes & ~mask).sum())
-    return ClassCoverage(int(strokes.sum()), wrong, int(mask.sum()), slices, slices_without, pieces, pieces_without)
+    right = scribble == dense
+    scribbled, voxels, agreed = map(count_values, (scribble, dense, scribble[right][None]))
+    slices, slices_without, pieces, pieces_without = (Counter[int]() for _ in range(4))
+    for touching, section in zip(np.moveaxis(right, axis, 0), np.moveaxis(dense, axis, 0), strict=True):
+        # All classes at once, the background too: 0 would be no piece.
+        components, count = cc3d.connected_components(section.astype(np.uint32) + 1, connectivity=8, return_N=True)
+        owners, untouched = np.empty(count, section.dtype), np.ones(count, bool)
+        owners[components - 1], untouched[components[touching] - 1] = section, False
+        shown, touched = set(owners.tolist()), set(owners[~untouched].tolist())
+        slices.update(shown)
+        slices_without.update(shown - touched)
+        pieces.update(owners.tolist())
+        pieces_without.update(owners[untouched].tolist())
+    return [
+        ClassCoverage(
+            scribbled=scribbled.get(value, 0),
+            wrong=scribbled.get(value, 0) - agreed.get(value, 0),
+            voxels=voxels.get(value, 0),
+            slices=slices[value],
+            slices_without=slices_without[value],
+            pieces=pieces[value],
+            pieces_without=pieces_without[value],
+        )
+        for value in values
+    ]
 
 
 def sum_coverage(parts: Sequence[ClassCoverage]) -> ClassCoverage:
@@ -143,7 +158,7 @@ def inspect_dataset(
     Args:
         source: DatasetNNN_Name in nnUNet_raw.
         dense: its dense twin, another raw dataset with the same cases, or a folder of label files; None: none.
-        workers: processes; None for one per processor.
+        workers: processes; None for one per processor, 8 at most.
         progress: show it on stderr.
 
     Raises:
@@ -202,54 +217,47 @@ def _inspect_case(
     case, images, label_file, dense_file = task
     problems: list[str] = []
     names = [describe(image, f"channel {number} of case {case}") for number, image in enumerate(images)]
-    drawn = [(describe(file, ""), file) for file in (label_file, dense_file) if file is not None]
-    names += [name for name, _ in drawn]
-
-    def read(source: Source, name: str, *, label: bool) -> sitk.Image | None:
+    drawn = [file for file in (label_file, dense_file) if file is not None]
+    label_names = [describe(file, "") for file in drawn]
+    names += label_names
+    volumes = []
+    for number, (source, name) in enumerate(zip((*images, *drawn), names, strict=True)):
         try:
-            return read_volume(source, name, label=label)
+            volumes.append(read_volume(source, name, label=number >= len(images)))
         except AttenScribbleError as error:
-            problems.extend(error.problems)
-            return None
-
-    volumes = [read(image, name, label=False) for image, name in zip(images, names, strict=False)]
-    volumes += [read(file, name, label=True) for name, file in drawn]
-    whole = [volume for volume in volumes if volume is not None]
-    if len(whole) < len(volumes):
+            problems += error.problems
+    if problems:
         return problems
-    for position, (name, volume) in enumerate(zip(names[1:], whole[1:], strict=True), start=1):
+    for position, (name, volume) in enumerate(zip(names[1:], volumes[1:], strict=True), start=1):
         # nnU-Net reads a dataset's own files; the dense labels are another's.
-        problems += geometry_problems(whole[0], volume, name, names[0], as_stored=position <= len(images))
+        problems += geometry_problems(volumes[0], volume, name, names[0], as_stored=position <= len(images))
     values = []
-    for (name, _), volume in zip(drawn, whole[len(images) :], strict=True):
+    for name, volume in zip(label_names, volumes[len(images) :], strict=True):
         try:
-            values.append(label_values(place_on(volume, whole[0]), name))
+            values.append(label_values(place_on(volume, volumes[0]), name))
         except AttenScribbleError as error:
             problems += error.problems
     known = {*labels.values(), *(() if ignore is None else (ignore,))}
-    for (name, _), array in zip(drawn, values, strict=False):
+    for name, array in zip(label_names, values, strict=False):
         if strange := sorted(count_values(array).keys() - known):
             problems.append(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
     if problems:
         return problems
-    spacing, size = whole[0].GetSpacing(), whole[0].GetSize()
+    spacing, size = volumes[0].GetSpacing(), volumes[0].GetSize()
     axis = slice_axis(size[::-1], spacing[::-1], across) if len(size) == 3 else 0
     label = values[0] if len(size) == 3 else values[0][None]
     sections = np.moveaxis(label, axis, 0)
     in_plane = np.delete(spacing[::-1], axis) if len(size) == 3 else np.array(spacing[::-1])
-    classes, shown = {}, {}
-    for name, value in labels.items():
-        stroke = sections == value
-        shown[name] = int(stroke.any(axis=(1, 2)).sum())
-        classes[name] = (
-            measure_coverage(values[0], values[1], value, axis)
-            if len(values) > 1
-            else ClassCoverage(scribbled=int(stroke.sum()))
-        )
+    if len(values) > 1:
+        covered = measure_coverage(values[0], values[1], labels.values(), axis)
+    else:
+        scribbled = count_values(label)
+        covered = [ClassCoverage(scribbled=scribbled.get(value, 0)) for value in labels.values()]
+    shown = Counter(value for section in sections for value in np.unique(section).tolist())
     marked = np.ones(len(sections), bool) if ignore is None else (sections != ignore).any(axis=(1, 2))
     return CaseFindings(
-        classes=classes,
-        shown=shown,
+        classes=dict(zip(labels, covered, strict=True)),
+        shown={name: shown[value] for name, value in labels.items()},
         slices=len(sections),
         slices_without=int((~marked).sum()),
         background_distances=() if ignore is None else _background_distances(sections, ignore, in_plane),
@@ -258,7 +266,7 @@ def _inspect_case(
         spacing=spacing,
         intensities=tuple(
             tuple(np.percentile(sitk.GetArrayViewFromImage(image), PERCENTILES).tolist())
-            for image in whole[: len(images)]
+            for image in volumes[: len(images)]
         ),
     )
 

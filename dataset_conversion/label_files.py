@@ -288,7 +288,7 @@ class NamedLabel:
     def _merge(self, count: int, layers: Iterator[sitk.Image]) -> sitk.Image:
         """Of so many layers every segment's value where it is, `rest` elsewhere; one layer is in memory at a time."""
         first = next(layers)
-        merged = np.full(first.GetSize()[::-1], self.rest, np.int32)
+        merged = np.full(first.GetSize()[::-1], self.rest, _smallest_type([self.rest, *filter(None, self.targets)]))
         taken = np.zeros(merged.shape, bool)
         owner: dict[int, str] = {}
         strange: set[int] = set()
@@ -343,7 +343,7 @@ class NamedLabel:
         """The label on the grid of its image, `rest` around it."""
         grid = Grid.of(read_volume(as_readable(self.image), str(self.image), thorough=False, whole=False))
         label = flatten_onto(label, grid)
-        values = sitk.GetArrayFromImage(label)
+        values = sitk.GetArrayViewFromImage(label)
         if values.size == 1 and (values == self.rest).all():  # 3D Slicer's, where nothing is drawn, and lies anywhere
             return grid.put(sitk.GetImageFromArray(np.full(grid.size[::-1], self.rest, values.dtype)))
         if label.GetDimension() != len(grid.size):
@@ -352,7 +352,7 @@ class NamedLabel:
         offset = _offset(label, grid, str(self.file), describe(self.image, "its image"))
         if offset is None:
             return label
-        values = sitk.GetArrayFromImage(label)
+        values = sitk.GetArrayViewFromImage(label)
         placed = np.full(grid.size[::-1], self.rest, values.dtype)
         low = np.array(offset[::-1])
         start, stop = np.maximum(low, 0), np.minimum(low + values.shape, placed.shape)
@@ -366,6 +366,11 @@ class NamedLabel:
             )
         placed[tuple(slice(*ends) for ends in zip(start, stop, strict=True))] = values[inside]
         return grid.put(sitk.GetImageFromArray(placed))
+
+
+def _smallest_type(values: Iterable[int]) -> np.dtype:
+    """Of integers that hold these."""
+    return np.result_type(*map(np.min_scalar_type, values))
 
 
 def read_any(file: Path) -> sitk.Image:
@@ -543,7 +548,7 @@ class ColourLabel:
                 )
             values = values[..., :-1] if count == 4 else values[..., :1].repeat(3, axis=-1)
         codes = values[..., :3].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-        label = np.full(codes.shape, self.rest, np.int32)
+        label = np.full(codes.shape, self.rest, _smallest_type([self.rest, *self.targets.values()]))
         unknown: list[tuple[int, Colour]] = []
         for code, pixels_of_it in zip(*np.unique(codes[visible], return_counts=True), strict=True):
             colour = (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)

@@ -7,7 +7,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -169,7 +169,7 @@ def read_state(folder: Path, dataset: str) -> dict[str, Any] | None:
 
 def write_folder(
     folder: Path,
-    cases: Sequence[DrawnCase],
+    cases: Iterable[DrawnCase],
     *,
     tool: str,
     labels: Mapping[str, int],
@@ -183,7 +183,7 @@ def write_folder(
 
     Args:
         folder: to write; made where it is missing.
-        cases: to draw on.
+        cases: to draw on; each is written before the next is asked for.
         tool: of `loop_drawings.TOOLS`.
         labels: name to value, background included.
         state: for the state file: `dataset`, `slices` and more.
@@ -234,8 +234,7 @@ def _write_images(case: CaseToDraw, tool: str, folder: Path, place) -> None:
             write_tiff(place(f"{folder.name}/{case.identifier}_{number:04d}.tif"), voxels)
         return
     for file in case.images:
-        target = place(f"{folder.name}/{file.name}")
-        link_file(target, file, folder)
+        link_file(place(f"{folder.name}/{file.name}"), file, folder)
 
 
 def _remove(folder: Path, names: set[str]) -> None:
@@ -474,7 +473,7 @@ def new_case_problems(raw: Path, images: Mapping[str, Sequence[Path]]) -> list[s
         images: files of each case.
     """
     problems = identifier_problems(list(images))
-    tested = _list(raw / "labelsTs")
+    tested = [*(raw / "labelsTs").glob("*")]
     for case, files in images.items():
         if any(file.name.startswith(f"{case}.") for file in tested):
             problems.append(
@@ -493,10 +492,6 @@ def _label_file(addition: Addition) -> Path:
     file = file_of(addition.case.label)
     assert file is not None  # nnU-Net's datasets have files
     return Path(os.path.abspath(file))
-
-
-def _list(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _add_cases(content: dict[str, Any], new: Sequence[Addition]) -> dict[str, Any]:

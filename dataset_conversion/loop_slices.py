@@ -11,9 +11,10 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import binary_dilation
 
-from nnunet_attenscribble.common.grids import Grid, place_on
+from nnunet_attenscribble.common.formats import holds_place
+from nnunet_attenscribble.common.grids import Grid, place_on, turn_upright
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.common.volumes import describe, read_volume, slice_axis
+from nnunet_attenscribble.common.volumes import describe, file_of, read_volume, slice_axis
 from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
 from nnunet_attenscribble.dataset_conversion.loop_drawings import find_offset, tell_slice
 from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, DrawnCase
@@ -81,15 +82,16 @@ def measure_slices(
         axis: across which slices are cut.
     """
     within = tuple(other for other in range(3) if other != axis)
-    classes = np.unique(labels)
-    by_class = np.stack([np.where(labels == value, entropy, 0).sum(axis=within) for value in classes])
-    by_class[classes == 0] = 0  # it surrounds all others, and is always unsure along them
+    planes = [np.moveaxis(voxels, axis, 0) for voxels in (labels, entropy)]
+    count = int(labels.max()) + 1
+    by_class = np.stack([np.bincount(of.ravel(), doubt.ravel(), count) for of, doubt in zip(*planes, strict=True)])
+    by_class[:, 0] = 0  # it surrounds all others, and is always unsure along them
     return CaseSlices(
         axis,
         entropy.mean(axis=within, dtype=float),
         disagreement.mean(axis=within, dtype=float),
         (labels > 0).mean(axis=within),
-        classes[by_class.argmax(axis=0)],
+        by_class.argmax(axis=1),
         np.asarray(strokes.any(axis=within)),
     )
 
@@ -186,13 +188,11 @@ class Search:
             )
         return rows
 
-    def list_drawn_cases(self) -> list[DrawnCase]:
-        """The cases with a chosen slice, in the order of their best one."""
-        names = dict.fromkeys(chosen.case for chosen in self.chosen)
-        return [
-            DrawnCase(self.cases[name], self.cases[name].read_strokes(self.labels), self._read_prediction(name))
-            for name in names
-        ]
+    def list_drawn_cases(self) -> Iterator[DrawnCase]:
+        """The cases with a chosen slice, in the order of their best one; each is read when it is asked for."""
+        for name in dict.fromkeys(chosen.case for chosen in self.chosen):
+            case = self.cases[name]
+            yield DrawnCase(case, case.read_strokes(self.labels), self._read_prediction(name))
 
     def draw(self, tool: str, title: str) -> bytes:
         """A PNG of the chosen slices with what is predicted."""
@@ -203,11 +203,10 @@ class Search:
             scan = scan if scan.ndim == 3 else scan[None]
             grid = case.read_grid()
             spacing = grid.spacing[::-1] if len(grid.size) == 3 else (1.0, *grid.spacing[::-1])
-            down, across = (step for axis, step in enumerate(spacing) if axis != slices.axis)
-            section, labels = (
-                np.moveaxis(voxels, slices.axis, 0)[chosen.position]
-                for voxels in (scan, self._read_prediction(chosen.case))
-            )
+            cut = [np.take(each, chosen.position, slices.axis) for each in (scan, self._read_prediction(chosen.case))]
+            # As the tool shows it: napari as it is stored.
+            known = grid if tool != "napari" and holds_place(file_of(case.shown)) else None
+            (section, labels), (down, across) = turn_upright(cut, spacing, slices.axis, known)
             told = f"{chosen.case}, {tell_slice(tool, slices.axis, chosen.position, grid)}"
             sections.append(Section(told, section.astype(float), labels, down / across))
         return draw_sections(sections, labels=self.labels, title=title)

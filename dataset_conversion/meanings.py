@@ -48,13 +48,9 @@ def choose_coding(
     if name not in PRESETS:
         raise AttenScribbleError(f"coding {name!r}: choose one of {', '.join(PRESETS)}")
     coding = PRESETS[name]
-    if unlabelled == coding.background and background is None:
-        coding = ScribbleCoding(coding.unlabelled, None)  # 0 given for unlabelled: then 0 is no background stroke
-    if unlabelled is not None:
-        coding = ScribbleCoding(unlabelled, coding.background)
-    if background is not None:
-        coding = ScribbleCoding(coding.unlabelled, background)
-    return coding
+    if background is None and unlabelled != coding.background:  # 0 given for unlabelled is no background stroke
+        background = coding.background
+    return ScribbleCoding(coding.unlabelled if unlabelled is None else unlabelled, background)
 
 
 def scribble_values(

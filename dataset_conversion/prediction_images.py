@@ -49,7 +49,7 @@ def prepare_images(
         output: folder, which must not be there yet, or be empty.
         dataset: folder with its dataset.json.
         spacing: mm along x, y, z, of files that state none.
-        workers: processes; None: one per processor.
+        workers: processes; None: one per processor, 8 at most.
         progress: shown on stderr.
 
     Returns:

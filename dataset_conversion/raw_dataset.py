@@ -16,8 +16,6 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from nnunet_attenscribble.common.files import (
     encode_json,
     finish_interrupted,
@@ -117,7 +115,7 @@ class Writing:
     link: bool = False
     """Relative links to files that can be used as they are, where copies are the rule."""
     workers: int | None = None
-    """Processes; 1 for none beside this one, None for one per processor."""
+    """Processes; 1 for none beside this one, None for one per processor, 8 at most."""
     progress: bool = False
     """Shown on stderr."""
     confirm: Callable[[Sequence[Case], Sequence[CheckedCase], Coding], None] | None = None
@@ -188,7 +186,11 @@ def write_raw_datasets(
                 stack.enter_context(reserved(writing.raw_folder, map(str, dataset.ids), "dataset ID"))
         # What a killed run had finished is put in its place, and the ID is taken then.
         leftovers = [] if found else finish_interrupted(writing.raw_folder, f"{dataset.dataset_id:03d}")
-        found += _find_problems(cases, dataset, writing)
+        found += taken_id_problems(
+            dataset.ids, (writing.raw_folder, writing.preprocessed_folder, writing.results_folder)
+        )
+        found += case_problems(cases, len(dataset.channel_names), dataset.with_dense, dataset.dense_only)
+        found += split_problems(dataset.splits or (), {case.identifier for case in cases if not case.test})
         run = stack.enter_context(worker_map(writing.workers, len(cases)))
         checked = list(_each(run, partial(check_case, coding=coding), cases, "Checking", writing.progress))
         found += [problem for result in checked for problem in result.problems]
@@ -215,16 +217,6 @@ def _nothing_kept() -> Iterator[None]:
         raise AttenScribbleError(
             f"the dataset could not be written, and nothing incomplete was kept: {error}"
         ) from error
-
-
-def _find_problems(cases: Sequence[Case], dataset: RawDataset, writing: Writing) -> list[str]:
-    """What is wrong with IDs, cases and folds, as far as can be told without opening files."""
-    training = {case.identifier for case in cases if not case.test}
-    return [
-        *taken_id_problems(dataset.ids, (writing.raw_folder, writing.preprocessed_folder, writing.results_folder)),
-        *case_problems(cases, len(dataset.channel_names), dataset.with_dense, dataset.dense_only),
-        *split_problems(dataset.splits or (), training),
-    ]
 
 
 def _write(
@@ -435,9 +427,6 @@ def _each(run: Map, function, cases: Sequence, description: str, progress: bool)
 
 
 def _total(names: Iterable[str], counts: Iterable[list[int]]) -> dict[str, int]:
-    names = list(names)
-    totals = np.zeros(len(names), dtype=np.int64)
-    for count in counts:
-        if count:
-            totals += np.array(count[: len(names)], dtype=np.int64)
-    return dict(zip(names, totals.tolist(), strict=True))
+    """Of all cases in which voxels were counted; `names` may leave out the last values, as `ignore` of dense labels."""
+    columns = zip(*filter(None, counts), strict=True)
+    return {name: sum(column) for name, column in zip(names, columns, strict=False)}

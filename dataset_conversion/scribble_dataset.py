@@ -188,4 +188,4 @@ def _measure(pair: tuple[Source, Source], *, values: tuple[int, ...], rules: Scr
     dense, scribble = (read_volume(source, "", thorough=False, label=True) for source in pair)
     arrays = sitk.GetArrayFromImage(place_on(scribble, dense)), sitk.GetArrayFromImage(dense)
     axis = choose_axis(arrays[1].shape, dense.GetSpacing()[::-1], rules)
-    return [measure_coverage(*arrays, value, axis) for value in values]
+    return measure_coverage(*arrays, values, axis)

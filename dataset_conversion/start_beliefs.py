@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -92,7 +93,7 @@ class Believer:
         Args:
             root: the user's folder.
             defaults: options that nothing is to be found out about, such as ID and name.
-            workers: processes; None: one per processor.
+            workers: processes; None: one per processor, 8 at most.
             progress: shown on stderr.
 
         Raises:
@@ -143,9 +144,7 @@ class Believer:
         role = "scribble" if folders.scribbles is not None else "dense"
         options = replace(
             self.defaults,
-            **{name: getattr(folders, name) for name in ("images", "scribbles", "dense")},
-            test_images=folders.test_images,
-            test_labels=folders.test_labels,
+            **vars(folders),
             labels=labels,
             undrawn_as_test=any(getattr(case, role) is None for case in cases.cases if not case.test),
             channels=channels,
@@ -159,24 +158,20 @@ class Believer:
         """Names of the channels, and the cases."""
         if given.channels is not None:
             return given.channels, look_at_folders(folders, None, given.channels)
-        error: AttenScribbleError | None = None
+        plain: Findings | AttenScribbleError
         try:
             plain = look_at_folders(folders, None, MRI)
             if not plain.problems:
                 return number_channels(plain), plain
-            error = AttenScribbleError(plain.problems)
-        except AttenScribbleError as caught:
-            plain, error = None, caught
-        names = channel_names(folders)
-        if names:
-            try:
+        except AttenScribbleError as error:
+            plain = error
+        if names := channel_names(folders):
+            with suppress(AttenScribbleError):
                 found = look_at_folders(folders, None, names)
                 if not found.problems:
                     return names, found
-            except AttenScribbleError:
-                pass
-        if plain is None:
-            raise error
+        if isinstance(plain, AttenScribbleError):
+            raise plain
         return MRI, plain
 
     def _survey(self, folders: Folders, channels: tuple[str, ...], cases: Findings) -> Survey:

@@ -93,14 +93,6 @@ class Layout:
     problems: tuple[str, ...]
 
 
-@dataclass
-class _Sorted:
-    """Files by the role that a folder's name gives them, and that folder."""
-
-    roles: dict[str, dict[Path, list[Path]]] = field(default_factory=dict)
-    rest: list[Path] = field(default_factory=list)
-
-
 def find_layout(root: Path) -> Layout:
     """Look at names alone.
 
@@ -112,47 +104,47 @@ def find_layout(root: Path) -> Layout:
     problems = unusable_files(sorted({*found_files} - {*files}))
     if not files:
         raise AttenScribbleError([f"{root}: holds no image, nor does any folder in it", *problems])
-    found = _sort(root, files)
+    roles, rest = _sort(root, files)
     drawings = [
         Drawings(folder, None if role == "labels" else role, tuple(held))
         for role in _DRAWN
-        for folder, held in found.roles.get(role, {}).items()
+        for folder, held in roles.get(role, {}).items()
     ]
-    images = dict(found.roles.get("images", {}))
+    images = dict(roles.get("images", {}))
     unknown: dict[Path, int] = {}
-    for folder, held in [*images.items(), (root, found.rest)]:
+    for folder, held in [*images.items(), (root, rest)]:
         pictures, scribbles, others = tell_files_apart(folder, held)
         for kind, part in (("scribbles", scribbles), (_kind(others), others)):
             if part:
                 drawings.append(Drawings(folder, kind, tuple(part)))
         if folder != root:
             continue
-        if found.roles.get("images") or not pictures:
+        if roles.get("images") or not pictures:
             unknown = _count(root, pictures)
         else:
             images[root] = pictures
             unknown = {} if drawings else _count(root, pictures)
-    test = {role: next(iter(found.roles.get(role, {})), None) for role in ("test_images", "test_labels")}
-    tests = test["test_images"], test["test_labels"]
-    return Layout(root, tuple(images), tuple(drawings), *tests, unknown, tuple(problems))
+    test_images, test_labels = (next(iter(roles.get(role, {})), None) for role in ("test_images", "test_labels"))
+    return Layout(root, tuple(images), tuple(drawings), test_images, test_labels, unknown, tuple(problems))
 
 
-def _sort(root: Path, files: Iterable[Path]) -> _Sorted:
-    found = _Sorted()
+def _sort(root: Path, files: Iterable[Path]) -> tuple[dict[str, dict[Path, list[Path]]], list[Path]]:
+    """Files by the role that a folder's name gives them, and that folder; and those that have none."""
+    roles: dict[str, dict[Path, list[Path]]] = {}
+    rest: list[Path] = []
     for file in files:
         parts = file.relative_to(root).parts[:-1]
         if (place := _find_role(parts)) is None:
-            found.rest.append(file)
+            rest.append(file)
         else:
             role, depth = place
             folder = root.joinpath(*parts[: depth + 1])
-            found.roles.setdefault(role, {}).setdefault(folder, []).append(file)
-    for role, folders in list(found.roles.items()):
+            roles.setdefault(role, {}).setdefault(folder, []).append(file)
+    for role, folders in list(roles.items()):
         if len(folders) > 1 and len({folder.name for folder in folders}) == 1:  # each patient has one
-            found.rest += [file for held in folders.values() for file in held]
-            del found.roles[role]
-    found.rest.sort()
-    return found
+            rest += [file for held in folders.values() for file in held]
+            del roles[role]
+    return roles, sorted(rest)
 
 
 def _find_role(parts: tuple[str, ...]) -> tuple[str, int] | None:
@@ -291,7 +283,7 @@ def survey_cases(found: Findings, *, workers: int | None = None, progress: bool 
 
     Args:
         found: the cases.
-        workers: processes; None: one per processor.
+        workers: processes; None: one per processor, 8 at most.
         progress: shown on stderr.
     """
     tasks = [case for case in found.cases if case.images]

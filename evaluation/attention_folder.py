@@ -15,7 +15,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class AttentionRecord:
     labels: str
     block: Mapping[str, object]
     cases: tuple[str, ...]
-    pairs: tuple[PairMean, ...] = field(default=())
+    pairs: tuple[PairMean, ...] = ()
 
     @property
     def similarity(self) -> list[SimilarityMean]:

@@ -5,9 +5,8 @@ intervals and paired tests, aware of missed organs and repeated subjects.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 import numpy as np
 
@@ -85,12 +84,12 @@ class ComparisonRow:
     missed: int
     spurious: int
     share: float
-    difference: float
-    difference_low: float
-    difference_high: float
-    pairs: int
-    p: float
-    p_holm: float
+    difference: float = float("nan")
+    difference_low: float = float("nan")
+    difference_high: float = float("nan")
+    pairs: int = 0
+    p: float = float("nan")
+    p_holm: float = float("nan")
     rank_correlation: float = float("nan")
 
 
@@ -172,9 +171,7 @@ def compare_summaries(
             the name of the foreground's mean; every problem.
     """
     first = summaries[reference]
-    problems = list(
-        chain.from_iterable(list_differences(name, own, reference, first) for name, own in summaries.items())
-    )
+    problems = [problem for name, own in summaries.items() for problem in list_differences(name, own, reference, first)]
     subjects, unknown = _find_subjects(first, subject)
     if unknown:
         problems.append(f"the pattern {subject!r} finds no subject in the cases {list_some(unknown)}: mend the pattern")
@@ -191,13 +188,13 @@ def compare_summaries(
     if problems:
         raise AttenScribbleError(problems)
     models = (reference, *(name for name in summaries if name != reference))
-    weights = draw_case_weights(subjects, resamples=resamples, seed=seed)
-    tail = 100 * (1 - _CONFIDENCE) / 2
+    _, numbers = np.unique(subjects, return_inverse=True)
+    weights = draw_weights(len(set(subjects)), resamples=resamples, seed=seed)
     rows = []
     for metric in first.metrics:
         names = first.names_of(metric)
         of_metric = [
-            _compare_structure(name, summaries[name], first, metric, structure, subjects, weights, tail)
+            _compare_structure(name, summaries[name], first, metric, structure, numbers, weights)
             for name in models
             for structure in (*names, FOREGROUND)
         ]
@@ -262,21 +259,20 @@ def _compare_structure(
     reference: Summary,
     metric: str,
     structure: str,
-    subjects: list[str],
+    subjects: np.ndarray,
     weights: np.ndarray,
-    tail: float,
 ) -> ComparisonRow:
     names = reference.names_of(metric) if structure == FOREGROUND else [structure]
     foreground = PROTOCOLS[reference.protocol].foreground
-    scores = {
-        case: summary.cases[case] for case in reference.cases
-    }  # in the reference's order, so that pairs are pairs
+    # In the reference's order, so that pairs are pairs.
+    scores = {case: summary.cases[case] for case in reference.cases}
     own, other = collect_metric(scores, names, metric), collect_metric(reference.cases, names, metric)
     counts = count_statuses(scores, names)
     weighed, others = weigh_foreground(own, foreground), weigh_foreground(other, foreground)
     mean, reference_mean = mean_over_structures(weighed), mean_over_structures(others)
-    summarised = summarise_values(own[:, 0] if structure != FOREGROUND else mean_per_case(own))
-    low, high = _find_interval(bootstrap_means(weighed, weights), tail, _count_subjects(weighed, subjects))
+    per_case = mean_per_case(own)
+    with_lost = np.where(np.isinf(own).any(axis=1), np.inf, per_case)
+    low, high = _find_interval(bootstrap_means(weighed, subjects, weights), _count_subjects(weighed, subjects))
     row = ComparisonRow(
         model=name,
         structure=structure,
@@ -284,21 +280,15 @@ def _compare_structure(
         n=int(np.isfinite(own).sum()),
         infinite=int(np.isinf(own).sum()),
         mean=mean,
-        sd=summarised["sd"],
+        sd=summarise_values(per_case)["sd"],
         runs=count_runs(summary),
         sd_runs=_compute_sd_over_runs(summary, names, metric, foreground),
-        median=summarised["median"] if structure != FOREGROUND else summarise_values(_mean_with_lost(own))["median"],
+        median=summarise_values(with_lost)["median"],
         low=low,
         high=high,
         missed=counts["missed"],
         spurious=counts["spurious"],
         share=100 * (mean / reference_mean) if metric in ("dice", "iou") and reference_mean > 0 else float("nan"),
-        difference=float("nan"),
-        difference_low=float("nan"),
-        difference_high=float("nan"),
-        pairs=0,
-        p=float("nan"),
-        p_holm=float("nan"),
     )
     if summary is reference or metric not in PROTOCOLS[reference.protocol].tested:
         return row
@@ -306,8 +296,8 @@ def _compare_structure(
     # A model that loses an organ in the hard cases must not gain from their absence.
     lost = ~(np.isfinite(own) & np.isfinite(other))
     own, other = (weigh_foreground(np.where(lost, np.nan, values), foreground) for values in (own, other))
-    means = bootstrap_means(own, weights) - bootstrap_means(other, weights)
-    low, high = _find_interval(means, tail, _count_subjects(own, subjects))
+    means = bootstrap_means(own, subjects, weights) - bootstrap_means(other, subjects, weights)
+    low, high = _find_interval(means, _count_subjects(own, subjects))
     tested = not depends_on_runs(summary, reference, names, metric)
     return replace(
         row,
@@ -326,23 +316,17 @@ def _compute_sd_over_runs(summary: Summary, names: Sequence[str], metric: str, f
     return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
 
 
-def _mean_with_lost(values: np.ndarray) -> np.ndarray:
-    """The mean of each case over its structures, infinite where any of them is; NaN where it has none."""
-    known = ~np.isnan(values)
-    counts = known.sum(axis=1)
-    return np.where(counts > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(counts, 1), np.nan)
-
-
-def _count_subjects(values: np.ndarray, subjects: list[str]) -> int:
+def _count_subjects(values: np.ndarray, subjects: np.ndarray) -> int:
     """Subjects of the structure that the fewest have, of those that any has."""
-    counts = [len(set(np.asarray(subjects)[known])) for known in np.isfinite(values).T if known.any()]
+    counts = [len(set(subjects[known].tolist())) for known in np.isfinite(values).T if known.any()]
     return min(counts, default=0)
 
 
-def _find_interval(means: np.ndarray, tail: float, count: int) -> tuple[float, float]:
+def _find_interval(means: np.ndarray, count: int) -> tuple[float, float]:
     known = means[np.isfinite(means)]
     if count < 2 or not known.size:  # one subject can only be drawn again and again
         return float("nan"), float("nan")
+    tail = 100 * (1 - _CONFIDENCE) / 2
     low, high = np.percentile(known, (tail, 100 - tail))
     return float(low), float(high)
 
@@ -362,47 +346,50 @@ def _correct_family(rows: list[ComparisonRow]) -> list[ComparisonRow]:
     return [replace(row, p_holm=adjusted.get((row.model, row.structure), adjusted[row.model, first])) for row in rows]
 
 
-def draw_case_weights(subjects: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
-    """Draw subjects with replacement; all cases of a subject come along, since they are not independent.
+def draw_weights(count: int, *, resamples: int, seed: int) -> np.ndarray:
+    """Draw subjects with replacement.
 
     Args:
-        subjects: the subject of each case.
+        count: of subjects.
         resamples: number of draws.
         seed: of the generator.
 
     Returns:
-        How often each case is in each draw, float64, (resamples, cases).
+        How often each subject is in each draw, float64, (resamples, subjects).
     """
-    _, index = np.unique(np.asarray(subjects), return_inverse=True)
-    count = int(index.max()) + 1
     generator, shares = np.random.default_rng(seed), np.full(count, 1 / count)
     # By columns: how products with it are rounded hangs on that, and kept tables on how they are rounded.
-    weights = np.empty((resamples, len(index)), order="F")
+    weights = np.empty((resamples, count), order="F")
     for row in weights:  # draw by draw, for the memory that integers take beside it
-        row[:] = generator.multinomial(count, shares)[index]
+        row[:] = generator.multinomial(count, shares)
     return weights
 
 
-def bootstrap_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def bootstrap_means(values: np.ndarray, subjects: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The mean of the structures' means over finite values, once per draw.
+
+    All cases of a subject come along with it, since they are not independent.
 
     Args:
         values: (cases, structures).
-        weights: of `draw_case_weights`, (resamples, cases).
+        subjects: the number of each case's subject, from 0 on.
+        weights: of `draw_weights`, (resamples, subjects).
 
     Returns:
         (resamples,); NaN where a draw lacks a structure that has finite values: without it, it is another mean.
     """
     finite = np.isfinite(values)
-    sums, counts = weights @ np.where(finite, values, 0.0), weights @ finite
-    with np.errstate(invalid="ignore"):
-        means = sums / counts
+    sums, counts = np.zeros((2, weights.shape[1], values.shape[1]))  # of subjects: few where slices are scored
+    np.add.at(sums, subjects, np.where(finite, values, 0.0))
+    np.add.at(counts, subjects, finite)
+    sums, counts = weights @ sums, weights @ counts
     known = finite.any(axis=0)
     with np.errstate(invalid="ignore"):
+        means = sums / counts
         return np.where(known, means, 0.0).sum(axis=1) / known.sum()
 
 
-def pair_differences(own: np.ndarray, other: np.ndarray, subjects: Sequence[str], *, worst: float) -> np.ndarray:
+def pair_differences(own: np.ndarray, other: np.ndarray, subjects: Iterable[Hashable], *, worst: float) -> np.ndarray:
     """Differences own - other, one per subject, for a test on ranks.
 
     A missed organ's infinite distance makes an infinite difference, the largest rank there is; two infinite distances
@@ -423,7 +410,7 @@ def pair_differences(own: np.ndarray, other: np.ndarray, subjects: Sequence[str]
     differences[np.isinf(own) & np.isinf(other)] = 0.0
     differences[~np.isnan(own) & np.isnan(other)] = worst
     differences[np.isnan(own) & ~np.isnan(other)] = -worst
-    rows: dict[str, list[int]] = {}
+    rows: dict[Hashable, list[int]] = {}
     for row, subject in enumerate(subjects):
         rows.setdefault(subject, []).append(row)
     means = []
@@ -473,9 +460,7 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction of the p-values of one family; NaN stays NaN and does not count."""
     p = np.asarray(p_values, dtype=float)
     adjusted = np.full(p.shape, np.nan)
-    order = [index for index in np.argsort(p) if not np.isnan(p[index])]
-    largest = 0.0
-    for position, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - position) * p[index]))
-        adjusted[index] = largest
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN comes last
+    scaled = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return adjusted.tolist()

@@ -11,7 +11,14 @@ from typing import Any
 
 from nnunet_attenscribble.common.files import encode_numbers
 from nnunet_attenscribble.common.shapes import COUNT, NUMBER, TEXT, list_of, mapping, nullable
-from nnunet_attenscribble.common.text import count_rows, format_csv, format_markdown, format_mean_sd, format_number
+from nnunet_attenscribble.common.text import (
+    count_rows,
+    escape_markdown,
+    format_csv,
+    format_markdown,
+    format_mean_sd,
+    format_number,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, ComparisonRow, find_family
 from nnunet_attenscribble.evaluation.metrics import (
@@ -27,11 +34,8 @@ from nnunet_attenscribble.evaluation.summary import PROVENANCE, SCORE, describe_
 
 _LISTS = ("models", "structures", "cases", "notes")
 _ADDED = ("nsd_mm", "lesions", "confusion", "lesion_counts")  # by later versions, with defaults
-_NUMBERS = ("n", "infinite", "runs", "missed", "spurious", "pairs")
-_SCORED = (
-    *("mean", "sd", "sd_runs", "median", "low", "high", "share", "difference", "difference_low", "difference_high"),
-    *("p", "p_holm"),
-)
+_LATER = "rank_correlation"  # of rows, by a later version
+_SHAPES = {"str": TEXT, "int": COUNT, "float": SCORE}  # by the type of a field
 _COMPARISON = mapping(
     {
         "reference": TEXT,
@@ -48,10 +52,8 @@ _COMPARISON = mapping(
         "provenance": mapping(each=mapping({"versions": mapping(each=TEXT)})),
         "rows": list_of(
             mapping(
-                dict.fromkeys(("model", "structure", "metric"), TEXT)
-                | dict.fromkeys(_NUMBERS, COUNT)
-                | dict.fromkeys(_SCORED, SCORE),
-                {"rank_correlation": SCORE},  # by a later version
+                {column.name: _SHAPES[str(column.type)] for column in fields(ComparisonRow) if column.name != _LATER},
+                {_LATER: SCORE},
             )
         ),
     },
@@ -78,8 +80,10 @@ def to_markdown(comparison: Comparison) -> str:
     """Tables of means, of structures and of differences, and the rules they were made by."""
     level = f"{100 * comparison.confidence:g} %"
     titles = list_titles(comparison)
+    reference = escape_markdown(comparison.reference)
+    differences = tabulate_differences(comparison)
     parts = [
-        f"### Compared with {comparison.reference} on the same {describe_cases(comparison)}",
+        f"### Compared with {reference} on the same {describe_cases(comparison)}",
         format_markdown(*tabulate_means(comparison)),
         *(
             f"#### {title}, mean ± SD, median over {_unit(comparison)}s\n\n"
@@ -87,9 +91,12 @@ def to_markdown(comparison: Comparison) -> str:
             for metric, (title, decimals) in titles.items()
         ),
         *_write_bias(comparison),
-        f"#### Difference from {comparison.reference} [{level} interval], p of Wilcoxon's test, p after Holm\n\n"
-        + format_markdown(*tabulate_differences(comparison)),
-        "#### How to read this\n\n" + "\n".join(f"- {line}" for line in write_rules(comparison)),
+        *[
+            f"#### Difference from {reference} [{level} interval], p of Wilcoxon's test, p after Holm\n\n"
+            + format_markdown(*differences)
+        ]
+        * bool(differences[1]),
+        "#### How to read this\n\n" + "\n".join(f"- {escape_markdown(line)}" for line in write_rules(comparison)),
         "#### Where the numbers come from\n\n" + format_markdown(*tabulate_origins(comparison)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -396,10 +403,11 @@ def _refuse_gaps(comparison: Comparison) -> None:
 
 
 def _read_row(row: Mapping[str, Any], metrics: Mapping[str, str]) -> ComparisonRow:
-    values = {column.name: row[column.name] for column in fields(ComparisonRow) if column.name in row}
-    for column in fields(ComparisonRow):
-        if column.type == "float" and column.name in row:
-            values[column.name] = _read_number(values[column.name])
+    values: dict[str, Any] = {
+        column.name: _read_number(row[column.name]) if column.type == "float" else row[column.name]
+        for column in fields(ComparisonRow)
+        if column.name in row
+    }
     return ComparisonRow(**{**values, "metric": metrics[row["metric"]]})
 
 

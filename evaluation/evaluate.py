@@ -11,7 +11,7 @@ from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import sha256
-from nnunet_attenscribble.common.workers import count_processors, worker_map
+from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
@@ -107,11 +107,11 @@ def evaluate_folder(
 
 
 def count_workers(cases: int) -> int:
-    """One worker per processor that this process may use, and at most one per four cases.
+    """As many workers as `default_workers`, and at most one per four cases.
 
     A worker takes as long to start as to score a dozen cardiac volumes.
     """
-    return max(1, min(count_processors(), cases // 4))
+    return max(1, min(default_workers(), cases // 4))
 
 
 def _choose_dataset_json(predictions: Path, dense: Path, given: Path | str | None) -> Path:

@@ -174,11 +174,11 @@ def _find_shared(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, *others = contents
     shared: dict[str, Any] = {}
     for key, value in first.items():
-        values = [content.get(key) for content in others]
+        values: list[Any] = [content.get(key) for content in others]
         if all(key in content for content in others) and all(other == value for other in values):
             shared[key] = value
         elif isinstance(value, dict) and all(isinstance(other, dict) for other in values):
-            shared[key] = _find_shared([value, *(other for other in values if isinstance(other, dict))])
+            shared[key] = _find_shared([value, *values])
     return shared
 
 

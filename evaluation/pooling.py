@@ -12,7 +12,7 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, StructureScores, count_statuses
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
-from nnunet_attenscribble.evaluation.structures import average_counts, list_classes
+from nnunet_attenscribble.evaluation.structures import list_classes
 from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
 
 
@@ -71,7 +71,8 @@ def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
     }
     confusions = {}
     if all(run.confusions for run in runs):
-        confusions = {case: average_counts([run.confusions[case] for run in runs]) for case in by_case}
+        means = {case: np.mean([run.confusions[case] for run in runs], axis=0).tolist() for case in by_case}
+        confusions = {case: tuple(map(tuple, mean)) for case, mean in means.items()}
     return replace(
         runs[0],
         cases=averaged,

@@ -309,7 +309,7 @@ def postprocess_folder(
         foreground: first keep the largest component of all classes together.
         per_class: decide for each class by the scribbles.
         agreement: see `postprocessing.decide`.
-        workers: processes; None for one per processor and four cases.
+        workers: processes; None for `count_workers`.
         progress: called with a list and a word about it, to iterate over.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import StructureScores, select_structure
 from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, score_structure
-from nnunet_attenscribble.evaluation.structures import Counts, LabelCoding, count_confusion, list_classes
+from nnunet_attenscribble.evaluation.structures import Counts, LabelCoding, Structure, count_confusion, list_classes
 
 if TYPE_CHECKING:
     from SimpleITK import Image
@@ -255,8 +255,9 @@ def score_case(
         protocol: by which they are scored.
         readers: of the prediction and of the dense label.
     """
+    files = (pair.prediction, pair.dense)
     images, problems = [], []
-    for file, reader in zip((pair.prediction, pair.dense), readers, strict=True):
+    for file, reader in zip(files, readers, strict=True):
         try:
             images.append(read_label_image(file, reader))
         except ValueError as error:
@@ -271,9 +272,7 @@ def score_case(
     if problems:
         return CaseScores(pair.case, problems=tuple(problems))
     turned = is_turned(dense.grid, prediction.grid)
-    rounded = tuple(
-        str(file) for file, image in zip((pair.prediction, pair.dense), images, strict=True) if image.rounded
-    )
+    rounded = tuple(str(file) for file, image in zip(files, images, strict=True) if image.rounded)
     prediction = prediction.on(dense)
     rows = {pair.case: (prediction.labels, dense.labels)}
     shape, spacing = dense.labels.shape, dense.spacing
@@ -282,19 +281,7 @@ def score_case(
         shape, spacing = shape[-2:], spacing[-2:]
         stacks = (image.labels.reshape(-1, *shape) for image in (prediction, dense))
         rows = {name_slice(pair.case, position): slices for position, slices in enumerate(zip(*stacks, strict=True))}
-    scores = {
-        name: {
-            structure.name: score_structure(
-                select_structure(own, structure.values),
-                select_structure(true, structure.values),
-                spacing,
-                protocol,
-                structure.name,
-            )
-            for structure in coding.structures
-        }
-        for name, (own, true) in rows.items()
-    }
+    scores = {name: score_structures(*labels, spacing, coding.structures, protocol) for name, labels in rows.items()}
     confusions = {}
     if list_classes(coding.structures):
         confusions = {name: count_confusion(own, true, coding.structures) for name, (own, true) in rows.items()}
@@ -310,6 +297,40 @@ def score_case(
     )
 
 
+def score_structures(
+    prediction: np.ndarray,
+    dense: np.ndarray,
+    spacing: tuple[float, ...],
+    structures: Sequence[Structure],
+    protocol: Protocol,
+) -> dict[str, StructureScores]:
+    """Scores by the structure's name, each computed in the box around it, for the time that whole volumes take."""
+    from scipy.ndimage import find_objects
+
+    boxes = [find_objects(labels) for labels in (prediction, dense)]
+    scores = {}
+    for structure in structures:
+        box = _join_boxes(structure.values, boxes)
+        own, true = (select_structure(labels[box], structure.values) for labels in (prediction, dense))
+        scores[structure.name] = score_structure(own, true, spacing, protocol, structure.name)
+    return scores
+
+
+def _join_boxes(values: tuple[int, ...], boxes: list[list]) -> tuple[slice, ...]:
+    """One box around a structure in all label maps, given the boxes of each map's values from 1 on.
+
+    It is a voxel wider, as far as the image goes: so a mask fills it only if it fills the image, and an axis has length
+    one only if that of the image has, of both of which scores take note.
+    """
+    if 0 in values:  # a region may hold the background
+        return ()
+    found = [own[value - 1] for own in boxes for value in values if value <= len(own) and own[value - 1] is not None]
+    return tuple(
+        slice(max(min(side.start for side in sides) - 1, 0), max(side.stop for side in sides) + 1)
+        for sides in zip(*found, strict=True)
+    ) or (slice(1),)  # nothing of it anywhere
+
+
 def _check_values(pair: CasePair, prediction: LabelImage, dense: LabelImage, coding: LabelCoding) -> list[str]:
     from nnunet_attenscribble.common.volumes import count_values
 
@@ -322,19 +343,17 @@ def _check_values(pair: CasePair, prediction: LabelImage, dense: LabelImage, cod
             if (own := image.names.get(structure.name.casefold())) is not None and (own,) != structure.values
         ]
         strange = sorted(count_values(image.labels).keys() - coding.allowed)
-        if not strange:
-            continue
         if role == "dense label" and coding.ignore in strange:
             problems.append(
                 f"dense label {file} holds {coding.ignore}, the value of unlabelled voxels: these are scribbles, and a "
                 "score on scribbles says little; give the folder of dense labels"
             )
-            continue
-        # nnU-Net wants `ignore` to be the highest value; the dataset.json of dense labels knows nothing of it.
-        is_scribble = role == "dense label" and strange == [max(coding.allowed) + 1]
-        problems.append(
-            f"{role} {file} holds {list_some(list(map(str, strange)))}; the labels of dataset.json are "
-            f"{', '.join(map(str, sorted(coding.allowed)))}: give labels of the same coding, or the right file with "
-            "--dataset-json" + ("; if it marks unlabelled voxels, these are scribbles" if is_scribble else "")
-        )
+        elif strange:
+            # nnU-Net wants `ignore` to be the highest value; the dataset.json of dense labels knows nothing of it.
+            is_scribble = role == "dense label" and strange == [max(coding.allowed) + 1]
+            problems.append(
+                f"{role} {file} holds {list_some(list(map(str, strange)))}; the labels of dataset.json are "
+                f"{', '.join(map(str, sorted(coding.allowed)))}: give labels of the same coding, or the right file "
+                "with --dataset-json" + ("; if it marks unlabelled voxels, these are scribbles" if is_scribble else "")
+            )
     return problems

@@ -119,11 +119,6 @@ def count_confusion(prediction: np.ndarray, dense: np.ndarray, structures: Seque
     return tuple(map(tuple, pairs.reshape(number, number).tolist()))
 
 
-def average_counts(counts: Sequence[Counts]) -> Counts:
-    """The mean of one case's counts over several runs."""
-    return tuple(map(tuple, np.mean(counts, axis=0).tolist()))
-
-
 def compute_confusion_shares(counts: Mapping[str, Counts], spacings: Mapping[str, Sequence[float]]) -> np.ndarray:
     """The volume of each true class that was predicted as each class, as a share of a true volume, all cases together.
 

@@ -61,17 +61,15 @@ def read_case(model: TrainedModel, case: PreparedCase) -> CaseReading:
     windows = list(model.list_windows(tuple(case.image.shape[1:])))
     flat = len(model.patch_size) == 2
     predicted = torch.zeros(case.image.shape[1:], dtype=torch.long)
-    compared = case.labels is not None and block.similarity is not None
-    totals = {
-        kind: torch.zeros(2, classes, classes, dtype=torch.float64) for kind in ("window", "adjacent") if compared
-    }
+    kinds = () if case.labels is None or block.similarity is None else ("window", "adjacent")
+    totals = {kind: torch.zeros(2, classes, classes, dtype=torch.float64) for kind in kinds}
     for start in range(0, len(windows), _AT_ONCE):
         chosen = windows[start : start + _AT_ONCE]
         logits, features = read_features(model.network, _cut(model, case, chosen))
         for window, own in zip(chosen, logits, strict=True):
             labelled = model.predictor.label_manager.convert_logits_to_segmentation(own.cpu())
             predicted[window] = labelled[None].long() if flat else labelled.long()
-        if case.labels is None or not compared:
+        if case.labels is None or not totals:
             continue
         with torch.inference_mode():
             similarity = block.compute_similarity(features)
@@ -190,21 +188,14 @@ def sum_by_classes(
     one, other = flat[:, first], flat[:, second]
     known = (one >= 0) & (other >= 0)
     if adjacent:
-        known &= _touch(first, second, similarity.grid)
+        ends = (torch.unravel_index(end, similarity.grid) for end in (first, second))
+        known &= torch.stack([(one - other).abs() <= 1 for one, other in zip(*ends, strict=True)]).all(dim=0)
     codes = (torch.minimum(one, other) * classes + torch.maximum(one, other))[known]
     precise = sum_dtype(labels.device)
     values = similarity.values.to(precise)[known]
     counts = torch.bincount(codes, minlength=classes**2).to(precise)
     sums = torch.bincount(codes, weights=values, minlength=classes**2)
     return sums.view(classes, classes), counts.view(classes, classes)
-
-
-def _touch(first: Tensor, second: Tensor, grid: Sequence[int]) -> Tensor:
-    touching = torch.ones_like(first, dtype=torch.bool)
-    for axis, size in enumerate(grid):
-        step = prod(grid[axis + 1 :])
-        touching &= ((first // step) % size - (second // step) % size).abs() <= 1
-    return touching
 
 
 def _find_window(windows: Sequence[Window], voxel: tuple[int, int, int]) -> Window:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import CONVOLUTIONAL, PLANS_SHAPE
-from nnunet_attenscribble.common.shapes import read_json, read_shaped, shape_problems
+from nnunet_attenscribble.common.shapes import mapping, read_if_shaped, read_shaped, shape_problems
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.settings import KEY, AttenScribbleSettings
@@ -63,7 +63,6 @@ def add_configuration(
             cascade, or a setting refused.
     """
     resolved = resolve_configuration(plans, base)
-    inherited = resolved.get(KEY, {})
     if resolved.get("previous_stage"):
         raise AttenScribbleError(
             f"plans: '{base}' is the second stage of a cascade, and its first stage '{resolved['previous_stage']}' "
@@ -76,7 +75,7 @@ def add_configuration(
         )
     if name in plans["configurations"]:
         raise AttenScribbleError(f"plans: there is a configuration '{name}' already; choose another name with --name")
-    merged = {**inherited, **settings}
+    merged = {**resolved.get(KEY, {}), **settings}
     AttenScribbleSettings.from_configuration({**resolved, **(changes or {}), KEY: merged})
     new = {"inherits_from": base, **(changes or {})}
     if resolved.get("next_stage"):
@@ -211,15 +210,12 @@ def name_plans_file(folder: Path, name: str) -> Path:
 
 def list_plans(folder: Path) -> list[Path]:
     """The plans files in a dataset's preprocessed folder, whatever their names: nnU-Net takes any by `-p NAME`."""
-    return [file for file in sorted(folder.glob("*.json")) if file.name not in _NO_PLANS and _looks_like_plans(file)]
-
-
-def _looks_like_plans(file: Path) -> bool:
-    try:
-        content = read_json(file, "")
-    except AttenScribbleError:
-        content = None
-    return "plans" in file.stem.casefold() or (isinstance(content, dict) and "configurations" in content)
+    return [
+        file
+        for file in sorted(folder.glob("*.json"))
+        if file.name not in _NO_PLANS
+        and ("plans" in file.stem.casefold() or "configurations" in read_if_shaped(file, mapping()))
+    ]
 
 
 def check_network(configuration: Mapping[str, Any], name: str) -> int:

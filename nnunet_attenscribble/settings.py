@@ -8,6 +8,7 @@ from math import ceil
 from typing import Any
 
 from nnunet_attenscribble.common.nnunet import entry_values
+from nnunet_attenscribble.common.shapes import NUMBER, is_whole
 from nnunet_attenscribble.errors import AttenScribbleError
 
 #: Key of a plans file's configuration under which the settings stand.
@@ -42,33 +43,23 @@ class Allowed:
         return bool(values) and all(map(self.holds, values))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 _USUAL_RADIUS = 5
 _LEAST, _MOST = 1e-3, 1e6  # of numbers that are squared, or multiply the loss: beyond, single precision ends
-_NOT_NEGATIVE = Allowed(f"a number from 0 to {_MOST:.0f}", lambda value: _is_number(value) and 0 <= value <= _MOST)
+_NOT_NEGATIVE = Allowed(f"a number from 0 to {_MOST:.0f}", lambda value: NUMBER.accept(value) and 0 <= value <= _MOST)
 _POSITIVE = Allowed(
     f"a number from {_LEAST:g} to {_MOST:.0f}",
-    lambda value: _is_number(value) and _LEAST <= value <= _MOST,
+    lambda value: NUMBER.accept(value) and _LEAST <= value <= _MOST,
 )
-_SHARE = Allowed("a number of at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1)
-_COUNT = Allowed("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
-_OWN_COUNT = Allowed(
-    f"{_COUNT.text}, or null for nnU-Net's own", lambda value: value is None or (_is_whole(value) and value >= 1)
-)
+_SHARE = Allowed("a number of at least 0 and below 1", lambda value: NUMBER.accept(value) and 0 <= value < 1)
+_COUNT = Allowed("a whole number of at least 1", lambda value: is_whole(value) and value >= 1)
+_OWN_COUNT = Allowed(f"{_COUNT.text}, or null for nnU-Net's own", lambda value: value is None or _COUNT.holds(value))
 _SWITCH = Allowed("true or false", lambda value: isinstance(value, bool))
 _WEIGHTS = Allowed(
     f'null, or by label {_POSITIVE.text}, such as {{"MYO": 0.25}}',
     lambda value: value is None or (isinstance(value, Mapping) and all(map(_POSITIVE.holds, value.values()))),
 )
 _RADIUS = Allowed(
-    "a whole number of at least 0, or one per axis", lambda value: _is_whole(value) and value >= 0, per_axis=True
+    "a whole number of at least 0, or one per axis", lambda value: is_whole(value) and value >= 0, per_axis=True
 )
 
 
@@ -91,8 +82,8 @@ class AttenScribbleSettings:
             better where: docs/results.md.
         dice_weight: of nnU-Net's soft Dice on the scribbles, in which all structures weigh the same. Without it, as
             published (0), a CRF lets those with few scribbled pixels disappear.
-        class_weights: of annotated pixels in the segmentation loss, 1 for labels not named. Below 1 it makes a wall
-            thinner that comes out too thick (docs/experiments.md).
+        class_weights: of annotated pixels, and of padding that of background, in the segmentation loss (of regions only
+            in training's); 1 for labels not named. Below 1 walls come out thinner (docs/experiments.md).
         crf_weight: of the masked CRF. Its energy is a sum over the window; in 3D it counts as much as its in-plane
             part would, so that the weight means the same in 2D and 3D.
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
@@ -151,6 +142,8 @@ class AttenScribbleSettings:
     def __post_init__(self) -> None:
         """Refuse values out of range, all of them at once."""
         problems = []
+        if self.class_weights == {}:
+            object.__setattr__(self, "class_weights", None)  # two settings that are one must be equal
         for own in fields(self):
             value, allowed = getattr(self, own.name), own.metadata["allowed"]
             if allowed.per_axis and isinstance(value, list):  # JSON knows lists only
@@ -211,22 +204,30 @@ class AttenScribbleSettings:
             labels: of dataset.json, with `ignore`.
 
         Raises:
-            AttenScribbleError: for every name that is no label, or one of several values (a region), and where the
-                labels are dense.
+            AttenScribbleError: for every name that is no label, or one of several values (a region), for two weights of
+                one value, and where the labels are dense or not numbered as nnU-Net needs them.
         """
         if not self.class_weights:
             return None
         if "ignore" not in labels:
-            raise AttenScribbleError("settings: class_weights are for scribbles, and there is no label `ignore`")
-        values = {name: entry_values(entry) for name, entry in labels.items()}
-        (ignore,) = values.pop("ignore")
-        known = {name: own[0] for name, own in values.items() if len(own) == 1}
-        if unknown := sorted(set(self.class_weights) - set(known)):
             raise AttenScribbleError(
-                f"settings: class_weights names '{name}'; labels of one value are {', '.join(known)}"
-                for name in unknown
+                "settings: class_weights are for scribbles, and there is no label `ignore`: leave them out"
             )
-        by_value = {known[name]: weight for name, weight in self.class_weights.items()}
+        values = {name: entry_values(entry) for name, entry in labels.items() if name != "ignore"}
+        held, ignore, problems = {0}.union(*values.values()), labels["ignore"], []
+        if not is_whole(ignore) or not ignore == len(held) == max(held) + 1:
+            problems.append(
+                f"dataset.json: `ignore` is {ignore!r}: number the labels 0, 1, 2, ... without a gap, `ignore` the last"
+            )
+        known = {name: own[0] for name, own in values.items() if len(own) == 1}
+        by_value: dict[int, float] = {}
+        for name, weight in sorted(self.class_weights.items()):
+            if name not in known:
+                problems.append(f"settings: class_weights names '{name}'; labels of one value are {', '.join(known)}")
+            elif by_value.setdefault(known[name], weight) != weight:
+                problems.append(f"settings: class_weights has two weights of label {known[name]}: leave out '{name}'")
+        if problems:
+            raise AttenScribbleError(problems)
         return [by_value.get(value, 1.0) for value in range(ignore)]
 
     def _list_misfits(self, patch: Sequence[int]) -> list[str]:

@@ -42,8 +42,7 @@ class WindowSimilarity(NamedTuple):
     def around(self, position: Sequence[int]) -> Tensor:
         """Similarities of one position to its neighbours as (N, *grid) maps, zero elsewhere. For pictures."""
         first, second = pair_indices(self.grid, self.radius, self.values.device)
-        strides = [prod(self.grid[axis + 1 :]) for axis in range(len(self.grid))]
-        token = sum(p * s for p, s in zip(position, strides, strict=True))
+        token = torch.arange(prod(self.grid)).view(self.grid)[tuple(position)].item()
         maps = self.values.new_zeros(len(self.values), prod(self.grid))
         maps[:, second[first == token]] = self.values[:, first == token]
         maps[:, first[second == token]] = self.values[:, second == token]
@@ -324,7 +323,6 @@ def _setup_attend(ctx, inputs, output):
     query, key, value, ctx.grid, ctx.radius, ctx.factor = inputs
     attended, _, normaliser = output
     ctx.save_for_backward(query, key, value, attended, normaliser)
-    ctx.set_materialize_grads(True)
 
 
 def _backward_of_attend(ctx, grad_attended, grad_entries, _):

@@ -15,7 +15,7 @@ from itertools import chain, combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_attenscribble.common.nnunet import VARIABLE, read_dataset_json, trainers_folder
+from nnunet_attenscribble.common.nnunet import VARIABLE, entry_values, read_dataset_json, trainers_folder
 from nnunet_attenscribble.common.shapes import TEXT, check_shape, mapping
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from torch import Tensor
+
+    from nnunet_attenscribble.common.grids import Grid
 
 _PLANS = mapping({"dataset_name": TEXT, "image_reader_writer": TEXT})  # what is read of a model's, besides all plans'
 
@@ -53,11 +55,15 @@ class PreparedCase:
         image: (M, *S) float32, S of three axes.
         labels: (*S) int64, -1 where the padding is; None where none were given.
         spacing: millimetres along the last two axes.
+        axis: of the files' arrays, which is the first one here; the others follow in order.
+        grid: of the files, as nnU-Net reads them; None where they do not tell.
     """
 
     image: Tensor
     labels: Tensor | None
     spacing: tuple[float, float]
+    axis: int
+    grid: Grid | None
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,10 @@ def find_model(
         ModelPlace(file.parents[1], file.parent.name.removeprefix("fold_"), checkpoint)
         for file in sorted(folder.glob(f"*__*__*/fold_*/{glob.escape(checkpoint)}"))
     ]
-    wanted = (trainer, plans, configuration, fold)
     found = [
         place
         for place in every
-        if all(value in (None, own) for value, own in zip(wanted, (*place.names, place.fold), strict=True))
+        if all(value in (None, own) for value, own in zip(given.values(), (*place.names, place.fold), strict=True))
     ]
     if len(found) == 1:
         return found[0]
@@ -159,7 +164,7 @@ class TrainedModel:
     def label_names(self) -> list[str]:
         """By the value of a label; values that only regions hold are called after their number."""
         labels = self.predictor.dataset_json["labels"]
-        single = {value: name for name, value in labels.items() if isinstance(value, int)}
+        single = {own[0]: name for name, entry in labels.items() if len(own := entry_values(entry)) == 1}
         highest = max(self.predictor.label_manager.all_labels)
         return [single.get(value, f"label {value}") for value in range(highest + 1)]
 
@@ -240,7 +245,7 @@ class TrainedModel:
 
         own = self.predictor
         configured = own.configuration_manager
-        known = self._read_labels(images, labels)
+        known, grid = self._read_labels(images, labels)
         with _calls_of_nnunet(f"{images[0]} cannot be preprocessed"):
             pixels, properties = self.reader().read_images(list(map(str, images)))
             image, found, *_ = configured.preprocessor_class(verbose=False).run_case_npy(
@@ -253,11 +258,17 @@ class TrainedModel:
             inside = found[0].clip(min=0).astype("int64")
             padded_labels = torch.from_numpy(pad_nd_image(inside, self.patch_size, "constant", {"constant_values": -1}))
         down, across = configured.spacing[-2:]
-        return PreparedCase(torch.from_numpy(padded).float(), padded_labels, (float(down), float(across)))
+        spacing, axis = (float(down), float(across)), own.plans_manager.transpose_forward[0]
+        return PreparedCase(torch.from_numpy(padded).float(), padded_labels, spacing, axis, grid)
 
-    def _read_labels(self, images: list[Path], labels: Path | None) -> np.ndarray | None:
-        """Labels (1, Z, Y, X) in the order of the images' voxels, as nnU-Net reads these; all of them are compared."""
-        from nnunet_attenscribble.common.grids import geometry_problems, turn_onto
+    def _read_labels(self, images: list[Path], labels: Path | None) -> tuple[np.ndarray | None, Grid | None]:
+        """Labels (1, Z, Y, X) in the order of the images' voxels, as nnU-Net reads these; all of them are compared.
+
+        Returns:
+            with them the grid of the images, see `PreparedCase`.
+        """
+        from nnunet_attenscribble.common.formats import holds_place
+        from nnunet_attenscribble.common.grids import Grid, geometry_problems, turn_onto
         from nnunet_attenscribble.common.readers import as_reader, open_files, read_label
         from nnunet_attenscribble.common.volumes import describe, label_values, read_volume
 
@@ -279,7 +290,7 @@ class TrainedModel:
                 known = values.astype("float32").reshape(1, -1, *values.shape[-2:])
         if problems:
             raise AttenScribbleError(problems)
-        return known
+        return known, Grid.of(first) if holds_place(images[0]) else None
 
     def list_windows(self, shape: tuple[int, ...]) -> Iterator[Window]:
         """The windows over a prepared case (three axes), as few as cover it; of a 2D model, plane by plane."""
@@ -380,23 +391,29 @@ def measure_doubt(
     Returns:
         the mean logits (K, *S) and two maps (*S), from 0 to 1.
     """
-    count = 0
+    import torch
+
     sums: tuple[Tensor, ...] | None = None
+    count = 0
     for each in logits:
-        probabilities = nonlinearity(each)
-        entropy = voxel_entropy(probabilities, regions=regions)
         if sums is None:
-            sums = (each.clone(), probabilities, entropy)  # `each` is the caller's
-        else:
-            for total, found in zip(sums, (each, probabilities, entropy), strict=True):
-                total += found
-        del each, probabilities  # they are as large as the next prediction
+            whole = torch.zeros_like(each, dtype=torch.float)
+            sums = torch.zeros_like(each), whole, whole[0].clone()
+        total, mixed, own = sums
+        total += each
+        # Plane by plane, as float32 probabilities take several times the memory of nnU-Net's logits.
+        for plane, mixed_plane, own_plane in zip(each.unbind(1), mixed.unbind(1), own, strict=True):
+            probabilities = nonlinearity(plane.float())
+            mixed_plane += probabilities
+            own_plane += voxel_entropy(probabilities, regions=regions)
+        del each, plane  # they are as large as the next prediction
         count += 1
     assert sums is not None
     mean, mixed, own = (total.div_(count) for total in sums)
     disagreement = (voxel_entropy(mixed, regions=regions) - own).clamp(min=0)
     del mixed, sums
-    return mean, voxel_entropy(nonlinearity(mean), regions=regions), disagreement
+    planes = [voxel_entropy(nonlinearity(plane.float()), regions=regions) for plane in mean.unbind(1)]
+    return mean, torch.stack(planes), disagreement
 
 
 def voxel_entropy(probabilities: Tensor, *, regions: bool) -> Tensor:
@@ -444,25 +461,17 @@ def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnU
     again = "copy it from the model again"
     read_dataset_json(folder / "dataset.json", again)
     check_shape(read_plans(folder / "plans.json", again), _PLANS, folder / "plans.json", again)
-    with _trainers_known(), redirect_stdout(io.StringIO()):
+    with _trainers_known(), _calls_of_nnunet(f"{folder / f'fold_{fold}'} cannot be loaded"):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)
-        try:
-            predictor.initialize_from_trained_model_folder(str(folder), (fold,), checkpoint)
-        except Exception as error:  # a damaged checkpoint, a trainer that is nowhere: torch and nnU-Net raise anything
-            reason = " ".join(str(error).split())[:300]
-            raise AttenScribbleError(f"{folder / f'fold_{fold}'} cannot be loaded ({reason})") from error
-    _refuse_what_has_no_picture(folder, predictor)
-    return predictor
-
-
-def _refuse_what_has_no_picture(folder: Path, predictor: Any) -> None:
+        predictor.initialize_from_trained_model_folder(str(folder), (fold,), checkpoint)
     if predictor.configuration_manager.previous_stage_name is not None:
         raise AttenScribbleError(
             f"{folder} is the second stage of a cascade, which also sees a prediction: give the model of another "
             "configuration"
         )
+    return predictor
 
 
 @contextmanager
@@ -471,7 +480,7 @@ def _calls_of_nnunet(problem: str) -> Iterator[None]:
     with redirect_stdout(io.StringIO()):
         try:
             yield
-        except Exception as error:  # each of its readers and preprocessors has its own
+        except Exception as error:  # its readers and preprocessors, and torch at a damaged checkpoint, raise anything
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise AttenScribbleError(f"{problem} ({reason})") from error
 
@@ -491,18 +500,15 @@ def _trainers_known() -> Iterator[None]:
 
 def _predict_mirrored(predictor: Any, data: Tensor) -> Iterator[Tensor]:
     """Logits (K, *S) of each mirroring that the model was trained for, turned back; the image itself comes first."""
-    axes = [axis + data.ndim - len(predictor.configuration_manager.patch_size) for axis in _mirror_axes(predictor)]
+    mirrored_axes = (predictor.allowed_mirroring_axes or ()) if predictor.use_mirroring else ()
+    axes = [axis + data.ndim - len(predictor.configuration_manager.patch_size) for axis in mirrored_axes]
     before, predictor.use_mirroring = predictor.use_mirroring, False
     try:
         for mirrored in chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)):
             # Without a name, which would hold it while the next one is predicted.
-            yield predictor.predict_logits_from_preprocessed_data(data.flip(mirrored)).float().flip(mirrored)
+            yield predictor.predict_logits_from_preprocessed_data(data.flip(mirrored)).flip(mirrored)
     finally:
         predictor.use_mirroring = before
-
-
-def _mirror_axes(predictor: Any) -> tuple[int, ...]:
-    return tuple(predictor.allowed_mirroring_axes or ()) if predictor.use_mirroring else ()
 
 
 def _to_image(maps: Tensor, predictor: Any, properties: dict[str, Any]) -> np.ndarray:

@@ -63,11 +63,9 @@ def pair_indices(grid: tuple[int, ...], radius: tuple[int, ...], device: torch.d
     """
     positions = torch.arange(prod(grid), device=device).view(grid)
     slices = [pair_slices(offset, grid) for offset in half_window(radius, grid)]
-    if not slices:
-        nothing = positions.new_empty(0)
-        return nothing, nothing
-    first = torch.cat([positions[i].flatten() for i, _ in slices])
-    second = torch.cat([positions[j].flatten() for _, j in slices])
+    nothing = positions.new_empty(0)  # as there may be no pairs
+    first = torch.cat([nothing, *(positions[i].flatten() for i, _ in slices)])
+    second = torch.cat([nothing, *(positions[j].flatten() for _, j in slices)])
     return first, second
 
 

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 import torch
 from hypothesis import settings
 
+from nnunet_attenscribble.common import workers
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,12 @@ def _nnunet_folders_unset(monkeypatch):
     """No test depends on, or writes to, the folders of whoever runs it."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch):
+    """Commands that are not told how many start no workers, each of which takes seconds to import what it needs."""
+    monkeypatch.setattr(workers, "default_workers", lambda: 1)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def _environment(base: Path) -> dict[str, str]:
         results=base / "nnUNet_results",
         trainers=trainers_folder(),
     )
-    return {**own, "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
+    return {**own, "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
 
 
 def _read(base: Path) -> list[float]:

@@ -69,6 +69,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self._refuse_what_cannot_be_trained()
         self.settings = AttenScribbleSettings.from_configuration(self.configuration_manager.configuration)
+        self.settings.weigh_labels(dataset_json["labels"])  # refuses names that are none before a network is built
         for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
             value = getattr(self.settings, name)
             if value is not None:
@@ -146,11 +147,13 @@ class nnUNetTrainerScribble(nnUNetTrainer):
     def _build_regularised(self) -> AttenScribbleLoss | RivalLoss:
         crf, crf_weight = self._build_crf() if self.with_crf else (None, 0.0)
         similarity, similarity_weight = self._build_similarity() if self.with_similarity else (None, 0.0)
+        # Pairs with a weight of 0 too, or no gradient would reach the similarity's parameters, and DDP wait for it.
+        anchored = self.with_similarity and self.settings.similarity_mode == "anchored"
         return AttenScribbleLoss(
             self.label_manager.ignore_label,
             crf=crf,
             similarity=similarity,
-            pairs=self._build_pairs() if self.with_similarity else None,
+            pairs=SimilarityPairLoss() if anchored else None,
             crf_weight=crf_weight,
             similarity_weight=similarity_weight,
             pair_weight=self.settings.pair_weight,
@@ -174,10 +177,6 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         floor = self.settings.similarity_floor if anchored else 0.0
         disagreement = self.settings.similarity_disagreement if anchored else "potts"
         return AttentiveSimilarityLoss(radius, sigma, spacing, anchored, floor, disagreement), weight
-
-    def _build_pairs(self) -> SimilarityPairLoss | None:
-        # With a weight of 0 too, or no gradient would reach the similarity's parameters, and DDP wait for it.
-        return SimilarityPairLoss() if self.settings.similarity_mode == "anchored" else None
 
     @classmethod
     def get_training_transforms(cls, *args, **kwargs):
@@ -270,7 +269,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         return len(self.dataset_json.get("modality") or self.dataset_json["channel_names"])
 
     def _regularisers_strength(self, epochs_done: float) -> float:
-        return warmup_strength(epochs_done, self.settings.warmup_epochs)
+        """Factor on the regularisers' weights: linear from 0 over the first epochs, then 1."""
+        warmup = self.settings.warmup_epochs
+        return min(1.0, epochs_done / warmup) if warmup > 0 else 1.0
 
     def _ask_companion(self, batch: dict) -> Any:
         """What a teacher predicts for a batch; only some rivals have one."""
@@ -307,11 +308,6 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         file = Path(self.output_folder) / "loss_terms.csv"
         append_epoch(file, self.current_epoch, terms)
         plot_epochs(file, file.with_suffix(".png"))
-
-
-def warmup_strength(epochs_done: float, warmup_epochs: float) -> float:
-    """Factor on the regularisers' weights: linear from 0 over the first epochs, then 1."""
-    return min(1.0, epochs_done / warmup_epochs) if warmup_epochs > 0 else 1.0
 
 
 def _in_plane_first(configuration_manager) -> list[float]:

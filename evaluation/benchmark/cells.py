@@ -30,8 +30,7 @@ from nnunet_attenscribble.evaluation.benchmark.test_set import (
     BenchmarkTestSet,
     find_test_set,
     find_test_sets,
-    link_images,
-    link_labels,
+    link_files,
     list_twin_problems,
     name_test_folders,
     read_fold,
@@ -270,11 +269,11 @@ class Plan:
                 f"the test set of fold {fold} changed while a model was trained (splits_final.json, or the folder of "
                 "images): its cases may have been trained with; call this again to have everything checked anew"
             )
-        link_images(self.tests[fold])
+        link_files(self.tests[fold].images, self.tests[fold].image_links)
 
     def open_labels(self, fold: str) -> None:
         """Make the folder of dense test labels; called when a cell has predicted."""
-        link_labels(self.tests[fold])
+        link_files(self.tests[fold].labels, self.tests[fold].label_links)
 
 
 def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[str, str]) -> Plan:

@@ -32,18 +32,20 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_attenscribble.common.files import replaced_folder
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
-from nnunet_attenscribble.common.readers import find_reader
+from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import slice_axis
+from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, count_annotation, find_annotation
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
@@ -166,7 +168,7 @@ class _Collection:
             cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept.summaries
         }
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
-        self.annotation = _AnnotationReader(plan.workspace)
+        self.annotation = _AnnotationReader(plan.workspace, plan.benchmark.workers)
         self.summaries: dict[Cell, Summary] = {}
         self.postprocessed: dict[Cell, Summary] = {}
         self.unlinked = False
@@ -414,8 +416,8 @@ class _Collection:
 class _AnnotationReader:
     """Annotation of trainings on scribbles; every file of labels is read once."""
 
-    def __init__(self, workspace: Workspace):
-        self._workspace = workspace
+    def __init__(self, workspace: Workspace, workers: int):
+        self._workspace, self._workers = workspace, workers
         self._measure = cache(self._measure_dataset)
 
     def measure(self, dataset: str, fold: str) -> Annotation:
@@ -436,17 +438,24 @@ class _AnnotationReader:
         ignore = read_label_coding(folder / "dataset.json").ignore
         if ignore is None:
             raise AttenScribbleError(f"{folder / 'dataset.json'} has no label 'ignore': its labels are no scribbles")
-        description, found, problems = read_json(folder / "dataset.json", "convert it again"), {}, []
-        drawn = read_drawn_axis(folder)
-        for case, entry in list_training_cases(self._workspace, dataset).items():
-            file = Path(entry["label"])
-            try:
-                image = read_label_image(file, find_reader(description, file))
-            except (OSError, ValueError) as error:
-                problems.append(f"{file} cannot be read: {error}")
-                continue
-            axis = slice_axis(image.labels.shape, image.spacing, drawn) if image.labels.ndim == 3 else 0
-            found[case] = count_annotation(image.labels, axis, ignore)
+        cases = list_training_cases(self._workspace, dataset)
+        labels = [Path(entry["label"]) for entry in cases.values()]
+        description = read_json(folder / "dataset.json", "convert it again")
+        reader = find_reader(description, labels[0]) if labels else None
+        measure = partial(_measure_file, reader=reader, across=read_drawn_axis(folder), ignore=ignore)
+        with worker_map(self._workers, len(labels)) as run:
+            found = list(show_progress(run(measure, labels), total=len(labels), description="Counting annotation"))
+        problems = [told for told in found if isinstance(told, str)]
         if problems:
             raise AttenScribbleError(problems)
-        return found
+        return dict(zip(cases, found, strict=True))
+
+
+def _measure_file(file: Path, *, reader: Reader, across: int | None, ignore: int) -> Annotation | str:
+    """How much is annotated in a file of labels, or why it cannot be read; runs in a worker process."""
+    try:
+        image = read_label_image(file, reader)
+    except (OSError, ValueError) as error:
+        return f"{file} cannot be read: {error}"
+    axis = slice_axis(image.labels.shape, image.spacing, across) if image.labels.ndim == 3 else 0
+    return count_annotation(image.labels, axis, ignore)

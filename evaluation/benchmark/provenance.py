@@ -79,8 +79,7 @@ def complete_provenance(plan: Plan, state: CellState, commands: Sequence[dict]) 
         state: of a cell with a complete evaluation.
         commands: the log of commands.
     """
-    place = plan.folder(state.cell)
-    return _complete(plan, state, commands, place, "evaluation")
+    return _complete(plan, state, commands, plan.folder(state.cell), "evaluation")
 
 
 def complete_postprocessed(plan: Plan, state: CellState, commands: Sequence[dict]) -> Summary:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -259,8 +259,9 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
         raise AttenScribbleError(problems)
     changes = {cell: _list_changes(missing[cell], summary) for cell, summary in summaries.items()}
     other_settings = frozenset(cell for cell, found in changes.items() if _SETTINGS in found)
-    renamed = _list_renamed(summaries)
-    notes += [*_tell_renamed(summaries, renamed), *_tell_changed(changes, renamed)]
+    configurations = {cell: summary.provenance.get("configuration") for cell, summary in summaries.items()}
+    renamed = {cell: name for cell, name in configurations.items() if name != cell.row.configuration}
+    notes += [*_tell_renamed(renamed), *_tell_changed(changes, renamed)]
     return Kept(summaries, postprocessed, places, other_settings, tuple(notes))
 
 
@@ -302,24 +303,13 @@ def _list_changes(state: CellState, summary: Summary) -> list[str]:
     return [kind for key, kind in kinds.items() if None not in (then[key], now[key]) and then[key] != now[key]]
 
 
-def _list_renamed(summaries: Mapping[Cell, Summary]) -> list[Cell]:
-    return [
-        cell for cell, summary in summaries.items() if summary.provenance.get("configuration") != cell.row.configuration
-    ]
-
-
-def _tell_renamed(summaries: Mapping[Cell, Summary], renamed: Sequence[Cell]) -> list[str]:
+def _tell_renamed(renamed: Mapping[Cell, str | None]) -> list[str]:
     """A configuration's name decides nothing, but its settings need not be those of today's."""
-    if not renamed:
-        return []
-    told = (
-        f"{cell.name} ({summaries[cell].provenance.get('configuration')}, not {cell.row.configuration})"
-        for cell in renamed
-    )
-    return [f"Kept results of configurations with another name than the benchmark's: {', '.join(told)}."]
+    told = ", ".join(f"{cell.name} ({name}, not {cell.row.configuration})" for cell, name in renamed.items())
+    return [f"Kept results of configurations with another name than the benchmark's: {told}."] if told else []
 
 
-def _tell_changed(changes: Mapping[Cell, Sequence[str]], renamed: Sequence[Cell]) -> list[str]:
+def _tell_changed(changes: Mapping[Cell, Sequence[str]], renamed: Collection[Cell]) -> list[str]:
     # That the settings may be others is told already where the name is another one.
     found = {
         cell: [kind for kind in kinds if kind != _SETTINGS or cell not in renamed] for cell, kinds in changes.items()

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.nnunet import means_ignore
-from nnunet_attenscribble.common.shapes import mapping, read_if_shaped
+from nnunet_attenscribble.common.shapes import NUMBER, mapping, nullable, read_if_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
 from nnunet_attenscribble.evaluation.benchmark.provenance import list_training_logs, read_training_log
-from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_summary
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE
 from nnunet_attenscribble.plans import list_plans, read_plans, resolve_configuration
 
 _PREDICTED = "predict_from_raw_data_args.json"  # nnU-Net leaves it in every folder that it predicts into
+#: Of a summary all that is told here; to check the whole takes seconds where cases and classes are many.
+_SCORED = mapping({"aggregate": mapping({"foreground_mean": mapping({"dice": mapping({"mean": nullable(NUMBER)})})})})
 _TERMS = "loss_terms.csv"
 _RECENT = 10  # epochs that tell how long the next ones take
 _PATIENCE = 3  # epochs' times without a word, and a training has stopped
@@ -180,9 +182,7 @@ def _describe_result(folder: Path) -> ResultState:
         file for file in folder.iterdir() if file.is_file() and file.suffix not in (".json", ".csv", ".npz", ".pkl")
     ]
     dice = None
-    if (folder / SUMMARY_FILE).is_file():
-        try:
-            dice = read_summary(folder / SUMMARY_FILE).aggregate()["foreground_mean"]["dice"]["mean"]
-        except (AttenScribbleError, KeyError):
-            dice = None
+    if scored := read_if_shaped(folder / SUMMARY_FILE, _SCORED):
+        mean = scored["aggregate"]["foreground_mean"]["dice"]["mean"]
+        dice = float("nan") if mean is None else mean
     return ResultState(folder, len([file for file in found if file.name.endswith(ending)]), dice)

@@ -73,9 +73,9 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
             where the benchmark tells subjects; all problems at once.
     """
     datasets = tuple(map(workspace.find_dataset, benchmark.datasets.values()))
-    images, labels = name_test_folders(benchmark, workspace, fold)
     if benchmark.test_images is None:
-        return _find_validation_patients(workspace, datasets, fold, benchmark.subject, images, labels)
+        return _find_validation_patients(benchmark, workspace, datasets, fold)
+    images, labels = name_test_folders(benchmark, workspace, fold)
     cases = _list_images(images)
     problems = [
         f"no test {kind}: {folder} is not a folder"
@@ -113,23 +113,8 @@ def name_test_folders(benchmark: Benchmark, workspace: Workspace, fold: str) -> 
     return Path(images).absolute(), Path(labels).absolute()
 
 
-def link_images(test: BenchmarkTestSet) -> None:
-    """Make the folder of images, of links to the files of the dataset."""
-    _link(test.images, test.image_links)
-
-
-def link_labels(test: BenchmarkTestSet) -> None:
-    """Make the folder of dense labels."""
-    _link(test.labels, test.label_links)
-
-
 def _find_validation_patients(
-    workspace: Workspace,
-    datasets: Sequence[str],
-    fold: str,
-    subject: str | None,
-    image_folder: Path,
-    label_folder: Path,
+    benchmark: Benchmark, workspace: Workspace, datasets: Sequence[str], fold: str
 ) -> BenchmarkTestSet:
     scribble, *_, dense = datasets
     splits = {name: read_fold(workspace, name, fold) for name in datasets}
@@ -144,24 +129,22 @@ def _find_validation_patients(
         seen = sorted(set(split["train"]) & set(validation))
         if seen:
             problems.append(f"fold {fold} of {name} trains with test cases ({list_some(seen)}): mend splits_final.json")
-        shared = _list_shared_subjects(split["train"], validation, subject, problems)
+        shared = _list_shared_subjects(split["train"], validation, benchmark.subject, problems)
         if shared:
             problems.append(
                 f"fold {fold} of {name} trains with other cases of test patients ({list_some(shared)}, by 'subject' "
-                f"{subject!r}): split by patient in splits_final.json, as the converters do (`--subject`)"
+                f"{benchmark.subject!r}): split by patient in splits_final.json, as the converters do (`--subject`)"
             )
     images = _find_files(workspace, scribble, validation, "images", problems)
     labels = _find_files(workspace, dense, validation, "label", problems)
     if problems:
         raise AttenScribbleError(problems)
     return BenchmarkTestSet(
-        image_folder,
-        label_folder,
+        *name_test_folders(benchmark, workspace, fold),
         tuple(validation),
         {f"{case}{_ending(file, channel)}": file for case in validation for channel, file in enumerate(images[case])}
         | _find_sidecars(images),
-        {f"{case}{''.join(_suffix(labels[case][0], case))}": labels[case][0] for case in validation}
-        | _find_sidecars(labels),
+        {f"{case}{_suffix(labels[case][0], case)}": labels[case][0] for case in validation} | _find_sidecars(labels),
     )
 
 
@@ -283,8 +266,8 @@ def _ending(file: Path, channel: int) -> str:
     return f"_{channel:04d}{match[3] if match else ''.join(file.suffixes)}"
 
 
-def _link(folder: Path, links: Mapping[str, Path]) -> None:
-    """Make the folder hold these links and nothing else; several processes may do so at a time."""
+def link_files(folder: Path, links: Mapping[str, Path]) -> None:
+    """Make the folder of images, or of labels, hold these links alone; several processes may do so at a time."""
     if not links:
         return
     folder.mkdir(parents=True, exist_ok=True)

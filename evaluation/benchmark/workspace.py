@@ -6,12 +6,11 @@ trained by hand counts, and one whose files were deleted does not.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from string import Template
 from typing import Any
 
 from nnunet_attenscribble.common.files import naming, write_json, write_text
-from nnunet_attenscribble.common.shapes import TEXT, mapping, read_shaped
+from nnunet_attenscribble.common.shapes import TEXT, mapping, read_if_shaped, read_shaped
 from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
@@ -144,7 +143,8 @@ def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | 
     work = work.absolute()
     if work.exists() and not work.is_dir():
         raise AttenScribbleError(f"--work {work} is a file: give a folder")
-    before = _read(work / _FILE)
+    advice = "remove it, and name nnU-Net's folders once more"
+    before = read_shaped(work / _FILE, _FOLDERS, advice) if (work / _FILE).is_file() else {}
     given = {"nnUNet_raw": raw, "nnUNet_preprocessed": preprocessed}
     chosen: dict[str, Path] = {}
     problems = []
@@ -174,12 +174,6 @@ def remember_folders(workspace: Workspace) -> None:
             for variable, folder in chosen.items()
         }
         write_json(work / _FILE, remembered)
-
-
-def _read(file: Path) -> Mapping[str, str]:
-    if not file.is_file():
-        return {}
-    return read_shaped(file, _FOLDERS, "remove it, and name nnU-Net's folders once more")
 
 
 @dataclass(frozen=True)
@@ -274,11 +268,12 @@ def train_step(
 ) -> Step:
     """`nnUNetv2_train ... --c`: done when the final checkpoint and the validation's summary are there."""
     folder = model.folder(results)
+    summary = folder / "validation" / "summary.json"
     command = ["nnUNetv2_train", model.dataset, model.configuration, model.fold]
     command += ["-tr", model.trainer, "-p", model.plans, "-device", device, "--c"]
 
     def is_done() -> bool:
-        return is_whole(folder / FINAL_CHECKPOINT) and _is_json(folder / "validation" / "summary.json")
+        return is_whole(folder / FINAL_CHECKPOINT) and bool(read_if_shaped(summary, mapping()))
 
     def prepare() -> None:
         # nnU-Net would fail to continue from a checkpoint that was cut off while it was being written.
@@ -344,11 +339,3 @@ def nnunet_environment(
 def is_whole(checkpoint: Path) -> bool:
     """Whether torch finished writing it: its format is zip, whose directory comes last."""
     return checkpoint.is_file() and zipfile.is_zipfile(checkpoint)
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True

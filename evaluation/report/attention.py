@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from nnunet_attenscribble.common.figures import escape_dollars, new_figure
+from nnunet_attenscribble.common.figures import escape_name, new_figure
+from nnunet_attenscribble.common.grids import Grid, turn_upright
 from nnunet_attenscribble.common.text import format_csv, format_mean_sd
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import (
@@ -58,7 +59,7 @@ class AttentionView:
     Attributes:
         case: its identifier.
         structure: what lies at the position, in words.
-        image: (H, W) float32, the plane of the network's input that the position lies in, as the network sees it.
+        image: (H, W) float32, the plane of the network's input that the position lies in.
         attention: (h, w) float32, the attention that the position pays to every cell of the plane; over the whole grid
             it adds up to 1.
         similarity: (h, w) float32, the similarity to its neighbours; NaN at the position itself and beyond the window,
@@ -83,6 +84,17 @@ class AttentionView:
     def has_similarity(self) -> bool:
         """Whether any neighbour has one."""
         return bool(np.isfinite(self.similarity).any())
+
+
+def turn_view(view: AttentionView, axis: int, grid: Grid | None) -> AttentionView:
+    """The same, turned as radiologists look at it; axis and grid as of `turn_upright`."""
+    place = np.zeros(view.attention.shape, bool)
+    place[view.position] = True
+    spacing = [*view.spacing[:axis], math.inf, *view.spacing[axis:]]
+    arrays, steps = turn_upright((view.image, view.attention, view.similarity, place), spacing, axis, grid)
+    row, column = np.argwhere(arrays[3])[0].tolist()
+    image, attention, similarity = arrays[:3]
+    return replace(view, image=image, attention=attention, similarity=similarity, position=(row, column), spacing=steps)
 
 
 def write_view(view: AttentionView, file: Path) -> None:
@@ -136,7 +148,7 @@ def draw_view(view: AttentionView) -> Figure:
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axes.set_title(_TITLES[name], fontsize=8)
         _draw(axes, view, name)
-    figure.suptitle(escape_dollars(f"{view.case}, plane {view.plane + 1}: {view.structure}"), fontsize=9)
+    figure.suptitle(escape_name(f"{view.case}, plane {view.plane + 1}: {view.structure}"), fontsize=9)
     return figure
 
 
@@ -242,9 +254,9 @@ def describe_attention_section(data: ReportData, case: str | None, *, scans: boo
         files["attention.csv"] = format_csv([*header, "grid_row", "grid_column", "attention", "similarity"], cells)
     text = [
         "For one position, marked by a frame, the attention that it pays to all others and the similarity to its "
-        "neighbours, as the network sees the case: preprocessed, one plane of its patch. Attention 1 is what an even "
-        "spread over all positions would be; similarities are shown larger, for the dashed part of the scan. Of "
-        "several trainings, the first is shown."
+        "neighbours, as the network sees the case: preprocessed, one plane of its patch, here upright. Attention 1 is "
+        "what an even spread over all positions would be; similarities are shown larger, for the dashed part of the "
+        "scan. Of several trainings, the first is shown."
     ] * bool(parts)
     if tables:
         text.append(
@@ -292,12 +304,9 @@ def _describe_row(
     what = f"{shown}, plane {view.plane + 1}, a position in {view.structure}."
     if not view.has_similarity:
         what += " This row's block has no similarity."
-    numbers = [(row.name, *_name_view(view), *entry) for entry in list_cells(view)]
+    place: tuple[object, ...] = (view.case, view.plane + 1, view.structure, *view.position)
+    numbers = [(row.name, *place, *entry) for entry in list_cells(view)]
     return Part(row.name, [what], pictures=pictures), numbers
-
-
-def _name_view(view: AttentionView) -> tuple[object, ...]:
-    return view.case, view.plane + 1, view.structure, *view.position
 
 
 def _tabulate(found: dict[str, list[Found]]) -> tuple[list[Table], dict[str, str]]:

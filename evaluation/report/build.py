@@ -100,14 +100,10 @@ def _write(folder: Path, data: ReportData, sections: Sequence[Section], drawn: d
         (folder / place).mkdir(parents=True)
     for name, content in drawn.items():
         (folder / _FIGURES / f"{name}.png").write_bytes(content)
-    for section in sections:
-        for part in section.parts:
-            for name, text in part.files.items():
-                (folder / _DATA / name).write_text(text, encoding="utf-8", newline="\n")
-    for name, text in (
-        (PAGE_FILE, render_html(data, sections, drawn)),
-        (_MARKDOWN_FILE, render_markdown(data, sections)),
-    ):
+    texts = {PAGE_FILE: render_html(data, sections, drawn), _MARKDOWN_FILE: render_markdown(data, sections)}
+    for part in (part for section in sections for part in section.parts):
+        texts |= {f"{_DATA}/{name}": text for name, text in part.files.items()}
+    for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, StrictUndefined
 
 from nnunet_attenscribble.common.shapes import COUNT, TEXT, TRUTH, list_of, mapping, nullable
-from nnunet_attenscribble.common.text import format_markdown
+from nnunet_attenscribble.common.text import escape_markdown, format_markdown
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import Comparison
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison
@@ -366,7 +366,8 @@ def render_html(data: ReportData, sections: Sequence[Section], pictures: Mapping
 
 def render_markdown(data: ReportData, sections: Sequence[Section]) -> str:
     """The same as Markdown, which shows the PNG files beside it."""
-    return _render("report.md.jinja", data, sections, escape=False, table_text=_format_table)
+    shown = {"plain": escape_markdown, "format_markdown": format_markdown}
+    return _render("report.md.jinja", data, sections, escape=False, **shown)
 
 
 def _read_png_size(content: bytes) -> tuple[int, int]:
@@ -379,7 +380,3 @@ def _render(template: str, data: ReportData, sections: Sequence[Section], *, esc
     environment = Environment(autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     shown = [section for section in sections if section.parts]
     return environment.from_string(text).render(data=data, sections=shown, **values).rstrip() + "\n"
-
-
-def _format_table(table: Table) -> str:
-    return format_markdown(table.header, table.rows)

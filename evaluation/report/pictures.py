@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -22,16 +22,19 @@ from matplotlib.patheffects import Normal, Stroke
 
 from nnunet_attenscribble.common.figures import (
     BACKGROUND_COLOUR,
+    add_legend,
     background_patch,
     choose_colour,
     draw_outline,
-    escape_dollars,
+    escape_name,
     find_box,
     new_figure,
     show_scan,
+    wrap_name,
 )
 from nnunet_attenscribble.common.files import replaced_file
-from nnunet_attenscribble.common.grids import Grid, Placed, geometry_problems, place_on
+from nnunet_attenscribble.common.formats import holds_place
+from nnunet_attenscribble.common.grids import Grid, Placed, geometry_problems, place_on, turn_upright
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.shapes import read_json
@@ -94,6 +97,7 @@ def draw_case(
     for panel in panels:
         if panel.labels is not None and panel.labels.shape != image.shape:
             raise ValueError(f"'{panel.title}' has labels of shape {panel.labels.shape}, the image has {image.shape}")
+    drawn = [Structure(name, (value,)) for name, value in structures.items()]
     section = image[position].astype(float)
     height, width = section.shape[0] * spacing[1], section.shape[1] * spacing[2]
     lines = max((panel.title.count("\n") + 1 for panel in panels), default=1)
@@ -101,15 +105,18 @@ def draw_case(
     figure = Figure(figsize=(_WIDTH * len(panels), _WIDTH * height / width + margins), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axes.set_title(escape_dollars(panel.title), fontsize=8)
+        axes.set_title(escape_name(panel.title), fontsize=8)
         axes.set_axis_off()
         show_scan(axes, section, spacing[1] / spacing[2])
         if panel.labels is not None:
-            _paint(axes, panel.labels[position], structures, panel.unlabelled)
+            if panel.unlabelled is None:
+                _paint_labels(axes, panel.labels[position], drawn)
+            else:
+                _paint_scribble(axes, panel.labels[position], drawn, panel.unlabelled)
             axes.set_aspect(spacing[1] / spacing[2])  # which painting resets
     if title:
-        figure.suptitle(escape_dollars(title), fontsize=9)
-    legend = [Patch(color=colour, label=escape_dollars(name)) for name, (_, colour) in _coloured(structures).items()]
+        figure.suptitle(escape_name(title), fontsize=9)
+    legend = [Patch(color=choose_colour(i), label=escape_name(name)) for i, name in enumerate(structures)]
     if any(panel.unlabelled is not None for panel in panels):
         legend.append(background_patch())
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), fontsize=8, frameon=False)
@@ -122,26 +129,18 @@ def find_largest_slice(labels: np.ndarray) -> int:
     return _find_largest_slice(labels > 0, 0)
 
 
-def _paint(axes, section: np.ndarray, structures: Mapping[str, int], unlabelled: int | None) -> None:
+def _paint_labels(axes: Axes, section: np.ndarray, structures: Sequence[Structure]) -> None:
     overlay = np.zeros((*section.shape, 4))
-    scribble = unlabelled is not None
-    if scribble:
-        overlay[section == 0] = (*to_rgb(BACKGROUND_COLOUR), 1.0)
-    for value, colour in _coloured(structures).values():
-        mask = section == value
-        overlay[mask] = (*to_rgb(colour), 1.0 if scribble else 0.45)
-        if not scribble:
-            draw_outline(axes, mask, colors=[colour], linewidths=0.9)
+    for i, structure in enumerate(structures):
+        mask = select_structure(section, structure.values)
+        overlay[mask] = to_rgba(choose_colour(i), 0.45)
+        draw_outline(axes, mask, colors=[choose_colour(i)], linewidths=0.9)
     axes.imshow(overlay, interpolation="nearest")
-
-
-def _coloured(structures: Mapping[str, int]) -> dict[str, tuple[int, str]]:
-    return {name: (value, choose_colour(i)) for i, (name, value) in enumerate(structures.items())}
 
 
 @dataclass(frozen=True, eq=False)
 class CaseSlice:
-    """One slice of a case, cut to what is drawn on it.
+    """One slice of a case, turned as radiologists look at it, cut to what is drawn on it.
 
     Attributes:
         image: (Y, X), one channel.
@@ -190,7 +189,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     image, spacing = _as_volume(place_on(scan, truth.grid))  # on which the case was scored
     scored = int(case.rpartition("_slice")[2]) if case != volume else None
     dense = truth.labels.reshape(image.shape)
-    folder, ending, _ = data.scribbles
+    folder, ending, unlabelled = data.scribbles
     # Protocols take slices along the first.
     axis = slice_axis(image.shape, spacing, read_drawn_axis(folder.parent)) if scored is None else 0
     scribble_file = folder / f"{volume}{ending}"
@@ -205,20 +204,21 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
                 break
 
     position = _find_largest_slice(_select_any(dense, structures), axis) if scored is None else scored
-    cut = [np.take(array, position, axis) for array in (image, dense, *predictions.values())]
+    volumes = [image, dense, *predictions.values(), *([] if scribble is None else [scribble])]
+    known = truth.grid if holds_place(dense_file) else None
+    cut, steps = turn_upright([np.take(array, position, axis) for array in volumes], spacing, axis, known)
+    own = None if scribble is None else cut.pop()
     drawn = [_select_any(array, structures) for array in cut[1:]]
-    own = None if scribble is None else np.take(scribble, position, axis)
     if own is not None:
-        drawn.append(_select_any(own, structures))
+        drawn.append(_select_any(own, structures) if unlabelled is None else own != unlabelled)
     box = find_box(np.any(drawn, axis=0))
-    down, across = (length for number, length in enumerate(spacing) if number != axis)
     return CaseSlice(
         cut[0][box],
         cut[1][box],
         None if own is None else own[box],
         {name: array[box] for name, array in zip(predictions, cut[2:], strict=True)},
         dice,
-        (down, across),
+        steps,
         position,
     )
 
@@ -285,15 +285,15 @@ def choose_row(data: ReportData, name: str | None) -> ReportRow | None:
     Raises:
         AttenScribbleError: no such row, or it has no whole repetition.
     """
+    if name is None:
+        on_scribbles = [row for row in data.scored if row.labels == "scribble"]
+        return next(iter([*on_scribbles[::-1], *data.scored]), None)
     known = {row.name: row for row in data.scored}
-    if name is not None and name not in known:
+    if name not in known:
         raise AttenScribbleError(
             f"there is no result of a row '{name}' to choose cases by; there are {', '.join(known) or 'none'}"
         )
-    if name is not None:
-        return known[name]
-    on_scribbles = [row for row in data.scored if row.labels == "scribble"]
-    return next(iter([*on_scribbles[::-1], *data.scored]), None)
+    return known[name]
 
 
 def choose_cases(summary: Summary) -> dict[str, tuple[str, float]]:
@@ -328,9 +328,9 @@ def describe_pictures_section(data: ReportData, row: ReportRow | None) -> Sectio
         return Section("pictures", title, [])
     intro = (
         f"Cases are chosen by the mean Dice of '{row.name}' over the structures, for display alone. Each is shown in "
-        "the slice with most foreground in its dense label, cut to everything that is drawn there. Solid lines in "
-        "colour are the prediction, dashed white ones the dense label. Of several repetitions, the first is shown, "
-        "with its own Dice."
+        "the slice with most foreground in its dense label, turned as radiologists look at it and cut to everything "
+        "that is drawn there. Solid lines in colour are the prediction, dashed white ones the dense label. Of several "
+        "repetitions, the first is shown, with its own Dice."
     )
     structures = row.scores.structures
     parts = [Part(text=[intro], pictures=[_describe_legend(structures)])]
@@ -422,8 +422,8 @@ def _draw_picture(
     if scribble is not None:
         _paint_scribble(axes, scribble, structures, unlabelled)
     if prediction is not None:
-        for structure, colour in zip(structures, _cycle(structures), strict=True):
-            _draw_contour(axes, select_structure(prediction, structure.values), colour, dashed=False)
+        for i, structure in enumerate(structures):
+            _draw_contour(axes, select_structure(prediction, structure.values), choose_colour(i), dashed=False)
         for structure in structures:
             _draw_contour(axes, select_structure(found.dense, structure.values), _TRUTH, dashed=True)
     axes.set_aspect(found.spacing[0] / found.spacing[1])
@@ -434,8 +434,8 @@ def _paint_scribble(axes: Axes, scribble: np.ndarray, structures: Sequence[Struc
     overlay = np.zeros((*scribble.shape, 4))
     if unlabelled is not None:
         overlay[scribble == 0] = to_rgba(BACKGROUND_COLOUR)
-    for structure, colour in zip(structures, _cycle(structures), strict=True):
-        overlay[select_structure(scribble, structure.values)] = to_rgba(colour)
+    for i, structure in enumerate(structures):
+        overlay[select_structure(scribble, structure.values)] = to_rgba(choose_colour(i))
     axes.imshow(overlay, interpolation="nearest")
 
 
@@ -451,18 +451,12 @@ def _draw_contour(axes: Axes, mask: np.ndarray, colour: str, *, dashed: bool) ->
 
 def _draw_legend(structures: Sequence[Structure]) -> Figure:
     lines = [
-        Line2D([], [], color=colour, linewidth=3, label=escape_dollars(structure.name))
-        for structure, colour in zip(structures, _cycle(structures), strict=True)
+        Line2D([], [], color=choose_colour(i), linewidth=3, label=wrap_name(structure.name))
+        for i, structure in enumerate(structures)
     ]
     lines.append(Line2D([], [], color="white", linewidth=1.5, linestyle=_DASHES, label="dense label"))
     lines.append(Line2D([], [], color=BACKGROUND_COLOUR, linewidth=4, label="background stroke"))
-    figure = new_figure(0.25 + 0.21 * len(lines), width=_SLICE_WIDTH)
+    figure = new_figure(0.1, width=_SLICE_WIDTH)
     figure.set_facecolor("0.25")
-    legend = figure.legend(handles=lines, loc="center left", fontsize=8, frameon=False)
-    for text in legend.get_texts():
-        text.set_color("white")
+    add_legend(figure, lines, labelcolor="white")
     return figure
-
-
-def _cycle(structures: Sequence[Structure]) -> list[str]:
-    return [choose_colour(position) for position in range(len(structures))]

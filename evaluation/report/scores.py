@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new_figure, wrap_name
+from nnunet_attenscribble.common.figures import add_legend, choose_look, new_figure, wrap_name
 from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, find_annotation
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison
@@ -36,6 +36,8 @@ from nnunet_attenscribble.evaluation.protocols import name_metric
 from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section, Table
 
 _ROW_HEIGHT = 0.42  # inches of a row in a plot
+_LINEAR = 3.0  # millimetres up to which a plot of distances has the ticks of small numbers
+_APART = 0.12  # of an axis: ticks with room for their numbers
 _HUGE = 1e12  # an infinite distance, as a number that quartiles can be computed with
 _AXES = {
     "share": "annotated share of the voxels, %",
@@ -80,7 +82,7 @@ def describe_table_section(data: ReportData) -> Section:
             *_describe_postprocessed(data),
             Part("Every structure", tables=structures),
             *_describe_bias(comparison),
-            Part("Differences and tests", tables=[differences]),
+            *([Part("Differences and tests", tables=[differences])] if differences.rows else []),
             Part("How to read this", points=write_rules(comparison), folded=True),
         ],
     )
@@ -139,7 +141,7 @@ def describe_cases_section(data: ReportData) -> Section:
                 partial(_draw_strips, data, metric, structure, title),
             )
             for position, structure in enumerate(comparison.structures, start=1)
-            if structure in comparison.structures_of(metric)
+            if structure in comparison.structures_of(metric) and _is_known(data, structure, metric)
         ]
         text = ["A point is a case, a box holds the quartiles, its line is the median."]
         if metric in DISTANCES and _has_infinite(data, metric):
@@ -170,6 +172,12 @@ def describe_scatter_section(data: ReportData) -> Section:
     text = f"Dice of the same case by {data.reference} (across) and by the row (up). Below the line, the row is worse."
     part = Part(text=[text], pictures=pictures, files={"scatter_dice.csv": _list_pairs(data, others)})
     return Section("scatter", "Case by case against full supervision", [part])
+
+
+def _is_known(data: ReportData, structure: str, metric: str) -> bool:
+    """Whether any case has a value: not of a structure that is nowhere."""
+    values = [collect_metric(row.scores.cases, [structure], metric) for row in data.scored]
+    return any(not np.isnan(own).all() for own in values)
 
 
 def _has_infinite(data: ReportData, metric: str) -> bool:
@@ -225,7 +233,8 @@ def _draw_strips(data: ReportData, metric: str, structure: str, title: str) -> F
     finite = np.concatenate([own[np.isfinite(own)] for own in values.values()])
     distance = metric in DISTANCES
     # Where infinite distances stand: beyond everything that is finite.
-    beyond = 2.2 * max(float(finite.max()) if finite.size else 1.0, 1.0)
+    largest = max(float(finite.max()) if finite.size else 1.0, 1.0)
+    beyond = 2.2 * largest
     lost = distance and any(np.isinf(own).any() for own in values.values())
     for height, row in enumerate(rows):
         own = values[row.name]
@@ -240,12 +249,21 @@ def _draw_strips(data: ReportData, metric: str, structure: str, title: str) -> F
         heights = height + 0.22 * np.sin(2.4 * np.arange(known.size))
         shown = np.where(np.isinf(known), beyond, known)
         axes.plot(
-            shown, heights, look.marker, color=look.colour, markersize=3.5, markeredgecolor="black", markeredgewidth=0.3
+            shown,
+            heights,
+            look.marker,
+            color=look.colour,
+            markersize=3.5,
+            markeredgecolor="black",
+            markeredgewidth=0.3,
+            clip_on=False,  # half a marker at 0 or 1
         )
-    if distance:
+    low, high = axes.get_xlim()
+    axes.set_xlim(*((0, None) if distance else (max(low, 0), min(high, 1))))
+    if distance and (lost or largest > _LINEAR):
         axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
-        axes.set_xlim(left=0)
-        ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000) if tick <= beyond / 2.5]  # or it would touch 'none'
+        known = [0, *[0.5] * (largest <= _LINEAR), 1, 3, 10, 30, 100, 300, 1000]
+        ticks = [tick for tick in known if tick <= (beyond / 2.5 if lost else largest)]  # or it would touch 'none'
         axes.set_xticks([*ticks, *([beyond] if lost else [])], [*map(str, ticks), *(["none"] if lost else [])])
         axes.minorticks_off()
     _name_rows(axes, [row.name for row in rows])
@@ -254,11 +272,11 @@ def _draw_strips(data: ReportData, metric: str, structure: str, title: str) -> F
 
 
 def _draw_scatter(data: ReportData, row: ReportRow) -> Figure:
-    figure = new_figure(4.4)
+    figure = new_figure(4.0)
     axes = figure.subplots()
     reference = data.find_row(data.reference).scores
     axes.plot([0, 1], [0, 1], color="0.5", linewidth=1)
-    lowest = 1.0
+    lowest, handles = 1.0, []
     for position, structure in enumerate(reference.names):
         pairs = [
             (reference.cases[case][structure].dice, row.scores.cases[case][structure].dice) for case in reference.cases
@@ -266,30 +284,30 @@ def _draw_scatter(data: ReportData, row: ReportRow) -> Figure:
         known = np.array([pair for pair in pairs if not any(map(math.isnan, pair))]).reshape(-1, 2)
         below = int((known[:, 1] < known[:, 0]).sum())
         look = choose_look(position)
-        axes.plot(
+        handles += axes.plot(
             *known.T,
             look.marker,
             color=look.colour,
             markersize=5,
             markeredgecolor="black",
             markeredgewidth=0.4,
-            label=f"{escape_dollars(structure)}: {below} of {len(known)} below the line",
+            label=wrap_name(f"{structure}: {below} of {len(known)} below the line", 50),
         )
         lowest = min([lowest, *known.ravel()])
     start = max(0.0, math.floor(10 * lowest) / 10) - 0.02
     axes.set(
         xlim=(start, 1.02),
         ylim=(start, 1.02),
-        xlabel=f"Dice, {escape_dollars(data.reference)}",
+        xlabel=wrap_name(f"Dice, {data.reference}", 50),
         ylabel="Dice, this row",
     )
     axes.set_aspect("equal")
-    figure.legend(loc="outside upper center", fontsize=8, frameon=False)
+    add_legend(figure, handles, "outside upper center")
     return figure
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [wrap_name(name) for name in names], fontsize=8.5)
+    axes.set_yticks(range(len(names)), [wrap_name(name, 20) for name in names], fontsize=8.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="x", color="0.9", zorder=-1)
     axes.set_axisbelow(True)
@@ -363,11 +381,15 @@ def draw_budgets(points: Sequence[BudgetPoint], measure: str, dense: float) -> F
         means = [point.dice for point in ordered]
         bars = [[point.dice - point.low for point in ordered], [point.high - point.dice for point in ordered]]
         line = axes.errorbar(across, means, bars, color=look.colour, marker=look.marker, capsize=2)
-        line.set_label(escape_dollars(method))
+        line.set_label(wrap_name(method))
     axes.axhline(dense, color="black", linestyle=":", label="dense labels")
-    found = sorted({factor * getattr(point.annotation, measure) for point in points})
+    found = sorted({value for point in points if (value := factor * getattr(point.annotation, measure)) > 0})
+    ticks = found[:1]
+    for value in found:  # those whose numbers have room beside the one before
+        if value > ticks[-1] * (found[-1] / found[0]) ** _APART:
+            ticks.append(value)
     axes.set_xscale("log")
-    axes.set_xticks(found, [f"{value:.3g}" for value in found])
+    axes.set_xticks(ticks, [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXES[measure])
     axes.set_ylabel("Dice")

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nnunet_attenscribble.common.figures import choose_look, escape_dollars, new_figure
+from nnunet_attenscribble.common.figures import choose_look, new_figure, wrap_name
 from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportCell, ReportData, ReportRow, Section, Table
@@ -26,7 +26,7 @@ _LOG, _TERMS = "training_log.csv", "loss_terms.csv"
 _LOSSES = ("train_loss", "val_loss")
 _DICE = "pseudo_dice_"
 _MEASURED = {"similarity": re.compile(r".*_similarity"), "annotated share": re.compile(r"annotated(_.*)?")}
-_MARKED = 30  # epochs up to which every one of them gets a marker
+_MARKED = 12  # epochs of a curve that get a marker
 Curves = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]  # by quantity, a curve (epochs, values) per training
 _KEYS = (
     *("trainer", "configuration", "plans", "dataset", "epochs", "iterations_per_epoch", "checkpoint"),
@@ -47,7 +47,7 @@ def describe_training_section(data: ReportData) -> Section:
             pictures.append(
                 Picture(
                     f"training_{row.slug}",
-                    f"{row.name}",
+                    row.name,
                     f"Losses, pseudo Dice and loss terms of {row.name} over the epochs.",
                     partial(_draw_training, row, _make_curves(own_logs), _make_curves(own_terms)),
                 )
@@ -110,7 +110,7 @@ def _draw_training(row: ReportRow, logs: Curves, terms: Curves) -> Figure:
         *_split_terms(terms, _name_labels(row)),
     ]
     panels = [(title, curves) for title, curves in panels if curves]
-    heights = [1.3 + 0.16 * -(-len(curves) // _count_columns(curves)) for _, curves in panels]
+    heights = [1.3 + 0.14 * _count_lines(curves) for _, curves in panels]
     figure = new_figure(sum(heights) + 0.4)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, (title, curves) in zip(grid[:, 0], panels, strict=True):
@@ -128,7 +128,7 @@ def _split_terms(terms: Curves, labels: Mapping[str, str]) -> list[tuple[str, Cu
     kinds: dict[str, dict] = {"loss terms": {}}
     for name, curves in terms.items():
         kind = next((kind for kind, pattern in _MEASURED.items() if pattern.fullmatch(name)), "loss terms")
-        kinds.setdefault(kind, {})[labels.get(name, name).replace("_", " ")] = curves
+        kinds.setdefault(kind, {})[labels.get(name, name.replace("_", " "))] = curves
     return list(kinds.items())
 
 
@@ -144,18 +144,26 @@ def _count_columns(curves: Curves) -> int:
     return 2 if max(map(len, curves)) > 12 else 3
 
 
+def _count_lines(curves: Curves) -> int:
+    """Of a legend: of its highest column."""
+    columns = np.array_split([wrap_name(name).count("\n") + 1 for name in curves], _count_columns(curves))
+    return max(sum(lines) for lines in columns)
+
+
 def _draw_curves(axes: Axes, curves: Curves) -> None:
     for position, (name, trainings) in enumerate(curves.items()):
         look = choose_look(position)
         for number, (epochs, values) in enumerate(trainings):
+            step = -(-len(epochs) // _MARKED)
             axes.plot(
                 epochs,
                 values,
                 color=look.colour,
-                marker=look.marker if len(epochs) <= _MARKED else None,
+                marker=look.marker,
+                markevery=(position % step, step),
                 markersize=4,
                 linewidth=1.3,
-                label=escape_dollars(name) if number == 0 else None,
+                label=wrap_name(name) if number == 0 else None,
             )
     values = np.concatenate([values for trainings in curves.values() for _, values in trainings])
     known = values[np.isfinite(values)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.common.text import format_mean_sd, format_plain
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _show_case(
     """
     from nnunet_attenscribble.attention_reading import choose_voxel, read_case, read_position
     from nnunet_attenscribble.common.figures import encode_png
-    from nnunet_attenscribble.evaluation.report.attention import AttentionView, draw_view, write_view
+    from nnunet_attenscribble.evaluation.report.attention import AttentionView, draw_view, turn_view, write_view
 
     case = model.prepare(files.images, files.labels)
     found = read_case(model, case)
@@ -111,6 +112,7 @@ def _show_case(
     names = [structure.name for structure in structures]
     what = f"no {' or '.join(names)}, the middle of the image" if at is None else names[at]
     view = AttentionView(case=name, structure=what, spacing=case.spacing, **vars(read_position(model, case, voxel)))
+    view = turn_view(view, case.axis, case.grid)
     write_view(view, folder / f"{name}.npz")
     (folder / f"{name}.png").write_bytes(encode_png(draw_view(view)))
     return _list_pairs(name, model.label_names, found.similarities)
@@ -153,8 +155,6 @@ def _write_record(
 
 
 def _tell(record: AttentionRecord) -> None:
-    from nnunet_attenscribble.common.text import format_mean_sd, format_plain
-
     if record.similarity:
         rows = [
             [entry.neighbours, entry.pairs, str(entry.cases), format_mean_sd(entry.mean, entry.sd, 3)]

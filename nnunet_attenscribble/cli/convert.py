@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.cli.datasets import planning_commands, where_to_write
+from nnunet_attenscribble.cli.datasets import Workers, planning_commands, where_to_write
 from nnunet_attenscribble.common.text import format_percent
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ UndrawnAsTest = Annotated[
     bool,
     typer.Option("--undrawn-as-test", help="Images without a drawing become test cases (imagesTs), to predict on."),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")]
 Raw = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_raw.")]
 Preprocessed = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_preprocessed.")]
 
@@ -435,14 +434,10 @@ def folder(
 
 
 def _writing_options(
-    dataset_id: int, workers: int | None, raw: Path | None, preprocessed: Path | None, trust: bool = False
+    dataset_id: int, workers: int | None, raw: Path | None, preprocessed: Path | None, trust: bool
 ) -> dict[str, Any]:
     """What every converter of published datasets passes on to `write_raw_datasets`."""
-    return {
-        "dataset_id": dataset_id,
-        "trust_scribbles": trust,
-        **where_to_write(workers, raw, preprocessed),
-    }
+    return {"dataset_id": dataset_id, "trust_scribbles": trust, **where_to_write(workers, raw, preprocessed)}
 
 
 def report_written(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,8 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import encode_json, replaced_file
-from nnunet_attenscribble.common.nnunet import FOLDERS, dataset_folder, nnunet_folder, read_drawn_axis
-from nnunet_attenscribble.common.text import format_percent, list_some
+from nnunet_attenscribble.common.nnunet import dataset_folder, find_folder, nnunet_folder, read_drawn_axis
+from nnunet_attenscribble.common.text import format_percent, format_plain, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ _MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense labe
 
 # `scribbles.STYLES`, without importing that module.
 Style = Literal["interior", "interior+border", "skeleton", "points"]
+
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")]
 
 
 @app.command()
@@ -42,9 +43,7 @@ def inspect(
     cases: Annotated[int, typer.Option(min=0, help="Cases on the contact sheet, evenly chosen; 0 for no sheet.")] = 20,
     channel: Annotated[int, typer.Option(min=0, help="Channel that is shown.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure of every case.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Scribbles by class, slices without, disagreement with dense labels, sizes, intensities, and a contact sheet.
 
@@ -84,8 +83,10 @@ def inspect(
 def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
     import numpy as np
 
-    from nnunet_attenscribble.common.text import format_plain
     from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES, sum_coverage
+
+    def spread(column: np.ndarray) -> tuple[float, float, float]:
+        return column.min(), np.median(column), column.max()
 
     cases = found.cases
     voxels = sum(case.voxels for case in cases.values())
@@ -132,26 +133,13 @@ def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
     rows = []
     for axis, letter in enumerate("xyz"[: sizes.shape[1]]):
         for what, values, digits in (("voxels", sizes, 0), ("mm", spacings, 4)):
-            column = values[:, axis]
-            rows.append(
-                [
-                    f"{letter}, {what}",
-                    *(f"{part:.{digits}f}" for part in (column.min(), np.median(column), column.max())),
-                ]
-            )
+            rows.append([f"{letter}, {what}", *(f"{part:.{digits}f}" for part in spread(values[:, axis]))])
     typer.echo("\n" + format_plain(["size, spacing", "lowest", "median", "highest"], rows))
     rows = []
     for number, channel in enumerate(found.description.channels.values()):
         values = np.array([case.intensities[number] for case in cases.values()])
-        for low, high, share in zip(values.min(0), values.max(0), PERCENTILES, strict=True):
-            rows.append(
-                [
-                    f"{channel}, {share} %",
-                    f"{low:.6g}",
-                    f"{np.median(values[:, PERCENTILES.index(share)]):.6g}",
-                    f"{high:.6g}",
-                ]
-            )
+        for share, column in zip(PERCENTILES, values.T, strict=True):
+            rows.append([f"{channel}, {share} %", *(f"{part:.6g}" for part in spread(column))])
     typer.echo("\n" + format_plain(["intensity percentile", "lowest case", "median case", "highest case"], rows))
     _print_warnings(found)
 
@@ -195,6 +183,7 @@ def _draw(file: Path, name: str, found: Inspection, count: int, channel: int, ax
         ignore=found.description.ignore,
         title=f"{name}: {len(chosen)} of {len(names)} cases",
         axis=axis,
+        progress=True,
     )
 
 
@@ -205,11 +194,10 @@ def _name_cases(counts: dict[str, int]) -> str:
 
 def where_to_write(workers: int | None, raw: Path | None, preprocessed: Path | None) -> dict[str, Any]:
     """nnU-Net's folders, by options or by its environment, and what else of `Writing` is no matter of the data."""
-    in_environment = {variable: Path(value) for variable in FOLDERS if (value := os.environ.get(variable))}
     return {
         "raw_folder": raw or nnunet_folder("nnUNet_raw"),
-        "preprocessed_folder": preprocessed or in_environment.get("nnUNet_preprocessed"),
-        "results_folder": in_environment.get("nnUNet_results"),
+        "preprocessed_folder": preprocessed or find_folder("nnUNet_preprocessed"),
+        "results_folder": find_folder("nnUNet_results"),
         "workers": workers,
         "progress": True,
     }
@@ -273,7 +261,7 @@ def scribble(
         ),
     ] = (0.1, 0.45),
     background_wander: Annotated[
-        float, typer.Option(help="By what share of its distance that stroke comes nearer and goes farther.")
+        float, typer.Option(help="Spread (SD of the logarithm) of that stroke's distance.")
     ] = 0.4,
     slices: Annotated[float, typer.Option(help="Share of slices that are annotated.")] = 1.0,
     classes: Annotated[float, typer.Option(help="Share of the classes of a slice that are drawn.")] = 1.0,
@@ -289,14 +277,12 @@ def scribble(
         Path | None, typer.Option(metavar="YML", help="ScribbleBench's scribble_conf.yml, in place of all these.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same strokes.")] = 0,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Draw scribbles into dense labels, as a dataset of its own that shares the images.
 
-    Every class gets strokes, background included, in every slice; no stroke leaves its class. The source is the dense
-    twin to compare with. Tells how much of each class is covered and which pieces were missed.
+    By default every class gets strokes, background included, in every slice; no stroke leaves its class. The source is
+    the dense twin to compare with. Tells how much of each class is covered and which pieces were missed.
 
     Example:  attenscribble scribble 4 -o 504
 
@@ -350,13 +336,11 @@ def _tell_images(result: ScribbledDataset, source: str) -> str:
 
 def _print_coverage(coverage: dict[str, ClassCoverage]) -> None:
     """A row per class."""
-    from nnunet_attenscribble.common.text import format_plain
-
     rows = [
         [
             name,
             str(entry.scribbled),
-            f"{100 * entry.scribbled / entry.voxels:.2f} %" if entry.voxels else "-",
+            format_percent(entry.scribbled, entry.voxels),
             f"{entry.slices_without} of {entry.slices}",
             f"{entry.pieces_without} of {entry.pieces}",
         ]

@@ -120,12 +120,10 @@ def _changes(file: Path, options: _Options) -> list[str]:
 def _stock_trainers() -> dict[int, str]:
     """nnU-Net's own trainers of fixed length: number of epochs to name. Found without importing torch."""
     import re
-    from importlib.util import find_spec
 
-    spec = find_spec("nnunetv2")
-    assert spec is not None  # a dependency of this package
-    assert spec.origin is not None
-    file = Path(spec.origin).parent / "training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py"
+    import nnunetv2
+
+    file = Path(nnunetv2.__path__[0], "training/nnUNetTrainer/variants/training_length/nnUNetTrainer_Xepochs.py")
     names = re.findall(r"^class (nnUNetTrainer_(\d+)epochs?)\(", file.read_text("utf-8"), flags=re.MULTILINE)
     return {1000: "nnUNetTrainer", **{int(number): name for name, number in names}}
 

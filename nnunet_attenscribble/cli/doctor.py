@@ -69,7 +69,9 @@ def doctor(
     from nnunet_attenscribble.cli.doctor_datasets import check_dataset, list_datasets
 
     told = [finding for dataset in datasets or [] for finding in check_dataset(dataset)]
-    findings = [*check_installation(answer()), *(told if datasets else list_datasets())]
+    found = answer()
+    findings = [*check_versions(), *check_folders(), *check_trainers(found), *check_device(found), *check_disk()]
+    findings += told if datasets else list_datasets()
     ok = all(finding.status != PROBLEM for finding in findings)
     if as_json:
         typer.echo(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -102,15 +104,6 @@ def _print(findings: list[Finding]) -> None:
     counts = {word: sum(finding.status == word for finding in findings) for word in (PROBLEM, NOTE)}
     told = [f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number]
     typer.echo(f"\n{', '.join(told) or 'Everything is in order'}.")
-
-
-def check_installation(answer: Mapping[str, Any]) -> list[Finding]:
-    """Everything but the datasets.
-
-    Args:
-        answer: of nnU-Net, see `ask_nnunet`.
-    """
-    return [*check_versions(), *check_folders(), *check_trainers(answer), *check_device(answer), *check_disk()]
 
 
 def ask_nnunet() -> Callable[[], dict[str, Any]]:
@@ -192,13 +185,12 @@ def check_folders() -> list[Finding]:
 
 def check_trainers(answer: Mapping[str, Any]) -> list[Finding]:
     """Whether nnU-Net's own lookup finds the trainers, and finds those of this installation."""
-    own = f'export {VARIABLE}="$(attenscribble trainers)"'
     if "error" in answer:
         advice = f'install the package again: pip install --force-reinstall "{_PACKAGE}"'
         return [Finding("trainers", f"nnU-Net cannot be asked ({answer['error']})", PROBLEM, advice)]
     exported = exported_folders()
     if not exported:
-        return [Finding("trainers", f"{VARIABLE} is not set, nnU-Net finds none of them", PROBLEM, own)]
+        return [Finding("trainers", f"{VARIABLE} is not set, nnU-Net finds none of them", PROBLEM, _export([]))]
     absent = [folder for folder in exported if not folder.is_dir()]
     broken = answer.get("broken")
     lost = {name: entry["error"] for name, entry in answer["trainers"].items() if "error" in entry}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,9 @@ from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume
+from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
-_Label = tuple[str, tuple[str, Grid] | None]  # its file, and name and grid of the image, where that is in order
 _MEND_FILE = "put it right, or take its case out: see docs/datasets.md"
 
 
@@ -48,11 +51,8 @@ def list_datasets() -> list[Finding]:
         told = f"{list_some(damaged)}: dataset.json is not in order"
         findings = [Finding("datasets", told, NOTE, f"attenscribble doctor {damaged[0][7:10]} tells what is wrong")]
     if scribbles:
-        told = f"{list_some(scribbles)} with scribbles"
-        return [
-            *findings,
-            Finding("datasets", told, advice=f"attenscribble doctor {scribbles[0][7:10]} looks into one"),
-        ]
+        advice = f"attenscribble doctor {scribbles[0][7:10]} looks into one"
+        return [*findings, Finding("datasets", f"{list_some(scribbles)} with scribbles", advice=advice)]
     advice = (
         "attenscribble start DIR for scribbles of your own, attenscribble convert --help for published data, "
         "attenscribble scribble ID to draw into dense labels"
@@ -150,53 +150,65 @@ def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
         reader = find_reader(description, files[0])
     except AttenScribbleError as error:
         return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
-    grids, found = _check_images(folder.name, cases, reader, len(description["channel_names"]))
-    problems += found
-    labels = [(entry["label"], grids.get(case)) for case, entry in cases.items()]
+    look = partial(_look, reader=reader, channels=len(description["channel_names"]))
+    with worker_map(None, len(cases)) as run:
+        found = list(show_progress(run(look, cases.items()), total=len(cases), description="Reading"))
+    of_images = dict.fromkeys(problem for own in found for problem in own.problems)
+    problems += [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_images]
+    of_labels = [problem for own in found for problem in own.label_problems]
+    wrong = [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_labels]
     if "ignore" not in description["labels"]:
-        problems += _count_values(labels, reader)[-1]
-        return problems or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
-    return [*problems, *_check_scribbles(folder.name, description["labels"], labels, reader)]
+        return [*problems, *wrong] or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
+    counts: Counter[int] = sum((own.counts for own in found), Counter())
+    return [*problems, *_check_scribbles(folder.name, description["labels"], counts, wrong)]
 
 
-def _check_images(
-    name: str, cases: Mapping[str, Any], reader: Reader, channels: int
-) -> tuple[dict[str, tuple[str, Grid]], list[Finding]]:
-    """The first image of each case, and whether all are whole, as nnU-Net opens them, on one grid, and none is absent.
+@dataclass
+class _Look:
+    """What was found in the files of a case: problems of images and of its label, and voxels by value."""
 
-    Several are read at a time.
+    problems: list[str] = field(default_factory=list)
+    label_problems: list[str] = field(default_factory=list)
+    counts: Counter[int] = field(default_factory=Counter)
+
+
+def _look(case: tuple[str, Mapping[str, Any]], *, reader: Reader, channels: int) -> _Look:
+    """Whether all files of a case are whole, as nnU-Net opens them, on one grid, and none is absent.
+
+    Runs in a worker process.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    grids: dict[str, tuple[str, Grid]] = {}
-
-    def look(case: str) -> list[str]:
-        files = [Path(file) for file in cases[case]["images"]]
-        try:
-            sources = open_files(files, reader, channels=channels)
-            problems = []
-            for source in sources:
-                role = describe(source, f"an image of case {case}")
-                image = read_volume(source, role, whole=False)
-                first, grid = grids.setdefault(case, (role, Grid.of(image)))
-                problems += geometry_problems(grid, image, role, first, as_stored=True)
-        except AttenScribbleError as error:
-            return error.problems
+    (name, entry), look = case, _Look()
+    first: tuple[str, Grid] | None = None
+    try:
+        sources = open_files([Path(file) for file in entry["images"]], reader, channels=channels)
+        for source in sources:
+            role = describe(source, f"an image of case {name}")
+            image = read_volume(source, role, whole=False)
+            first = first or (role, Grid.of(image))
+            look.problems += geometry_problems(first[1], image, role, first[0], as_stored=True)
         if len(sources) != channels:
-            return [f"case {case} has {len(sources)} channels, dataset.json has {channels}"]
-        return problems
+            look.problems = [f"case {name} has {len(sources)} channels, dataset.json has {channels}"]
+    except AttenScribbleError as error:
+        look.problems = error.problems
+    file = entry["label"]
+    try:
+        (label,) = open_files([Path(file)], reader, label=True)
+        volume = read_volume(label, file, label=True)
+        if first is not None:
+            look.label_problems += geometry_problems(first[1], volume, file, first[0], as_stored=True)
+        look.counts.update(count_values(label_values(volume, file)))
+    except AttenScribbleError as error:
+        look.label_problems += error.problems
+    return look
 
-    with ThreadPoolExecutor() as pool:
-        found = show_progress(pool.map(look, cases), total=len(cases), description="Reading images")
-        problems = dict.fromkeys(problem for own in found for problem in own)
-    return grids, [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in problems]
 
-
-def _check_scribbles(name: str, labels: Mapping[str, Any], files: Sequence[_Label], reader: Reader) -> list[Finding]:
-    counts, total, findings = _count_values(files, reader)
+def _check_scribbles(
+    name: str, labels: Mapping[str, Any], counts: Counter[int], findings: list[Finding]
+) -> list[Finding]:
+    """By the voxels of all labels; after what was found wrong with their files."""
+    ignore, total = labels["ignore"], counts.total()
     if findings and not total:
         return findings  # what else would be found follows from it
-    ignore = labels["ignore"]
     known = {value for entry in labels.values() for value in entry_values(entry)}
     strange = sorted(set(counts) - known)
     if strange:
@@ -208,8 +220,7 @@ def _check_scribbles(name: str, labels: Mapping[str, Any], files: Sequence[_Labe
         if label != "ignore" and not any(counts.get(value) for value in entry_values(entry)):
             status, advice = PROBLEM, f"draw strokes of {label}: nothing else teaches it"
             if entry_values(entry) == (0,):
-                status = NOTE
-                advice = "draw a stroke around the organs too"
+                status, advice = NOTE, "draw a stroke around the organs too"
             findings.append(Finding(name, f"no case has a stroke of {label}", status, advice))
     drawn = total - counts.get(ignore, 0)
     share = f"{100 * drawn / max(total, 1):.2g} % of the voxels are annotated"
@@ -217,27 +228,6 @@ def _check_scribbles(name: str, labels: Mapping[str, Any], files: Sequence[_Labe
         advice = f"write {ignore} wherever nobody drew"
         findings.append(Finding(name, f"no voxel is `ignore` ({ignore}): the labels are dense", PROBLEM, advice))
     return findings or [Finding(name, f"every class has strokes, {share}")]
-
-
-def _count_values(files: Sequence[_Label], reader: Reader) -> tuple[dict[int, int], int, list[Finding]]:
-    """Voxels by value as nnU-Net reads them, all voxels, and what keeps files from being labels of their images."""
-    counts: dict[int, int] = {}
-    total, findings = 0, []
-    for file, image in show_progress(files, total=len(files), description="Reading labels"):
-        problems: list[str] = []
-        try:
-            (label,) = open_files([Path(file)], reader, label=True)
-            volume = read_volume(label, file, label=True)
-            if image is not None:
-                problems += geometry_problems(image[1], volume, file, image[0], as_stored=True)
-            for value, count in count_values(label_values(volume, file)).items():
-                counts[value] = counts.get(value, 0) + count
-            total += volume.GetNumberOfPixels()
-        except AttenScribbleError as error:
-            problems += error.problems
-        name = Path(file).parents[1].name
-        findings += [Finding(name, problem, PROBLEM, _MEND_FILE) for problem in problems]
-    return counts, total, findings
 
 
 def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True) -> list[Finding]:
@@ -272,18 +262,28 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
         return [*findings, Finding(name, "is not planned yet", NOTE, " && ".join(commands))]
     findings += _check_copy(folder / "dataset.json", description)
     for file in files:
+        advice = f"correct {file}, for settings see docs/settings.md, or plan again"
         try:
             plans = read_plans(file)
-            resolved = {key: resolve_configuration(plans, key) for key in plans["configurations"]}
-            for configuration in resolved.values():
-                settings = AttenScribbleSettings.from_configuration(configuration)
-                settings.weigh_labels(description["labels"])
         except AttenScribbleError as error:
-            advice = f"correct {file}, for settings see docs/settings.md, or plan again"
-            findings += [
-                Finding(name, f"{file.name}: {problem.removeprefix(f'{file}: ')}", PROBLEM, advice)
-                for problem in error.problems
-            ]
+            told = [problem.removeprefix(f"{file}: ") for problem in error.problems]
+            findings += [Finding(name, f"{file.name}: {problem}", PROBLEM, advice) for problem in told]
+            continue
+        resolved: dict[str, dict[str, Any]] = {}
+        wrong: dict[str, list[str]] = {}  # configurations by problem, as they inherit them
+        for key in plans["configurations"]:
+            try:
+                resolved[key] = resolve_configuration(plans, key)
+                if scribbles:  # stock nnU-Net, which trains dense labels, knows no settings
+                    AttenScribbleSettings.from_configuration(resolved[key]).weigh_labels(description["labels"])
+            except AttenScribbleError as error:
+                for problem in error.problems:
+                    wrong.setdefault(problem, []).append(key)
+        findings += [
+            Finding(name, f"{file.name}: {list_some(keys)}: {problem}", PROBLEM, advice)
+            for problem, keys in wrong.items()
+        ]
+        if wrong:
             continue
         done = [
             key for key in plans["configurations"]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.common.progress import report_progress, show_progress, show_waiting
+from nnunet_attenscribble.common.text import count_rows, format_mean_sd, format_number, format_plain
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ def evaluate(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Cases scored side by side; by default, one per processor and four cases.")
+        int | None,
+        typer.Option(min=1, help="Processes; without it one per processor, at most 8 and a quarter of the cases."),
     ] = None,
     all_cases: Annotated[
         bool, typer.Option("--all-cases", help="Refuse if a dense label has no prediction (by default, a note).")
@@ -87,7 +90,6 @@ def evaluate(
 
     Example:  attenscribble evaluate predictions/ "$nnUNet_raw/Dataset502_ACDCDense/labelsTr"
     """
-    from nnunet_attenscribble.common.progress import report_progress
     from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
     from nnunet_attenscribble.evaluation.summary import write_summary
 
@@ -157,7 +159,6 @@ def compare(
     --subject 'patient[0-9]+' -o table.md
     """
     from nnunet_attenscribble.common.files import write_texts
-    from nnunet_attenscribble.common.progress import show_waiting
     from nnunet_attenscribble.evaluation.compare import compare_summaries
     from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 
@@ -246,7 +247,6 @@ def _print_summary(summary: Summary) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from nnunet_attenscribble.common.text import count_rows, format_plain
     from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 
     header, rows = _tabulate(summary)
@@ -257,14 +257,14 @@ def _print_summary(summary: Summary) -> None:
     rows_of = count_rows(len(summary.cases), PROTOCOLS[summary.protocol].unit)
     table = Table(title=f"{rows_of}, mean ± SD; volume: median")
     for column in header:
-        table.add_column(column, justify="left" if column == header[0] else "right")
+        # Folded where the terminal is narrow: names that are cut off may read alike.
+        table.add_column(column, justify="left" if column == header[0] else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # no markup: names may hold brackets
     console.print(table)
 
 
 def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    from nnunet_attenscribble.common.text import format_mean_sd, format_number
     from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 
     aggregate = summary.aggregate()
@@ -320,7 +320,8 @@ def postprocess(
         ),
     ] = 0.9,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; without it one per processor and four cases.")
+        int | None,
+        typer.Option(min=1, help="Processes; without it one per processor, at most 8 and a quarter of the cases."),
     ] = None,
 ) -> None:
     """Keep only the largest component of every class that the training scribbles show to be one object.
@@ -332,7 +333,6 @@ def postprocess(
 
     Example:  attenscribble postprocess fold_0/validation "$nnUNet_raw/Dataset501_ACDC/labelsTr" -o postprocessed
     """
-    from nnunet_attenscribble.common.progress import show_progress
     from nnunet_attenscribble.evaluation.postprocessing import postprocess_folder
 
     if not foreground and not per_class:
@@ -353,8 +353,6 @@ def postprocess(
 
 
 def _print_decisions(result: Postprocessed) -> None:
-    from nnunet_attenscribble.common.text import format_number, format_plain
-
     rows = []
     for position, decision in enumerate(result.decisions):
         removed = [voxels[position] for voxels in result.removed.values()]

@@ -13,7 +13,7 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import tell_training
-from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder, read_drawn_axis
+from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder, read_dataset_json, read_drawn_axis
 from nnunet_attenscribble.common.text import format_csv, format_plain
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -78,7 +78,6 @@ def next_slices(
     Example:  attenscribble next 501 -i new_images --tool itk-snap
     """
     from nnunet_attenscribble.common.files import reserved
-    from nnunet_attenscribble.common.nnunet import read_dataset_json
     from nnunet_attenscribble.common.readers import find_reader
     from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
     from nnunet_attenscribble.dataset_conversion.loop_folder import (
@@ -91,13 +90,13 @@ def next_slices(
     from nnunet_attenscribble.trained_model import TrainedModel, find_model, read_device
 
     raw = dataset_folder("nnUNet_raw", dataset)
+    description = read_description(raw)
+    _check_labels(raw, description)
     results = nnunet_folder("nnUNet_results") / raw.name
     place = find_model(
         results, trainer=trainer, plans=plans, configuration=configuration, fold=fold, checkpoint=checkpoint
     )
     folder = (folder or results / "next").absolute()
-    description = read_description(raw)
-    _check_labels(raw, description)
     with ExitStack() as alone:
         if os.access(raw.parent, os.W_OK):
             # From reading labels to writing them: a call for another folder would put old ones back.
@@ -257,7 +256,7 @@ def _print_slices(rows: Sequence[Mapping[str, Any]], tool: str) -> None:
 
     table = Table(box=None, pad_edge=False)
     for title in ("", "case", "slice", "entropy", "mirrors", "why"):
-        table.add_column(title, justify="right" if title in ("", "entropy", "mirrors") else "left")
+        table.add_column(title, overflow="fold", justify="right" if title in ("", "entropy", "mirrors") else "left")
     for row in rows:
         table.add_row(
             str(row["rank"]),

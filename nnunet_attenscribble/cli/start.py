@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,10 +23,9 @@ from nnunet_attenscribble.cli.convert import (
     Subject,
     Trust,
     UnlabelledMark,
-    Workers,
     report_written,
 )
-from nnunet_attenscribble.cli.datasets import where_to_write
+from nnunet_attenscribble.cli.datasets import Workers, where_to_write
 from nnunet_attenscribble.cli.training import list_exports
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -120,7 +120,7 @@ def start(
         written = replace(read_options(plan), **said).convert(**writing)
     else:
         raise AttenScribbleError("nothing to start from: give a folder with images and drawings, or --plan YAML")
-    report_written(written, raw=raw, preprocessed=preprocessed, planning="-c 2d ")
+    report_written(written, raw=raw, preprocessed=preprocessed)
     _tell_training(written)
 
 
@@ -271,21 +271,15 @@ def _case_rows(folder: Path, beliefs: Beliefs) -> tuple[list[str], list[list[str
         return "-" if file is None else str(file.relative_to(folder) if inside else file)
 
     cases = sorted(beliefs.cases.cases, key=lambda case: case.identifier)
-    kinds = [
-        (title, role)
-        for title, role in (
-            ("drawing" if beliefs.options is None else "scribble", "scribble"),
-            ("dense label", "dense"),
-        )
-        if any(getattr(case, role) is not None for case in cases)
-    ]
+    titles = {"scribble": "drawing" if beliefs.options is None else "scribble", "dense": "dense label"}
+    roles = [role for role in titles if any(getattr(case, role) is not None for case in cases)]
     trains_with = "scribble" if any(case.scribble is not None for case in cases) else "dense"
     rows = []
     for case in cases:
         files = dict.fromkeys(
             file_of(source) or (case.inputs[0].parent if case.inputs else None) for source in case.images
         )
-        labels = [getattr(case, role) for _, role in kinds]
+        labels = [getattr(case, role) for role in roles]
         is_test = case.test or getattr(case, trains_with) is None
         rows.append(
             [
@@ -298,11 +292,9 @@ def _case_rows(folder: Path, beliefs: Beliefs) -> tuple[list[str], list[list[str
     if len(rows) > _SHOWN:
         tests = sum(row[-1] == "predict" for row in rows[_SHOWN:])
         rest = len(rows) - _SHOWN
-        rows = [
-            *rows[:_SHOWN],
-            ["...", f"and {rest} more", *("" for _ in kinds), f"{rest - tests} train, {tests} predict"],
-        ]
-    return ["case", "image", *(title for title, _ in kinds), "to"], rows
+        more = ["...", f"and {rest} more", *("" for _ in roles), f"{rest - tests} train, {tests} predict"]
+        rows = [*rows[:_SHOWN], more]
+    return ["case", "image", *(titles[role] for role in roles), "to"], rows
 
 
 def _mark_rows(
@@ -342,10 +334,11 @@ def _draw_sheet(file: Path, name: str, cases: Sequence[Case], coding: Coding) ->
     sparse = any(case.scribbled for case in drawn)
     draw_contact_sheet(
         file,
-        {case.identifier: (case.images[0], coded_label(case, coding), None) for case in chosen},
+        {case.identifier: (case.images[0], partial(coded_label, case, coding), None) for case in chosen},
         labels=coding.labels,
         ignore=coding.ignore if sparse else None,
         title=f"{name}: {len(chosen)} of {len(drawn)} cases with a drawing",
+        progress=True,
     )
 
 

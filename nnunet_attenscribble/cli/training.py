@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -12,18 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.cli.datasets import Workers
 from nnunet_attenscribble.common.files import naming, replaced_file, reserved
 from nnunet_attenscribble.common.nnunet import (
     PLANS,
     VARIABLE,
     dataset_folder,
     exported_folders,
+    find_folder,
     list_trainers,
     nnunet_folder,
     read_dataset_json,
     trainers_folder,
 )
 from nnunet_attenscribble.common.progress import show_waiting
+from nnunet_attenscribble.common.shapes import unique_keys
+from nnunet_attenscribble.common.text import format_duration, format_number, format_plain
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -82,9 +85,11 @@ def read_assignments(assignments: list[str]) -> dict[str, Any]:
         if name in values:
             problems.append(f"--set {name} is given twice: leave one of them out")
         try:
-            values[name] = json.loads(text)
-        except (ValueError, RecursionError):
+            values[name] = json.loads(text, object_pairs_hook=unique_keys)
+        except (json.JSONDecodeError, RecursionError):
             values[name] = text
+        except ValueError as error:
+            problems.append(f"--set {name}: {error}: correct it")
     if problems:
         raise AttenScribbleError(dict.fromkeys(problems))
     return values
@@ -230,9 +235,7 @@ def prepare(
         tuple[float, float, float] | None,
         typer.Option(metavar="X Y Z", help="Of files that state none, such as TIFF (mm; of pictures X and Y)."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Name and store images as those of a dataset are, for nnUNetv2_predict.
 
@@ -285,7 +288,7 @@ def status(
     )
 
     raw = nnunet_folder("nnUNet_raw")
-    preprocessed, results = (_optional(name) for name in ("nnUNet_preprocessed", "nnUNet_results"))
+    preprocessed, results = map(find_folder, ("nnUNet_preprocessed", "nnUNet_results"))
     name = dataset_folder("nnUNet_raw", dataset).name if dataset else None
     datasets = [state for state in list_dataset_states(raw, preprocessed) if name in (None, state.name)]
     trainings = list_trainings(results, name) if results else []
@@ -304,14 +307,7 @@ def status(
         _print_results(found, results)
 
 
-def _optional(variable: str) -> Path | None:
-    value = os.environ.get(variable)
-    return Path(value) if value else None
-
-
 def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    from nnunet_attenscribble.common.text import format_plain
-
     typer.echo(f"{title}\n{format_plain(header, rows)}\n" if rows else f"{title}: none\n")
 
 
@@ -326,8 +322,6 @@ def _print_datasets(states: list[DatasetState]) -> None:
 
 
 def _print_trainings(states: list[TrainingState]) -> None:
-    from nnunet_attenscribble.common.text import format_duration
-
     rows = []
     for state in states:
         of = "?" if state.epochs is None else str(state.epochs)
@@ -340,8 +334,6 @@ def _print_trainings(states: list[TrainingState]) -> None:
 
 
 def _print_results(states: list[ResultState], results: Path) -> None:
-    from nnunet_attenscribble.common.text import format_number
-
     rows = [
         [
             str(state.folder.relative_to(results)),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.contour import QuadContourSet
@@ -20,6 +22,12 @@ _COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 _BLACK = "#000000"
 # On scans: with yellow, and without black, which scans are full of.
 _ON_SCANS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+# Of CSS, from the eighth class on: each as far as can be from all before it, but not from all of them to the
+# colour-blind. None is grey, nor so dark that scans hide it.
+_FURTHER = (
+    *("darkviolet", "springgreen", "olive", "crimson", "turquoise", "salmon", "mediumpurple", "mediumvioletred"),
+    *("green", "magenta", "teal", "lightpink", "darkseagreen"),
+)
 BACKGROUND_COLOUR = "#FFFFFF"
 _MARGIN = 0.1  # of a slice, around everything that is drawn
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")  # 11 and 6: no pair comes twice before 66
@@ -45,7 +53,8 @@ def choose_look(position: int, *, reference: bool = False) -> Look:
 
 def choose_colour(position: int) -> str:
     """The colour on scans of the class at a position, from 0."""
-    return _ON_SCANS[position % len(_ON_SCANS)]
+    colours = (*_ON_SCANS, *_FURTHER)
+    return colours[position % len(colours)]
 
 
 def background_patch() -> Patch:
@@ -81,6 +90,21 @@ def find_box(mask: np.ndarray) -> tuple[slice, slice]:
     return rows, columns
 
 
+def add_legend(
+    figure: Figure,
+    handles: Sequence[Artist],
+    place: Literal["outside lower center", "outside upper center"] = "outside lower center",
+    **look: Any,
+) -> None:
+    """A legend outside of everything, of as many columns as fit, for which the figure grows."""
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(handles=handles, loc=place, ncols=columns, fontsize=8, frameon=False, **look)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
+
+
 def new_figure(height: float, *, width: float = _WIDTH) -> Figure:
     """An empty figure of so many inches, independent of any display."""
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
@@ -95,11 +119,11 @@ def encode_png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def wrap_name(name: str) -> str:
-    """A row's name in short lines, for the margin of a plot."""
-    return escape_dollars(textwrap.fill(name, 20))
+def wrap_name(name: str, width: int = 24) -> str:
+    """A name in lines of so many letters, by default as few as legends have room for."""
+    return escape_name(textwrap.fill(name, width))
 
 
-def escape_dollars(text: str) -> str:
-    """A name for matplotlib, which takes what stands between dollar signs for a formula."""
-    return text.replace("$", r"\$")
+def escape_name(text: str) -> str:
+    """For matplotlib, which takes what stands between dollars for a formula and leaves `_name` out of legends."""
+    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")

@@ -174,8 +174,7 @@ def replaced_file(file: Path) -> Iterator[Path]:
             os.replace(part, file)
             made = []
     finally:
-        with suppress(OSError):
-            part.unlink()
+        _remove(part)
         _remove_empty(made)
 
 
@@ -371,7 +370,7 @@ def reserved(parent: Path, keys: Iterable[str], what: str, *, wait: bool = False
         _remove_empty(made)
 
 
-def _open_locked(file: Path, name: str, wait: bool) -> IO:
+def _open_locked(file: Path, name: str, wait: bool = False) -> IO:
     while True:
         lock = file.open("a")
         if not try_lock(lock, wait=wait):
@@ -384,7 +383,7 @@ def _open_locked(file: Path, name: str, wait: bool) -> IO:
 
 
 def _remove(file: Path) -> None:
-    with suppress(OSError):  # Windows keeps what is open
+    with suppress(OSError):  # it is not there, or open, which Windows keeps
         file.unlink()
 
 
@@ -405,7 +404,7 @@ def staged_folders(parent: Path, names: Sequence[str], key: str) -> Iterator[Pat
     # A name of its own for every run: workers of another run, still alive, can never write into this one's folder.
     hidden = Path(tempfile.mkdtemp(prefix=_prefix(key), dir=parent))
     try:
-        with _alone(hidden):
+        with _open_locked(hidden / _LOCK, f"{hidden}:"):
             for name in names:
                 (hidden / name).mkdir()
             yield hidden
@@ -435,7 +434,7 @@ def finish_interrupted(parent: Path, key: str) -> list[Path]:
     leftovers = []
     for hidden in sorted(parent.glob(_prefix(key) + "*")):
         try:
-            with _alone(hidden):
+            with _open_locked(hidden / _LOCK, f"{hidden}:"):
                 ready = (hidden / _READY).exists()
                 if ready:
                     _publish(hidden)
@@ -452,15 +451,6 @@ def remove_leftovers(leftovers: Iterable[Path]) -> None:
     """Remove what killed runs have left behind."""
     for hidden in leftovers:
         shutil.rmtree(hidden, ignore_errors=True)
-
-
-@contextmanager
-def _alone(hidden: Path) -> Iterator[None]:
-    """Hold the lock of a hidden folder."""
-    with (hidden / _LOCK).open("a") as lock:
-        if not try_lock(lock):
-            raise AttenScribbleError(f"{hidden}: is being written by another process: wait for it, or end it")
-        yield
 
 
 def _publish(hidden: Path) -> None:

@@ -16,13 +16,13 @@ from xml.etree import ElementTree
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.grids import Placed
+from nnunet_attenscribble.common.grids import PICTURES, TIFFS, Placed, read_header
 from nnunet_attenscribble.common.soundness import known_ending, read_scaling
+from nnunet_attenscribble.common.text import format_vector
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
-_PICTURES = (".png", ".bmp", ".jpg", ".jpeg")
 _NRRD_KEYS, _METAIMAGE_KEYS = (b"spacings:", b"space directions:"), (b"ElementSpacing", b"ElementSize")
 _KEYS = {".nrrd": _NRRD_KEYS, ".nhdr": _NRRD_KEYS, ".mha": _METAIMAGE_KEYS, ".mhd": _METAIMAGE_KEYS}
 _HEADER = 1 << 14  # bytes
@@ -50,7 +50,7 @@ def quiet() -> Iterator[None]:
 
 def holds_place(file: Path | None) -> bool:
     """Whether a file's format can say where its voxels lie; None, for what is no file, can."""
-    return file is None or not (is_tiff(file) or file.suffix.lower() in _PICTURES)
+    return file is None or not (is_tiff(file) or file.suffix.lower() in PICTURES)
 
 
 def states_spacing(file: Path, image: Placed) -> bool:
@@ -64,7 +64,7 @@ def states_spacing(file: Path, image: Placed) -> bool:
         return len(stated_spacing(file) or ()) >= len(image.GetSize())
     if any(step != 1 for step in image.GetSpacing()):
         return True
-    if file.suffix.lower() in _PICTURES:
+    if file.suffix.lower() in PICTURES:
         return False
     keys = _KEYS.get(file.suffix.lower())
     if keys is None:
@@ -124,11 +124,9 @@ def is_sheared(file: Path) -> bool:
     """Whether it is a NIfTI file whose axes SimpleITK refuses, as they are not at right angles."""
     if not file.name.lower().endswith((".nii", ".nii.gz")) or known_ending(file) is not None:
         return False
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     try:
         with quiet():
-            reader.ReadImageInformation()
+            read_header(file)
     except RuntimeError as error:
         return "orthonormal" in str(error)
     return False
@@ -161,7 +159,7 @@ class TiffError(RuntimeError):
 
 def is_tiff(file: Path) -> bool:
     """By its name."""
-    return file.suffix.lower() in (".tif", ".tiff")
+    return file.suffix.lower() in TIFFS
 
 
 def is_grey_bmp(file: Path) -> bool:
@@ -194,28 +192,20 @@ def read_tiff(file: Path) -> sitk.Image:
         TiffError: the file holds several images, or its spacing is stated in two ways or is no three positive numbers.
         RuntimeError: the file cannot be read.
     """
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(file) as content:
-            _check_stack(file, content)
-            axes = content.series[0].axes
-            if "T" in axes and len(axes.removesuffix("S")) == 3:
-                raise TiffError(
-                    f"{file}: says that it shows one plane at several times (axes {axes}): save each as a picture, or, "
-                    "where they are slices, call them so (Fiji: Image, Properties)"
-                )
-            if "C" in axes and len(axes) == 3:
-                raise TiffError(
-                    f"{file}: says that it shows one plane in several channels (axes {axes}): save each as an image, "
-                    "CASE_0000.tif and so on, or, where they are slices, call them so (Fiji: Image, Properties)"
-                )
-            voxels, colours = content.asarray(), axes.endswith("S")
+    with _open_stack(file) as content:
+        axes = content.series[0].axes
+        if "T" in axes and len(axes.removesuffix("S")) == 3:
+            raise TiffError(
+                f"{file}: says that it shows one plane at several times (axes {axes}): save each as a picture, or, "
+                "where they are slices, call them so (Fiji: Image, Properties)"
+            )
+        if "C" in axes and len(axes) == 3:
+            raise TiffError(
+                f"{file}: says that it shows one plane in several channels (axes {axes}): save each as an image, "
+                "CASE_0000.tif and so on, or, where they are slices, call them so (Fiji: Image, Properties)"
+            )
+        voxels, colours = content.asarray(), axes.endswith("S")
         image = sitk.GetImageFromArray(voxels.astype(np.uint8) if voxels.dtype == bool else voxels, isVector=colours)
-    except TiffError:
-        raise
-    except Exception as error:  # what the codecs raise has nothing in common
-        raise RuntimeError(f"{type(error).__name__}: {error}") from error
     spacing = stated_spacing(file) if image.GetDimension() in (2, 3) else None
     if spacing is not None and len(spacing) >= image.GetDimension():
         image.SetSpacing(spacing[: image.GetDimension()])
@@ -231,34 +221,37 @@ def stated_spacing(file: Path) -> tuple[float, ...] | None:
         TiffError: two of these places differ, the sidecar has no three positive numbers, or the file several images.
         RuntimeError: the file cannot be read.
     """
-    import tifffile
-
     found: dict[str, tuple[float, ...]] = {}
     sidecar = find_sidecar(file)
     if sidecar is not None:
         found[str(sidecar)] = _read_sidecar(sidecar)
-    try:
-        with tifffile.TiffFile(file) as content:
-            _check_stack(file, content)
-            tags = {"its ImageJ tags": _read_imagej(content), "its OME metadata": _read_ome(content.ome_metadata)}
-    except TiffError:
-        raise
-    except Exception as error:  # see above
-        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    with _open_stack(file) as content:
+        tags = {"its ImageJ tags": _read_imagej(content), "its OME metadata": _read_ome(content.ome_metadata)}
     found.update({place: spacing for place, spacing in tags.items() if spacing})
     places = list(found)
     for place in places[1:]:
         axes = min(len(found[places[0]]), len(found[place]))
         if not np.allclose(found[places[0]][:axes], found[place][:axes], rtol=_TOLERANCE, atol=0):
-            told = " and ".join(f"{name} say {_tell(found[name])}" for name in (places[0], place))
+            told = " and ".join(f"{name} say {format_vector(found[name])}" for name in (places[0], place))
             raise TiffError(f"{file}: its spacing is stated in two ways, {told} mm along x, y, z: correct one of them")
     return max(found.values(), key=len, default=None)
 
 
-def _check_stack(file: Path, content: TiffFile) -> None:
-    separate = len(content.series)
-    if separate > 1:  # slices written one by one, of which only the first would be read
-        raise TiffError(f"{file}: holds {separate} separate images: save it as one stack")
+@contextmanager
+def _open_stack(file: Path) -> Iterator[TiffFile]:
+    """A TIFF that holds one image; whatever goes wrong with it becomes one of the errors above."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file) as content:
+            separate = len(content.series)
+            if separate > 1:  # slices written one by one, of which only the first would be read
+                raise TiffError(f"{file}: holds {separate} separate images: save it as one stack")
+            yield content
+    except TiffError:
+        raise
+    except Exception as error:  # what the codecs raise has nothing in common
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _read_sidecar(file: Path) -> tuple[float, ...]:
@@ -298,9 +291,8 @@ def _to_mm(steps: list, units: list) -> tuple[float, ...] | None:
     found: list[float] = []
     for step, unit in zip(steps, units, strict=True):
         try:
-            length = (
-                abs(float(step)) * _MM_OF_TIFF[str(unit).replace("\\u00B5", "\u00b5").strip().casefold()]
-            )  # as ImageJ escapes
+            written = str(unit).replace("\\u00B5", "\u00b5")  # as ImageJ escapes
+            length = abs(float(step)) * _MM_OF_TIFF[written.strip().casefold()]
         except (TypeError, ValueError, KeyError):
             break
         if not _is_length(length):
@@ -311,7 +303,3 @@ def _to_mm(steps: list, units: list) -> tuple[float, ...] | None:
 
 def _is_length(step: float) -> bool:
     return 0 < step < float("inf")
-
-
-def _tell(spacing: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{step:.6g}" for step in spacing) + ")"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.text import format_vector
+
 SPACING_TOLERANCE = 1e-3  # relative
 ORIGIN_TOLERANCE = 0.1  # of the smallest voxel edge: headers written by other tools round, a real shift is larger
 DIRECTION_TOLERANCE = 1e-3  # per cosine: a quarter of a voxel across 256 voxels
 
-_PICTURES, _TIFFS = (".png", ".bmp", ".jpg", ".jpeg"), (".tif", ".tiff")
+PICTURES, TIFFS = (".png", ".bmp", ".jpg", ".jpeg"), (".tif", ".tiff")
 _WITH_GEOMETRY = ".nii.gz, .mha or .nrrd"
 
 
@@ -112,6 +114,14 @@ def geometry_problems(
     return problems
 
 
+def read_header(file: Path) -> sitk.ImageFileReader:
+    """A file's header, which tells the grid as the image would; raises RuntimeError where it cannot be read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    return reader
+
+
 def measure_steps(grid: Grid, own: Grid) -> np.ndarray | None:
     """How many voxels (x, y, z) lie between the first of a grid and the first of another; None where their axes or
     spacings differ.
@@ -152,6 +162,31 @@ def turn_onto(array: np.ndarray, own: Placed | Grid, grid: Placed | Grid) -> np.
     last = array.ndim - 1  # x is the last axis of an array, and the first of a grid
     turned = array.transpose([last - axis for axis, _ in reversed(order)])
     return turned[tuple(slice(None, None, sign) for _, sign in reversed(order))]
+
+
+def turn_upright(
+    sections: Sequence[np.ndarray], spacing: Sequence[float], axis: int, grid: Grid | None
+) -> tuple[list[np.ndarray], tuple[float, float]]:
+    """Slices as radiologists look at them: head or front above, the patient's right or front on the left.
+
+    Args:
+        sections: (H, W), of arrays (z, y, x).
+        spacing: mm per axis of the arrays.
+        axis: of the arrays, across which the slices are cut.
+        grid: of the arrays; None: unknown, and as that of a picture nothing to turn by.
+
+    Returns:
+        the slices, and mm per pixel, down and across.
+    """
+    height, width = (step for other, step in enumerate(spacing) if other != axis)
+    if grid is None or len(grid.size) == 2:
+        return list(sections), (height, width)
+    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(grid.direction)  # what x, y, z run to
+    down, across = ("LRPAIS".index(code[2 - other]) for other in range(3) if other != axis)
+    turned = [section[:: -1 if down % 2 else 1, :: -1 if across % 2 else 1] for section in sections]
+    if down > across:
+        return turned, (height, width)
+    return [section.T for section in turned], (width, height)
 
 
 def place_on(image: sitk.Image, grid: Placed | Grid) -> sitk.Image:
@@ -207,25 +242,20 @@ def _in_order(own: Grid, order: _Order) -> Grid:
 
 
 def _differ(what: str, theirs: tuple, ours: tuple, name: str, image_name: str, turned: bool = False) -> str:
+    own, other = format_vector(theirs), format_vector(ours)
     if what == "size":
-        other, own = _numbers(ours), _numbers(theirs)
         return f"{name}: size {own} differs from {other} of {image_name}: both must lie on the same voxels"
     how = ", its axes turned to follow the other's," if turned else ""
-    advice = _advise(what, name, image_name)
-    return f"{name}: {what} {_numbers(theirs)}{how} differs from {_numbers(ours)} of {image_name}: {advice}"
+    return f"{name}: {what} {own}{how} differs from {other} of {image_name}: {_advise(what, name, image_name)}"
 
 
 def _advise(what: str, *names: str) -> str:
     """How to mend it, by what the format of the files can hold."""
     for name in names:
-        if name.lower().endswith(_PICTURES):
+        if name.lower().endswith(PICTURES):
             return f"a picture holds no {what} to correct: save {PurePath(name).name} as {_WITH_GEOMETRY}"
-        if name.lower().endswith(_TIFFS):
+        if name.lower().endswith(TIFFS):
             if what == "spacing":
                 return f'give that of {PurePath(name).name} in a JSON file beside it, {{"spacing": [z, y, x]}}'
             return f"a TIFF holds no {what} to correct: save {PurePath(name).name} as {_WITH_GEOMETRY}"
     return "correct the header, or resample one to the other"
-
-
-def _numbers(values: tuple) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from nnunet_attenscribble.common.shapes import (
     TEXT,
     TRUTH,
     Shape,
+    check_shape,
     list_of,
     mapping,
     nullable,
     read_if_shaped,
+    read_json,
     read_shaped,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -39,16 +42,18 @@ _IGNORE = re.compile(
 )
 
 
-def nnunet_folder(variable: str) -> Path:
-    """The folder that one of nnU-Net's environment variables names.
-
-    Raises:
-        AttenScribbleError: if it is unset.
-    """
+def find_folder(variable: str) -> Path | None:
+    """The folder that one of nnU-Net's environment variables names; None where it is unset."""
     value = os.environ.get(variable)
-    if not value:
+    return Path(value) if value else None
+
+
+def nnunet_folder(variable: str) -> Path:
+    """The same; raises AttenScribbleError where the variable is unset."""
+    folder = find_folder(variable)
+    if folder is None:
         raise AttenScribbleError(f"{variable} is not set: export {variable}=FOLDER, as nnU-Net itself needs it")
-    return Path(value)
+    return folder
 
 
 def dataset_folder(variable: str, dataset: str) -> Path:
@@ -65,7 +70,10 @@ def dataset_folder(variable: str, dataset: str) -> Path:
     else:
         raise AttenScribbleError(f"dataset '{dataset}' is neither an ID such as 501 nor a name such as Dataset501_ACDC")
     if not found:
-        hint = ": plan it first" if variable == "nnUNet_preprocessed" else ""
+        hint = ""
+        if variable == "nnUNet_preprocessed":
+            with suppress(AttenScribbleError):  # where it is not in nnUNet_raw either
+                hint = f": plan {dataset_folder('nnUNet_raw', dataset).name} first"
         raise AttenScribbleError(f"no dataset {dataset} in {parent} (from {variable}){hint}")
     if len(found) > 1:
         names = ", ".join(folder.name for folder in found)
@@ -75,10 +83,7 @@ def dataset_folder(variable: str, dataset: str) -> Path:
 
 def trainers_folder() -> Path:
     """The installed folder that `nnUNet_extTrainer` must name."""
-    spec = find_spec("nnunet_attenscribble.trainers")
-    assert spec is not None  # it is part of this very package
-    assert spec.origin is not None
-    return Path(spec.origin).parent
+    return Path(import_module("nnunet_attenscribble.trainers").__path__[0])
 
 
 def list_trainers(*, rivals: bool = False) -> list[str]:
@@ -239,7 +244,10 @@ def read_dataset_json(
         AttenScribbleError: it cannot be read, every key that is not what nnU-Net needs, or every label that is meant as
             nnU-Net's `ignore` by its name and would be a class.
     """
-    content = read_shaped(file, mapping(_CODING) if labels_only else DATASET, advice)
+    content = read_json(file, advice)
+    if isinstance(content, dict) and "modality" in content:  # as nnU-Net called it first, and still reads it
+        content.setdefault("channel_names", content["modality"])
+    check_shape(content, mapping(_CODING) if labels_only else DATASET, file, advice)
     misnamed = [
         name
         for name, entry in content["labels"].items()

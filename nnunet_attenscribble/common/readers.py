@@ -138,7 +138,8 @@ def read_label(source: Source, reader: Reader) -> sitk.Image:
         AttenScribbleError: naming the file and what is wrong with it.
     """
     file = file_of(source)
-    if isinstance(source, Path) and reader is not None and _supports(reader, source):
+    endings = () if reader is None else tuple(reader.supported_file_endings)
+    if isinstance(source, Path) and source.name.lower().endswith(endings):
         source = DatasetFile(source, reader, label=True)
     return read_volume(source, str(file), label=True)
 
@@ -264,11 +265,6 @@ def _refuse_nifti2(file: Path) -> None:
             f"{file}: is NIfTI-2, which nnU-Net's SimpleITKIO does not read: save it as NIfTI-1, or name NibabelIO in "
             "dataset.json (overwrite_image_reader_writer)"
         )
-
-
-def _supports(reader: Reader, file: Path) -> bool:
-    assert reader is not None
-    return file.name.lower().endswith(tuple(reader.supported_file_endings))
 
 
 @contextmanager

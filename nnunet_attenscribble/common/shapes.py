@@ -48,14 +48,15 @@ def read_json(file: Path, advice: str) -> Any:
         AttenScribbleError: where it cannot be read, with what to do then.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
+        return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except OSError as error:
         raise AttenScribbleError(f"{file}: cannot be read ({error.strerror}): {advice}") from None
     except (ValueError, RecursionError) as error:
         raise AttenScribbleError(f"{file}: is no JSON ({error}): write it again, or {advice}") from None
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, as an `object_pairs_hook`; raises ValueError where a key stands twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
@@ -156,10 +157,6 @@ def nullable(shape: Shape) -> Shape:
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def is_whole(value: Any) -> bool:
     """Whether it is a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
@@ -168,7 +165,7 @@ def is_whole(value: Any) -> bool:
 ANYTHING = Shape("anything", lambda value: True)
 TEXT = Shape("text", lambda value: isinstance(value, str))
 TRUTH = Shape("true or false", lambda value: isinstance(value, bool))
-NUMBER = Shape("a number", _is_number)
+NUMBER = Shape("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
 COUNT = Shape("a whole number from 0", lambda value: is_whole(value) and 0 <= value < _MOST)
 SIZE = Shape("a whole number from 1", lambda value: is_whole(value) and 1 <= value < _MOST)
 

@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import SimpleITK as sitk
+
+from nnunet_attenscribble.common.grids import TIFFS, read_header
+from nnunet_attenscribble.common.text import format_vector
 
 CHUNK = 1 << 20  # bytes
 #: Headers in files of their own: of MetaImage, NRRD and NIfTI-1.
@@ -68,7 +72,7 @@ def examine(path: Path) -> tuple[int | None, list[str]]:
         _examine_metaimage(path)
     if name.endswith((".nrrd", ".nhdr")):
         _examine_nrrd(path)
-    if name.endswith((*_FILLED, ".tif", ".tiff")) and _examine_picture(path) not in (None, _UPRIGHT):
+    if name.endswith((*_FILLED, *TIFFS)) and _examine_picture(path) not in (None, _UPRIGHT):
         return None, [
             f"{path}: a note in it (EXIF) asks viewers to turn it, and a drawing may lie on it turned or not: save it "
             "without, as PNG, so that all show it alike, and look whether the drawing fits"
@@ -93,7 +97,7 @@ def room_problems(path: Path, told: int) -> list[str]:
 
 def _read_told_bytes(path: Path) -> int:
     """Of all voxels, by a header that stands in front of them."""
-    if path.suffix.lower() in (".tif", ".tiff"):
+    if path.suffix.lower() in TIFFS:
         import tifffile
 
         with tifffile.TiffFile(path) as content:
@@ -101,11 +105,7 @@ def _read_told_bytes(path: Path) -> int:
     with path.open("rb") as file:
         if path.suffix.lower() not in DETACHED and b"data file:" in file.read(_LONGEST_LINE).lower():
             return 0
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    reader = read_header(path)
     components = reader.GetNumberOfComponents()
     pixel = sitk.Image([1, 1], reader.GetPixelID(), components if components > 1 else 0)
     return math.prod(reader.GetSize()) * components * pixel.GetSizeOfPixelComponent()
@@ -276,8 +276,7 @@ def _nifti_problems(path: Path, header: _NiftiHeader | None, size: int, finite: 
     if header is not None and size < header.stop:
         problems.append(f"{path}: is truncated: it ends before its last voxel: copy or download it again")
     if header is not None and not all(0 < abs(edge) < math.inf for edge in header.spacing):
-        told = ", ".join(f"{edge:.6g}" for edge in header.spacing)
-        problems.append(f"{path}: its header says a spacing of ({told}): correct it")
+        problems.append(f"{path}: its header says a spacing of {format_vector(header.spacing)}: correct it")
     return problems
 
 

@@ -24,9 +24,21 @@ def format_mean_sd(mean: float, sd: float, decimals: int) -> str:
     return format_number(mean, decimals) + ("" if math.isnan(sd) else f" ± {sd:.{decimals}f}")
 
 
+# What Markdown takes for markup (group 1), but for commands, intervals that begin no link, and numbers as `<0.001`.
+_MARKUP = re.compile(
+    r"`attenscribble [a-z ]+`|\[(?:[-+\d]|n/a|inf)[-+.,%/ a-z\d]*\](?![(\[:])"
+    r"|([\\`*$\[\]|]|<(?!\d)|(?<![^\W_])_|_(?![^\W_])|^[-+#>](?= ))"
+)
+
+
+def escape_markdown(text: str) -> str:
+    """Text with names in it, which Markdown shows as it is."""
+    return _MARKUP.sub(lambda match: f"\\{match[1]}" if match[1] else match[0], text)
+
+
 def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column aligned left, the others right."""
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    lines = [[escape_markdown(cell) for cell in row] for row in (header, *rows)]
     lines.insert(1, ["---"] + ["---:"] * (len(header) - 1))
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
@@ -59,6 +71,11 @@ def count_rows(number: int, unit: str) -> str:
     """So many cases, or slices where a protocol scores those."""
     noun = "slice" if unit == "slice" else "case"
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def format_vector(values: Iterable[float]) -> str:
+    """Numbers in brackets, as short as they can be told."""
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
 def format_duration(seconds: float) -> str:

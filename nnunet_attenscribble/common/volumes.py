@@ -23,7 +23,7 @@ from nnunet_attenscribble.common.formats import (
     read_with_nibabel,
     write_with_nibabel,
 )
-from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
+from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, read_header
 from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2, known_ending
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -316,7 +316,7 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
     is_nifti = size is not None or (not thorough and path.name.lower().endswith((".nii", ".nii.gz")))
     try:
         with quiet():
-            image: Grid | None = None if whole or not is_nifti or is_nifti2(path) else _read_header(path)
+            image: Grid | None = None if whole or not is_nifti or is_nifti2(path) else read_header(path)
             if image is None or not image.HasMetaDataKey("bitpix") or image.GetPixelID() not in _SCALARS:
                 image = read_image(path)
     except (EOFError, zlib.error):
@@ -338,13 +338,6 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
             ) from None
         raise AttenScribbleError(f"{path}: is truncated, or not an image that SimpleITK can read ({told})") from None
     return image
-
-
-def _read_header(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
 
 
 def _is_one_bit(path: Path) -> bool:

@@ -97,11 +97,6 @@ class MaskedCRFLoss(nn.Module):
         return loss
 
 
-def _samples_per_pass(shape: torch.Size, device: torch.device) -> int:
-    # A GPU wants few launches on much data, a CPU wants a working set that fits its cache.
-    return shape[0] if device.type != "cpu" else max(1, _CPU_PIXELS // prod(shape[2:]))
-
-
 @torch.library.custom_op("attenscribble::masked_crf", mutates_args=())
 def _energy(
     probabilities: Tensor, features: Tensor, mask: Tensor, radius: list[int], exponents: list[float]
@@ -116,8 +111,10 @@ def _energy(
 
         return fused_crf_energy(probabilities, features, mask, radius, exponents)
     gradient = torch.empty_like(probabilities, memory_format=torch.contiguous_format)
-    step = _samples_per_pass(probabilities.shape, probabilities.device)
-    weights = probabilities.new_empty(step * prod(probabilities.shape[2:]))
+    # A GPU wants few launches on much data, a CPU wants a working set that fits its cache.
+    pixels = prod(probabilities.shape[2:])
+    step = max(1, _CPU_PIXELS // pixels) if probabilities.device.type == "cpu" else len(probabilities)
+    weights = probabilities.new_empty(step * pixels)
     scratch = torch.empty_like(weights)
     total = torch.zeros((), dtype=sum_dtype(probabilities.device), device=probabilities.device)
     for start in range(0, len(probabilities), step):

@@ -40,16 +40,10 @@ class PartialCrossEntropyLoss(nn.Module):
         Returns:
             scalar, float32 (float64 for float64 logits).
         """
-        if not logits.dtype.itemsize >= 4:
-            logits = logits.float()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         labels = target[:, 0].long()
         losses = F.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="none")
-        weights = (labels != self.ignore_label).to(losses.dtype)
-        if weight is not None:
-            weights = weights * weight[:, 0].to(losses.dtype)
-        total = weights.sum()
-        # Where nothing is annotated the numerator is 0 too, so any positive denominator gives exactly 0.
-        return (losses * weights).sum() / total.where(total > 0, 1)
+        return _mean_over_annotated(losses[:, None], target != self.ignore_label, weight)
 
 
 class PartialBinaryCrossEntropyLoss(nn.Module):
@@ -86,16 +80,10 @@ class PartialBinaryCrossEntropyLoss(nn.Module):
         Returns:
             scalar, float32 (float64 for float64 logits).
         """
-        if not logits.dtype.itemsize >= 4:
-            logits = logits.float()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         inside, annotated = self.split(target)
         losses = F.binary_cross_entropy_with_logits(logits, inside.to(logits.dtype), reduction="none")
-        weights = annotated.to(losses.dtype)
-        if weight is not None:
-            weights = weights * weight.to(losses.dtype)
-        total = weights.sum()
-        # Where nothing is annotated the numerator is 0 too, so any positive denominator gives exactly 0.
-        return (losses * weights).sum() / total.where(total > 0, 1)
+        return _mean_over_annotated(losses, annotated, weight)
 
     def split(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """What lies in which region, and what is annotated.
@@ -111,6 +99,15 @@ class PartialBinaryCrossEntropyLoss(nn.Module):
             return target[:, :-1], target[:, -1:] == 0
         inside = F.embedding(target[:, 0].long(), self.membership.to(target.device)).movedim(-1, 1)
         return inside, target != self.ignore_label
+
+
+def _mean_over_annotated(losses: Tensor, annotated: Tensor, weight: Tensor | None) -> Tensor:
+    weights = annotated.to(losses.dtype)
+    if weight is not None:
+        weights = weights * weight.to(losses.dtype)
+    total = weights.sum()
+    # Where nothing is annotated the numerator is 0 too, so any positive denominator gives exactly 0.
+    return (losses * weights).sum() / total.where(total > 0, 1)
 
 
 class PartialDiceCrossEntropyLoss(nn.Module):

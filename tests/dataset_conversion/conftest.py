@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_attenscribble.cli import main
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume
+
+
+@pytest.fixture
+def attenscribble(monkeypatch, capsys, tmp_path):
+    """Run the command with nnU-Net's folders in `tmp_path`: (exit code, stdout, stderr)."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(variable, raising=False)  # they make rich take a file for a terminal
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["attenscribble", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.cli.next_slices import next_slices
+from nnunet_attenscribble.cli.next_slices import _print_slices, next_slices
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion import loop_folder
@@ -444,6 +444,26 @@ def test_of_two_calls_at_once_the_second_waits(work, tmp_path, monkeypatch):
     assert (work.label("b") == drawn(((0, 0, 1), 1), ((0, 0, 2), 2))).all()
 
 
+def test_labels_are_refused_before_a_model_is_asked_for(work, tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    file = work.raw / "dataset.json"
+    content = json.loads(file.read_text())
+    del content["labels"]["ignore"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(AttenScribbleError, match="its labels are dense, and there is nothing to draw"):
+        next_slices(NAME)
+
+
+def test_long_names_of_cases_are_shown_to_their_end(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"patient_hospital_north_of_the_river_{number}" for number in (1, 2)]
+    told = {"slice": "K 12 (S -123.5 mm)", "entropy": 0.1, "disagreement": 0.1, "reason": "most unsure of the heart"}
+    _print_slices([{"rank": 1, "case": name, **told} for name in names], "slicer")
+    lines = capsys.readouterr().out.splitlines()
+    assert "".join(line[3 : lines[0].index("slice")].strip() for line in lines[1:-1]) == "".join(names)
+
+
 def test_images_on_another_drive_are_linked_by_their_whole_path(work, monkeypatch):
     def relpath(*places):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
@@ -456,7 +476,7 @@ def test_images_on_another_drive_are_linked_by_their_whole_path(work, monkeypatc
 
 def test_test_labels_are_listed_once_for_all_cases(tmp_path, monkeypatch):
     listed = []
-    monkeypatch.setattr(loop_folder, "_list", lambda folder: listed.append(folder) or [folder / "b.nii.gz"])
+    monkeypatch.setattr(Path, "glob", lambda folder, _: listed.append(folder) or [folder / "b.nii.gz"])
     (problem,) = new_case_problems(tmp_path, {"a": [], "b": [], "c": []})
     assert problem.startswith("case b: is a test case")
     assert listed == [tmp_path / "labelsTs"]

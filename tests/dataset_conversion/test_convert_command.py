@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.cli import main
 from tests.dataset_conversion.downloads import write_chaos, write_folders, write_h5, write_mscmr, write_scribblebench
-
-
-@pytest.fixture
-def attenscribble(monkeypatch, capsys, tmp_path):
-    """Run the command: (exit code, stdout, stderr)."""
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(variable, raising=False)  # they make rich take a file for a terminal
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["attenscribble", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_it_tells_what_it_wrote_and_what_comes_next(tmp_path, attenscribble, write_acdc):

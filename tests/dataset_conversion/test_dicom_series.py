@@ -47,6 +47,20 @@ def test_slices_that_are_scaled_unlike_keep_their_values(tmp_path):
     assert sitk.GetArrayFromImage(read_series(files))[:, 0, 0].tolist() == [0, 1 - 1024, 0.5]
 
 
+def test_a_series_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    files = _write(tmp_path, [0.0, STEP])
+    read, calls = sitk.ReadImage, []
+    monkeypatch.setattr(sitk, "ReadImage", lambda *given: calls.append(given) or read(*given))
+    read_series(files).SetSpacing((9.0, 9.0, 9.0))
+    assert read_series(files).GetSpacing()[2] == STEP  # what was given away may be changed
+    assert len(calls) == 1
+    header = pydicom.dcmread(files[1])
+    header.PatientName = "another"
+    header.save_as(files[1])
+    read_series(files)
+    assert len(calls) == 2
+
+
 def test_drawings_among_dicom_are_told_what_makes_them_readable(tmp_path):
     file = _write(tmp_path, [0.0])[0]
     header = pydicom.dcmread(file)

@@ -287,16 +287,10 @@ def drawn():
 
 
 def convert_pictures(root, labels="A=#ff0000", **options):
-    marks = {
-        name: mark
-        for name, text in options.items()
-        if name in ("background", "unlabelled") and isinstance(mark := parse_mark(text), str)
-    }
-    rest = {name: value for name, value in options.items() if name not in ("background", "unlabelled")}
     return convert_folder(
         *(root / "i", root / "s"),
         **{"dataset_id": 601, "name": "P", "classes": parse_marks(labels), "raw_folder": root / "raw", "workers": 1},
-        **{**marks, **rest},
+        **options,
     )
 
 

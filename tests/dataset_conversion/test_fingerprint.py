@@ -272,7 +272,7 @@ def test_dense_labels_and_labels_without_a_class_are_refused(folders):
     assert not list((folders / "nnUNet_preprocessed").rglob("*.json"))
 
 
-def test_scaled_and_truncated_labels_are_told_before_nnunet_cuts_them(folders):
+def test_scaled_and_truncated_labels_are_told_at_once_before_nnunet_cuts_them(folders):
     """1.0039 and 1.9922 would both become 1."""
     write_raw(folders / "nnUNet_raw" / NAME, "MRI", masked())
     file = folders / "nnUNet_raw" / NAME / "labelsTr" / "a.nii.gz"
@@ -280,12 +280,13 @@ def test_scaled_and_truncated_labels_are_told_before_nnunet_cuts_them(folders):
     voxels = loaded.get_fdata()
     voxels[0, 0, 0] = 4  # of 255 levels
     nibabel.save(nibabel.Nifti1Image(voxels, loaded.affine, loaded.header), file)
+    other = file.with_name("b.nii.gz")
+    other.write_bytes(other.read_bytes()[:-9])
     result = CliRunner().invoke(app, ["fingerprint", "711"])
     assert isinstance(result.exception, AttenScribbleError)
-    assert "its header scales values by 0.0156863 (scl_slope)" in str(result.exception)
-    file.write_bytes(file.read_bytes()[:-9])
-    result = CliRunner().invoke(app, ["fingerprint", "711"])
-    assert f"{file}: is truncated or corrupt" in str(result.exception)
+    scaled, truncated = result.exception.problems
+    assert "its header scales values by 0.0156863 (scl_slope)" in scaled
+    assert f"{other}: is truncated or corrupt" in truncated
     assert not (folders / "nnUNet_preprocessed" / NAME).exists()
 
 

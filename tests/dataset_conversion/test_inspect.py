@@ -7,15 +7,17 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.inspection import find_twin, inspect_dataset
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_folders
-from tests.tiny import SIZE, SPACING, make_dense, make_strokes, make_volume
+from tests.tiny import SIZE, SPACING, make_dense, make_strokes, make_volume, save
 
 CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
 
@@ -60,25 +62,28 @@ def test_figures(raw):
     np.testing.assert_allclose(case.intensities[0], np.percentile(scan, (0, 1, 50, 99, 100)))
 
 
+def convert_strokes(root, monkeypatch, strokes, spacing):
+    """Dataset601_Mine of one case with these strokes, 2 where nobody drew; returns what is found in it."""
+    for folder, values in (("images", strokes.astype(np.float32)), ("scribbles", strokes)):
+        volume = sitk.GetImageFromArray(values)
+        volume.SetSpacing(spacing)
+        save(root / folder / "a.nii.gz", volume)
+    convert_folder(
+        root / "images", root / "scribbles", classes={"heart": 1}, raw_folder=root / "raw", dataset_id=601, name="Mine",
+        workers=1,
+    )  # fmt: skip
+    monkeypatch.setenv("nnUNet_raw", str(root / "raw"))
+    return inspect_dataset(root / "raw" / "Dataset601_Mine", None, workers=1).cases["a"]
+
+
 @pytest.mark.parametrize("axes", [2, 3])
 def test_how_far_the_background_is_drawn(tmp_path, monkeypatch, axes):
     strokes = np.full((3, 8, 9), 2, np.uint8)
     strokes[0, 2, 2], strokes[0, 2, 5], strokes[0, 6, 2] = 1, 0, 0  # 3 columns of 2 mm, and 4 rows of 1 mm
     strokes[1, 0, 0] = 0  # no structure in this slice, and nothing in the next
     strokes = strokes if axes == 3 else strokes[0]
-    images, scribbles = tmp_path / "images", tmp_path / "scribbles"
-    for folder in (images, scribbles):
-        folder.mkdir()
-    for file, values in ((images / "a.nii.gz", strokes.astype(np.float32)), (scribbles / "a_scribble.nii.gz", strokes)):
-        volume = sitk.GetImageFromArray(values)
-        volume.SetSpacing((2.0, 1.0, 10.0)[:axes])
-        sitk.WriteImage(volume, file)
-    convert_folder(
-        images, scribbles, classes={"heart": 1}, raw_folder=tmp_path / "raw", dataset_id=601, name="Mine", workers=1,
-    )  # fmt: skip
-    found = inspect_dataset(tmp_path / "raw" / "Dataset601_Mine", None, workers=1)
-    assert found.cases["a"].background_distances == (5.0,)  # the median of 6 and 4 mm
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    found = convert_strokes(tmp_path, monkeypatch, strokes, (2.0, 1.0, 10.0)[:axes])
+    assert found.background_distances == (5.0,)  # the median of 6 and 4 mm
     told = run("601", "--cases", "0")
     assert "Background strokes to the nearest stroke of a structure: 5 mm, median of 1 slices (5 to 5 mm" in told
 
@@ -86,19 +91,9 @@ def test_how_far_the_background_is_drawn(tmp_path, monkeypatch, axes):
 def test_a_single_slice_is_not_looked_at_from_its_side(tmp_path, monkeypatch):
     strokes = np.full((1, 20, 20), 2, np.uint8)
     strokes[0, 2, 3:9], strokes[0, 9, 3:9] = 0, 1
-    images, scribbles = tmp_path / "images", tmp_path / "scribbles"
-    for folder, values in ((images, strokes.astype(np.float32)), (scribbles, strokes)):
-        folder.mkdir()
-        volume = sitk.GetImageFromArray(values)
-        volume.SetSpacing((1.5, 1.5, 1.0))  # along z a placeholder
-        sitk.WriteImage(volume, folder / "a.nii.gz")
-    convert_folder(
-        images, scribbles, classes={"heart": 1}, raw_folder=tmp_path / "raw", dataset_id=601, name="Mine", workers=1,
-    )  # fmt: skip
-    found = inspect_dataset(tmp_path / "raw" / "Dataset601_Mine", None, workers=1).cases["a"]
+    found = convert_strokes(tmp_path, monkeypatch, strokes, (1.5, 1.5, 1.0))  # along z a placeholder
     assert (found.slices, found.slices_without, found.shown["heart"]) == (1, 0, 1)
     assert found.background_distances == (10.5,)  # 7 rows
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     run("601", "-o", str(tmp_path / "sheet.png"))
     assert (tmp_path / "sheet.png").is_file()
 
@@ -116,13 +111,28 @@ def test_tables_sheet_and_json(raw, tmp_path):
 
 
 def test_the_sheet_shows_strokes_in_their_colours(raw, tmp_path):
-    from matplotlib.image import imread
-
     run("601", "--dense", "none", "-o", str(tmp_path / "new" / "sheet.png"), "--cases", "1")
     pixels = imread(tmp_path / "new" / "sheet.png")[..., :3].reshape(-1, 3)
     for colour in ("#E69F00", "#56B4E9", "#009E73"):
         expected = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
         assert (np.abs(pixels - expected).max(axis=1) < 0.01).sum() > 2000  # more than the legend
+
+
+def test_the_sheet_shows_a_case_upright_and_has_room_for_its_names(tmp_path):
+    image = make_volume(make_strokes().astype(np.float32))
+    image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, 1))
+    drawn = []
+    for order in ("LPS", "RAI", "SLP"):
+        scan = sitk.DICOMOrient(image, order)
+        label, file = sitk.Cast(scan, sitk.sitkUInt8), tmp_path / f"{order}.png"
+        files = {"patient_with_a_very_long_name_in_one_hospital": (scan, label, None)}
+        draw_contact_sheet(file, files, labels={"background": 0, **CLASSES}, ignore=4, title="upright")
+        drawn.append(imread(file))
+    assert drawn[0].shape[1] >= 2 * 2.4 * 160
+    assert (drawn[0][:, -3:, :3] == 1).all()  # nothing is cut at the border
+    title = slice(0, 90)  # with the number of the slice, which is as stored
+    for sheet in drawn[1:]:
+        np.testing.assert_array_equal(sheet[title.stop :], drawn[0][title.stop :])
 
 
 def test_dense_datasets_other_folders_and_warnings(raw, tmp_path):

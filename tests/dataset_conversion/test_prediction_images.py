@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import nibabel
 import numpy as np
@@ -13,7 +12,7 @@ import tifffile
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-from nnunet_attenscribble.cli import QUIET, main
+from nnunet_attenscribble.cli import QUIET
 from nnunet_attenscribble.common.grids import geometry_problems
 from nnunet_attenscribble.dataset_conversion import prediction_images
 from nnunet_attenscribble.dataset_conversion.cases import write_images
@@ -21,12 +20,10 @@ from tests.tiny import make_scan
 
 
 @pytest.fixture
-def prepare(tmp_path, monkeypatch, capsys):
+def prepare(tmp_path, monkeypatch, attenscribble):
     """Run the command on a dataset with the given description; returns exit code, output and errors."""
 
     def run(channels=("MRI",), ending=".nii.gz", dataset="601", output="prepared", options=(), **described):
-        for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
-            monkeypatch.setenv(variable, str(tmp_path / variable))
         monkeypatch.setenv(QUIET, "1")
         folder = tmp_path / "nnUNet_raw" / "Dataset601_Mine"
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,12 +35,8 @@ def prepare(tmp_path, monkeypatch, capsys):
             **described,
         }
         (folder / "dataset.json").write_text(json.dumps(description))
-        arguments = ["prepare", dataset, "-i", tmp_path / "images", "-o", tmp_path / output, "--workers", 1, *options]
-        monkeypatch.setattr(sys, "argv", ["attenscribble", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        told = capsys.readouterr()
-        return caught.value.code, told.out, told.err
+        folders = ["-i", tmp_path / "images", "-o", tmp_path / output]
+        return attenscribble("prepare", dataset, *folders, "--workers", 1, *options)
 
     (tmp_path / "images").mkdir()
     return run
@@ -196,19 +189,15 @@ def test_a_model_without_its_dataset_is_enough(tmp_path, prepare, monkeypatch):
     assert prepare(dataset=str(tmp_path / "elsewhere" / "Dataset601_Mine"))[0] == 0
 
 
+def one_scan(images):
+    sitk.WriteImage(make_scan(0), images / "a.mha")
+
+
 @pytest.mark.parametrize(
     ("damage", "options", "told"),
     [
-        (
-            lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"),
-            {"ending": ".nrrd"},
-            "a.mha: the images of this dataset end",
-        ),
-        (
-            lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"),
-            {"channels": ("x", "y")},
-            "case a: has 1 image channels",
-        ),
+        (one_scan, {"ending": ".nrrd"}, "a.mha: the images of this dataset end"),
+        (one_scan, {"channels": ("x", "y")}, "case a: has 1 image channels"),
         (lambda i: (i / "a.nii.gz").write_bytes(b"x"), {}, "a.nii.gz: is named .gz but is not gzip data"),
         (lambda i: sitk.WriteImage(make_scan(0), i / "a_0001.mha"), {}, "has no channel a_0000"),
         (
@@ -218,12 +207,8 @@ def test_a_model_without_its_dataset_is_enough(tmp_path, prepare, monkeypatch):
         ),
         (lambda i: (i / "a.gif").touch(), {}, "a.gif: is of a kind that is not taken"),
         (lambda i: None, {}, "images: holds no image"),
-        (lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"), {"output": "images"}, "images: is there already"),
-        (
-            lambda i: sitk.WriteImage(make_scan(0), i / "a.mha"),
-            {"output": "images/x"},
-            "lies in the folder of the images",
-        ),
+        (one_scan, {"output": "images"}, "images: is there already"),
+        (one_scan, {"output": "images/x"}, "lies in the folder of the images"),
         (
             lambda i: [(i / "a.nii.gz").write_bytes(b"x"), (i.parent / "file").touch()],
             {"output": "file/x"},
@@ -247,7 +232,7 @@ def test_what_another_run_has_written_meanwhile_stays(tmp_path, prepare, monkeyp
         (tmp_path / "prepared" / "theirs").touch()
         return write_images(case, folder)
 
-    sitk.WriteImage(make_scan(0), tmp_path / "images" / "a.mha")
+    one_scan(tmp_path / "images")
     monkeypatch.setattr(prediction_images, "write_images", write)
     code, _, err = prepare()
     assert (code, "prepared: is there already" in err) == (2, True), err

@@ -282,27 +282,11 @@ def _shorten(name):
 @pytest.mark.parametrize(
     ("damage", "names", "told"),
     [
-        pytest.param(_shorten("a.nii.gz"), "a.nii.gz", "truncated", id="truncated image"),
-        pytest.param(_shorten("b_scribble.nii"), "b_scribble.nii", "truncated", id="truncated scribble"),
         pytest.param(_shorten("t_gt.nii.gz"), "t_gt.nii.gz", "truncated", id="truncated test label"),
-        pytest.param(lambda f, v: (f / "b.nii").unlink(), "b.nii", "does not exist", id="missing image"),
-        pytest.param(
-            _replace("a_scribble.nii.gz", values=7), "a_scribble.nii.gz", "values 7 are", id="scribble coding"
-        ),
-        pytest.param(_replace("a_gt.nii.gz", values=4), "a_gt.nii.gz", "values 4 are", id="dense label with ignore"),
-        pytest.param(
-            _replace("a_scribble.nii.gz", values=-1, dtype=np.int16),
-            "a_scribble.nii.gz",
-            "values -1 are",
-            id="negative",
-        ),
         pytest.param(
             _replace("a_gt.nii.gz", values=0.25, dtype=np.float32), "a_gt.nii.gz", "not integers (0.25)", id="fraction"
         ),
         pytest.param(_replace("a_gt.nii.gz", size=(6, 5, 3)), "a_gt.nii.gz", "size (6, 5, 3)", id="size"),
-        pytest.param(
-            _replace("a_scribble.nii.gz", spacing=(1, 1, 1)), "a_scribble.nii.gz", "spacing (1, 1, 1)", id="spacing"
-        ),
         pytest.param(_replace("t_gt.nii.gz", origin=(0, 0, 0)), "t_gt.nii.gz", "origin (0, 0, 0)", id="origin"),
         pytest.param(
             _replace("b_gt.nii", direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)), "b_gt.nii", "direction (1, 0,", id="direction"
@@ -457,13 +441,6 @@ def test_an_id_in_use_is_refused(tmp_path, inputs, write, taken):
 def test_an_output_that_is_no_folder_is_told(tmp_path, inputs, write):
     (tmp_path / "raw").write_text("a file")
     with pytest.raises(AttenScribbleError, match="raw: is not a folder"):
-        write(_cases(inputs))
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_output_is_told(tmp_path, inputs, write):
-    (tmp_path / "raw").mkdir(mode=0o500)
-    with pytest.raises(AttenScribbleError, match="raw: is read-only"):
         write(_cases(inputs))
 
 

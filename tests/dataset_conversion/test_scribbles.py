@@ -51,8 +51,8 @@ def test_no_pixel_lies_outside_its_class_and_every_piece_has_one(seed, style, sh
     assert scribble.dtype == np.uint8
     drawn = scribble != IGNORE
     assert np.array_equal(scribble[drawn], labels[drawn])
-    for value in np.unique(labels):
-        found = measure_coverage(scribble, labels, int(value))
+    values = np.unique(labels).tolist()
+    for value, found in zip(values, measure_coverage(scribble, labels, values), strict=True):
         assert found.wrong == 0
         assert found.slices_without == 0
         if value > 0 or splines:
@@ -103,9 +103,9 @@ def test_a_share_of_strokes_is_a_share_of_every_class():
     labels[0, 18:22, 18:22] = 2  # a single one
     for share, pieces, background in ((1.0, 24, 6), (0.5, 12, 3), (0.25, 6, 2), (0.1, 2, 1), (0.001, 1, 1)):
         scribble = draw_scribbles(labels, (5, 1, 1), ScribbleRules(strokes=share), IGNORE, "case")
-        found = measure_coverage(scribble, labels, 1)
+        found, single = measure_coverage(scribble, labels, (1, 2))
         assert found.pieces - found.pieces_without == pieces
-        assert measure_coverage(scribble, labels, 2).pieces_without == 0
+        assert single.pieces_without == 0
         assert (scribble == 0).any(axis=(1, 2)).sum() == background
 
 
@@ -210,13 +210,13 @@ def test_shares_of_slices_and_classes():
 def test_one_component_in_place_of_all():
     labels = np.zeros((1, 30, 60), np.uint8)
     labels[0, 5:25, 3:23], labels[0, 10:14, 40:44] = 1, 1
-    many = measure_coverage(draw_scribbles(labels, (5, 1, 1), ScribbleRules(), IGNORE, "c"), labels, 1)
+    (many,) = measure_coverage(draw_scribbles(labels, (5, 1, 1), ScribbleRules(), IGNORE, "c"), labels, (1,))
     assert (many.pieces, many.pieces_without) == (2, 0)
     drawn = []
     for seed in range(40):
         rules = ScribbleRules(all_components=False, seed=seed)
         scribble = draw_scribbles(labels, (5, 1, 1), rules, IGNORE, "c")
-        assert measure_coverage(scribble, labels, 1).pieces_without == 1
+        assert measure_coverage(scribble, labels, (1,))[0].pieces_without == 1
         drawn.append((scribble[0, :, :30] == 1).any())
     assert 34 <= sum(drawn) < 41  # by area: 400 of 416
 
@@ -264,8 +264,7 @@ def test_slices_of_one_pixel_across_get_their_strokes(style, splines):
     labels[0, 3:9, 2:6] = 1
     rules = ScribbleRules(style=style, axis=1, spline_points=splines)
     scribble = draw_scribbles(labels, (1.0, 1.4, 1.4), rules, IGNORE, "case")
-    for value in (0, 1):
-        found = measure_coverage(scribble, labels, value, axis=1)
+    for found in measure_coverage(scribble, labels, (0, 1), axis=1):
         assert (found.wrong, found.slices_without) == (0, 0)
 
 
@@ -274,8 +273,9 @@ def test_coverage_by_hand():
     dense[0, 0, 0], dense[0, 2:4, 3:5], dense[1, 1, 1] = 1, 1, 1
     scribble = np.full(dense.shape, IGNORE, np.uint8)
     scribble[0, 2, 3], scribble[1, 0, 0] = 1, 1  # the second lies in the background
-    found = measure_coverage(scribble, dense, 1)
+    found, nowhere = measure_coverage(scribble, dense, (1, 5))
     assert found == ClassCoverage(2, 1, 6, 2, 1, 3, 2)
+    assert nowhere == ClassCoverage()
     assert sum_coverage([found, found]) == ClassCoverage(4, 2, 12, 4, 2, 6, 4)
 
 

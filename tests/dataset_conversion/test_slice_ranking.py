@@ -4,10 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion import loop_slices
+from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw
 from nnunet_attenscribble.dataset_conversion.loop_slices import (
     CaseSlices,
+    ChosenSlice,
+    Search,
     choose_slices,
     find_drawing_axis,
     measure_slices,
@@ -45,6 +49,7 @@ def test_a_slice_is_measured_by_its_means():
     across = measure_slices(entropy, disagreement, labels, strokes, 2)
     assert across.entropy.tolist() == pytest.approx([0.125, 0.075, 0.1])
     assert across.drawn.tolist() == [False, False, True]
+    assert across.unsure.tolist() == [2, 1, 1]
 
 
 def test_the_surest_slices_come_last_and_drawn_ones_never():
@@ -108,4 +113,18 @@ def test_predictions_are_packed_until_slices_are_chosen(tmp_path, monkeypatch):
     )
     found = search_slices(None, {"a": case}, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, axis=0)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < labels.nbytes / 20
-    np.testing.assert_array_equal(found.list_drawn_cases()[0].prediction, labels)
+    np.testing.assert_array_equal(next(found.list_drawn_cases()).prediction, labels)
+
+
+def test_pictures_are_upright_but_for_napari_which_shows_them_as_stored(tmp_path):
+    voxels = np.random.default_rng(0).random((3, 6, 8)).astype(np.float32)
+    drawn = {}
+    for order in ("LPS", "RAS"):
+        image = sitk.DICOMOrient(sitk.GetImageFromArray(voxels), order)
+        sitk.WriteImage(image, str(tmp_path / f"{order}.nii.gz"))
+        np.savez(tmp_path / "a.npz", labels=(sitk.GetArrayFromImage(image) > 0.5).astype(np.uint8))
+        case = CaseToDraw("a", (), (tmp_path / f"{order}.nii.gz",), None)
+        search = Search({"a": case}, {"a": slices(0.1, 0.2, 0.3)}, [ChosenSlice("a", 1, 1.0)], {"RV": 1}, tmp_path)
+        drawn[order] = {tool: search.draw(tool, "") for tool in ("slicer", "napari")}
+    assert drawn["LPS"]["slicer"] == drawn["RAS"]["slicer"]
+    assert drawn["LPS"]["napari"] != drawn["RAS"]["napari"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli import app, main
+from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli import start as command
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.volumes import read_volume
@@ -58,31 +58,19 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 def draw(file: Path, cases: dict, **options: object) -> None:
     """As much of the contact sheet as takes no time: every file is read."""
     scans = {case: sitk.GetArrayFromImage(read_volume(scan, case)).shape for case, (scan, _, _) in cases.items()}
-    labels = {case: sitk.GetArrayFromImage(label).shape for case, (_, label, _) in cases.items()}
+    labels = {case: sitk.GetArrayFromImage(make()).shape for case, (_, make, _) in cases.items()}
     assert scans == labels
     file.write_bytes(b"picture")
 
 
 @pytest.fixture
-def start(monkeypatch, capsys, tmp_path):
+def start(monkeypatch, attenscribble):
     """Run the command, without what takes long, drawing and building typer's commands: (exit code, stdout, stderr)."""
     monkeypatch.setattr(typer.main, "get_command", lambda _: BUILT)
     monkeypatch.setattr(contact_sheet, "draw_contact_sheet", draw)
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.setenv("ATTENSCRIBBLE_QUIET", "1")
     monkeypatch.setenv("COLUMNS", "80")
-    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(variable, raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["attenscribble", "start", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
+    return partial(attenscribble, "start")
 
 
 @pytest.fixture
@@ -100,6 +88,12 @@ def answer(start, monkeypatch):
     return run
 
 
+def write_segments(file: Path, values=(1, 2, 3, 4), names=NAMES, **options) -> None:
+    """The strokes as 3D Slicer saves them, with a value for each name."""
+    told = [(name, value, 0) for name, value in zip(names, values, strict=True)]
+    write_slicer(file, [recode(make_strokes(), values)], told, **options)
+
+
 # --- the five tools ---
 
 
@@ -108,9 +102,7 @@ def slicer(folder: Path) -> tuple:
     for number, values in enumerate(((4, 1, 2, 3), (1, 3, 2, 4), None)):
         save(folder / f"p{number}.nrrd", make_scan(number))
         if values is not None:
-            segments = [(name, value, 0) for name, value in zip(NAMES, values, strict=True)]
-            drawn = recode(make_strokes(), values)
-            write_slicer(folder / f"p{number}.seg.nrrd", [drawn], segments, cropped=True)
+            write_segments(folder / f"p{number}.seg.nrrd", values, cropped=True)
     return ()
 
 
@@ -202,8 +194,10 @@ def test_each_tools_files_become_the_right_labels_and_the_plan_repeats_them(tmp_
 
 def test_images_without_a_drawing_are_to_be_predicted(tmp_path, start, monkeypatch):
     monkeypatch.setattr(contact_sheet, "draw_contact_sheet", DRAW)
+    monkeypatch.delenv("ATTENSCRIBBLE_QUIET")
     slicer(tmp_path / "hearts")
-    _, out, _ = start(tmp_path / "hearts", *OPTIONS)
+    _, out, error = start(tmp_path / "hearts", *OPTIONS)
+    assert "Drawing: 2 of 2" in error
     dataset = tmp_path / "nnUNet_raw" / "Dataset601_hearts"
     assert [file.name for file in (dataset / "imagesTs").iterdir()] == ["p2_0000.nii.gz"]
     assert "p2    p2.nrrd  -            predict" in out
@@ -213,7 +207,7 @@ def test_images_without_a_drawing_are_to_be_predicted(tmp_path, start, monkeypat
         assert (sheet == colour).all(axis=-1).sum() > 1000
 
 
-def test_the_plan_is_what_convert_folder_takes(tmp_path, start, monkeypatch, capsys):
+def test_the_plan_is_what_convert_folder_takes(tmp_path, start, attenscribble):
     options = napari(tmp_path / "hearts")
     assert start(tmp_path / "hearts", *OPTIONS, *options)[0] == 0
     told = yaml.safe_load((tmp_path / "hearts_start.yaml").read_text())
@@ -228,9 +222,7 @@ def test_the_plan_is_what_convert_folder_takes(tmp_path, start, monkeypatch, cap
     }
     words = [tmp_path / told["images"], "-s", tmp_path / told["scribbles"], "-d", 611, "--name", "hearts"]
     words += ["--labels", "RV=1,MYO=2,LV=3", "--unlabelled", 0, "--background-scribble", 4, "--workers", 1]
-    monkeypatch.setattr(sys, "argv", ["attenscribble", "convert", "folder", *map(str, words)])
-    with pytest.raises(SystemExit):
-        main()
+    attenscribble("convert", "folder", *words)
     found = [read_tree(tmp_path / "nnUNet_raw" / f"Dataset{number}_hearts" / "labelsTr") for number in (601, 611)]
     assert found[0] == found[1]
 
@@ -257,10 +249,9 @@ def folders(root: Path, *names: str, scans: int = 2) -> None:
             save(root / name / f"p{number}.nii.gz", make_strokes())
 
 
-def segments(root: Path, number: int, names: tuple[str, ...], values: tuple[int, ...] = (1, 2, 3, 4)) -> None:
+def segments(root: Path, number: int, names: tuple[str, ...]) -> None:
     save(root / f"p{number}.nrrd", make_scan(number))
-    told = [(name, value, 0) for name, value in zip(names, values, strict=True)]
-    write_slicer(root / f"p{number}.seg.nrrd", [recode(make_strokes(), values)], told)
+    write_segments(root / f"p{number}.seg.nrrd", names=names)
 
 
 def values_alone(root):
@@ -302,18 +293,13 @@ def ct(root):
     for number in range(2):
         scan = make_scan(number)
         save(root / "images" / f"p{number}.nii.gz", scan - 1200)
-        told = [(name, value, 0) for value, name in enumerate(NAMES, start=1)]
-        write_slicer(root / "labels" / f"p{number}.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], told)
+        write_segments(root / "labels" / f"p{number}.seg.nrrd")
 
 
 def numbered_channels(root):
     for channel in range(2):
         save(root / "images" / f"p0_000{channel}.nii.gz", make_scan(channel))
-    write_slicer(
-        root / "labels" / "p0.seg.nrrd",
-        [recode(make_strokes(), (1, 2, 3, 4))],
-        [(name, value, 0) for value, name in enumerate(NAMES, start=1)],
-    )
+    write_segments(root / "labels" / "p0.seg.nrrd")
 
 
 def no_spacing(root):
@@ -644,8 +630,7 @@ def test_channels_are_found_by_the_names_that_every_case_has(tmp_path, start):
     for number in range(2):
         for word in ("t1", "flair"):
             save(root / f"p{number}_{word}.nii.gz", make_scan(number))
-        told = [(name, value, 0) for value, name in enumerate(NAMES, start=1)]
-        write_slicer(root / f"p{number}.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], told)
+        write_segments(root / f"p{number}.seg.nrrd")
     code, out, err = start(root, *OPTIONS)
     assert code == 0, err
     assert "Becomes: Dataset601_brains, channels flair, t1" in out
@@ -687,9 +672,7 @@ def test_layouts(tmp_path, start, image, drawing):
     root = tmp_path / "hearts"
     for number, case in enumerate(("p1", "p2")):
         save(root / image.replace("{}", case), make_scan(number))
-        told = [(name, value, 0) for value, name in enumerate(NAMES, start=1)]
-        drawn = recode(make_strokes(), (1, 2, 3, 4))
-        write_slicer(root / drawing.replace("{}", case), [drawn], told)
+        write_segments(root / drawing.replace("{}", case))
     given = ["-s", root / "ground_truth"] if "truth" in image else []  # what it is called says dense
     if "Anna" in drawing:
         given = ["-s", root / "Drawings by Anna"]

@@ -15,6 +15,12 @@ def test_voxels_strokes_and_slices_are_counted():
     assert count_annotation(labels, 0, IGNORE) == Annotation(7, 7 / 120, 5, 2)
 
 
+def test_classes_that_touch_are_strokes_of_their_own():
+    labels = np.full((1, 3, 4), 255, np.uint8)
+    labels[0, 0, :2], labels[0, 0, 2:], labels[0, 2] = 1, 254, [0, 1, 0, 1]
+    assert count_annotation(labels, 0, 255).strokes == 6
+
+
 def test_slices_lie_across_the_axis():
     labels = np.full((4, 5, 6), IGNORE)
     labels[:, 2, 1] = 1

@@ -49,6 +49,14 @@ def test_names_with_brackets_are_shown_as_they_are(folders, write_dataset_json, 
     assert "a [/b]" in printed
 
 
+def test_names_are_told_apart_on_a_narrow_terminal(folders, write_dataset_json, monkeypatch):
+    write_dataset_json(folders[0], {"background": 0, "left_atrial_appendage": 1, "left_atrium_cavity": 2})
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = run("evaluate", *folders, "--workers", 1, "--nsd", 1).stdout
+    assert "…" not in printed.partition("note:")[0]
+
+
 def test_options_of_evaluate(folders, tmp_path, write_dataset_json):
     write_dataset_json(tmp_path / "coding", {"background": 0, "heart": [1, 2]})
     arguments = ["-o", tmp_path / "a" / "b", "--dataset-json", tmp_path / "coding", "--hd95", "union", "--all-cases"]

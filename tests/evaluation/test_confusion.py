@@ -12,7 +12,6 @@ from nnunet_attenscribble.evaluation.scoring import CasePair, score_case
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
     Structure,
-    average_counts,
     compute_confusion_shares,
     count_confusion,
     list_classes,
@@ -55,10 +54,6 @@ def test_shares_by_hand():
 def test_a_class_that_is_nowhere_has_no_shares():
     found = compute_confusion_shares({"a": ((3, 0, 2), (0, 0, 0), (1, 0, 4))}, {"a": (1.0, 1.0)})
     np.testing.assert_allclose(found, [[math.nan, math.nan, 2 / 5], [math.nan] * 3, [1 / 5, 0, 4 / 5]])
-
-
-def test_runs_are_averaged():
-    assert average_counts([((1, 2), (3, 4)), ((2, 1), (4, 3))]) == ((1.5, 1.5), (3.5, 3.5))
 
 
 @pytest.mark.parametrize("protocol", ["default", "chaos-pacingpseudo"])

@@ -106,8 +106,7 @@ def test_masks_that_fill_a_slice_have_no_distance_in_pacingpseudo():
 
 
 def test_slices_are_scored_for_themselves(folders):
-    predictions, dense = folders
-    result = evaluate_folder(predictions, dense, protocol="chaos-pacingpseudo", workers=1)
+    result = evaluate_folder(*folders, protocol="chaos-pacingpseudo", workers=1)
     assert len(result.cases) == 3 * 4
     assert find_volume(name_slice("a", 2), "chaos-pacingpseudo") == "a"
     upper, lower = result.cases[name_slice("a", 0)], result.cases[name_slice("a", 3)]
@@ -134,8 +133,7 @@ def test_cases_that_are_called_like_slices_are_cases(tmp_path, write_labels, wri
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_rules_go_with_the_numbers(folders, tmp_path, protocol):
-    predictions, dense = folders
-    result = evaluate_folder(predictions, dense, protocol=protocol, workers=1)
+    result = evaluate_folder(*folders, protocol=protocol, workers=1)
     json_file, csv_file = write_summary(result, tmp_path / "out")
     content = json.loads(json_file.read_text())
     assert content["protocol"] == protocol
@@ -151,10 +149,8 @@ def test_the_rules_go_with_the_numbers(folders, tmp_path, protocol):
 
 def test_a_missed_organ_does_not_win_a_test(folders):
     """In WSL4MIS's rule a missed organ has a distance of 0; no p-value is given for distances then."""
-    predictions, dense = folders
-    result = evaluate_folder(predictions, dense, protocol="acdc-wsl4mis", workers=1)
-    comparison = compare_summaries({"a": result, "dense": evaluate_folder(predictions, dense, workers=1,
-                                    protocol="acdc-wsl4mis")}, "dense", resamples=50)  # fmt: skip
+    own, dense = (evaluate_folder(*folders, protocol="acdc-wsl4mis", workers=1) for _ in range(2))
+    comparison = compare_summaries({"a": own, "dense": dense}, "dense", resamples=50)
     assert math.isnan(comparison.get("a", "RV", "hd95_mm").p)
     assert not math.isnan(comparison.get("a", "RV", "dice").p)
 

@@ -9,29 +9,27 @@ from nnunet_attenscribble.evaluation.compare import (
     adjust_holm,
     bootstrap_means,
     compute_wilcoxon_p,
-    draw_case_weights,
+    draw_weights,
     pair_differences,
 )
 
 NAN, INF = math.nan, math.inf
 
 
-def test_draws_take_all_cases_of_a_subject_along():
-    weights = draw_case_weights(["p1", "p2", "p1", "p3"], resamples=500, seed=0)
-    assert weights.shape == (500, 4)
-    np.testing.assert_array_equal(weights[:, 0], weights[:, 2])
-    np.testing.assert_array_equal(weights[:, [0, 1, 3]].sum(axis=1), 3)  # as many subjects as there are
+def test_draws_are_as_many_as_there_are_subjects():
+    weights = draw_weights(3, resamples=500, seed=0)
+    assert weights.shape == (500, 3)
+    np.testing.assert_array_equal(weights.sum(axis=1), 3)
     assert len(np.unique(weights, axis=0)) == 10  # all ways to draw three from three
-    np.testing.assert_array_equal(weights, draw_case_weights(["p1", "p2", "p1", "p3"], resamples=500, seed=0))
-    assert not np.array_equal(weights, draw_case_weights(["p1", "p2", "p1", "p3"], resamples=500, seed=1))
+    np.testing.assert_array_equal(weights, draw_weights(3, resamples=500, seed=0))
+    assert not np.array_equal(weights, draw_weights(3, resamples=500, seed=1))
 
 
 def test_draws_are_those_of_one_call_without_its_memory():
-    subjects = [f"p{index // 2}" for index in range(600)]
-    _, index = np.unique(subjects, return_inverse=True)
-    expected = np.random.default_rng(3).multinomial(300, np.full(300, 1 / 300), size=200)[:, index].astype(float)
+    expected = np.random.default_rng(3).multinomial(300, np.full(300, 1 / 300), size=200)
+    expected = np.asfortranarray(expected, float)
     tracemalloc.start()
-    weights = draw_case_weights(subjects, resamples=200, seed=3)
+    weights = draw_weights(300, resamples=200, seed=3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(weights, expected)
@@ -40,16 +38,25 @@ def test_draws_are_those_of_one_call_without_its_memory():
 
 
 def test_bootstrap_means_by_hand():
-    values = np.array([[1, 10], [2, NAN], [6, INF]], float)
+    values, subjects = np.array([[1, 10], [2, NAN], [6, INF]], float), np.arange(3)
     weights = np.array([[1, 1, 1], [0, 1, 2], [3, 0, 0], [0, 0, 3]], float)
     # Two draws lack the second structure.
-    np.testing.assert_allclose(bootstrap_means(values, weights), [(3 + 10) / 2, NAN, (1 + 10) / 2, NAN])
-    assert np.isnan(bootstrap_means(np.array([[NAN], [1.0]]), np.array([[2.0, 0.0]]))).all()
+    np.testing.assert_allclose(bootstrap_means(values, subjects, weights), [(3 + 10) / 2, NAN, (1 + 10) / 2, NAN])
+    assert np.isnan(bootstrap_means(np.array([[NAN], [1.0]]), subjects[:2], np.array([[2.0, 0.0]]))).all()
+
+
+def test_cases_of_a_subject_come_along():
+    generator = np.random.default_rng(0)
+    values, subjects = generator.normal(size=(40, 3)), generator.permutation(40) % 7
+    values[generator.random(values.shape) < 0.2] = NAN
+    weights = draw_weights(7, resamples=300, seed=0)
+    cases = bootstrap_means(values, np.arange(40), weights[:, subjects])
+    np.testing.assert_allclose(bootstrap_means(values, subjects, weights), cases, rtol=1e-12)
 
 
 def test_bootstrap_interval_has_the_width_of_the_standard_error():
     values = np.random.default_rng(0).normal(5, 2, (200, 1))
-    means = bootstrap_means(values, draw_case_weights(list(map(str, range(200))), resamples=5000, seed=0))
+    means = bootstrap_means(values, np.arange(200), draw_weights(200, resamples=5000, seed=0))
     assert means.mean() == pytest.approx(values.mean(), abs=0.02)
     assert means.std() == pytest.approx(values.std() / math.sqrt(200), rel=0.05)
 
@@ -57,9 +64,8 @@ def test_bootstrap_interval_has_the_width_of_the_standard_error():
 def test_repeated_subjects_widen_the_interval():
     # Every subject measured four times over with the same result: four times the cases, none of the knowledge.
     values = np.repeat(np.random.default_rng(0).normal(size=(30, 1)), 4, axis=0)
-    subjects = [str(index // 4) for index in range(120)]
-    honest = bootstrap_means(values, draw_case_weights(subjects, resamples=4000, seed=0)).std()
-    naive = bootstrap_means(values, draw_case_weights(list(map(str, range(120))), resamples=4000, seed=0)).std()
+    honest = bootstrap_means(values, np.arange(120) // 4, draw_weights(30, resamples=4000, seed=0)).std()
+    naive = bootstrap_means(values, np.arange(120), draw_weights(120, resamples=4000, seed=0)).std()
     assert honest == pytest.approx(2 * naive, rel=0.1)
 
 

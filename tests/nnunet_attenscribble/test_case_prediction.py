@@ -74,3 +74,19 @@ def test_one_mirroring_is_held_at_a_time():
 
     measure_doubt(predict(), softmax, regions=False)
     assert len(alive) == 8
+
+
+def test_halves_stay_halves_and_probabilities_are_made_plane_by_plane():
+    made = []
+
+    def nonlinearity(logits):
+        made.append(tuple(logits.shape))
+        return softmax(logits)
+
+    logits = [torch.randn(3, 5, 2, 4).half() for _ in range(2)]
+    mean, *maps = measure_doubt(iter(logits), nonlinearity, regions=False)
+    assert mean.dtype == torch.half
+    assert set(made) == {(3, 2, 4)}
+    expected = measure_doubt([each.float() for each in logits], softmax, regions=False)
+    for found, exact in zip((mean.float(), *maps), expected, strict=True):
+        torch.testing.assert_close(found, exact, atol=2e-3, rtol=2e-3)

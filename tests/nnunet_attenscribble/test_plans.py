@@ -224,10 +224,8 @@ def test_a_spacing_that_leaves_nothing_of_the_patch_is_refused_with_what_it_can_
     """The patch is 256 x 224, and five stages make a position of the deepest features 16 pixels wide."""
     with pytest.raises(AttenScribbleError, match="give 14 at most"):
         add_cpu_configuration(some_plans(), spacing_factor=14.1)
-    assert resolve_configuration(add_cpu_configuration(some_plans(), spacing_factor=14), "2d_cpu")["patch_size"] == [
-        32,
-        16,
-    ]
+    small = resolve_configuration(add_cpu_configuration(some_plans(), spacing_factor=14), "2d_cpu")
+    assert small["patch_size"] == [32, 16]
 
 
 def test_plans_have_any_name(tmp_path):
@@ -241,6 +239,8 @@ def test_plans_have_any_name(tmp_path):
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    (tmp_path / "raw" / "Dataset502_Raw").mkdir(parents=True)
     folder = tmp_path / "Dataset501_Heart"
     folder.mkdir()
     (folder / "nnUNetPlans.json").write_text(json.dumps(some_plans()))
@@ -338,7 +338,12 @@ def test_command_for_thin_strokes(dataset, arguments):
         (("501", "--name", "a b", "--set", "padding=ignore"), "configuration name 'a b'"),
         (("501", "--name", "", "--thin-strokes"), "configuration name ''"),
         (("501", "--name", "", "--cpu"), "configuration name ''"),
-        (("502", "--cpu"), "(from nnUNet_preprocessed): plan it first"),
+        (
+            ("501", "--name", "x", "--set", 'class_weights={"wall": 2, "wall": 3}'),
+            "--set class_weights: the key 'wall' stands twice",
+        ),
+        (("502", "--cpu"), "(from nnUNet_preprocessed): plan Dataset502_Raw first"),
+        (("Dataset502_Raw", "--cpu"), "(from nnUNet_preprocessed): plan Dataset502_Raw first"),
         (("heart", "--cpu"), "neither an ID"),
         (("501", "--cpu", "-p", "Other"), "has no plans of this name; it has nnUNetPlans"),
         (("501", "--cpu", "-p", "nnUNetPlans.json"), "has no plans of this name; it has nnUNetPlans"),
@@ -357,6 +362,26 @@ def test_command_refuses_and_leaves_the_file(dataset, arguments, message):
     assert isinstance(result.exception, AttenScribbleError)
     assert message in str(result.exception)
     assert (dataset / "nnUNetPlans.json").read_bytes() == before
+
+
+def test_a_dataset_that_is_nowhere_cannot_be_planned(dataset):
+    assert str(run("777", "--cpu").exception).endswith("(from nnUNet_preprocessed)")
+
+
+@pytest.mark.parametrize("ignore", [[2, 3], 10**13])
+def test_class_weights_of_labels_that_nnunet_would_not_take(dataset, ignore):
+    file = dataset / "dataset.json"
+    content = json.loads(file.read_text())
+    content["labels"]["ignore"] = ignore
+    file.write_text(json.dumps(content))
+    result = run("501", "--name", "x", "--set", 'class_weights={"wall": 2}')
+    assert isinstance(result.exception, AttenScribbleError)
+
+
+def test_class_weights_where_the_channels_go_by_their_old_name(dataset):
+    file = dataset / "dataset.json"
+    file.write_text(file.read_text().replace("channel_names", "modality"))
+    assert run("501", "--name", "x", "--set", 'class_weights={"wall": 2}').exit_code == 0
 
 
 def test_command_without_nnunets_folder(monkeypatch):

@@ -92,7 +92,7 @@ def test_labels_are_weighed_by_their_names():
     labels = {"background": 0, "LV": 2, "MYO": 1, "ignore": 3}
     assert AttenScribbleSettings().weigh_labels(labels) is None
     assert AttenScribbleSettings(class_weights={"MYO": 0.25, "background": 2}).weigh_labels(labels) == [2, 0.25, 1]
-    quoted = {"background": "0", "MYO": ["1"], "ignore": "2"}  # as nnU-Net takes them
+    quoted = {"background": "0", "MYO": ["1"], "ignore": 2}  # as nnU-Net takes them
     assert AttenScribbleSettings(class_weights={"MYO": 0.25}).weigh_labels(quoted) == [1, 0.25]
     with pytest.raises(AttenScribbleError, match="for scribbles"):
         AttenScribbleSettings(class_weights={"MYO": 0.25}).weigh_labels({"background": 0, "MYO": 1})
@@ -104,6 +104,31 @@ def test_labels_are_weighed_by_their_names():
     ]
     with pytest.raises(AttenScribbleError, match=r"labels of one value are background$"):
         AttenScribbleSettings(class_weights={"heart": 2}).weigh_labels({"background": 0, "heart": [1, 2], "ignore": 3})
+
+
+@pytest.mark.parametrize("ignore", [2, 4, "3", [3], [3, 4], 3.0, 10**13])
+def test_ignore_is_the_next_number_behind_the_labels(ignore):
+    weighted = AttenScribbleSettings(class_weights={"MYO": 0.25, "heart": 2})
+    with pytest.raises(AttenScribbleError) as error:
+        weighted.weigh_labels({"background": 0, "MYO": 1, "LV": 2, "ignore": ignore})
+    assert error.value.problems[0].startswith(f"dataset.json: `ignore` is {ignore!r}: number the labels")
+    assert len(error.value.problems) == 2
+
+
+def test_labels_with_a_gap_have_no_weights():
+    with pytest.raises(AttenScribbleError, match="without a gap"):
+        AttenScribbleSettings(class_weights={"MYO": 0.25}).weigh_labels({"MYO": 10**13, "ignore": 10**13 + 1})
+
+
+def test_two_weights_of_one_value_are_refused():
+    labels = {"background": 0, "all": [1, 2], "e": 2, "et": [2], "ignore": 3}
+    with pytest.raises(AttenScribbleError, match="two weights of label 2: leave out 'et'"):
+        AttenScribbleSettings(class_weights={"et": 4, "e": 0.25}).weigh_labels(labels)
+    assert AttenScribbleSettings(class_weights={"et": 4, "e": 4}).weigh_labels(labels) == [1, 1, 4]
+
+
+def test_no_weights_are_none():
+    assert AttenScribbleSettings(class_weights={}) == AttenScribbleSettings()
 
 
 def test_tells_all_problems_at_once():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,15 @@ from tests.quick_nnunet import quick_nnunet
 NAME = "Dataset701_Tiny"
 IGNORE = 3
 ITERATIONS = 3
+
+
+def run(*command: str, folder: Path = Path(sys.executable).parent, expected: int = 0, **environment: str) -> str:
+    """A command of this environment, or of the one in another folder; returns what it printed."""
+    done = subprocess.run(
+        [folder / command[0], *command[1:]], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert done.returncode == expected, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout + done.stderr
 
 
 @contextmanager
@@ -251,6 +262,14 @@ def _prepared_environment(folder: Path, dataset: str, tmp_path: Path):
         found = recursive_find_trainer_class_by_name(trainer) if isinstance(trainer, str) else trainer
         return found(plans | {"continue_training": False}, configuration, 0, dataset_json, torch.device(device))
 
+    def start(*arguments, epoch: int = 0, **named):
+        """A trainer at the beginning of an epoch."""
+        trainer = make(*arguments, **named)
+        trainer.on_train_start()
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        return trainer
+
     with environment(folder):
         os.environ["nnUNet_results"] = str(tmp_path / "results")
-        yield SimpleNamespace(make=make, folder=folder, preprocessed=base, results=tmp_path / "results")
+        yield SimpleNamespace(make=make, start=start, folder=folder, preprocessed=base, results=tmp_path / "results")

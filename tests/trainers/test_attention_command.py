@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from nnunet_attenscribble.evaluation.attention_folder import read_record
 from nnunet_attenscribble.evaluation.report.attention import list_cells, read_view
 from nnunet_attenscribble.network import SpatialAttentionUNet
 from nnunet_attenscribble.trained_model import TrainedModel
+from tests.evaluation.collected_folder import read_csv
 from tests.nnunet_attenscribble import brute_force
 from tests.trainers.conftest import NAME, VOLUMES
 
@@ -87,6 +87,8 @@ def test_a_2d_model_with_dense_labels(nnunet, tmp_path, monkeypatch):
         patched.setenv("nnUNet_compile", "t")
         trained = TrainedModel(model, "0", "checkpoint_final.pth", torch.device("cpu"))
     assert isinstance(trained.network, SpatialAttentionUNet)
+    trained.predictor.dataset_json["labels"] |= {"ring": [1], "core": "2"}  # as nnU-Net takes them
+    assert trained.label_names == ["background", "ring", "core"]
 
     # What is shown is what the network itself gives for that plane.
     view = read_view(tmp_path / "out" / "case1.npz")
@@ -115,8 +117,7 @@ def test_a_2d_model_with_dense_labels(nnunet, tmp_path, monkeypatch):
     cell = (slice(4 * row, 4 * row + 4), slice(4 * column, 4 * column + 4))
     assert view.image[cell].max() > view.image.mean()
 
-    with (tmp_path / "out" / "similarity.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_csv(tmp_path / "out" / "similarity.csv")
     assert {entry["case"] for entry in rows} == set(cases)
     assert {(entry["first"], entry["second"]) for entry in rows} >= {("background", "background")}
     # In a window of radius 1 every pair touches.

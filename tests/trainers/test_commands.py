@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import pickle
 import shutil
 import site
-import subprocess
-import sys
 import venv
 import zipfile
 from importlib.metadata import entry_points
@@ -21,21 +17,14 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_attenscribble.plans import add_configuration, read_plans, write_plans
-from tests.trainers.conftest import NAME
+from tests.evaluation.collected_folder import read_csv
+from tests.trainers.conftest import NAME, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trainers")]
 
 TRAINER = "nnUNetTrainerAttenScribble"
 ON_CPU = ("-device", "cpu")
 PREDICT = (*ON_CPU, "-npp", "1", "-nps", "1")
-
-
-def run(*command: str, folder: Path = Path(sys.executable).parent, expected: int = 0, **environment: str) -> str:
-    done = subprocess.run(
-        [folder / command[0], *command[1:]], env=os.environ | environment, capture_output=True, text=True
-    )
-    assert done.returncode == expected, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout + done.stderr
 
 
 def labels(file: Path) -> np.ndarray:
@@ -164,7 +153,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(nnunet, t
     assert one["current_epoch"] == other["current_epoch"] == 2
     for name, value in one["network_weights"].items():
         assert torch.equal(value, other["network_weights"][name]), name
-    rows = [list(csv.DictReader((folder / "loss_terms.csv").open())) for folder in (undisturbed, resumed)]
+    rows = [read_csv(folder / "loss_terms.csv") for folder in (undisturbed, resumed)]
     assert rows[0] == rows[1]
     assert pickle.dumps(one["optimizer_state"]["param_groups"]) == pickle.dumps(
         other["optimizer_state"]["param_groups"]

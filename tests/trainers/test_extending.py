@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.conftest import ROOT
+from tests.evaluation.collected_folder import read_csv
 
 pytestmark = pytest.mark.xdist_group("trainers")
 
@@ -27,8 +27,7 @@ def test_the_new_loss_term_is_trained_and_logged(nnunet, tmp_path, monkeypatch):
     trainer = nnunet.make("nnUNetTrainerSure")
     trainer.initialize()
     trainer.run_training()
-    with (Path(trainer.output_folder) / "loss_terms.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_csv(Path(trainer.output_folder) / "loss_terms.csv")
     assert len(rows) == 2
     for row in rows:
         assert 0 < float(row["doubt"]) <= 2 / 3 + 1e-6  # three classes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import warnings
@@ -15,6 +14,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_attenscribble.losses import MaskedCRFLoss
+from tests.evaluation.collected_folder import read_csv
 
 pytestmark = pytest.mark.xdist_group("volumes")
 
@@ -28,8 +28,8 @@ REGIONS = {
 
 
 def terms(trainer: nnUNetTrainer) -> list[dict[str, float]]:
-    with (Path(trainer.output_folder) / "loss_terms.csv").open() as stream:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+    rows = read_csv(Path(trainer.output_folder) / "loss_terms.csv")
+    return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 def changed(trainer: nnUNetTrainer, before: dict) -> list[str]:
@@ -139,10 +139,7 @@ def test_bfloat16(volumes, device):
     That the terms differ from those of another precision is nothing to ask for: nnU-Net's own step turns autocast on
     again on a GPU, so one without it cannot be had there.
     """
-    trainer = volumes.make("nnUNetTrainerAttenScribble", "small", device=device)
-    trainer.on_train_start()
-    trainer.current_epoch = 1  # warmed up
-    trainer.on_train_epoch_start()
+    trainer = volumes.start("nnUNetTrainerAttenScribble", "small", device=device, epoch=1)  # warmed up
     seen = []
     trainer.loss.regularised.register_forward_hook(lambda module, inputs, output: seen.append((inputs, output[1])))
     with torch.autocast(device, torch.bfloat16):
@@ -161,9 +158,7 @@ def test_bfloat16(volumes, device):
 def test_a_step_waits_for_the_gpu_as_often_as_nnunets_own(volumes, trainer_name):
     waits = {}
     for name in ("nnUNetTrainer", trainer_name):
-        trainer = volumes.make(name, "small", device="cuda")
-        trainer.on_train_start()
-        trainer.on_train_epoch_start()
+        trainer = volumes.start(name, "small", device="cuda")
         batches = [next(trainer.dataloader_train) for _ in range(4)]
         for batch in batches[:3]:  # what is made once
             trainer.train_step(batch)
@@ -181,9 +176,7 @@ def test_a_step_waits_for_the_gpu_as_often_as_nnunets_own(volumes, trainer_name)
 
 @needs_cuda
 def test_the_image_is_brought_to_the_gpu_once(volumes):
-    trainer = volumes.make("nnUNetTrainerAttenScribble", "small", device="cuda")
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
+    trainer = volumes.start("nnUNetTrainerAttenScribble", "small", device="cuda")
     seen = []
     trainer.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     trainer.loss.regularised.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[3]))

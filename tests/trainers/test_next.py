@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
 import shutil
@@ -24,6 +23,7 @@ from nnunet_attenscribble.dataset_conversion.loop_drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.execution import find_command
 from nnunet_attenscribble.trained_model import TrainedModel, predict_case
+from tests.evaluation.collected_folder import read_csv
 from tests.trainers.conftest import IGNORE, NAME, environment, preprocess
 
 pytestmark = pytest.mark.xdist_group("trainers")
@@ -110,8 +110,7 @@ def test_choose_draw_bring_in_train_on_and_choose_again(loop):
     assert len(set(loop.chosen())) == 4
     assert set(loop.chosen()) <= {("new", 0), ("new", 1), ("new", 2), ("case0", 1), ("case0", 2)}
     state = json.loads((loop.drawing / "next.json").read_text())
-    with (loop.drawing / "next.csv").open() as stream:
-        assert [row["slice"] for row in csv.DictReader(stream)] == [row["slice"] for row in state["slices"]]
+    assert [row["slice"] for row in read_csv(loop.drawing / "next.csv")] == [row["slice"] for row in state["slices"]]
     assert state["slices"][0]["slice"].startswith(f"K {loop.chosen()[0][1]} (S ")
     assert all(0 <= row["entropy"] <= 1 and 0 <= row["disagreement"] <= 1 for row in state["slices"])
     assert io.imread(loop.drawing / "next.png").ndim == 3

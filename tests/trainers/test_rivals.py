@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch import nn
 
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.network import TwoDecoderUNet
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerUSTM import measure_range
-from tests.trainers.conftest import NAME
 
 pytestmark = pytest.mark.xdist_group("trainers")
 
@@ -39,10 +37,7 @@ def test_these_are_all():
 
 @pytest.mark.parametrize("name", TERMS)
 def test_trains_and_tells_its_term(nnunet, name):
-    trainer = nnunet.make(name)
-    trainer.on_train_start()
-    trainer.current_epoch = 1  # in the midst of the warm-up
-    trainer.on_train_epoch_start()
+    trainer = nnunet.start(name, epoch=1)  # in the midst of the warm-up
     losses = [trainer.train_step(next(trainer.dataloader_train)) for _ in range(2)]
     assert all(np.isfinite(step["loss"]) for step in losses)
     terms = trainer.loss.take_terms()
@@ -59,9 +54,7 @@ def test_trains_and_tells_its_term(nnunet, name):
     [("nnUNetTrainerUSTM", 1, [0, 0.5, 0.99]), ("nnUNetTrainerScribbleVS", 1 - 2e-4, [0.99, 0.99, 0.99])],
 )
 def test_the_teacher_follows_and_is_there_again(nnunet, name, shrinking, decays):
-    trainer = nnunet.make(name)
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
+    trainer = nnunet.start(name)
     for epoch, decay in zip((0, 0, 100), decays, strict=True):
         trainer.current_epoch = epoch
         before = [parameter.clone() for parameter in trainer.teacher.parameters()]
@@ -120,9 +113,7 @@ def test_the_teachers_term_rises_as_published(nnunet, name, rise):
 
 
 def test_the_second_decoder_trains_and_is_not_asked_in_inference(nnunet):
-    trainer = nnunet.make("nnUNetTrainerDMPLS")
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
+    trainer = nnunet.start("nnUNetTrainerDMPLS")
     network = trainer.network
     names = {name.split(".")[0] for name, _ in network.named_parameters()}
     assert names == {"encoder", "decoder", "second_decoder"}
@@ -203,12 +194,7 @@ def test_refuses_regions_and_the_bases(nnunet):
 
 
 def test_rotation_by_quarters_only_where_the_plane_is_square(nnunet):
-    plans = json.loads((nnunet.folder / "nnUNet_preprocessed" / NAME / "nnUNetPlans.json").read_text())
+    plans = json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
     plans["configurations"]["tiny"]["patch_size"] = [32, 16]
     assert nnunet.make("nnUNetTrainerUSTM")._is_square()
     assert not nnunet.make("nnUNetTrainerUSTM", plans=plans)._is_square()
-
-
-def test_nnunet_finds_them_among_the_others(nnunet):
-    for name in TERMS:
-        assert recursive_find_trainer_class_by_name(name).__name__ == name

@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import csv
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +11,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.losses import rank_intensities, rescale_intensities
 from nnunet_attenscribble.targets import PADDING
-from tests.trainers.conftest import IGNORE, ITERATIONS, NAME
+from tests.evaluation.collected_folder import read_csv
+from tests.trainers.conftest import IGNORE, ITERATIONS, NAME, run
 
 pytestmark = pytest.mark.xdist_group("trainers")
 
@@ -37,13 +33,6 @@ SWITCHES = ("with_dice", "with_crf", "with_attention", "with_similarity")
 
 def read_log(trainer) -> str:
     return "".join(file.read_text() for file in sorted(Path(trainer.output_folder).glob("training_log_*.txt")))
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_nnunet_finds_the_trainer(nnunet, name):
-    found = recursive_find_trainer_class_by_name(name)
-    assert found.__name__ == name
-    assert issubclass(found, nnUNetTrainer)
 
 
 def test_each_rung_differs_from_the_one_before_by_one_switch(nnunet):
@@ -73,20 +62,16 @@ def test_the_plans_say_how_predictions_disagree(nnunet, configuration, disagreem
 
 
 def test_the_plans_say_what_is_as_published(nnunet):
-    trainer = nnunet.make("nnUNetTrainerAttenScribble", "tiny_published")
-    trainer.on_train_start()
+    trainer = nnunet.start("nnUNetTrainerAttenScribble", "tiny_published")
     assert trainer.network.attention_gate is None
     assert trainer.network.attention.similarity == "paper"
-    trainer.on_train_epoch_start()
     trainer.train_step(next(trainer.dataloader_train))
     assert trainer.loss.regularised.strength == 1  # without a warm-up
 
 
 @pytest.mark.parametrize("configuration", ["tiny", "tiny_ranks"])
 def test_the_plans_say_how_the_crf_sees_intensities(nnunet, configuration):
-    trainer = nnunet.make("nnUNetTrainerMaskedCRF", configuration)
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
+    trainer = nnunet.start("nnUNetTrainerMaskedCRF", configuration)
     seen = []
     trainer.loss.regularised.crf.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     batch = next(trainer.dataloader_train)
@@ -102,10 +87,7 @@ def test_the_plans_say_how_the_crf_sees_intensities(nnunet, configuration):
 
 
 def test_without_a_weight_of_the_pairs_every_parameter_still_gets_a_gradient(nnunet):
-    trainer = nnunet.make("nnUNetTrainerAttenScribble", "tiny_no_pairs")
-    trainer.on_train_start()
-    trainer.current_epoch = 1  # in the midst of the warm-up
-    trainer.on_train_epoch_start()
+    trainer = nnunet.start("nnUNetTrainerAttenScribble", "tiny_no_pairs", epoch=1)  # in the midst of the warm-up
     trainer.train_step(next(trainer.dataloader_train))
     without = [name for name, parameter in trainer.network.named_parameters() if parameter.grad is None]
     assert all("seg_layers.0" in name for name in without)  # of no weight in nnU-Net
@@ -115,9 +97,7 @@ def test_without_a_weight_of_the_pairs_every_parameter_still_gets_a_gradient(nnu
 def test_trains_where_the_channels_go_by_their_old_name(nnunet):
     content = json.loads((nnunet.preprocessed / "dataset.json").read_text())
     content["modality"] = content.pop("channel_names")
-    trainer = nnunet.make("nnUNetTrainerMaskedCRF", dataset_json=content)
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
+    trainer = nnunet.start("nnUNetTrainerMaskedCRF", dataset_json=content)
     assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
 
 
@@ -146,8 +126,7 @@ def test_trains_and_tells_its_terms(nnunet, name, configuration, missing):
     assert all("seg_layers.0" in key for key in unchanged)
     output = Path(trainer.output_folder)
     assert (output / "checkpoint_final.pth").exists()
-    with (output / "loss_terms.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_csv(output / "loss_terms.csv")
     assert [row["epoch"] for row in rows] == ["0", "1"]
     columns = set(rows[0])
     assert columns >= TERMS - missing
@@ -203,8 +182,7 @@ def test_an_interrupted_training_continues_where_it_was(nnunet):
     for key, value in first.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[key]), key
     second.run_training()
-    with (Path(second.output_folder) / "loss_terms.csv").open() as stream:
-        assert [row["epoch"] for row in csv.DictReader(stream)] == ["0", "1"]
+    assert [row["epoch"] for row in read_csv(Path(second.output_folder) / "loss_terms.csv")] == ["0", "1"]
     assert "other settings" not in read_log(second)
     third = nnunet.make("nnUNetTrainerAttenScribble")
     third.settings = replace(third.settings, crf_weight=0.3)
@@ -224,6 +202,13 @@ def test_class_weights_reach_the_loss_by_value(nnunet):
     trainer.settings = replace(trainer.settings, class_weights={"core": 0.25})
     trainer.initialize()
     assert trainer.loss.class_weights.tolist() == [1, 1, 0.25, 0]
+
+
+def test_class_weights_of_no_label_are_refused_before_the_network_is_built(nnunet):
+    plans = json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
+    plans["configurations"]["tiny"]["attenscribble"]["class_weights"] = {"wall": 2}
+    with pytest.raises(AttenScribbleError, match="labels of one value are background, ring, core"):
+        nnunet.make("nnUNetTrainerMaskedCRF", plans=plans)
 
 
 def test_folds_of_other_settings_are_told(nnunet):
@@ -281,13 +266,11 @@ def test_inference_rebuilds_the_trained_network(nnunet):
 
 
 def test_tells_that_a_class_was_never_seen_and_logs_where_nnunet_does(nnunet):
-    trainer = nnunet.make("nnUNetTrainerPartialCE")
-    trainer.on_train_start()
+    trainer = nnunet.start("nnUNetTrainerPartialCE")
     told = []
     trainer.logger.loggers.append(SimpleNamespace(log=lambda key, value, step: told.append((key, step))))
     batch = next(trainer.dataloader_train)
     batch["target"] = [torch.where((target == 2) | (target == 0), IGNORE, target) for target in batch["target"]]
-    trainer.on_train_epoch_start()
     trainer.on_train_epoch_end([trainer.train_step(batch)])
     log = read_log(trainer)
     advice = "was seen in this epoch, so nothing teaches it: draw more of it"
@@ -298,22 +281,15 @@ def test_tells_that_a_class_was_never_seen_and_logs_where_nnunet_does(nnunet):
     assert ("terms/annotated_2", 0) in told
 
 
-def refusal(nnunet, **changes):
-    base = nnunet.folder / "nnUNet_preprocessed" / NAME
-    dataset_json = json.loads((base / "dataset.json").read_text()) | changes
-    with pytest.raises(AttenScribbleError) as error:
-        nnunet.make("nnUNetTrainerAttenScribble", dataset_json=dataset_json)
-    return str(error.value)
-
-
 def test_refuses_dense_labels(nnunet):
-    message = refusal(nnunet, labels={"background": 0, "ring": 1, "core": 2})
-    assert "no `ignore` label" in message
-    assert "use nnUNetTrainer" in message
+    content = json.loads((nnunet.preprocessed / "dataset.json").read_text())
+    del content["labels"]["ignore"]
+    with pytest.raises(AttenScribbleError, match=r"no `ignore` label.*: use nnUNetTrainer"):
+        nnunet.make("nnUNetTrainerAttenScribble", dataset_json=content)
 
 
 def test_refuses_a_setting_it_does_not_know(nnunet):
-    plans = json.loads((nnunet.folder / "nnUNet_preprocessed" / NAME / "nnUNetPlans.json").read_text())
+    plans = json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
     plans["configurations"]["tiny"]["attenscribble"]["crf_wieght"] = 1
     with pytest.raises(AttenScribbleError, match="crf_wieght"):
         nnunet.make("nnUNetTrainerAttenScribble", plans=plans)
@@ -322,13 +298,6 @@ def test_refuses_a_setting_it_does_not_know(nnunet):
 def test_refuses_the_base_class(nnunet):
     with pytest.raises(AttenScribbleError, match="use nnUNetTrainerAttenScribble"):
         nnunet.make("nnUNetTrainerScribble")
-
-
-def run(command: str, *arguments: str) -> None:
-    done = subprocess.run(
-        [Path(sys.executable).parent / command, *arguments], env=os.environ, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def read_checkpoint(model: Path) -> dict:
@@ -368,9 +337,7 @@ def compose(*names: str) -> type:
 
 @pytest.mark.parametrize(("variant", "steps"), [("nnUNetTrainerDA5", 17), ("nnUNetTrainerNoDA", 2)])
 def test_another_augmentation_keeps_scribbles_too(nnunet, variant, steps):
-    trainer = nnunet.make(compose("nnUNetTrainerAttenScribble", variant))
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
+    trainer = nnunet.start(compose("nnUNetTrainerAttenScribble", variant))
     assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
     transforms = trainer.dataloader_train.data_loader.transforms.transforms
     assert len(transforms) == steps
@@ -404,9 +371,7 @@ def test_trainers_that_do_not_go_together_are_refused(nnunet, names, told):
 
 
 def test_terms_are_those_of_all_processes(nnunet, monkeypatch):
-    trainer = nnunet.make("nnUNetTrainerMaskedCRF")
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
+    trainer = nnunet.start("nnUNetTrainerMaskedCRF")
     outputs = [trainer.train_step(next(trainer.dataloader_train))]
     own = trainer.loss.take_terms()
     monkeypatch.setattr(trainer.loss, "take_terms", lambda: own | {"annotated_1": 0.0, "crf": math.nan})
@@ -419,7 +384,6 @@ def test_terms_are_those_of_all_processes(nnunet, monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather)
     trainer.on_train_epoch_end(outputs)
-    with (Path(trainer.output_folder) / "loss_terms.csv").open(newline="") as stream:
-        (row,) = csv.DictReader(stream)
+    (row,) = read_csv(Path(trainer.output_folder) / "loss_terms.csv")
     assert (float(row["annotated_1"]), float(row["crf"])) == (0.25, 2.0)
     assert float(row["total"]) == pytest.approx(own["total"], rel=1e-5)

@@ -245,9 +245,7 @@ def tabulate_postprocessed() -> str:
 def tabulate_similarities(results: str, classes: Sequence[str]) -> str:
     """Mean similarity of neighbours by their classes."""
     means = compute_similarities(results, "attenscribble")
-    lines = []
-    for one in classes:
-        lines.append([one, *(f"{means[frozenset((one, other))]:.2f}" for other in classes)])
+    lines = [[one, *(f"{means[frozenset((one, other))]:.2f}" for other in classes)] for one in classes]
     return format_table(["", *classes], lines)
 
 
@@ -295,7 +293,7 @@ def _subject(results: str) -> str | None:
 def _mean_of_patients(summary: Summary, patients: Sequence[int]) -> float:
     pattern = re.compile("patient([0-9]+)")
     cases = {case: scores for case, scores in summary.cases.items() if int(find_subject(pattern, case)) in patients}
-    return float(summary.__class__(summary.structures, cases, {}, {}).aggregate()["foreground_mean"]["dice"]["mean"])
+    return float(Summary(summary.structures, cases, {}, {}).aggregate()["foreground_mean"]["dice"]["mean"])
 
 
 def _format_mean(mean: float, low: float, high: float) -> str:

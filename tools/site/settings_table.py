@@ -24,7 +24,7 @@ def read_meanings() -> dict[str, str]:
     """What the docstring of the class says of each field."""
     text = inspect.cleandoc(AttenScribbleSettings.__doc__ or "").partition("Attributes:\n")[2]
     meanings = {}
-    for entry in re.split(r"\n(?= {4}\w)", inspect.cleandoc(text) if not text.startswith("    ") else text):
+    for entry in re.split(r"\n(?= {4}\w)", text):
         names, _, meaning = entry.strip().partition(": ")
         for name in names.split(", "):
             meanings[name] = " ".join(meaning.split())

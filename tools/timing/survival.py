@@ -31,14 +31,6 @@ def volumes(labels: np.ndarray, classes: int, voxel: float = 1.0) -> np.ndarray:
     return np.array([(labels == label).sum() * voxel for label in range(classes)], dtype=float)
 
 
-def preprocessed(plans: PlansManager, configured, dataset_json: dict, files: dict) -> tuple[np.ndarray, np.ndarray]:
-    """nnU-Net's preprocessing of one case: image and labels, (M, *S) and (1, *S)."""
-    data, labels, _ = configured.preprocessor_class(verbose=False).run_case(
-        files["images"], files["label"], plans, configured, dataset_json
-    )
-    return np.asarray(data), np.asarray(labels)
-
-
 def with_order(plans: dict, configuration: str, order: int | None) -> PlansManager:
     """Plans whose labels are resampled with another spline order; None leaves nnU-Net's."""
     plans = deepcopy(plans)
@@ -78,7 +70,9 @@ def measure(dataset: str, configuration: str, cases: int, draws: int, order: int
     for case in sorted(files)[:: max(1, len(files) // cases)][:cases]:
         labels, properties = reader.read_seg(files[case]["label"])
         sums["raw"] += volumes(labels, classes, float(np.prod(properties["spacing"])))
-        _, labels = preprocessed(plans, configured, dataset_json, files[case])
+        _, labels, _ = configured.preprocessor_class(verbose=False).run_case(
+            files[case]["images"], files[case]["label"], plans, configured, dataset_json
+        )
         spacing = [*([properties["spacing"][0]] if ndim == 2 else []), *configured.spacing]
         sums["preprocessed"] += volumes(labels, classes, float(np.prod(spacing[-3:])))
         for _ in range(draws):

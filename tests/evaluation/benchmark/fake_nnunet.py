@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -24,7 +25,7 @@ from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.structures import Structure
 from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
 
-SCRIBBLE, DENSE = "Dataset501_Toy", "Dataset502_ToyDense"
+SCRIBBLE, DENSE, FEW = "Dataset501_Toy", "Dataset502_ToyDense", "Dataset503_Few"
 TRAINING, VALIDATION = ["a", "b"], ["c", "d"]
 
 _COMMON = """
@@ -218,11 +219,27 @@ class Toy:
         for name in (SCRIBBLE, DENSE):
             (self.preprocessed / name / "splits_final.json").write_text(json.dumps(splits))
 
-    def add_scribbles(self, name: str) -> Path:
-        """Further scribbles of the same cases; their folder in nnUNet_raw."""
+    def change_settings(self) -> None:
+        """Those of the row CRF, whose configuration keeps its name."""
+        for name in (SCRIBBLE, DENSE):
+            file = self.preprocessed / name / "nnUNetPlans.json"
+            file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+
+    def add_test_folder(self, *cases: str, labels: Sequence[str] | None = None) -> None:
+        """A test set of its own, of empty files; labels of the same cases unless they are told."""
+        test = {kind: self.folder / "test" / kind for kind in ("images", "labels")}
+        for kind, names in (("images", [f"{case}_0000" for case in cases]), ("labels", labels or cases)):
+            test[kind].mkdir(parents=True)
+            for name in names:
+                (test[kind] / f"{name}.nii.gz").touch()
+        self.write(test={kind: str(folder) for kind, folder in test.items()})
+
+    def add_few(self, *labels: str) -> None:
+        """Further scribbles of the same cases, called `few`, and a row that is trained on these labels."""
         for root in (self.raw, self.preprocessed):
-            shutil.copytree(root / SCRIBBLE, root / name)
-        return self.raw / name
+            shutil.copytree(root / SCRIBBLE, root / FEW)
+        rows = [self.content["rows"][0], self.content["rows"][1] | {"labels": list(labels)}]
+        self.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows)
 
     def draw(self, name: str, **voxels: list[tuple[int, int]]) -> None:
         """Write labels (3, 4, 4) of these cases: a voxel of class 1 at (slice, row) for each pair."""
@@ -239,7 +256,7 @@ class Toy:
         assert result.exit_code == code, result.output
         return result.output
 
-    def start(self, *arguments: str, **kwargs) -> subprocess.Popen:
+    def start(self, *arguments: str) -> subprocess.Popen:
         """The same in a process of its own."""
         command = [str(self.programs / "attenscribble"), "benchmark", "run", str(self.file), "--work", str(self.work)]
         environment = {**os.environ, "nnUNet_results": str(self.work / "seed_0" / "nnUNet_results")}
@@ -249,7 +266,6 @@ class Toy:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            **kwargs,
         )
 
     def problems(self, *arguments: str) -> list[str]:

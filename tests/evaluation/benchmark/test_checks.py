@@ -13,7 +13,7 @@ from nnunet_attenscribble.evaluation.benchmark import checks
 from nnunet_attenscribble.evaluation.benchmark.checks import ask_nnunet
 from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
 from tests.conftest import ROOT
-from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, Toy
+from tests.evaluation.benchmark.fake_nnunet import DENSE, FEW, SCRIBBLE, Toy
 
 
 def problems(toy: Toy, *arguments: str) -> str:
@@ -53,13 +53,6 @@ def test_what_evaluate_would_refuse_is_told_before_training(toy):
     ]
     assert [line for line in told if "--hd95 union was given with --protocol nnunet" in line]
     assert [line for line in told if "--lesions is 'tumour'" in line]
-
-
-def test_datasets_that_are_exchanged(toy):
-    toy.write(datasets={"scribble": 502, "dense": 501})
-    told = problems(toy)
-    assert f"{DENSE}/dataset.json has no label 'ignore'" in told
-    assert f"{SCRIBBLE}/dataset.json has the label 'ignore'" in told
 
 
 def test_datasets_that_are_exchanged_are_known_before_they_are_planned(toy):
@@ -116,15 +109,15 @@ def test_further_scribbles_are_checked_like_the_others(toy):
     rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few", "scribble"]}]
     toy.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows)
     assert problems(toy).startswith("'datasets.few' 503: no such dataset is in")
-    few = toy.add_scribbles("Dataset503_Few")
+    toy.add_few("few", "scribble")
     assert toy.call("--dry-run").count("nnUNetv2_train ") == 3
-    (toy.preprocessed / few.name / "nnUNetPlans_2d").rmdir()
-    assert f"{few.name}/nnUNetPlans_2d is not there" in problems(toy)
-    (toy.preprocessed / few.name / "nnUNetPlans_2d").mkdir()
+    (toy.preprocessed / FEW / "nnUNetPlans_2d").rmdir()
+    assert f"{FEW}/nnUNetPlans_2d is not there" in problems(toy)
+    (toy.preprocessed / FEW / "nnUNetPlans_2d").mkdir()
     splits = [{"train": ["a", "c"], "val": ["b", "d"]}, {"train": ["b", "d"], "val": ["a", "c"]}]
-    (toy.preprocessed / few.name / "splits_final.json").write_text(json.dumps(splits))
+    (toy.preprocessed / FEW / "splits_final.json").write_text(json.dumps(splits))
     assert "Dataset503_Few validates fold 0 on other patients than Dataset501_Toy" in problems(toy)
-    description = toy.preprocessed / few.name / "dataset.json"
+    description = toy.preprocessed / FEW / "dataset.json"
     description.write_text(description.read_text().replace('"ignore"', '"kidney"'))
     assert f"{description} has no label 'ignore'" in problems(toy)
 

@@ -10,9 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.provenance import find_commit
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark import cells
@@ -25,14 +23,33 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import (
     write_training_log,
 )
 from nnunet_attenscribble.evaluation.benchmark.workspace import Step
+from nnunet_attenscribble.evaluation.report.build import write_report
 from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
 from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE
+from tests.evaluation.collected_folder import read_csv
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
 
 
 def read_json(file):
     return json.loads(file.read_text())
+
+
+def read_dice(file) -> dict[str, float]:
+    """By model, the mean of a comparison in CSV."""
+    return {row["model"]: float(row["mean"]) for row in read_csv(file) if row["metric"] == "dice"}
+
+
+def report(toy) -> str:
+    """The report of what was collected, as Markdown."""
+    write_report(toy.work / "collected", toy.folder / "report")
+    return (toy.folder / "report" / "report.md").read_text()
+
+
+def tell(place, **provenance) -> None:
+    """Let a result tell something else of its training."""
+    summary = read_summary(place)
+    write_summary(replace(summary, provenance={**summary.provenance, **provenance}), place)
 
 
 def test_everything_is_in_one_folder(toy):
@@ -72,17 +89,15 @@ def test_where_there_can_be_no_links_everything_else_is_collected(toy, monkeypat
     cell = toy.work / "collected" / "cells" / "seed_0" / "fold_0" / "crf"
     assert sorted(file.name for file in cell.iterdir() if file.is_dir()) == ["postprocessed"]
     assert "There can be no links" in (toy.work / "collected" / "comparison.md").read_text()
-    output = CliRunner().invoke(app, ["report", str(toy.work / "collected"), "-o", str(toy.folder / "report")])
-    assert output.exit_code == 0, output.output
+    assert report(toy)
 
 
 def test_results_on_several_sets_of_scribbles_tell_how_much_was_annotated(toy):
-    few = toy.add_scribbles("Dataset503_Few")
-    rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few", "scribble"]}]
-    toy.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows)
+    toy.add_few("few", "scribble")
     toy.draw(SCRIBBLE, a=[(0, 1), (2, 3)], b=[(1, 1)], c=[(1, 1)], d=[(1, 1)])
     toy.draw("Dataset503_Few", a=[(0, 1)], b=[], c=[(0, 0), (1, 1)], d=[(0, 1)])
-    toy.call()
+    toy.write(workers=2)
+    assert toy.call().count("Counting annotation: 4 of 4") == 2
     kept = toy.folder / "kept"
     toy.call("collect", "--keep", str(kept))
     content = read_json(toy.work / "collected" / "collected.json")
@@ -106,13 +121,10 @@ def test_results_on_several_sets_of_scribbles_tell_how_much_was_annotated(toy):
     toy.call("collect", "--kept", str(kept))
     summary = read_summary(toy.work / "collected" / "cells" / "seed_0" / "fold_0" / "partial_ce_few")
     assert summary.provenance["annotated_voxels"] == "0.5"
-    assert few.is_dir()
 
 
 def test_annotation_that_cannot_be_counted_is_told(toy):
-    toy.add_scribbles("Dataset503_Few")
-    rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few", "scribble"]}]
-    toy.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows)
+    toy.add_few("few", "scribble")
     toy.draw(SCRIBBLE, a=[(0, 1)], b=[], c=[], d=[])
     toy.call()  # the files of the others are empty
     notes = read_json(toy.work / "collected" / "collected.json")["notes"]
@@ -122,9 +134,8 @@ def test_annotation_that_cannot_be_counted_is_told(toy):
 
 
 def test_postprocessing_decides_by_the_scribbles_of_the_row(toy):
-    toy.add_scribbles("Dataset503_Few")
-    rows = [toy.content["rows"][0], toy.content["rows"][1] | {"labels": ["few"]}]
-    toy.write(datasets={"scribble": 501, "few": 503, "dense": 502}, rows=rows, postprocess=True)
+    toy.add_few("few")
+    toy.write(postprocess=True)
     toy.call()
     used = [Path(event["arguments"][2]).parent.name for event in toy.events("postprocess")]
     assert used == [SCRIBBLE, "Dataset503_Few"]
@@ -249,20 +260,15 @@ def test_a_repetition_without_all_of_its_folds_is_not_compared(toy):
 
 @pytest.mark.parametrize("folder", [True, False])
 def test_folds_on_the_same_test_set_are_repetitions(toy, folder):
-    test = "validation"
     if folder:
-        test = {kind: str(toy.folder / "test" / kind) for kind in ("images", "labels")}
-        for kind, name in (("images", "x_0000"), ("labels", "x")):
-            (toy.folder / "test" / kind).mkdir(parents=True)
-            (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
+        toy.add_test_folder("x")
     else:
         toy.write_splits(*({"train": [own], "val": ["c", "d"]} for own in ("a", "b")))
-    toy.write(folds=[0, 1], test=test, rows=toy.content["rows"][:2])
+    toy.write(folds=[0, 1], rows=toy.content["rows"][:2])
     toy.call()
     rows = read_json(toy.work / "collected" / "collected.json")["rows"]
     assert rows[0]["summaries"] == [f"rows/dense/seed_0_fold_{fold}/attenscribble_summary.json" for fold in (0, 1)]
-    with (toy.work / "collected" / "comparison.csv").open() as file:
-        dice = {row["model"]: float(row["mean"]) for row in csv.DictReader(file) if row["metric"] == "dice"}
+    dice = read_dice(toy.work / "collected" / "comparison.csv")
     single = [read_summary(toy.work / "collected" / path).aggregate() for path in rows[0]["summaries"]]
     assert dice["Dense"] == pytest.approx(sum(own["foreground_mean"]["dice"]["mean"] for own in single) / 2)
 
@@ -330,8 +336,7 @@ def test_postprocessed_results_are_compared_by_themselves(toy):
     content = read_json(folder / "collected.json")
     for name in ("comparison", "comparison_postprocessed"):
         assert content[name] == {ending: f"{name}.{ending}" for ending in ("md", "csv", "json")}
-    with (folder / "comparison_postprocessed.csv").open() as file:
-        dice = {row["model"]: float(row["mean"]) for row in csv.DictReader(file) if row["metric"] == "dice"}
+    dice = read_dice(folder / "comparison_postprocessed.csv")
     runs = [folder / "cells" / f"seed_{seed}" / "fold_0" / "crf" / "postprocessed" for seed in (0, 1)]
     values = [read_summary(run).cases[case]["heart"].dice for run in runs for case in ("c", "d")]
     assert dice["CRF"] == pytest.approx(sum(values) / 4)
@@ -362,9 +367,7 @@ def test_a_table_of_postprocessed_results_has_the_notes_of_the_other_one(toy, mo
 def test_the_report_shows_both_comparisons(toy):
     toy.write(postprocess=True)
     toy.call()
-    output = CliRunner().invoke(app, ["report", str(toy.work / "collected"), "-o", str(toy.folder / "report")])
-    assert output.exit_code == 0, output.output
-    text = (toy.folder / "report" / "report.md").read_text()
+    text = report(toy)
     table = (toy.work / "collected" / "comparison_postprocessed.md").read_text().split("\n#### ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| CRF")]
     assert rows
@@ -401,8 +404,7 @@ def test_results_of_two_machines_are_compared_as_one(toy, kept):
             *("attenscribble_metrics.csv", "attenscribble_summary.json", "loss_terms.csv", "training_log.csv")
         ]
         assert (own / "loss_terms.csv").read_text() == (other / "loss_terms.csv").read_text()
-    with (folder / "comparison.csv").open() as file:
-        dice = {row["model"]: float(row["mean"]) for row in csv.DictReader(file) if row["metric"] == "dice"}
+    dice = read_dice(folder / "comparison.csv")
     runs = [read_summary(folder / "cells" / f"seed_{seed}" / "fold_0" / "crf") for seed in (0, 1)]
     values = [run.cases[case]["heart"].dice for run in runs for case in ("c", "d")]
     assert dice["CRF"] == pytest.approx(sum(values) / 4)
@@ -417,9 +419,7 @@ def test_published_results_are_collected_without_a_training(toy, kept):
     folder = toy.work / "collected"
     assert len((folder / "missing.txt").read_text().splitlines()) == 3
     assert read_json(folder / "comparison.json")["models"] == ["Dense", "Partial CE", "CRF"]
-    output = CliRunner().invoke(app, ["report", str(folder), "-o", str(toy.folder / "report")])
-    assert output.exit_code == 0, output.output
-    assert "kept elsewhere" in (toy.folder / "report" / "report.md").read_text()
+    assert "kept elsewhere" in report(toy)
 
 
 def test_kept_results_bring_those_behind_postprocessing(toy):
@@ -491,10 +491,7 @@ def test_kept_results_of_another_training_are_refused_all_at_once(toy, kept):
     toy.call("collect")
     before = (toy.work / "collected" / "collected.json").read_bytes()
     cells = kept / "cells" / "seed_1" / "fold_0"
-    summary = read_summary(cells / "crf")
-    write_summary(
-        replace(summary, provenance={**summary.provenance, "epochs": "50", "trainer": "Other"}), cells / "crf"
-    )
+    tell(cells / "crf", epochs="50", trainer="Other")
     summary = read_summary(cells / "dense")
     write_summary(replace(summary, cases={"c": summary.cases["c"]}), cells / "dense")
     (cells / "partial_ce" / "attenscribble_summary.json").write_text("{")
@@ -515,28 +512,13 @@ def test_kept_results_of_another_training_are_refused_all_at_once(toy, kept):
     assert not list(toy.work.glob(".collected*"))
 
 
-def test_kept_results_under_another_configuration_are_told(toy, kept):
-    place = kept / "cells" / "seed_1" / "fold_0" / "crf"
-    summary = read_summary(place)
-    write_summary(replace(summary, provenance={**summary.provenance, "configuration": "2d_old"}), place)
-    toy.call("--prepare")
-    told = toy.call("collect", "--kept", str(kept))
-    assert "with another name than the benchmark's: seed_1/fold_0/crf (2d_old, not 2d_crf)." in told
-
-
-def change_settings(toy) -> None:
-    for name in (SCRIBBLE, DENSE):
-        file = toy.preprocessed / name / "nnUNetPlans.json"
-        file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
-
-
 TRAINED = "Kept results that were trained with something else than there is now: "
 
 
 def test_kept_results_of_other_settings_or_patients_are_told(toy, kept):
     toy.call("--prepare")
     assert TRAINED not in toy.call("collect", "--kept", str(kept))
-    change_settings(toy)
+    toy.change_settings()
     told = toy.call("collect", "--kept", str(kept))
     assert f"note: {TRAINED}seed_1/fold_0/crf (other settings).\n" in told
     toy.write_splits({"train": ["a"], "val": ["c", "d"]})
@@ -549,13 +531,11 @@ def test_kept_results_of_other_settings_or_patients_are_told(toy, kept):
 
 def test_settings_of_today_are_not_shown_for_kept_results_of_others(toy, kept):
     toy.call("--prepare")
-    change_settings(toy)
+    toy.change_settings()
     toy.call("collect", "--kept", str(kept))
     rows = read_json(toy.work / "collected" / "collected.json")["rows"]
     assert [row["settings"] for row in rows] == [{}, {}, None]
-    output = CliRunner().invoke(app, ["report", str(toy.work / "collected"), "-o", str(toy.folder / "report")])
-    assert output.exit_code == 0, output.output
-    text = (toy.folder / "report" / "report.md").read_text()
+    text = report(toy)
     row = "| CRF | scribble | nnUNetTrainerMaskedCRF | 2d_crf | 5 x 250 x 2 |"
     assert f"{row} unknown |" in text
     assert "crf_weight" not in text
@@ -563,21 +543,17 @@ def test_settings_of_today_are_not_shown_for_kept_results_of_others(toy, kept):
 
 def test_kept_results_whose_hashes_are_not_known_are_not_told(toy, kept):
     for place in (kept / "cells").rglob("attenscribble_summary.json"):
-        summary = read_summary(place)
-        unknown = {"configuration_sha256": None, "splits_sha256": None}
-        write_summary(replace(summary, provenance=summary.provenance | unknown), place.parent)
+        tell(place.parent, configuration_sha256=None, splits_sha256=None)
     toy.call("--prepare")
-    change_settings(toy)
+    toy.change_settings()
     toy.write_splits({"train": ["a"], "val": ["c", "d"]})
     assert TRAINED not in toy.call("collect", "--kept", str(kept))
 
 
 def test_other_settings_under_another_name_are_told_once(toy, kept):
-    place = kept / "cells" / "seed_1" / "fold_0" / "crf"
-    summary = read_summary(place)
-    write_summary(replace(summary, provenance={**summary.provenance, "configuration": "2d_old"}), place)
+    tell(kept / "cells" / "seed_1" / "fold_0" / "crf", configuration="2d_old")
     toy.call("--prepare")
-    change_settings(toy)
+    toy.change_settings()
     told = toy.call("collect", "--kept", str(kept))
     assert "with another name than the benchmark's: seed_1/fold_0/crf (2d_old, not 2d_crf)." in told
     assert TRAINED not in told

@@ -255,8 +255,7 @@ def change_epochs(toy, monkeypatch) -> None:
 
 def change_settings(toy, monkeypatch) -> None:
     shutil.rmtree(toy.work / "seed_0")  # with the model, whose own plans.json would tell
-    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
-    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+    toy.change_settings()
 
 
 def change_patients(toy, monkeypatch) -> None:
@@ -316,21 +315,21 @@ def test_scores_of_other_cases_are_no_reason_to_train_again(toy):
     assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate", "evaluate"]
 
 
-def test_a_finished_cell_of_a_model_with_other_settings_is_not_told(toy):
+def test_a_model_with_other_settings_is_not_used_whether_it_was_scored_or_not(toy):
     toy.call("--only", "crf")
-    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
-    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+    toy.change_settings()
     assert "was trained with another configuration '2d_crf'" in toy.call("--only", "crf", code=1)
     toy.call("collect")
     assert "was trained with another configuration" in (toy.work / "collected" / "missing.txt").read_text()
+    (toy.work / "cells" / CRF_CELL / "attenscribble_summary.json").unlink()
+    assert "was trained with another configuration '2d_crf'" in toy.call("--only", "crf", code=1)
 
 
 def test_no_fold_is_trained_beside_one_of_another_configuration(toy):
     """nnU-Net keeps one plans.json for all folds: the new one would hide what the first was trained with."""
     toy.write(folds=[0, 1])
     toy.call("--only", CRF_CELL)
-    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
-    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+    toy.change_settings()
     assert "was trained with another configuration '2d_crf'" in toy.call("--only", "fold_1/crf", code=1)
     assert len(toy.events("train")) == 1
 
@@ -440,15 +439,8 @@ def test_predictions_are_postprocessed_by_the_scribbles_and_scored_again(toy):
     for name, event in zip(("dense", "partial_ce", "crf"), toy.events("postprocess"), strict=True):
         cell = toy.work / "cells" / "seed_0" / "fold_0" / name
         labels = toy.raw / SCRIBBLE / "labelsTr"  # of the scribbles, for the row on dense labels too
-        assert event["arguments"] == [
-            "postprocess",
-            f"{cell}/predictions",
-            str(labels),
-            "-o",
-            f"{cell}/postprocessed",
-            "--workers",
-            "1",
-        ]
+        told = f"postprocess {cell}/predictions {labels} -o {cell}/postprocessed --workers 1"
+        assert event["arguments"] == shlex.split(told)
     scored = [event for event in toy.events("evaluate") if event["cell"].endswith("postprocessed")]
     assert [event["arguments"][1] for event in scored] == [event["cell"] for event in scored]
     assert [event["cases"] for event in scored] == [["c", "d"]] * 3
@@ -647,7 +639,9 @@ def test_folders_are_remembered_only_once_everything_was_checked(toy, monkeypatc
     toy.call("--prepare")
     monkeypatch.setenv("nnUNet_raw", str(toy.folder / "mistyped"))
     assert f"nnUNet_raw is {right} here, as it was at first" in toy.call("--prepare")
-    assert "benchmark.json" in toy.problems("--raw", str(toy.folder / "mistyped"))[0]
+    (problem,) = toy.problems("--raw", str(toy.folder / "mistyped"))
+    assert f"was made with nnUNet_raw {right}" in problem
+    assert "benchmark.json" in problem
 
 
 def test_what_was_made_by_hand_is_not_made_again(toy, monkeypatch):
@@ -708,39 +702,22 @@ def test_the_spacing_of_tiffs_comes_along_with_images_and_labels(toy):
     assert list(test.label_links) == ["c.tif", "d.tif", "d.json"]
 
 
-def test_twins_with_different_validation_patients_are_refused(toy):
-    file = toy.preprocessed / DENSE / "splits_final.json"
-    file.write_text(json.dumps([{"train": ["a", "c"], "val": ["b", "d"]}]))
-    problems = toy.problems()
-    assert any("validates fold 0 on other patients" in problem for problem in problems)
-    assert any("trains with test cases (c)" in problem for problem in problems)
-    assert toy.events() == []
-
-
-def make_test_folder(toy, cases, labels=None) -> None:
-    for kind, names in (("images", [f"{case}_0000" for case in cases]), ("labels", labels or cases)):
-        (toy.folder / "test" / kind).mkdir(parents=True)
-        for name in names:
-            (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
-    toy.write(test={"images": str(toy.folder / "test" / "images"), "labels": str(toy.folder / "test" / "labels")})
-
-
 def test_a_test_folder_with_cases_of_the_training_is_refused(toy):
-    make_test_folder(toy, ["a", "x"])
+    toy.add_test_folder("a", "x")
     problems = toy.problems()
     assert len(problems) == 2
     assert all("trains or validates with 1 test cases (a)" in problem for problem in problems)
 
 
 def test_a_test_folder_is_predicted_and_scored_as_it_is(toy):
-    make_test_folder(toy, ["x", "y"])
+    toy.add_test_folder("x", "y")
     toy.call("--only", "crf")
     assert toy.events("predict")[0]["images"] == ["x_0000.nii.gz", "y_0000.nii.gz"]
     assert toy.events("evaluate")[0]["labels"] == ["x.nii.gz", "y.nii.gz"]
 
 
 def test_another_checkpoint_is_told_and_looked_at(toy):
-    make_test_folder(toy, ["x", "y"])
+    toy.add_test_folder("x", "y")
     toy.write(predict="-chk=checkpoint_best.pth")
     with_block(toy)
     toy.call()
@@ -754,7 +731,7 @@ def test_another_checkpoint_is_told_and_looked_at(toy):
 
 
 def test_a_checkpoint_that_nnunet_does_not_write_is_told_as_unknown(toy):
-    make_test_folder(toy, ["x", "y"])
+    toy.add_test_folder("x", "y")
     toy.write(predict="-chk mine.pth")
     told = describe_selection(read_benchmark(toy.file))
     assert any("those of mine.pth, neither nnU-Net's final checkpoint nor its best one" in text for text in told)
@@ -762,7 +739,7 @@ def test_a_checkpoint_that_nnunet_does_not_write_is_told_as_unknown(toy):
 
 
 def test_a_test_folder_that_grew_is_predicted_and_scored_again(toy):
-    make_test_folder(toy, ["x", "y"])
+    toy.add_test_folder("x", "y")
     toy.call("--only", "crf")
     for file in ("images/z_0000.nii.gz", "labels/z.nii.gz"):
         (toy.folder / "test" / file).touch()
@@ -776,7 +753,7 @@ def test_a_test_folder_that_grew_is_predicted_and_scored_again(toy):
 @pytest.mark.parametrize("prefix", ["", "1.2."])  # identifiers of DICOM have dots
 def test_test_images_without_labels_are_told_before_training(toy, prefix):
     x, y, z = (f"{prefix}{case}" for case in "xyz")
-    make_test_folder(toy, [x, y], labels=[x, z])
+    toy.add_test_folder(x, y, labels=[x, z])
     (toy.folder / "test" / "labels" / "README.txt").touch()
     problems = toy.problems()
     assert len(problems) == 2
@@ -804,23 +781,6 @@ def test_rows_on_another_network_are_told(toy):
     assert "'CRF' (2d_crf) differs from the reference in more than supervision and method: patch_size" in told
 
 
-def test_a_model_of_another_configuration_of_that_name_is_not_used(toy):
-    toy.call("--only", "crf")
-    (toy.work / "cells" / "seed_0" / "fold_0" / "crf" / "attenscribble_summary.json").unlink()
-    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
-    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
-    told = toy.call("--only", "crf", code=1)
-    assert "was trained with another configuration '2d_crf'" in told
-
-
-def test_another_nnunet_folder_than_before_is_refused(toy, monkeypatch):
-    toy.call("--prepare")
-    monkeypatch.setenv("nnUNet_raw", "/elsewhere")
-    toy.call("--prepare")  # the folders of the first call are remembered
-    (problem,) = toy.problems("--prepare", "--raw", "/elsewhere")
-    assert "was made with nnUNet_raw" in problem
-
-
 @pytest.mark.parametrize("content", ["", "[1]", '{"nnUNet_raw"'])
 def test_a_damaged_memory_of_folders_is_told(toy, content):
     toy.work.mkdir()
@@ -835,12 +795,6 @@ def test_a_file_is_no_place_to_work_in(toy):
     for arguments in ([], ["--dry-run"], ["collect"]):
         (problem,) = toy.problems(*arguments)
         assert f"{toy.work} is a file" in problem
-
-
-def test_without_plans_the_way_to_make_them_is_told(toy):
-    for name in (SCRIBBLE, DENSE):
-        (toy.preprocessed / name / "nnUNetPlans.json").unlink()
-    assert all("plan the dataset" in problem for problem in toy.problems())
 
 
 def test_validation_patients_are_those_of_the_fold(toy):

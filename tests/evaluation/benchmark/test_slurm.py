@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from nnunet_attenscribble.evaluation.benchmark.run import format_ranges
-from tests.evaluation.benchmark.fake_nnunet import SCRIBBLE, Toy
+from tests.evaluation.benchmark.fake_nnunet import Toy
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SLURM runs on POSIX")
 
@@ -139,8 +139,7 @@ def test_what_is_missing_after_a_failed_job_is_submitted_again(toy, monkeypatch)
 
 def test_no_job_is_submitted_for_a_cell_that_would_be_refused(toy):
     toy.call("--only", "crf")
-    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
-    file.write_text(file.read_text().replace('"crf_weight": 0.5', '"crf_weight": 0.7'))
+    toy.change_settings()
     told = toy.call("--executor", "slurm", code=1)
     assert "Submitted batch job 1: 2 of 3 cells" in told
     assert "error: seed_0/fold_0/crf: " in told

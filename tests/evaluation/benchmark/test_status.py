@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
@@ -13,7 +13,7 @@ from nnunet_attenscribble.common.nnunet import FOLDERS
 from nnunet_attenscribble.evaluation.benchmark.provenance import read_training_log
 from nnunet_attenscribble.evaluation.benchmark.status import list_dataset_states, list_result_states, list_trainings
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
-from nnunet_attenscribble.evaluation.summary import write_summary
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, write_summary
 
 NAME = "Dataset501_Heart"
 MODEL = "nnUNetTrainerAttenScribble__nnUNetPlans__2d"
@@ -118,15 +118,10 @@ def test_logs_are_read_in_the_order_of_their_dates(tmp_path):
     assert read_training_log(tmp_path)[0]["train_loss"] == 2
 
 
-def write_labels(file, labels):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.uint8)), str(file))
-
-
-def test_predictions_and_scores(folders, tmp_path):
+def test_predictions_and_scores(folders, tmp_path, write_labels):
     results = folders[2]
     validation = write_training(results, finished=True) / "validation"
-    labels = np.zeros((2, 6, 6))
+    labels = np.zeros((2, 6, 6), np.uint8)
     labels[:, 1:4, 1:4] = 1
     write_labels(validation / "a.nii.gz", labels)
     write_labels(tmp_path / "dense" / "a.nii.gz", labels)
@@ -144,6 +139,11 @@ def test_predictions_and_scores(folders, tmp_path):
     write_json(validation / "dataset.json", {"labels": {"background": 0, "RV": 1}, "file_ending": ".nii.gz"})
     write_summary(evaluate_folder(validation, tmp_path / "dense"), validation)
     assert list_result_states(results)[0].dice == 1.0
+    for content, dice in (({"mean": 0.7}, 0.7), ({"mean": None}, math.nan), ({"mean": "x"}, None), ({}, None)):
+        write_json(validation / SUMMARY_FILE, {"aggregate": {"foreground_mean": {"dice": content}}})
+        assert repr(list_result_states(results)[0].dice) == repr(dice)
+    (validation / SUMMARY_FILE).write_text("{")
+    assert list_result_states(results)[0].dice is None
 
 
 def test_the_command(folders):

@@ -26,13 +26,6 @@ def toy(tmp_path, monkeypatch, request) -> Toy:
     return Toy(tmp_path, monkeypatch)
 
 
-def make_test_folder(toy, case: str) -> None:
-    for kind, name in (("images", f"{case}_0000"), ("labels", case)):
-        (toy.folder / "test" / kind).mkdir(parents=True)
-        (toy.folder / "test" / kind / f"{name}.nii.gz").touch()
-    toy.write(test={kind: str(toy.folder / "test" / kind) for kind in ("images", "labels")})
-
-
 @pytest.mark.parametrize("toy", [(["1.2.1", "1.2.2"], ["1.2.3", "1.2.4"])], indirect=True)
 def test_a_model_of_other_patients_is_known_by_names_with_dots(toy):
     toy.call("--only", "crf")
@@ -45,7 +38,7 @@ def test_a_model_of_other_patients_is_known_by_names_with_dots(toy):
 @pytest.mark.parametrize("toy", [(["a", "b"], ["scan_2023.11.02", "d"])], indirect=True)
 def test_a_year_in_a_name_with_dots_is_no_channel(toy):
     toy.call("--only", "crf")
-    make_test_folder(toy, "scan_2024.01.02")
+    toy.add_test_folder("scan_2024.01.02")
     toy.call("--only", "partial_ce")
     names = [["d", "scan_2023.11.02"], ["scan_2024.01.02"]]
     assert [entry["cases"] for entry in toy.events("evaluate")] == names
@@ -86,7 +79,7 @@ def test_a_case_that_is_trained_and_tested_with_is_told_once(toy):
 @pytest.mark.parametrize("toy", [BY_PATIENT], indirect=True)
 @pytest.mark.parametrize("fold", [0, "all"])
 def test_a_folder_with_other_cases_of_training_patients_is_refused(toy, fold):
-    make_test_folder(toy, "p1_3")
+    toy.add_test_folder("p1_3")
     toy.write(subject="p[0-9]", folds=[fold])
     assert toy.problems("--prepare") == [
         f"fold {fold} of {name} trains or validates with other cases of test patients (p1, by 'subject' 'p[0-9]'): "
@@ -107,7 +100,7 @@ def test_a_pattern_that_finds_no_subject_is_refused_before_the_training(toy):
 @pytest.mark.parametrize("folder", [False, True])
 def test_patients_are_only_told_where_they_are_known(toy, folder):
     if folder:
-        make_test_folder(toy, "p3_1")
+        toy.add_test_folder("p3_1")
     alone = describe_selection(read_benchmark(toy.file))[0]
     assert "patients" not in alone
     assert alone.endswith("Every case counts as a patient of its own: the benchmark file has no 'subject'.")

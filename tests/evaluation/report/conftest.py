@@ -10,6 +10,12 @@ def collected(tmp_path_factory):
     return write_collected(tmp_path_factory.mktemp("benchmark") / "collected", seeds=(0, 1))
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """One of its own for a test that changes it."""
+    return write_collected(tmp_path / "collected")
+
+
 @pytest.fixture(scope="session")
 def report(collected, tmp_path_factory):
     """Its report."""

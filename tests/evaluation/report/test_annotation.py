@@ -7,18 +7,22 @@ from dataclasses import replace
 import pytest
 
 from nnunet_attenscribble.common.figures import encode_png
-from nnunet_attenscribble.evaluation.annotation import ANNOTATED
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation
 from nnunet_attenscribble.evaluation.compare import FOREGROUND
 from nnunet_attenscribble.evaluation.report.data import read_collected
-from nnunet_attenscribble.evaluation.report.scores import describe_annotation_section, list_points
-from tests.evaluation.collected_folder import write_collected
+from nnunet_attenscribble.evaluation.report.scores import (
+    BudgetPoint,
+    describe_annotation_section,
+    draw_budgets,
+    list_points,
+)
 
 DENSE, FEW, ALL = "Dense & full", "Partial CE", "Method <new>"
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory):
-    return read_collected(write_collected(tmp_path_factory.mktemp("benchmark") / "collected", seeds=(0, 1)))
+def collected(collected):
+    return read_collected(collected)
 
 
 def annotate(data, told: dict[str, list[tuple]]):
@@ -82,3 +86,10 @@ def test_a_method_is_called_as_its_rows_without_their_scribbles(collected, row, 
 )
 def test_without_several_budgets_there_is_no_curve(collected, told):
     assert describe_annotation_section(annotate(collected, told)).parts == []
+
+
+def test_numbers_stand_apart_and_without_exponents():
+    annotations = [Annotation(voxels, voxels / 1e6, 1, 1) for voxels in (0, 120, 122, 2420, 40000)]
+    axes = draw_budgets([BudgetPoint("a", "_a", told, 0.5, 0.4, 0.6) for told in annotations], "voxels", 0.8).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["120", "2,420", "40,000"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["dense labels", " _a"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
 from nnunet_attenscribble.common.figures import encode_png
+from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import (
     PairMean,
@@ -16,9 +18,9 @@ from nnunet_attenscribble.evaluation.attention_folder import (
     average_pairs,
     read_record,
 )
-from nnunet_attenscribble.evaluation.report.attention import draw_view, list_panels, read_view, write_view
+from nnunet_attenscribble.evaluation.report.attention import draw_view, list_panels, read_view, turn_view, write_view
 from nnunet_attenscribble.evaluation.report.build import write_report
-from tests.evaluation.collected_folder import BLOCK, make_view, read_csv, write_attention, write_collected
+from tests.evaluation.collected_folder import BLOCK, make_view, read_csv, write_attention
 
 
 def test_a_view_is_read_as_it_was_written(tmp_path):
@@ -106,8 +108,9 @@ def test_similarities_are_tabulated_over_repetitions(report):
     assert float(means["window", "different classes"]["mean"]) == pytest.approx(0.35)
     assert len(read_csv(report / "data" / "similarity_pairs.csv")) == 2 * 5
     text = (report / "report.md").read_text(encoding="utf-8")
-    assert f"| {BLOCK} | in the window | 0.600 ± 0.141 | 0.850 | 0.350 |" in text
-    assert f"| {BLOCK} | that touch | n/a | n/a | 0.400 |" in text
+    shown = BLOCK.replace("<", "\\<")
+    assert f"| {shown} | in the window | 0.600 ± 0.141 | 0.850 | 0.350 |" in text
+    assert f"| {shown} | that touch | n/a | n/a | 0.400 |" in text
 
 
 def test_the_scan_is_left_out_where_scans_are(collected, tmp_path):
@@ -116,18 +119,24 @@ def test_the_scan_is_left_out_where_scans_are(collected, tmp_path):
     assert shown == {"attention_method_new_attention", "attention_method_new_similarity"}
 
 
-def test_what_was_not_drawn_is_told(tmp_path):
-    folder = write_collected(tmp_path / "collected")
-    place = folder / "cells" / "seed_0" / "fold_0" / "method_new" / "attention"
-    for file in place.iterdir():
-        file.unlink()
-    place.rmdir()
+def test_what_was_not_drawn_is_told(tmp_path, folder):
+    shutil.rmtree(folder / "cells" / "seed_0" / "fold_0" / "method_new" / "attention")
     write_report(folder, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert f"Not drawn yet: {BLOCK}." in text
+    assert "Not drawn yet: Method \\<new>." in text
     content = json.loads((folder / "collected.json").read_text())
     for row in content["rows"]:
         del row["budget"]["attention"]  # as an older version collected it
     (folder / "collected.json").write_text(json.dumps(content))
     write_report(folder, tmp_path / "older")
     assert "Not drawn yet" not in (tmp_path / "older" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_view_is_turned_with_everything_in_it():
+    view = make_view("p1")
+    direction = (-1.0, 0, 0, 0, -1, 0, 0, 0, 1)  # to the right and the front
+    turned = turn_view(view, 0, Grid((24, 20, 3), (1.0, 2.0, 10.0), (0.0, 0.0, 0.0), direction))
+    for name in ("image", "attention", "similarity"):
+        np.testing.assert_array_equal(getattr(turned, name), getattr(view, name)[::-1, ::-1])
+    assert (turned.position, turned.spacing) == ((1, 1), (2.0, 1.0))
+    assert turn_view(view, 0, None).position == view.position

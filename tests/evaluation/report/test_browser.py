@@ -10,9 +10,6 @@ import subprocess
 
 import pytest
 
-from nnunet_attenscribble.evaluation.report.build import write_report
-from tests.evaluation.collected_folder import write_collected
-
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # Chromium's own window is never narrower than 500 pixels; a frame is as narrow as a phone.
 FRAME = """<!doctype html><body style="margin:0"><pre id="found"></pre>
@@ -44,10 +41,9 @@ def browser():
     return found
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser")
-    return write_report(write_collected(folder / "collected", seeds=(0, 1)), folder / "report")
+@pytest.fixture
+def page(report):
+    return report / "report.html"
 
 
 def load(browser, file, profile) -> tuple[str, list[str]]:

@@ -15,13 +15,20 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison
+from nnunet_attenscribble.evaluation.report import scores
 from nnunet_attenscribble.evaluation.report.build import write_report
 from nnunet_attenscribble.evaluation.report.data import read_collected
 from nnunet_attenscribble.evaluation.report.pictures import read_slice
+from nnunet_attenscribble.evaluation.report.scores import describe_cases_section
 from nnunet_attenscribble.evaluation.summary import read_summary
 from tests.evaluation.collected_folder import CASES, ROWS, SHIFTS, SLUGS, STRUCTURES, read_csv, write_collected
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def write_markdown(folder, output) -> str:
+    write_report(folder, output)
+    return (output / "report.md").read_text(encoding="utf-8")
 
 
 # --- the folder ---
@@ -74,6 +81,16 @@ def test_every_picture_has_a_description_and_every_name_is_escaped(report):
     assert "Method &lt;new&gt;" in page
     assert "<new>" not in page
     assert "<b>" not in page
+    text = (report / "report.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?<!\\)<\w", text) == []
+    assert "![Dice of Method \\<new> against Dense & full" in text
+
+
+def test_with_the_reference_alone_there_are_no_differences(tmp_path):
+    missing = tuple(f"seed_0/fold_0/{slug}" for slug in ("partial_ce", "method_new"))
+    folder = write_collected(tmp_path / "collected", missing=missing)
+    assert "Differences and tests" not in write_markdown(folder, tmp_path / "out")
+    assert "Difference from" not in (folder / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_the_same_results_give_the_same_report(collected, report, tmp_path):
@@ -113,13 +130,12 @@ def test_what_was_selected_on_what_is_told_before_any_number(report, file):
     text = unescape((report / file).read_text(encoding="utf-8"))
     told = text.index("No checkpoint was selected on any case.")
     assert told < text.index("0.9")
-    assert text.index("A note with <b>markup</b>.") < text.index("Comparison", told)
+    assert text.replace("\\", "").index("A note with <b>markup</b>.") < text.index("Comparison", told)
 
 
 def test_missing_cells_are_listed(tmp_path):
     folder = write_collected(tmp_path / "collected", missing=("seed_0/fold_0/partial_ce",))
-    write_report(folder, tmp_path / "out")
-    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    text = write_markdown(folder, tmp_path / "out")
     assert "| seed_0/fold_0/partial_ce | training |" in text
     assert "scatter_partial_ce" not in text
 
@@ -184,6 +200,35 @@ def test_curves_are_those_of_the_trainings(report):
     assert last == dict.fromkeys(SLUGS, pytest.approx(1 / 3))
 
 
+def list_ticks(axes) -> list[str]:
+    axes.figure.canvas.draw()
+    (low, high), places = axes.get_xlim(), axes.get_xticks()
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    return [label for place, label in zip(places, labels, strict=True) if low <= place <= high]
+
+
+def test_every_plot_of_cases_has_a_scale(collected):
+    drawn = {
+        picture.name: picture.draw().axes[0]
+        for part in describe_cases_section(read_collected(collected)).parts
+        for picture in part.pictures
+    }
+    assert drawn["cases_dice_2"].get_xlim()[1] == 1  # no Dice is higher
+    assert len(list_ticks(drawn["cases_hd95_mm_2"])) > 2  # all distances are 0
+    assert list_ticks(drawn["cases_hd95_mm_1"]) == ["0", "1", "3", "none"]
+    assert list_ticks(drawn["cases_assd_mm_1"]) == ["0", "0.5", "1", "none"]
+    assert not any(line.get_clip_on() for line in drawn["cases_dice_1"].lines if line.get_marker() != "None")
+
+
+def test_a_structure_that_is_nowhere_has_no_plots(collected, monkeypatch):
+    def collect(cases, names, metric):
+        return np.full((len(cases), len(names)), math.nan if names == ["LV"] else 0.5)
+
+    monkeypatch.setattr(scores, "collect_metric", collect)
+    parts = describe_cases_section(read_collected(collected)).parts
+    assert {picture.name[-1] for part in parts for picture in part.pictures} == {"1"}
+
+
 # --- best, median and worst ---
 
 
@@ -223,6 +268,15 @@ def test_a_slice_that_was_scored_by_itself_is_the_one_that_is_shown(collected):
     assert found.spacing == (2.0, 1.0)
 
 
+def test_strokes_of_background_are_shown_too(tmp_path, folder):
+    file = tmp_path / "data" / "scribbles" / "p1.nii.gz"
+    image = sitk.ReadImage(str(file))
+    image[2:22, 19, 1] = 0
+    sitk.WriteImage(image, str(file))
+    found = read_slice(read_collected(folder), "p1", STRUCTURES, "default")
+    assert np.count_nonzero(found.scribble == 0) == 17 + 20
+
+
 def test_a_case_that_is_called_like_a_slice_is_shown(tmp_path, monkeypatch):
     renamed = ("p1_slice001", "p1_slice002", "p1_slice003", "p2_slice001")
     monkeypatch.setattr("tests.evaluation.collected_folder.CASES", renamed)
@@ -234,27 +288,23 @@ def test_a_case_that_is_called_like_a_slice_is_shown(tmp_path, monkeypatch):
     assert {entry["slice"] for entry in rows} == {"2"}
 
 
-def test_slices_are_taken_across_the_coarsest_axis(tmp_path):
-    data = read_collected(write_collected(tmp_path / "collected"))
-    for folder in tmp_path.rglob("*"):
-        for file in folder.glob("p1*.nii.gz") if not folder.is_symlink() else ():
-            image = sitk.ReadImage(str(file))
-            image.SetSpacing((5.0, 1.0, 2.0))
-            sitk.WriteImage(image, str(file))
-    found = read_slice(data, "p1", STRUCTURES, "default")
+def test_slices_are_taken_across_the_coarsest_axis(tmp_path, folder):
+    for file in {file.resolve() for file in tmp_path.rglob("p1*.nii.gz")}:
+        image = sitk.ReadImage(str(file))
+        image.SetSpacing((5.0, 1.0, 2.0))
+        sitk.WriteImage(image, str(file))
+    found = read_slice(read_collected(folder), "p1", STRUCTURES, "default")
     # Across x, of spacing 5: the LV is 2 x 6 in columns 14 to 17, the RV at most 8 pixels in a column.
     assert found.position == 14
     assert found.spacing == (2.0, 1.0)
 
 
-def test_a_single_slice_is_not_looked_at_from_its_side(tmp_path):
-    data = read_collected(write_collected(tmp_path / "collected"))
-    for folder in tmp_path.rglob("*"):
-        for file in folder.glob("p1*.nii.gz") if not folder.is_symlink() else ():
-            image = sitk.ReadImage(str(file))[:, :, 2:3]
-            image.SetSpacing((1.5, 2.0, 1.0))  # along z a placeholder
-            sitk.WriteImage(image, str(file))
-    found = read_slice(data, "p1", STRUCTURES, "default")
+def test_a_single_slice_is_not_looked_at_from_its_side(tmp_path, folder):
+    for file in {file.resolve() for file in tmp_path.rglob("p1*.nii.gz")}:
+        image = sitk.ReadImage(str(file))[:, :, 2:3]
+        image.SetSpacing((1.5, 2.0, 1.0))  # along z a placeholder
+        sitk.WriteImage(image, str(file))
+    found = read_slice(read_collected(folder), "p1", STRUCTURES, "default")
     assert found.position == 0
     assert found.spacing == (2.0, 1.5)
 
@@ -266,8 +316,7 @@ def test_scans_can_be_left_out(collected, tmp_path):
     assert "Best, median" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_rows_that_are_called_like_other_pictures_have_their_own(tmp_path):
-    folder = write_collected(tmp_path / "collected")
+def test_rows_that_are_called_like_other_pictures_have_their_own(tmp_path, folder):
     file = folder / "collected.json"
     text = file.read_text().replace('"slug": "partial_ce"', '"slug": "scribble"')
     file.write_text(text.replace('"slug": "method_new"', '"slug": "scan"'))
@@ -277,34 +326,29 @@ def test_rows_that_are_called_like_other_pictures_have_their_own(tmp_path):
     assert len(set(best.values())) == len(best)
 
 
-def test_a_case_whose_files_are_gone_is_told(tmp_path):
-    folder = write_collected(tmp_path / "collected")
+def test_a_case_whose_files_are_gone_is_told(tmp_path, folder):
     (tmp_path / "data" / "images" / "p4_0000.nii.gz").unlink()
     (tmp_path / "data" / "labels" / "p2.nii.gz").write_text("damaged")
-    write_report(folder, tmp_path / "out")
-    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    text = write_markdown(folder, tmp_path / "out")
     assert "Not shown: there is no image of p4" in text
     assert "p2.nii.gz: is named .gz but is not gzip data" in text
     assert "median_scan.png" in text
 
 
-def test_a_prediction_of_another_shape_is_told(tmp_path):
-    folder = write_collected(tmp_path / "collected")
+def test_a_prediction_of_another_shape_is_told(tmp_path, folder):
     file = folder / "cells" / "seed_0" / "fold_0" / "partial_ce" / "predictions" / "p4.nii.gz"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4), np.uint8)), str(file))
-    write_report(folder, tmp_path / "out")
-    assert "p4.nii.gz: size (4, 3, 2) differs from (24, 20, 3) of" in (tmp_path / "out" / "report.md").read_text()
+    assert "p4.nii.gz: size (4, 3, 2) differs from (24, 20, 3) of" in write_markdown(folder, tmp_path / "out")
 
 
-def test_files_are_drawn_on_each_other_in_whatever_order_they_are_stored(tmp_path):
-    folder = write_collected(tmp_path / "collected")
+def test_files_are_drawn_on_each_other_in_whatever_order_they_are_stored(tmp_path, folder):
     before = read_slice(read_collected(folder), "p1", STRUCTURES, "default")
     flips = iter([(True, False, True), (False, True, False), (True, True, True)] * 4)
     for file in sorted(folder.rglob("p1*.nii.gz")):
         image = sitk.ReadImage(str(file))
         sitk.WriteImage(sitk.Flip(sitk.PermuteAxes(image, (2, 0, 1)), next(flips), False), str(file))
     for file in sorted((tmp_path / "data" / "labels").glob("p1*.nii.gz")):  # on which the case was scored
-        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS"), str(file))
+        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(file)), "RAS"), str(file))  # it is shown as LPS
     after = read_slice(read_collected(folder), "p1", STRUCTURES, "default")
     for name in ("image", "dense", "scribble"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
@@ -313,8 +357,7 @@ def test_files_are_drawn_on_each_other_in_whatever_order_they_are_stored(tmp_pat
         np.testing.assert_array_equal(after.predictions[name], before.predictions[name])
 
 
-def test_files_that_do_not_lie_on_each_other_are_not_drawn(tmp_path):
-    folder = write_collected(tmp_path / "collected")
+def test_files_that_do_not_lie_on_each_other_are_not_drawn(tmp_path, folder):
     (file,) = (tmp_path / "data" / "images").glob("p1_0000.nii.gz")
     image = sitk.ReadImage(str(file))
     image.SetOrigin((100, 0, 0))
@@ -328,8 +371,7 @@ def test_files_that_do_not_lie_on_each_other_are_not_drawn(tmp_path):
 
 def test_without_the_reference_there_are_curves_and_no_comparison(tmp_path):
     folder = write_collected(tmp_path / "collected", missing=("seed_0/fold_0/dense_full",))
-    write_report(folder, tmp_path / "out")
-    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    text = write_markdown(folder, tmp_path / "out")
     assert "'Dense & full' has no whole repetition yet, so there is nothing to compare with" in text
     assert "training_partial_ce.png" in text
     assert "scatter" not in text
@@ -342,8 +384,7 @@ def test_nothing_at_all_is_refused(tmp_path):
         write_report(folder, tmp_path / "out")
 
 
-def test_every_damaged_file_is_told(tmp_path):
-    folder = write_collected(tmp_path / "collected")
+def test_every_damaged_file_is_told(tmp_path, folder):
     (folder / "rows" / "partial_ce" / "seed_0" / "attenscribble_summary.json").write_text("{")
     (folder / "cells" / "seed_0" / "fold_0" / "method_new" / "attenscribble_summary.json").unlink()
     (folder / "comparison.csv").unlink()
@@ -360,8 +401,7 @@ def test_what_is_no_collected_benchmark_is_refused(tmp_path, content):
         read_collected(tmp_path)
 
 
-def test_a_collected_benchmark_with_keys_missing_is_damaged(tmp_path):
-    folder = write_collected(tmp_path / "collected")
+def test_a_collected_benchmark_with_keys_missing_is_damaged(tmp_path, folder):
     content = json.loads((folder / "collected.json").read_text())
     for key in ("cells", "rows", "test", "scribbles"):
         (folder / "collected.json").write_text(
@@ -372,8 +412,7 @@ def test_a_collected_benchmark_with_keys_missing_is_damaged(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["scribble", "epochs"])
-def test_a_collected_benchmark_names_both_twins_and_whole_budgets(tmp_path, missing):
-    folder = write_collected(tmp_path / "collected")
+def test_a_collected_benchmark_names_both_twins_and_whole_budgets(tmp_path, folder, missing):
     content = json.loads((folder / "collected.json").read_text())
     del (content["datasets"] if missing == "scribble" else content["rows"][0]["budget"])[missing]
     (folder / "collected.json").write_text(json.dumps(content))
@@ -383,8 +422,7 @@ def test_a_collected_benchmark_names_both_twins_and_whole_budgets(tmp_path, miss
 
 
 @pytest.mark.parametrize("name", ["training_log.csv", "loss_terms.csv"])
-def test_damaged_curves_are_told(tmp_path, name):
-    folder = write_collected(tmp_path / "collected")
+def test_damaged_curves_are_told(tmp_path, folder, name):
     (folder / "cells" / "seed_0" / "fold_0" / "partial_ce" / name).write_text("epoch,total\n0,much\n")
     with pytest.raises(AttenScribbleError, match=f"{name} is damaged"):
         write_report(folder, tmp_path / "out")
@@ -425,8 +463,7 @@ def test_a_place_that_cannot_be_written_is_told(collected, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["$5 per case", r"$\nonsense$", "100 % {braces} _under", "<script>alert(1)</script>"])
-def test_names_are_shown_as_they_are(tmp_path, name):
-    folder = write_collected(tmp_path / "collected")
+def test_names_are_shown_as_they_are(tmp_path, folder, name):
     for file in [*folder.rglob("*.json"), folder / "comparison.csv"]:
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace("Partial CE", json.dumps(name)[1:-1]).replace('"RV"', json.dumps(name)))

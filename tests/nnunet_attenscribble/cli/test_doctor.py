@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -360,6 +361,18 @@ def test_what_lies_elsewhere_than_the_first_image_of_its_case(folders, part):
         assert any("every class has strokes" in text for _, text in found) == (part == "imagesTr/a_0001")
 
 
+def test_readers_that_print_leave_the_report_its_place(folders):
+    folder = write_dataset(
+        folders / "nnUNet_raw", scribble(), LABELS, numTraining=32, overwrite_image_reader_writer="NibabelIO"
+    )
+    for number in range(30):
+        for part, ending in (("imagesTr", "_0000"), ("labelsTr", "")):
+            shutil.copyfile(folder / part / f"a{ending}.nii.gz", folder / part / f"c{number}{ending}.nii.gz")
+    places = sys.stdout, sys.stderr
+    assert all(finding.status != PROBLEM for finding in check_dataset("501"))
+    assert (sys.stdout, sys.stderr) == places
+
+
 def test_a_description_that_is_not_in_order(folders):
     folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
     written = json.loads((folder / "dataset.json").read_text())
@@ -415,13 +428,9 @@ def test_classes_whose_names_are_alike_are_classes(folders):
         ({"background": 0, "a": 2, "ignore": 3}, None, "no label is 1, and 2 is the next"),
         ({"a": 1, "ignore": 2}, None, "has no label `background`"),
         ({"background": 1, "a": 2, "ignore": 3}, None, "`background` is 1"),
-        (
-            {"background": 0, "all": [1, 2], "b": 2, "ignore": 3},
-            None,
-            "has regions, and there is no regions_class_order",
-        ),
-        ({"background": 0, "all": [1, 2], "b": 2, "ignore": 3}, [1], "has regions, and regions_class_order is [1]"),
-        ({"background": 0, "all": [1, 2], "b": 2, "ignore": 3}, [1, 2], None),
+        (REGIONS, None, "has regions, and there is no regions_class_order"),
+        (REGIONS, [1], "has regions, and regions_class_order is [1]"),
+        (REGIONS, [1, 2], None),
         ({"background": 0, "a": 1, "b": [2], "ignore": 3}, None, None),
     ],
 )
@@ -505,6 +514,38 @@ def test_plans(folders):
     (finding,) = check_dataset("501")[-1:]
     assert finding.status == PROBLEM
     assert "crf_weight is -1" in finding.found
+
+
+def test_every_wrong_configuration_is_named(folders):
+    write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
+    place = folders / "nnUNet_preprocessed" / "Dataset501_Tiny"
+    place.mkdir()
+    configurations = {"2d": {"attenscribble": {"class_weights": {"heart": 2}}}, "2d_b": {"inherits_from": "2d"}}
+    configurations |= {"2d_c": {"attenscribble": {"crf": 1}}, "2d_d": {"inherits_from": "3d"}}
+    plans = {"plans_name": "nnUNetPlans", "configurations": configurations}
+    (place / "nnUNetPlans.json").write_text(json.dumps(plans))
+    found = [finding.found for finding in check_dataset("501") if finding.status == PROBLEM]
+    assert [text.partition("; ")[0].partition(" (")[0] for text in found] == [
+        "nnUNetPlans.json: 2d, 2d_b: settings: class_weights names 'heart'",
+        "nnUNetPlans.json: 2d_c: settings: unknown field 'crf'",
+        "nnUNetPlans.json: 2d_d: plans: no configuration '3d'",
+    ]
+
+
+def test_dense_labels_have_no_settings(folders):
+    write_dataset(folders / "nnUNet_raw", scribble() % 2, {"background": 0, "organ": 1})
+    place = folders / "nnUNet_preprocessed" / "Dataset501_Tiny"
+    place.mkdir()
+    configurations = {"2d": {"attenscribble": {"class_weights": {"organ": 2}}}}
+    (place / "nnUNetPlans.json").write_text(json.dumps({"plans_name": "p", "configurations": configurations}))
+    assert PROBLEM not in [finding.status for finding in check_dataset("501")]
+
+
+def test_channels_may_go_by_their_old_name(folders):
+    folder = write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
+    file = folder / "dataset.json"
+    file.write_text(file.read_text().replace("channel_names", "modality"))
+    assert PROBLEM not in [finding.status for finding in check_dataset("501")]
 
 
 def test_without_an_id_datasets_are_listed(folders):

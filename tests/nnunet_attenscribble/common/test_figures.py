@@ -8,11 +8,12 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from nnunet_attenscribble.common import figures
-from nnunet_attenscribble.common.figures import draw_outline, find_box, new_figure, show_scan
-from nnunet_attenscribble.evaluation.report import attention
+from nnunet_attenscribble.common.figures import add_legend, draw_outline, find_box, new_figure, show_scan
+from nnunet_attenscribble.evaluation.report import attention, training
 
 # In linear RGB, for whoever lacks one kind of cone altogether: Machado, Oliveira, Fernandes, IEEE TVCG 2009, table 1.
 SIGHT = {
@@ -76,3 +77,34 @@ def test_box_around_what_is_drawn():
     assert find_box(mask) == (slice(None), slice(None))
     mask[20:31, 3] = mask[25, 3:20] = True
     assert find_box(mask) == (slice(10, 41), slice(0, 30))
+
+
+def test_twenty_classes_differ_from_each_other_strokes_of_background_and_grey():
+    colours = [figures.choose_colour(position) for position in range(20)]
+    assert colours[:7] == list(figures._ON_SCANS)
+    assert find_closest([*colours, figures.BACKGROUND_COLOUR], "all colours") > 1.4 * APART
+    assert (np.linalg.norm(see(colours, "all colours")[:, 1:], axis=1) > 2.5 * APART).all()
+
+
+def test_a_legend_fits_whatever_it_holds():
+    figure = new_figure(1.0, width=2.4)
+    names = [figures.wrap_name(name) for name in ("_u_", *(f"left atrial appendage {number}" for number in range(8)))]
+    add_legend(figure, [Patch(label=name) for name in names])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    figures.encode_png(figure)
+    box = legend.get_window_extent()
+    assert min(box.x0, box.y0) >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.height < figure.bbox.height - 100
+
+
+def test_curves_of_many_epochs_have_markers_that_differ():
+    axes = new_figure(2.0).add_subplot()
+    names = [f"{'_' * (position == 6)}structure {position}" for position in range(12)]
+    training._draw_curves(axes, {name: [(np.arange(100), np.arange(100))] * 2 for name in names})
+    looks = [(line.get_color(), line.get_marker()) for line in axes.lines[::2]]
+    assert len(set(looks)) == len(axes.lines) / 2 == 12
+    assert "None" not in {marker for _, marker in looks}
+    assert all(len(range(*line.get_markevery()[:1], 100, line.get_markevery()[1])) <= 12 for line in axes.lines)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(map(figures.wrap_name, names))

@@ -10,7 +10,15 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_attenscribble.common.grids import Grid, flatten_onto, geometry_problems, is_turned, place_on, turn_onto
+from nnunet_attenscribble.common.grids import (
+    Grid,
+    flatten_onto,
+    geometry_problems,
+    is_turned,
+    place_on,
+    turn_onto,
+    turn_upright,
+)
 from nnunet_attenscribble.common.volumes import read_volume
 from tests.tiny import DIRECTION, make_volume
 
@@ -172,3 +180,26 @@ def test_a_negative_voxel_size_is_read_in_one_way(tmp_path, volume, negative_ste
     assert (
         cause == "a.nii.gz: its header says a negative voxel size, for which SimpleITK turns an axis round: correct it"
     )
+
+
+@pytest.mark.parametrize("direction", [IDENTITY, (1.0, 0, 0, 0, 0.8, -0.6, 0, 0.6, 0.8), SHEARED])
+def test_slices_are_turned_upright_from_any_order(direction):
+    image = numbered((4, 3, 5), (0.5, 1.0, 8.0), direction)
+    upright = sitk.GetArrayFromImage(image)[::-1]  # down from the head, back from the front, from right to left
+    for order, flips in ORDERS:
+        turned = stored(image, order, flips)
+        voxels, grid = sitk.GetArrayFromImage(turned), Grid.of(turned)
+        for axis in range(3):
+            across = 2 - order[2 - axis]
+            (section,), steps = turn_upright([np.take(voxels, 0, axis)], grid.spacing[::-1], axis, grid)
+            number = -1 if flips[2 - axis] != (across == 0) else 0
+            np.testing.assert_array_equal(section, np.take(upright, number, across))
+            assert steps == tuple(step for other, step in enumerate((8.0, 1.0, 0.5)) if other != across)
+
+
+def test_pictures_and_what_says_no_direction_stay_as_they_are():
+    section = np.arange(6).reshape(2, 3)
+    for grid in (None, Grid((3, 2), (1.0, 2.0), (0.0, 0.0), (-1.0, 0.0, 0.0, -1.0))):
+        (same,), steps = turn_upright([section], (np.inf, 2.0, 1.0), 0, grid)
+        assert same is section
+        assert steps == (2.0, 1.0)

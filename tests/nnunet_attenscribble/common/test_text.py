@@ -1,6 +1,9 @@
 import math
 
+import pytest
+
 from nnunet_attenscribble.common.text import (
+    escape_markdown,
     format_markdown,
     format_mean_sd,
     format_number,
@@ -43,3 +46,19 @@ def test_emptied_rows_and_columns_of_a_spreadsheet_are_passed_over(tmp_path):
     assert [line for line, row in rows if row.get(None)] == [5]  # has more fields than columns
     file.write_text("case,,\na,,x\n")
     assert read_table(file)[0] == ["case", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Method <new>", r"Method \<new>"),
+        ("Masked *CRF* [1](x)", r"Masked \*CRF\* \[1\](x)"),
+        ("_u_ a_b __x__", r"\_u\_ a_b \_\_x\_\_"),
+        (r"a`b` \ |", r"a\`b\` \\ \|"),
+        ("+ CRF", r"\+ CRF"),
+        *((own, own) for own in ("<0.001, 0.03 (worse)", "+0.1 [-0.1, n/a]", "[95 % interval]", "seed_0/fold_0")),
+        ("run `attenscribble next`", "run `attenscribble next`"),
+    ],
+)
+def test_names_are_no_markup(text, shown):
+    assert escape_markdown(text) == shown

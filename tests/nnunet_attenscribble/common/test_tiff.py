@@ -190,23 +190,9 @@ def test_every_command_tells_pages_in_one_sentence(tmp_path, command):
     write_pages(folders[1] / "a.tif", voxels(5, 6, 7) % 2)
     description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "file_ending": ".tif"}
     (folders[0].parent / "dataset.json").write_text(json.dumps({**description, "numTraining": 1}))
+    images, labels = folders
     arguments = {
-        "convert": (
-            "folder",
-            folders[0],
-            "--dense",
-            folders[1],
-            "--name",
-            "B",
-            "--labels",
-            "a",
-            "-d",
-            8,
-            "--spacing",
-            1,
-            1,
-            1,
-        ),
+        "convert": ("folder", images, "--dense", labels, "--name", "B", "--labels", "a", "-d", 8, "--spacing", 1, 1, 1),
         "scribble": (7, "-o", 8),
         "inspect": (7,),
     }[command]
