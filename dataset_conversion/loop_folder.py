@@ -473,7 +473,7 @@ def new_case_problems(raw: Path, images: Mapping[str, Sequence[Path]]) -> list[s
         images: files of each case.
     """
     problems = identifier_problems(list(images))
-    tested = [*(raw / "labelsTs").glob("*")]
+    tested = [*(raw / "labelsTs").iterdir()] if (raw / "labelsTs").is_dir() else []
     for case, files in images.items():
         if any(file.name.startswith(f"{case}.") for file in tested):
             problems.append(

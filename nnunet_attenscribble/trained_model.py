@@ -393,25 +393,26 @@ def measure_doubt(
     """
     import torch
 
-    sums: tuple[Tensor, ...] | None = None
+    means: tuple[Tensor, ...] | None = None
     count = 0
     for each in logits:
-        if sums is None:
+        count += 1  # noqa: SIM113 (`enumerate` would hold one while the next is made)
+        if means is None:
             whole = torch.zeros_like(each, dtype=torch.float)
-            sums = torch.zeros_like(each), whole, whole[0].clone()
-        total, mixed, own = sums
-        total += each
-        # Plane by plane, as float32 probabilities take several times the memory of nnU-Net's logits.
-        for plane, mixed_plane, own_plane in zip(each.unbind(1), mixed.unbind(1), own, strict=True):
-            probabilities = nonlinearity(plane.float())
-            mixed_plane += probabilities
-            own_plane += voxel_entropy(probabilities, regions=regions)
-        del each, plane  # they are as large as the next prediction
-        count += 1
-    assert sums is not None
-    mean, mixed, own = (total.div_(count) for total in sums)
+            means = torch.zeros_like(each), whole, whole[0].clone()
+        mean, mixed, own = means
+        # Plane by plane, as float32 probabilities take several times the memory of nnU-Net's logits; and means that run
+        # along, as sums of halves overflow, and before that lose their last digits.
+        for plane, *so_far in zip(each.unbind(1), mean.unbind(1), mixed.unbind(1), own, strict=True):
+            exact = plane.float()
+            probabilities = nonlinearity(exact)
+            found = exact, probabilities, voxel_entropy(probabilities, regions=regions)
+            for running, new in zip(so_far, found, strict=True):
+                running += (new - running) / count
+        del each, plane, exact, found  # the first is as large as the next prediction
+    assert means is not None
     disagreement = (voxel_entropy(mixed, regions=regions) - own).clamp(min=0)
-    del mixed, sums
+    del mixed, means
     planes = [voxel_entropy(nonlinearity(plane.float()), regions=regions) for plane in mean.unbind(1)]
     return mean, torch.stack(planes), disagreement
 
@@ -459,13 +460,14 @@ def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnU
     if problems:
         raise AttenScribbleError(problems)
     again = "copy it from the model again"
-    read_dataset_json(folder / "dataset.json", again)
+    description = read_dataset_json(folder / "dataset.json", again)
     check_shape(read_plans(folder / "plans.json", again), _PLANS, folder / "plans.json", again)
     with _trainers_known(), _calls_of_nnunet(f"{folder / f'fold_{fold}'} cannot be loaded"):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(folder), (fold,), checkpoint)
+    predictor.dataset_json = description  # with `channel_names`, whatever they were called
     if predictor.configuration_manager.previous_stage_name is not None:
         raise AttenScribbleError(
             f"{folder} is the second stage of a cascade, which also sees a prediction: give the model of another "

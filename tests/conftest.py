@@ -47,7 +47,7 @@ def _nnunet_folders_unset(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch):
-    """Commands that are not told how many start no workers, each of which takes seconds to import what it needs."""
+    """Where `worker_map` is not told how many, it starts no workers: each takes seconds to import what it needs."""
     monkeypatch.setattr(workers, "default_workers", lambda: 1)
 
 

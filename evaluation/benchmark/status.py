@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from nnunet_attenscribble.common.shapes import NUMBER, mapping, nullable, read_i
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
 from nnunet_attenscribble.evaluation.benchmark.provenance import list_training_logs, read_training_log
-from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, read_result
 from nnunet_attenscribble.plans import list_plans, read_plans, resolve_configuration
 
 _PREDICTED = "predict_from_raw_data_args.json"  # nnU-Net leaves it in every folder that it predicts into
@@ -182,7 +183,8 @@ def _describe_result(folder: Path) -> ResultState:
         file for file in folder.iterdir() if file.is_file() and file.suffix not in (".json", ".csv", ".npz", ".pkl")
     ]
     dice = None
-    if scored := read_if_shaped(folder / SUMMARY_FILE, _SCORED):
+    with suppress(AttenScribbleError):
+        scored = read_result(folder / SUMMARY_FILE, "evaluation", _SCORED, "")
         mean = scored["aggregate"]["foreground_mean"]["dice"]["mean"]
         dice = float("nan") if mean is None else mean
     return ResultState(folder, len([file for file in found if file.name.endswith(ending)]), dice)

@@ -254,9 +254,9 @@ def describe_attention_section(data: ReportData, case: str | None, *, scans: boo
         files["attention.csv"] = format_csv([*header, "grid_row", "grid_column", "attention", "similarity"], cells)
     text = [
         "For one position, marked by a frame, the attention that it pays to all others and the similarity to its "
-        "neighbours, as the network sees the case: preprocessed, one plane of its patch, here upright. Attention 1 is "
-        "what an even spread over all positions would be; similarities are shown larger, for the dashed part of the "
-        "scan. Of several trainings, the first is shown."
+        "neighbours, as the network sees the case: preprocessed, one plane of its patch. Attention 1 is what an even "
+        "spread over all positions would be; similarities are shown larger, for the dashed part of the scan. Of "
+        "several trainings, the first is shown."
     ] * bool(parts)
     if tables:
         text.append(

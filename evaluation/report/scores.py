@@ -262,8 +262,8 @@ def _draw_strips(data: ReportData, metric: str, structure: str, title: str) -> F
     axes.set_xlim(*((0, None) if distance else (max(low, 0), min(high, 1))))
     if distance and (lost or largest > _LINEAR):
         axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
-        known = [0, *[0.5] * (largest <= _LINEAR), 1, 3, 10, 30, 100, 300, 1000]
-        ticks = [tick for tick in known if tick <= (beyond / 2.5 if lost else largest)]  # or it would touch 'none'
+        places = [0, *[0.5] * (largest <= _LINEAR), 1, 3, 10, 30, 100, 300, 1000]
+        ticks = [tick for tick in places if tick <= (beyond / 2.5 if lost else largest)]  # or it would touch 'none'
         axes.set_xticks([*ticks, *([beyond] if lost else [])], [*map(str, ticks), *(["none"] if lost else [])])
         axes.minorticks_off()
     _name_rows(axes, [row.name for row in rows])

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.cli.datasets import Workers
 from nnunet_attenscribble.common.nnunet import FOLDERS, VARIABLE, exported_folders, list_trainers, trainers_folder
 from nnunet_attenscribble.common.progress import show_waiting
 
@@ -56,6 +57,7 @@ def doctor(
         list[str] | None, typer.Argument(metavar="[DATASET]...", help="IDs or names of datasets to look into as well.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    workers: Workers = None,
 ) -> None:
     """Check versions, nnU-Net's folders, its lookup of the trainers, device, disk and datasets; say what to do.
 
@@ -68,7 +70,7 @@ def doctor(
     answer = ask_nnunet()  # which goes on while the datasets are looked at
     from nnunet_attenscribble.cli.doctor_datasets import check_dataset, list_datasets
 
-    told = [finding for dataset in datasets or [] for finding in check_dataset(dataset)]
+    told = [finding for dataset in datasets or [] for finding in check_dataset(dataset, workers)]
     found = answer()
     findings = [*check_versions(), *check_folders(), *check_trainers(found), *check_device(found), *check_disk()]
     findings += told if datasets else list_datasets()

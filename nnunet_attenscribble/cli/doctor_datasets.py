@@ -62,8 +62,8 @@ def list_datasets() -> list[Finding]:
     return findings or [Finding("datasets", "none in nnUNet_raw", NOTE, advice)]
 
 
-def check_dataset(dataset: str) -> list[Finding]:
-    """A dataset from its dataset.json to its plans."""
+def check_dataset(dataset: str, workers: int | None = None) -> list[Finding]:
+    """A dataset from its dataset.json to its plans; workers as of `worker_map`."""
     try:
         folder = dataset_folder("nnUNet_raw", dataset)
     except AttenScribbleError as error:
@@ -79,7 +79,7 @@ def check_dataset(dataset: str) -> list[Finding]:
     findings = check_labels(folder.name, description)
     if any(finding.status == PROBLEM for finding in findings):
         return findings
-    found = check_cases(folder, description)
+    found = check_cases(folder, description, workers)
     sound = all(finding.status != PROBLEM for finding in found)
     return [*findings, *found, *check_plans(folder, description, sound=sound)]
 
@@ -123,7 +123,7 @@ def _check_regions(name: str, labels: Mapping[str, Any], order: list[int] | None
     return [Finding(name, f"has regions, and {told}", PROBLEM, advice)]
 
 
-def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
+def check_cases(folder: Path, description: Mapping[str, Any], workers: int | None) -> list[Finding]:
     """Whether every label has its images, whether all files are whole, and what the labels hold."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
@@ -151,7 +151,7 @@ def check_cases(folder: Path, description: Mapping[str, Any]) -> list[Finding]:
     except AttenScribbleError as error:
         return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
     look = partial(_look, reader=reader, channels=len(description["channel_names"]))
-    with worker_map(None, len(cases)) as run:
+    with worker_map(workers, len(cases)) as run:
         found = list(show_progress(run(look, cases.items()), total=len(cases), description="Reading"))
     of_images = dict.fromkeys(problem for own in found for problem in own.problems)
     problems += [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_images]

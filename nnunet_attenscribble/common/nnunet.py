@@ -245,8 +245,10 @@ def read_dataset_json(
             nnU-Net's `ignore` by its name and would be a class.
     """
     content = read_json(file, advice)
-    if isinstance(content, dict) and "modality" in content:  # as nnU-Net called it first, and still reads it
-        content.setdefault("channel_names", content["modality"])
+    # What nnU-Net called `modality` first, and still reads.
+    old = content.get("modality") if isinstance(content, dict) else None
+    if old is not None and content.setdefault("channel_names", old) != old:
+        raise AttenScribbleError(f"{file}: 'channel_names' and 'modality', its old name, differ: take one out")
     check_shape(content, mapping(_CODING) if labels_only else DATASET, file, advice)
     misnamed = [
         name

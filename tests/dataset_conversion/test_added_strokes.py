@@ -476,7 +476,8 @@ def test_images_on_another_drive_are_linked_by_their_whole_path(work, monkeypatc
 
 def test_test_labels_are_listed_once_for_all_cases(tmp_path, monkeypatch):
     listed = []
-    monkeypatch.setattr(Path, "glob", lambda folder, _: listed.append(folder) or [folder / "b.nii.gz"])
+    (tmp_path / "labelsTs").mkdir()
+    monkeypatch.setattr(Path, "iterdir", lambda folder: listed.append(folder) or [folder / "b.nii.gz"])
     (problem,) = new_case_problems(tmp_path, {"a": [], "b": [], "c": []})
     assert problem.startswith("case b: is a test case")
     assert listed == [tmp_path / "labelsTs"]

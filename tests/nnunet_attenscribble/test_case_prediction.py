@@ -61,6 +61,14 @@ def test_doubt_is_that_of_its_formula_and_lies_between_0_and_1(logits, regions):
         assert disagreement.item() == pytest.approx(0, abs=1e-5)
 
 
+def test_the_mean_of_halves_whose_sum_is_no_half():
+    logits = torch.tensor([[9000.0, 40.03125], [-9000.0, 40.0]]).half()
+    mean, *maps = measure_doubt([logits] * 8, softmax, regions=False)
+    torch.testing.assert_close(mean, logits, atol=0, rtol=0)
+    expected = voxel_entropy(softmax(logits.float()), regions=False)
+    torch.testing.assert_close(maps, [expected, torch.zeros(2)], atol=1e-6, rtol=1e-6)
+
+
 def test_one_mirroring_is_held_at_a_time():
     alive = []
 

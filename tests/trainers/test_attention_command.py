@@ -156,6 +156,8 @@ def test_without_labels_and_again(nnunet, tmp_path):
     view = read_view(out / "case2.npz")
     assert not view.has_similarity
     assert np.isfinite(view.attention).all()
+    description = model / "dataset.json"
+    description.write_text(description.read_text().replace("channel_names", "modality"))  # as nnU-Net called it first
     call(model, "-i", images, "-o", out, "--case", "case2")
     assert sorted(file.name for file in out.iterdir()) == ["attention.json", "case2.npz", "case2.png"]
     assert read_view(out / "case2.npz").position == view.position

@@ -139,9 +139,12 @@ def test_predictions_and_scores(folders, tmp_path, write_labels):
     write_json(validation / "dataset.json", {"labels": {"background": 0, "RV": 1}, "file_ending": ".nii.gz"})
     write_summary(evaluate_folder(validation, tmp_path / "dense"), validation)
     assert list_result_states(results)[0].dice == 1.0
+    written = json.loads((validation / SUMMARY_FILE).read_text())
     for content, dice in (({"mean": 0.7}, 0.7), ({"mean": None}, math.nan), ({"mean": "x"}, None), ({}, None)):
-        write_json(validation / SUMMARY_FILE, {"aggregate": {"foreground_mean": {"dice": content}}})
+        write_json(validation / SUMMARY_FILE, written | {"aggregate": {"foreground_mean": {"dice": content}}})
         assert repr(list_result_states(results)[0].dice) == repr(dice)
+    write_json(validation / SUMMARY_FILE, written | {"schema_version": 2})
+    assert list_result_states(results)[0].dice is None
     (validation / SUMMARY_FILE).write_text("{")
     assert list_result_states(results)[0].dice is None
 

@@ -361,16 +361,19 @@ def test_what_lies_elsewhere_than_the_first_image_of_its_case(folders, part):
         assert any("every class has strokes" in text for _, text in found) == (part == "imagesTr/a_0001")
 
 
-def test_readers_that_print_leave_the_report_its_place(folders):
-    folder = write_dataset(
-        folders / "nnUNet_raw", scribble(), LABELS, numTraining=32, overwrite_image_reader_writer="NibabelIO"
-    )
-    for number in range(30):
-        for part, ending in (("imagesTr", "_0000"), ("labelsTr", "")):
-            shutil.copyfile(folder / part / f"a{ending}.nii.gz", folder / part / f"c{number}{ending}.nii.gz")
+def test_worker_processes_find_the_same_and_readers_that_print_leave_the_report_its_place(folders):
+    write_dataset(folders / "nnUNet_raw", scribble(), LABELS, overwrite_image_reader_writer="NibabelIO")
     places = sys.stdout, sys.stderr
-    assert all(finding.status != PROBLEM for finding in check_dataset("501"))
+    found = check_dataset("501", workers=2)
+    assert found == check_dataset("501")
+    assert all(finding.status != PROBLEM for finding in found)
     assert (sys.stdout, sys.stderr) == places
+
+
+def test_channels_of_two_names_that_differ(folders):
+    write_dataset(folders / "nnUNet_raw", scribble(), LABELS, modality={"0": "CT"})
+    (finding,) = check_dataset("501")
+    assert "'channel_names' and 'modality', its old name, differ" in finding.found
 
 
 def test_a_description_that_is_not_in_order(folders):
