@@ -18,7 +18,7 @@ from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, flatten_onto, g
 from nnunet_attenscribble.common.grids import Grid as PlainGrid
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
 from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2, voxels_file
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import format_vector, list_some
 from nnunet_attenscribble.common.volumes import (
     Grid,
     Source,
@@ -356,8 +356,8 @@ def _contradictions(case: Case, image: Grid, name: str) -> list[str]:
     stated = image.GetSpacing()
     if case.spacing is None or np.allclose(stated, case.spacing[: len(stated)], rtol=SPACING_TOLERANCE, atol=0):
         return []
-    told = ", ".join(f"{step:.6g}" for step in stated)
-    return [f"{name}: states a spacing of ({told}) mm, not the given one: leave that out, or correct the file"]
+    told = format_vector(stated)
+    return [f"{name}: states a spacing of {told} mm, not the given one: leave that out, or correct the file"]
 
 
 def _ask_for_spacing(file: Path) -> str:

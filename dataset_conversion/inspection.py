@@ -238,8 +238,9 @@ def _inspect_case(
         except AttenScribbleError as error:
             problems += error.problems
     known = {*labels.values(), *(() if ignore is None else (ignore,))}
-    for name, array in zip(label_names, values, strict=False):
-        if strange := sorted(count_values(array).keys() - known):
+    counts = [count_values(array) for array in values]
+    for name, found in zip(label_names, counts, strict=False):
+        if strange := sorted(found.keys() - known):
             problems.append(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
     if problems:
         return problems
@@ -251,8 +252,7 @@ def _inspect_case(
     if len(values) > 1:
         covered = measure_coverage(values[0], values[1], labels.values(), axis)
     else:
-        scribbled = count_values(label)
-        covered = [ClassCoverage(scribbled=scribbled.get(value, 0)) for value in labels.values()]
+        covered = [ClassCoverage(scribbled=counts[0].get(value, 0)) for value in labels.values()]
     shown = Counter(value for section in sections for value in np.unique(section).tolist())
     marked = np.ones(len(sections), bool) if ignore is None else (sections != ignore).any(axis=(1, 2))
     return CaseFindings(

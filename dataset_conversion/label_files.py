@@ -18,7 +18,15 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.formats import is_grey_bmp, is_tiff
-from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, geometry_problems, measure_steps, place_on
+from nnunet_attenscribble.common.grids import (
+    Grid,
+    are_whole,
+    flatten_onto,
+    geometry_problems,
+    measure_steps,
+    place_on,
+)
+from nnunet_attenscribble.common.grids import read_header as read_image_header
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
@@ -87,10 +95,8 @@ def read_header(file: Path) -> Legend | None:
         return Legend(MASKS, file, tuple(Segment(name, 1, layer) for layer, name in enumerate(names)))
     if file.suffix.lower() not in NRRD:
         return None
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        reader = read_image_header(file)
     except RuntimeError:
         return None  # whoever reads it will tell
     header = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
@@ -472,13 +478,10 @@ def count_colours(file: Path) -> int:
         return _count_samples(file)
     if is_grey_bmp(file):
         return 1
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        return read_image_header(file).GetNumberOfComponents()
     except RuntimeError:
         return 1
-    return reader.GetNumberOfComponents()
 
 
 def _count_samples(file: Path) -> int:

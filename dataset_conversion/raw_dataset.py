@@ -428,5 +428,5 @@ def _each(run: Map, function, cases: Sequence, description: str, progress: bool)
 
 def _total(names: Iterable[str], counts: Iterable[list[int]]) -> dict[str, int]:
     """Of all cases in which voxels were counted; `names` may leave out the last values, as `ignore` of dense labels."""
-    columns = zip(*filter(None, counts), strict=True)
-    return {name: sum(column) for name, column in zip(names, columns, strict=False)}
+    counted = [*filter(None, counts)]
+    return {name: sum(count[i] for count in counted) for i, name in enumerate(names)}

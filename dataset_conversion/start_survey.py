@@ -15,7 +15,14 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.formats import states_spacing
-from nnunet_attenscribble.common.grids import Grid, are_whole, flatten_onto, geometry_problems, measure_steps
+from nnunet_attenscribble.common.grids import (
+    Grid,
+    are_whole,
+    flatten_onto,
+    geometry_problems,
+    measure_steps,
+    read_header,
+)
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.volumes import AIR, Source, describe, file_of, label_values, read_volume
@@ -427,10 +434,7 @@ def fitting_images(label: Path, images: Mapping[str, Source]) -> list[str]:
 def _header(file: Path) -> sitk.Image | sitk.ImageFileReader:
     if file.suffix.lower() not in NRRD:
         return read_volume(file, str(file), thorough=False, whole=False)
-    reader = sitk.ImageFileReader()  # layers make it no volume
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    return reader
+    return read_header(file)  # layers make it no volume
 
 
 def _lies_on(own: Grid, grid: Grid) -> bool:

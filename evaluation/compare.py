@@ -188,8 +188,8 @@ def compare_summaries(
     if problems:
         raise AttenScribbleError(problems)
     models = (reference, *(name for name in summaries if name != reference))
-    _, numbers = np.unique(subjects, return_inverse=True)
-    weights = draw_weights(len(set(subjects)), resamples=resamples, seed=seed)
+    named, numbers = np.unique(subjects, return_inverse=True)
+    weights = draw_weights(len(named), resamples=resamples, seed=seed)
     rows = []
     for metric in first.metrics:
         names = first.names_of(metric)
@@ -204,7 +204,7 @@ def compare_summaries(
         models=models,
         structures=tuple(first.names),
         cases=tuple(first.cases),
-        subjects=len(set(subjects)),
+        subjects=len(named),
         rows=tuple(rows),
         hd95=first.hd95,
         protocol=first.protocol,

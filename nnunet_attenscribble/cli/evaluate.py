@@ -25,6 +25,11 @@ ProtocolName = Literal[
 ]
 Hd95 = Literal["monai", "union"]
 
+_Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes; without it one per processor, at most 8 and a quarter of the cases."),
+]
+
 
 @app.command()
 def evaluate(
@@ -72,10 +77,7 @@ def evaluate(
             "given several times.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes; without it one per processor, at most 8 and a quarter of the cases."),
-    ] = None,
+    workers: _Workers = None,
     all_cases: Annotated[
         bool, typer.Option("--all-cases", help="Refuse if a dense label has no prediction (by default, a note).")
     ] = False,
@@ -319,10 +321,7 @@ def postprocess(
             help="Share of a class's strokes that its largest object must hold, on average.",
         ),
     ] = 0.9,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes; without it one per processor, at most 8 and a quarter of the cases."),
-    ] = None,
+    workers: _Workers = None,
 ) -> None:
     """Keep only the largest component of every class that the training scribbles show to be one object.
 
