@@ -251,7 +251,10 @@ def _put_together(summaries: Sequence[Summary], holders: dict[str, Summary]) -> 
 def _list_provenance(summaries: Sequence[Summary]) -> dict[str, str | None]:
     keys = dict.fromkeys(key for summary in summaries for key in summary.provenance)
     found = {key: dict.fromkeys(summary.provenance.get(key) for summary in summaries) for key in keys}
-    return {key: "; ".join(str(value) for value in values) for key, values in found.items()}
+    return {
+        key: "; ".join("unknown" if value is None else str(value) for value in values) if any(values) else None
+        for key, values in found.items()
+    }
 
 
 def _average(scores: Sequence[StructureScores]) -> StructureScores:

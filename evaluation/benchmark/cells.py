@@ -9,7 +9,6 @@ labels before the prediction has.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +40,7 @@ from nnunet_attenscribble.evaluation.benchmark.workspace import (
     Prepared,
     Step,
     Workspace,
+    clear_before,
     command_step,
     is_whole,
     predict_step,
@@ -156,9 +156,9 @@ class Plan:
         rescore = score("evaluation behind postprocessing", processed, processed, "evaluate_postprocessed.log")
         postprocess, attend = self._postprocess_step(cell), self._attend_step(cell)
         # What follows a step that runs anew is of what was there before.
-        train = _clear_before(train, predict, evaluate, postprocess, rescore, attend)
-        predict = _clear_before(predict, evaluate, postprocess, rescore, folder=place / "predictions")
-        postprocess = _clear_before(postprocess, rescore, folder=processed)
+        train = clear_before(train, predict, evaluate, postprocess, rescore, attend)
+        predict = clear_before(predict, evaluate, postprocess, rescore, folder=place / "predictions")
+        postprocess = clear_before(postprocess, rescore, folder=processed)
         asked = self.benchmark.postprocess
         # Before nnU-Net was asked, every row on scribbles may have a block; the command passes over those without.
         with_block = cell.row.on_scribbles if budget is None else budget.attention
@@ -347,18 +347,3 @@ def select_cells(cells: Sequence[Cell], texts: Sequence[str] | None) -> list[Cel
 def _model(benchmark: Benchmark, workspace: Workspace, row: Row, fold: str) -> Model:
     dataset = workspace.find_dataset(benchmark.dataset_of(row))
     return Model(dataset, row.configuration, row.trainer, fold, benchmark.plans)
-
-
-def _clear_before(step: Step, *later: Step, folder: Path | None = None) -> Step:
-    """The step, which before it runs takes away what it makes and the marks of the steps that follow from it."""
-
-    def prepare() -> None:
-        if step.prepare is not None:
-            step.prepare()
-        for other in later:
-            if other.mark is not None:
-                other.mark.unlink(missing_ok=True)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    return replace(step, prepare=prepare)

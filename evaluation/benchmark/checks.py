@@ -13,7 +13,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.evaluation.benchmark.execution import look_for_command
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
 from nnunet_attenscribble.evaluation.benchmark.test_set import (
     find_test_sets,
@@ -129,17 +129,12 @@ class _Ahead:
 
 
 def _list_program_problems(benchmark: Benchmark, steps: Sequence[Step], prefix: Sequence[str]) -> Iterator[str]:
-    if prefix and not _is_program(prefix[0]):
+    if prefix and look_for_command(prefix[0]) is None:
         yield f"prefix '{' '.join(prefix)}': there is no program {prefix[0]}: correct it, or leave it out"
     for own, step in zip(benchmark.prepare, steps, strict=True):
-        if not step.is_done() and "$" not in step.command[0] and not _is_program(step.command[0]):
-            yield f"'prepare' {own.name}: there is no program {step.command[0]}: correct 'command', or install it"
-
-
-def _is_program(word: str) -> bool:
-    """A path may be that of a script which an earlier command makes."""
-    beside = shutil.which(word, path=str(Path(sys.executable).parent))
-    return bool(os.path.dirname(word)) or beside is not None or shutil.which(word) is not None
+        program = step.command[0]  # a path may be that of a script which an earlier command makes
+        if not step.is_done() and "$" not in program and look_for_command(program) is None:
+            yield f"'prepare' {own.name}: there is no program {program}: correct 'command', or install it"
 
 
 def _list_dataset_problems(ahead: _Ahead, kind: str, name: str) -> list[str]:

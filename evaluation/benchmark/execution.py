@@ -203,16 +203,16 @@ def _find_program(name: str, environment: Mapping[str, str]) -> list[str]:
     return [sys.executable, "-c", _COUNTED, name]
 
 
-def find_command(name: str) -> str:
-    """A program of this Python installation, or else of the PATH.
-
-    Raises:
-        AttenScribbleError: if it is in neither.
-    """
+def look_for_command(name: str) -> str | None:
+    """A program of this Python installation, or else of the PATH; a path is taken as it is."""
     if os.path.dirname(name):
         return name
-    beside = shutil.which(name, path=str(Path(sys.executable).parent))
-    found = beside or shutil.which(name)
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
+def find_command(name: str) -> str:
+    """The same; raises AttenScribbleError if it is in neither."""
+    found = look_for_command(name)
     if found is None:
         raise AttenScribbleError(
             f"{name} is neither beside {sys.executable} nor on the PATH: install nnU-Net into this environment "

@@ -177,8 +177,8 @@ def read_training_log(folder: Path) -> dict[int, dict[str, float]]:
     """Values by epoch, from 0: learning_rate, train_loss, val_loss, seconds, and pseudo_dice_1 and so on per class.
 
     Args:
-        folder: nnU-Net's `fold_X`. A training that was continued has several logs; an epoch that was begun again counts
-            as in the last of them.
+        folder: nnU-Net's `fold_X`. A training that was continued has several logs; where one begins at an epoch again,
+            that epoch and those behind it were abandoned, and do not count.
     """
     epochs: dict[int, dict[str, float]] = {}
     values: dict[str, float] = {}
@@ -187,7 +187,9 @@ def read_training_log(folder: Path) -> dict[int, dict[str, float]]:
             match = _LINE.match(line)
             text = match[1] if match else ""
             if epoch := _EPOCH.fullmatch(text):
-                values = epochs[int(epoch[1])] = {}
+                begun = int(epoch[1])
+                values = {}
+                epochs = {number: kept for number, kept in epochs.items() if number < begun} | {begun: values}
             for name, pattern in _VALUES.items():
                 if found := pattern.fullmatch(text):
                     values[name] = float(found[1])
@@ -195,7 +197,7 @@ def read_training_log(folder: Path) -> dict[int, dict[str, float]]:
                 # numpy 2 prints np.float32(0.49), numpy 1 only 0.49
                 numbers = _NUMBER.findall(re.sub(r"np\.float\d+", "", dice[1]))
                 values |= {f"pseudo_dice_{number}": float(value) for number, value in enumerate(numbers, start=1)}
-    return {epoch: epochs[epoch] for epoch in sorted(epochs)}
+    return epochs
 
 
 def write_training_log(epochs: Mapping[int, Mapping[str, float]], file: Path) -> None:

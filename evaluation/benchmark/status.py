@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -172,7 +173,8 @@ def _read_terms(file: Path) -> dict[str, float]:
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-        return {name: float(value) for name, value in rows[-1].items() if name != "epoch" and value}
+        terms = {name: float(value) for name, value in rows[-1].items() if name != "epoch" and value}
+        return {name: value for name, value in terms.items() if not math.isnan(value)}
     except (OSError, ValueError, IndexError, TypeError, AttributeError):
         return {}
 

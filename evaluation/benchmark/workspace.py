@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -311,6 +312,21 @@ def predict_step(
     predictions = [output / CHANNEL.sub(r"\1\3", image.name) for image in sorted(images.glob("*_0000.*"))]
     outputs = [*predictions, model.folder(results) / FINAL_CHECKPOINT]
     return command_step(name, command, log, outputs, root=root)
+
+
+def clear_before(step: Step, *later: Step, folder: Path | None = None) -> Step:
+    """The step, which before it runs takes away what it makes and the marks of the steps that follow from it."""
+
+    def prepare() -> None:
+        if step.prepare is not None:
+            step.prepare()
+        for other in later:
+            if other.mark is not None:
+                other.mark.unlink(missing_ok=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return replace(step, prepare=prepare)
 
 
 def nnunet_environment(

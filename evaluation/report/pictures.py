@@ -280,14 +280,16 @@ def _select_any(labels: np.ndarray, structures: Sequence[Structure]) -> np.ndarr
 
 
 def choose_row(data: ReportData, name: str | None) -> ReportRow | None:
-    """The row whose cases are shown: as named, or else the last row on scribbles, or else the reference.
+    """The row whose cases are shown: as named, or else the last row on scribbles, on further ones where no row trains
+    on the first, or else the reference.
 
     Raises:
         AttenScribbleError: no such row, or it has no whole repetition.
     """
     if name is None:
-        on_scribbles = [row for row in data.scored if row.labels == "scribble"]
-        return next(iter([*on_scribbles[::-1], *data.scored]), None)
+        on_scribbles = [row for row in data.scored if row.labels != "dense"]
+        on_those_shown = [row for row in on_scribbles if row.labels == "scribble"]
+        return next(iter([*on_those_shown[::-1], *on_scribbles[::-1], *data.scored]), None)
     known = {row.name: row for row in data.scored}
     if name not in known:
         raise AttenScribbleError(

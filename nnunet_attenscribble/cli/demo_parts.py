@@ -19,6 +19,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.workspace import (
     Model,
     Step,
+    clear_before,
     command_step,
     nnunet_environment,
     predict_step,
@@ -208,10 +209,11 @@ class Trainings:
     def train_steps(self) -> list[Step]:
         """A training each."""
         results, log = self._places.results, self._places.log
-        return [
+        trainings = [
             train_step(name, model, results, log(f"train {name}"), epochs=self._epochs, device=self._device)
             for name, model in self.models.items()
         ]
+        return list(map(clear_before, trainings, self.predict_steps()))
 
     def predict_steps(self) -> list[Step]:
         """Predictions of the cases to test with."""

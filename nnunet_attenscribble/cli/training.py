@@ -12,7 +12,7 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import Workers
-from nnunet_attenscribble.common.files import naming, replaced_file, reserved
+from nnunet_attenscribble.common.files import encode_numbers, naming, replaced_file, reserved
 from nnunet_attenscribble.common.nnunet import (
     PLANS,
     VARIABLE,
@@ -299,7 +299,7 @@ def status(
             "trainings": [asdict(state) for state in trainings],
             "results": [asdict(state) | {"folder": str(state.folder)} for state in found],
         }
-        typer.echo(json.dumps(content, indent=2))
+        typer.echo(json.dumps(encode_numbers(content), indent=2, allow_nan=False))
         return
     _print_datasets(datasets)
     _print_trainings(trainings)

@@ -44,6 +44,10 @@ def test_folds_are_put_together():
     assert pooled.not_predicted == ("never",)
     assert pooled.notes == (*tell_not_predicted(["never"]), "note")
     assert pooled.provenance == {"predictions": "of a; of b"}
+    for plans, told in ((("x", None), "x; unknown"), ((None, None), None), (("x", "x"), "x")):
+        changes = ({"provenance": {"plans_sha256": value}} for value in plans)
+        folds = [summary({case: present(0.8)}, **change) for case, change in zip("ab", changes, strict=True)]
+        assert pool_runs("model", folds).provenance == {"plans_sha256": told}
     assert pooled.runs == ()
     assert pool_runs("model", [one]) == one
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
 from nnunet_attenscribble.common.text import find_subject
 from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST
@@ -98,7 +98,7 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
 
     Args:
         results: name of the experiment.
-        volumes: whether to add `compute_volume` of every class.
+        volumes: whether to add the volume of every class as a share of the true one.
         chance: whether to add the standard deviation of Dice over trainings.
         test_part: whether to add the Dice of MAAG's test patients alone.
     """
@@ -115,7 +115,7 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
         cells = [name, _format_mean(dice.mean, dice.low, dice.high), f"{dice.share:.1f}"]
         cells += _format_classes(comparison, row)
         cells += [_format_distance(comparison, row, metric) for metric in ("hd95_mm", "assd_mm")]
-        cells += [_format_volumes(results, row, names)] if volumes else []
+        cells += [_format_volumes(comparison, row)] if volumes else []
         cells += [f"{dice.sd_runs:.3f}"] if chance else []
         cells += [f"{_mean_of_patients(load(results, row), MAAG_TEST):.3f}"] if test_part else []
         lines.append(cells)
@@ -147,7 +147,7 @@ def tabulate_rivals() -> str:
             _format_mean(dice.mean, dice.low, dice.high),
             *_format_classes(comparison, row),
         ]
-        cells += [f"{comparison.get(row, FOREGROUND, 'hd95_mm').mean:.1f}", _format_volumes(results, row, names)]
+        cells += [f"{comparison.get(row, FOREGROUND, 'hd95_mm').mean:.1f}", _format_volumes(comparison, row)]
         cells += ["" if row == comparison.reference else _format_difference(comparison, row, FOREGROUND, "dice")]
         cells += [f"{volumetric.get(row, FOREGROUND, 'dice').mean:.3f}" if row in trained_3d else ""]
         compared = row in trained_3d and row != volumetric.reference
@@ -264,17 +264,6 @@ def compute_similarities(results: str, row: str) -> dict[frozenset[str], float]:
     return {pair: fmean(fmean(runs) for runs in cases.values()) for pair, cases in values.items()}
 
 
-def compute_volume(results: str, row: str, structure: str) -> float:
-    """A structure's predicted volume by its true one: median over cases, each the mean over its trainings."""
-    summary = load(results, row)
-    shares: dict[str, list[float]] = {}
-    for run in summary.runs or (summary,):
-        for case, scores in run.cases.items():
-            entry = scores[structure]
-            shares.setdefault(case, []).append(entry.prediction_voxels / entry.dense_voxels)
-    return median(fmean(runs) for runs in shares.values())
-
-
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, the first column to the left and the others to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
@@ -309,8 +298,9 @@ def _format_classes(comparison: Comparison, row: str) -> list[str]:
     return [f"{comparison.get(row, structure, 'dice').mean:.3f}" for structure in comparison.structures]
 
 
-def _format_volumes(results: str, row: str, structures: Sequence[str]) -> str:
-    return "/".join(f"{compute_volume(results, row, structure):.2f}" for structure in structures)
+def _format_volumes(comparison: Comparison, row: str) -> str:
+    medians = (comparison.get(row, name, "volume_share").median for name in comparison.structures)
+    return "/".join(f"{median:.2f}" for median in medians)
 
 
 def _format_difference(comparison: Comparison, model: str, structure: str, metric: str) -> str:

@@ -76,7 +76,7 @@ def test_datasets_and_what_is_preprocessed(folders):
 
 def test_a_running_training_tells_what_is_left(folders):
     folder = write_training(folders[2], epochs=100, done=4, seconds=30)
-    (folder / "loss_terms.csv").write_text("epoch,total,crf\n0,2,1\n1,1.5,\n")
+    (folder / "loss_terms.csv").write_text("epoch,total,crf,similarity\n0,2,1,1\n1,1.5,,nan\n")
     (state,) = list_trainings(folders[2], now=1000)
     assert (state.dataset, state.model, state.fold) == (NAME, MODEL, "0")
     assert (state.state, state.epoch, state.epochs) == ("running", 4, 100)
@@ -111,6 +111,23 @@ def test_a_training_behind_a_final_checkpoint_is_not_at_its_end(folders, name, e
     assert [state.state for state in list_trainings(folders[2], now=9000)] == [expected]
 
 
+@pytest.mark.parametrize(("begun", "done"), [(0, 3), (2, 5), (5, 8)])
+def test_epochs_of_a_training_that_was_given_up_are_not_done(folders, begun, done):
+    """31 epochs, then another beginning at `begun`, which is in the midst of its fourth epoch."""
+    folder = write_training(folders[2], epochs=100, done=31, seconds=30)
+    lines = []
+    for epoch in range(begun, done):
+        lines += [f"2026-01-02 10:00:00.0: Epoch {epoch} ", "2026-01-02 10:01:00.0: Epoch time: 10.0 s"]
+    again = folder / "training_log_2026_1_2_10_00_00.txt"
+    again.write_text("\n".join([*lines, f"2026-01-02 10:02:00.0: Epoch {done} \n"]))
+    os.utime(again, (1000, 1000))
+    (state,) = list_trainings(folders[2], now=1000)
+    assert (state.state, state.epoch) == ("running", done)
+    each = [30] * begun + [10] * 3
+    assert state.seconds_left == pytest.approx((100 - done) * sum(each) / len(each))
+    assert list(read_training_log(folder)) == list(range(done + 1))
+
+
 def test_logs_are_read_in_the_order_of_their_dates(tmp_path):
     for day, loss in (("9_30", "1.0"), ("10_1", "2.0")):
         text = f"2026-01-01 10:00:00.1: Epoch 0 \n2026-01-01 10:00:00.2: train_loss {loss} \n"
@@ -143,6 +160,9 @@ def test_predictions_and_scores(folders, tmp_path, write_labels):
     for content, dice in (({"mean": 0.7}, 0.7), ({"mean": None}, math.nan), ({"mean": "x"}, None), ({}, None)):
         write_json(validation / SUMMARY_FILE, written | {"aggregate": {"foreground_mean": {"dice": content}}})
         assert repr(list_result_states(results)[0].dice) == repr(dice)
+        shown = CliRunner().invoke(app, ["status", "--json"]).output
+        told = json.loads(shown, parse_constant=pytest.fail)["results"][0]["dice"]
+        assert told == (None if dice is None or math.isnan(dice) else dice)
     write_json(validation / SUMMARY_FILE, written | {"schema_version": 2})
     assert list_result_states(results)[0].dice is None
     (validation / SUMMARY_FILE).write_text("{")

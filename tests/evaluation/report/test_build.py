@@ -160,6 +160,7 @@ def test_a_comparison_is_read_as_it_was_written(collected):
     assert math.isnan(comparison.get("Dense & full", "RV", "dice").p)
     written = read_csv(collected / "comparison.csv")
     found = {(row.model, row.structure, row.metric): row.mean for row in comparison.rows}
+    assert len(written) == len(found)
     for entry in written:
         key = entry["model"], entry["structure"], entry["metric"]
         assert found[key] == pytest.approx(float(entry["mean"]), nan_ok=True)
@@ -176,7 +177,9 @@ def test_the_numbers_of_the_plots_are_those_of_the_cases(collected, report):
         both = [run.cases[entry["case"]][entry["structure"]].dice for run in runs[entry["row"]]]
         assert float(entry["dice"]) == pytest.approx(np.mean(both))
     by_key = {(entry["row"], entry["structure"], entry["case"]): entry["dice"] for entry in rows}
-    for entry in read_csv(report / "data" / "scatter_dice.csv"):
+    scattered = read_csv(report / "data" / "scatter_dice.csv")
+    assert len(scattered) == (len(ROWS) - 1) * len(CASES) * 2
+    for entry in scattered:
         key = entry["structure"], entry["case"]
         assert entry["dice"] == by_key[(entry["row"], *key)]
         assert entry["dice_reference"] == by_key[("Dense & full", *key)]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import matplotlib.image
 import numpy as np
 import pytest
 
-from nnunet_attenscribble.evaluation.report.pictures import Panel, draw_case, find_largest_slice
+from nnunet_attenscribble.evaluation.report.pictures import Panel, choose_row, draw_case, find_largest_slice
 
 STRUCTURES = {"RV": 1, "MYO": 2}
 ORANGE, SKY = np.array((230, 159, 0)) / 255, np.array((86, 180, 233)) / 255
@@ -33,6 +35,19 @@ def grey_extent(picture):
     grey = (np.ptp(picture, axis=-1) < 0.02) & (picture[..., 0] < 0.98)
     rows, columns = np.flatnonzero(grey.mean(axis=1) > 0.3), np.flatnonzero(grey.mean(axis=0) > 0.3)
     return rows[-1] - rows[0], columns[-1] - columns[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen"),
+    [
+        (["dense", "scribble", "scribble", "lean", "dense"], 2),
+        (["dense", "lean", "wide", "dense"], 2),
+        (["dense", "dense"], 0),
+    ],
+)
+def test_cases_are_those_of_the_last_row_on_scribbles(labels, chosen):
+    rows = [SimpleNamespace(labels=each) for each in labels]
+    assert choose_row(SimpleNamespace(scored=rows), None) is rows[chosen]
 
 
 def test_names_with_dollars_are_no_formulas(tmp_path, case):

@@ -117,6 +117,15 @@ def test_without_folders_of_their_own_nothing_is_said_of_them(monkeypatch, capsy
     assert "left alone" not in capsys.readouterr().out
 
 
+def test_predictions_of_a_model_that_is_trained_anew_are_made_anew(tmp_path):
+    trainings = demo._Demo(tmp_path, demo._Options(None, None, 10), "cpu", None).trainings
+    for own in trainings.predict_steps():
+        own.mark.parent.mkdir(parents=True, exist_ok=True)
+        own.write_mark()
+    trainings.train_steps()[1].prepare()
+    assert [own.is_marked() for own in trainings.predict_steps()] == [True, False, True]
+
+
 def run_command(*arguments: str) -> subprocess.Popen:
     code = "from nnunet_attenscribble.cli import main; main()"
     return subprocess.Popen(
