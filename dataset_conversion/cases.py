@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import link_file, write_json
-from nnunet_attenscribble.common.formats import find_sidecar, holds_place, is_tiff, states_spacing
+from nnunet_attenscribble.common.formats import find_sidecar, holds_place, is_tiff, stated_spacing, states_spacing
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, flatten_onto, geometry_problems, is_turned, place_on
 from nnunet_attenscribble.common.grids import Grid as PlainGrid
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
@@ -31,6 +31,7 @@ from nnunet_attenscribble.common.volumes import (
     sha256,
     write_volume,
 )
+from nnunet_attenscribble.dataset_conversion.label_files import list_masks
 from nnunet_attenscribble.dataset_conversion.partly import complete_slices, leave_open
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -295,13 +296,15 @@ class _Check:
 
     def _settle_spacing(self, source: Source, image: Grid, name: str) -> Grid:
         """The image with the spacing that its file states, its first image has, or the caller gave."""
-        file, given, first = file_of(source), self._case.spacing, self._first
+        file, given, first = _stating_file(source), self._case.spacing, self._first
         if file is None:
             return image
         if states_spacing(file, image):
-            self.result.problems += _contradictions(self._case, image, name)
+            self.result.problems += _contradictions(self._case, image.GetSpacing(), name, "leave that out")
             return image
         if given is not None:
+            partly = stated_spacing(file) if is_tiff(file) else None  # ImageJ tells x and y alone of many stacks
+            self.result.problems += _contradictions(self._case, partly or (), name, "give the same along x and y")
             return _spaced(image, given)
         if first is not None and not holds_place(self._first_file):
             # Of a format that has no place for more either; whoever compares grids will tell of others.
@@ -351,13 +354,20 @@ def _spaced(image: Grid, spacing: Sequence[float]) -> sitk.Image:
     return image
 
 
-def _contradictions(case: Case, image: Grid, name: str) -> list[str]:
-    """Whether the spacing that a file states is another than the given one."""
-    stated = image.GetSpacing()
+def _stating_file(source: Source) -> Path | None:
+    """The file that says how far apart the voxels of a source are, or does not: of a folder with a file per class the
+    first, on which the others lie.
+    """
+    folder = getattr(source, "file", None)
+    return list_masks(folder)[0] if isinstance(folder, Path) and folder.is_dir() else file_of(source)
+
+
+def _contradictions(case: Case, stated: Sequence[float], name: str, advice: str) -> list[str]:
+    """Whether the spacing that a file states, of all axes or the first, is another than the given one."""
     if case.spacing is None or np.allclose(stated, case.spacing[: len(stated)], rtol=SPACING_TOLERANCE, atol=0):
         return []
     told = format_vector(stated)
-    return [f"{name}: states a spacing of {told} mm, not the given one: leave that out, or correct the file"]
+    return [f"{name}: states a spacing of {told} mm, not the given one: {advice}, or correct the file"]
 
 
 def _ask_for_spacing(file: Path) -> str:
@@ -436,7 +446,7 @@ def coded_label(case: Case, coding: Coding) -> sitk.Image:
 
 def _place_label(source: Source, label: sitk.Image, grid: PlainGrid) -> sitk.Image:
     """A label in the order of its image, with the spacing that it was checked with."""
-    label, file = flatten_onto(label, grid), file_of(source)
+    label, file = flatten_onto(label, grid), _stating_file(source)
     if file is not None and not states_spacing(file, label):
         label = _spaced(label, grid.spacing)
     return place_on(label, grid)

@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
-from nnunet_attenscribble.common.formats import is_grey_bmp, is_tiff
+from nnunet_attenscribble.common.formats import is_grey_bmp, is_planar, is_tiff
 from nnunet_attenscribble.common.grids import (
     Grid,
     are_whole,
@@ -491,6 +491,8 @@ def _count_samples(file: Path) -> int:
     try:
         with tifffile.TiffFile(file) as content:
             series = content.series[0]
+            if is_planar(series):
+                return series.shape[0]
             return series.shape[-1] if series.axes.endswith("S") else 1
     except Exception:  # as in read_tiff
         return 1
@@ -510,6 +512,42 @@ def parse_colour(text: str) -> Colour:
 def format_colour(colour: Colour) -> str:
     """The other way round."""
     return "#" + bytes(colour).hex()
+
+
+def read_colour_codes(pixels: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The colours of a picture as numbers, and which of its pixels are to be seen.
+
+    Args:
+        pixels: grey, grey and alpha, RGB or RGBA.
+        name: for messages.
+
+    Returns:
+        0xRRGGBB per pixel, uint32 (..., Y, X), and a mask of that shape: what is not wholly transparent.
+
+    Raises:
+        AttenScribbleError: values of more than 8 bits, or pixels that are transparent in part.
+    """
+    values = sitk.GetArrayFromImage(pixels)
+    count = pixels.GetNumberOfComponentsPerPixel()
+    values = values if count > 1 else values[..., None]
+    if values.dtype != np.uint8 and not (
+        np.issubdtype(values.dtype, np.integer) and 0 <= values.min() <= values.max() < 256
+    ):
+        raise AttenScribbleError(f"{name}: its colours have more than 8 bits: save it as an 8-bit picture")
+    visible = np.ones(values.shape[:-1], bool)
+    if count in (2, 4):
+        visible = values[..., -1] > 0
+        if (values[..., -1][visible] < 255).any():
+            raise AttenScribbleError(
+                f"{name}: has pixels that are transparent in part: draw with full opacity, or without alpha"
+            )
+    colours = values[..., :3] if count > 2 else values[..., :1].repeat(3, axis=-1)
+    return colours.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), visible
+
+
+def decode_colour(code: int) -> Colour:
+    """Red, green and blue of 0xRRGGBB."""
+    return code >> 16, code >> 8 & 255, code & 255
 
 
 @dataclass(frozen=True)
@@ -533,28 +571,13 @@ class ColourLabel:
     def __call__(self) -> sitk.Image:
         """The label; raises AttenScribbleError for colours that nobody named."""
         pixels = read_pixels(self.file)
-        count = pixels.GetNumberOfComponentsPerPixel()
-        if count == 1 and not self.by_colour:
+        if pixels.GetNumberOfComponentsPerPixel() == 1 and not self.by_colour:
             return pixels
-        values = sitk.GetArrayFromImage(pixels)
-        values = values[..., None].repeat(3, axis=-1) if count == 1 else values
-        if values.dtype != np.uint8 and not (
-            np.issubdtype(values.dtype, np.integer) and 0 <= values.min() <= values.max() < 256
-        ):
-            raise AttenScribbleError(f"{self.file}: its colours have more than 8 bits: save it as an 8-bit picture")
-        visible = np.ones(values.shape[:-1], bool)
-        if count in (2, 4):
-            visible = values[..., -1] > 0
-            if (values[..., -1][visible] < 255).any():
-                raise AttenScribbleError(
-                    f"{self.file}: has pixels that are transparent in part: draw with full opacity, or without alpha"
-                )
-            values = values[..., :-1] if count == 4 else values[..., :1].repeat(3, axis=-1)
-        codes = values[..., :3].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+        codes, visible = read_colour_codes(pixels, str(self.file))
         label = np.full(codes.shape, self.rest, _smallest_type([self.rest, *self.targets.values()]))
         unknown: list[tuple[int, Colour]] = []
         for code, pixels_of_it in zip(*np.unique(codes[visible], return_counts=True), strict=True):
-            colour = (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
+            colour = decode_colour(int(code))
             if colour in self.targets:
                 label[visible & (codes == code)] = self.targets[colour]
             else:

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from nnunet_attenscribble.common.figures import BACKGROUND_COLOUR, choose_colour
 from nnunet_attenscribble.common.formats import holds_place
 from nnunet_attenscribble.common.grids import Grid, flatten_onto, geometry_problems, place_on
+from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.volumes import Source, describe, read_volume, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.findings import find_reading
@@ -51,11 +52,11 @@ def find_offset(axis: int, position: int, grid: Grid) -> tuple[str, float]:
     if len(grid.size) == 2:
         return "S", 0.0
     column = len(grid.size) - 1 - axis
-    direction = grid.axes[:, column]
-    place = np.array(grid.origin) + direction * grid.spacing[column] * position
+    place = np.array(grid.origin) + grid.axes[:, column] * grid.spacing[column] * position
     turned = np.array((-1, -1, 1))[: len(place)]  # SimpleITK's axes run to the left, the back and the head
-    nearest = int(np.abs(direction).argmax())
-    normal = direction * turned
+    across = np.linalg.inv(grid.axes)[column]  # the axis itself, but for one that is not at right angles to the others
+    nearest = int(np.abs(across).argmax())
+    normal = across / np.linalg.norm(across) * turned
     return "RAS"[nearest], float(normal @ (place * turned) * np.sign(normal[nearest]))
 
 
@@ -144,7 +145,7 @@ def read_drawing(file: Path, image: Source, labels: Mapping[str, int], *, dense:
     """
     marks = Marks({_clean(name): None for name, value in labels.items() if value}, None if dense else _CODING)
     found = find_reading(file, image, read_header(file), marks, dense=dense)
-    drawn = read_volume(found.source, str(file), label=True)
+    drawn = read_volume(as_readable(found.source, label=True), str(file), label=True)
     grid = Grid.of(read_volume(image, describe(image, "its image"), thorough=False, whole=False))
     drawn = flatten_onto(drawn, grid)
     if not holds_place(file) and drawn.GetSize() == grid.size:

@@ -7,7 +7,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -20,7 +20,7 @@ from nnunet_attenscribble.common.files import encode_json, find_files, link_file
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
-from nnunet_attenscribble.common.readers import DatasetFile, Reader, keeps_files, open_files, write_label
+from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_readable, keeps_files, open_files, write_label
 from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_json, read_shaped
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, read_volume, sha256, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
@@ -58,7 +58,10 @@ _STATE = mapping(
         "files": list_of(TEXT, expected="a list of files"),
         "slices": list_of(ANYTHING),
     },
-    {"read": list_of(TEXT)},  # digests of drawings that were brought in
+    {  # digests of drawings that were brought in, of this round and of those before
+        "read": list_of(TEXT),
+        "read_before": list_of(TEXT),
+    },
 )
 
 
@@ -93,9 +96,8 @@ class CaseToDraw:
 
     @property
     def shown(self) -> Source:
-        """The first channel as tools read it: one of nnU-Net's readers turns NIfTI files round."""
-        first = self.sources[0]
-        return first.file if isinstance(first, DatasetFile) and keeps_files(first.reader) else first
+        """The first channel as tools read it."""
+        return _as_stored(self.sources[0])
 
     def read_grid(self, *, as_nnunet: bool = False) -> Grid:
         """As tools show it, or in the order in which nnU-Net reads it."""
@@ -220,17 +222,18 @@ def write_folder(
         place(_LABELS_FILE).write_text(describe_labels(labels), encoding="utf-8")
         for name, content in further.items():
             place(name).write_bytes(content)
-        known = {**state, "cases": entries, "files": files}
+        before = before or {}
+        read = [digest for key in ("read_before", "read") for digest in before.get(key, ())]
+        known = {**state, "cases": entries, "files": files, "read_before": read}
         stage(folder / STATE_FILE).write_text(encode_json(known), encoding="utf-8")
-    _remove(folder, set((before or {}).get("files", ())) - set(files))
+    _remove(folder, set(before.get("files", ())) - set(files))
 
 
 def _write_images(case: CaseToDraw, tool: str, folder: Path, place) -> None:
     """Links to the images, copies where there can be none; for napari, which reads few formats, TIFF."""
     if tool == "napari" and not all(file.suffix.lower() in (".tif", ".tiff", ".png") for file in case.images):
         for number, source in enumerate(case.sources):
-            shown = source.file if isinstance(source, DatasetFile) and keeps_files(source.reader) else source
-            voxels = sitk.GetArrayFromImage(read_volume(shown, "", thorough=False))
+            voxels = sitk.GetArrayFromImage(read_volume(_as_stored(source), "", thorough=False))
             write_tiff(place(f"{folder.name}/{case.identifier}_{number:04d}.tif"), voxels)
         return
     for file in case.images:
@@ -311,8 +314,7 @@ def note_read(folder: Path, state: Mapping[str, Any], additions: Sequence[Additi
 def _find_drawn(folder: Path, entry: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
     """The strokes and the prediction of a case, each where it was changed since it was written or read."""
     strokes, prediction = (
-        _find_changed(folder, f"{folder.name}_{what}", {entry[what], *state.get("read", ())})
-        for what in ("strokes", "prediction")
+        _find_changed(folder, f"{folder.name}_{what}", entry[what], state) for what in ("strokes", "prediction")
     )
     return strokes, prediction
 
@@ -359,14 +361,20 @@ def _in_order_of_nnunet(image: sitk.Image, case: CaseToDraw) -> np.ndarray:
     return sitk.GetArrayFromImage(place_on(grid.put(image), case.read_grid(as_nnunet=True)))
 
 
-def _find_changed(folder: Path, name: str, known: Set[str]) -> Path | None:
+def _find_changed(folder: Path, name: str, written: str, state: Mapping[str, Any]) -> Path | None:
     """The one file of this name, in whatever format, whose digest is not known; None where there is none.
+
+    Known is what was `written`, and what was brought in. What was in a round before is not where a file was written
+    since: who draws the same there again means it.
 
     Raises:
         AttenScribbleError: several were, or one of a kind that is not read.
     """
     files = sorted(file for file in folder.glob(f"{escape(name)}.*") if file.is_file() and not is_companion(file))
-    changed = [file for file in files if sha256(file) not in known]
+    known = {written, *state.get("read", ())}
+    before = known | {*state.get("read_before", ())}
+    own = {folder.parent / file for file in state["files"]}
+    changed = [file for file in files if sha256(file) not in (known if file in own else before)]
     if problems := unusable_files(changed):
         raise AttenScribbleError(problems)
     changed = [file for file in changed if stem(file) is not None]  # without the voxels of a header
@@ -393,6 +401,11 @@ def _read_prediction(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndar
 def _is_inside(name: str) -> bool:
     path = Path(name)
     return bool(name) and not path.is_absolute() and ".." not in path.parts
+
+
+def _as_stored(source: Source) -> Source:
+    """A channel in the order of its file: one of nnU-Net's readers turns NIfTI files round."""
+    return as_readable(source.file) if isinstance(source, DatasetFile) and keeps_files(source.reader) else source
 
 
 def _as_volume(values: np.ndarray) -> np.ndarray:
@@ -422,6 +435,10 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     texts, problems = _grow_descriptions(places, new)
     provenance = _read_provenance(raw / "provenance.json", additions)
     problems += new_case_problems(raw, {addition.case.identifier: addition.case.images for addition in new})
+    if (description := texts.get(raw / "dataset.json")) is not None:
+        ending = description["file_ending"]
+        unwritten = [one.case.identifier for one in new if not _is_written(raw, one, ending, reader)]
+        problems += stray_label_problems(raw, unwritten, ending)
     problems += [problem for place in places for problem in folder_problems(place, None)]
     problems += [
         f"{file}: the label of case {addition.case.identifier} lies in another dataset: copy it into labelsTr, and "
@@ -487,6 +504,23 @@ def new_case_problems(raw: Path, images: Mapping[str, Sequence[Path]]) -> list[s
     return problems
 
 
+def stray_label_problems(raw: Path, cases: Iterable[str], ending: str) -> list[str]:
+    """Labels that lie where those of new cases would be written, and that nnU-Net passes over.
+
+    Args:
+        raw: the dataset.
+        cases: that are no training cases.
+        ending: of the dataset's files.
+    """
+    files = {case: raw / "labelsTr" / f"{case}{ending}" for case in cases}
+    return [
+        f"{file}: lies there already, and {case} is no training case: list it in {raw / 'dataset.json'} (its image in "
+        "imagesTr), or move this label away"
+        for case, file in files.items()
+        if file.exists()
+    ]
+
+
 def _label_file(addition: Addition) -> Path:
     """Of a training case."""
     file = file_of(addition.case.label)
@@ -511,6 +545,17 @@ def _add_to_folds(folds: list[dict[str, list[str]]], new: Sequence[Addition]) ->
         {**fold, "train": [*fold["train"], *(name for name in names if name not in (*fold["train"], *fold["val"]))]}
         for fold in folds
     ]
+
+
+def _is_written(raw: Path, addition: Addition, ending: str, reader: Reader) -> bool:
+    """Whether a label is there that holds what is to be written, as a kill leaves it before its image is moved."""
+    file = raw / "labelsTr" / f"{addition.case.identifier}{ending}"
+    try:
+        (source,) = open_files([file], reader, label=True)
+        label = read_volume(source, str(file), label=True)
+    except AttenScribbleError:
+        return False
+    return np.array_equal(_as_volume(sitk.GetArrayFromImage(label)), addition.label)
 
 
 def _read_provenance(file: Path, additions: Sequence[Addition]) -> dict[str, Any] | None:

@@ -28,6 +28,8 @@ _COMPANION_ENDINGS = (
     *(".label", ".itksnap", ".mrml", ".mrb", ".ctbl", ".fcsv", ".acsv", ".tfm", ".stl", ".obj", ".ply", ".vtp"),
     *(".bidsignore", ".py", ".ipynb"),
 )
+#: For images without a label, whose name would tell, see `numbered_cases`.
+FOUR_DIGITS = "four digits at the end are the number of a channel: if they number cases, add _0000 behind them"
 _FOR_DICOM = "; dcm2niix makes NIfTI of DICOM, and 3D Slicer .seg.nrrd of SEG and RTSTRUCT"
 _COMPANIONS = (
     *("readme", "license", "licence", "copying", "notice", "authors", "changes", "changelog", "citation", "version"),
@@ -183,7 +185,9 @@ def _group(names: Mapping[Path, tuple[str, int]]) -> tuple[dict[str, tuple[Path,
         absent = sorted(set(range(max(channels) + 1)) - set(channels))
         if absent:
             told = list_some([f"{case}_{channel:04d}" for channel in absent])
-            problems.append(f"{channels[max(channels)]}: its case has no channel {told}: number them from 0000")
+            problems.append(
+                f"{channels[max(channels)]}: its case has no channel {told}: number them from 0000; {FOUR_DIGITS}"
+            )
     return {case: tuple(channels[c] for c in sorted(channels)) for case, channels in found.items()}, problems
 
 

@@ -23,7 +23,7 @@ from nnunet_attenscribble.dataset_conversion.cases import (
 )
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.dataset_conversion.findings import find_images, tell_files_apart
-from nnunet_attenscribble.dataset_conversion.pairing import pair_files, stem, unusable_files
+from nnunet_attenscribble.dataset_conversion.pairing import FOUR_DIGITS, pair_files, stem, unusable_files
 from nnunet_attenscribble.dataset_conversion.plan_problems import (
     dimension_problems,
     folder_problems,
@@ -90,6 +90,7 @@ def prepare_images(
     problems += [
         f"case {case.identifier}: has {len(case.images)} image channels, the dataset {len(channels)} "
         f"({', '.join(channels)}): give as many"
+        + (f"; {FOUR_DIGITS}" if len(pairing.images[case.identifier]) > 1 else "")  # and no colours of one picture
         for case in cases
         if len(case.images) != len(channels)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.nnunet import read_splits_json
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Case, Drawing
@@ -22,7 +23,7 @@ from nnunet_attenscribble.dataset_conversion.description import Description, fin
 from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, choose_axis, draw_scribbles
-from nnunet_attenscribble.dataset_conversion.splits import make_splits_by_case
+from nnunet_attenscribble.dataset_conversion.splits import idle_notes, make_splits_by_case
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -85,8 +86,10 @@ def scribble_dataset(
     ]
     label = next(iter(files.values()))[1]
     reader = label.reader if isinstance(label, DatasetFile) and keeps_files(label.reader) else None
-    splits, problems = _find_splits(source, writing.preprocessed_folder)
-    splits, notes = (splits, []) if splits else make_splits_by_case(files, problems)
+    problems: list[str] = []
+    splits, notes = _find_splits(source, writing.preprocessed_folder, files, problems)
+    if not splits:
+        splits, notes = make_splits_by_case(files, problems)
     written = write_raw_datasets(
         cases,
         RawDataset(
@@ -137,15 +140,24 @@ def _refuse_what_cannot_be_drawn(source: Path, description: Description) -> None
 
 
 def _find_splits(
-    source: Path, preprocessed_folder: Path | None
+    source: Path, preprocessed_folder: Path | None, cases: Collection[str], problems: list[str]
 ) -> tuple[Sequence[Mapping[str, Sequence[str]]] | None, list[str]]:
-    """The splits of the source, None where it has none, and what is wrong with them."""
+    """The splits of the source, None where it has none, and notes on them; `problems` gets what is wrong with them."""
     folders = [source] if preprocessed_folder is None else [preprocessed_folder / source.name, source]
-    files = [folder / "splits_final.json" for folder in folders]
+    file = next((file for folder in folders if (file := folder / "splits_final.json").exists()), None)
+    if file is None:
+        return None, []
     try:
-        return next((read_splits_json(file) for file in files if file.exists()), None), []
+        splits = read_splits_json(file)
     except AttenScribbleError as error:
-        return None, error.problems
+        problems += error.problems
+        return None, []
+    # Cases may have come and gone since the folds were drawn.
+    if gone := {case for fold in splits for case in (*fold["train"], *fold["val"])}.difference(cases):
+        told = list_some(sorted(gone))
+        problems.append(f"{file}: its folds name {told}, not among the training cases: delete it, or take them out")
+        return None, []
+    return splits, idle_notes(splits, cases, str(file))
 
 
 def _draw(source: Source, rules: ScribbleRules, ignore: int, case: str) -> sitk.Image:

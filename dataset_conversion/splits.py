@@ -164,8 +164,12 @@ def make_splits(
     except AttenScribbleError as error:
         problems += error.problems
         return None, []
-    used = {identifier for fold in splits for side in fold.values() for identifier in side}
-    idle = sum(identifier not in used for identifiers in cases.values() for identifier in identifiers)
-    if idle:
-        notes.append(f"{idle} training cases are in no fold of this split")
+    notes += idle_notes(splits, [case for identifiers in cases.values() for case in identifiers], "this split")
     return splits, notes
+
+
+def idle_notes(splits: Sequence[Mapping[str, Sequence[str]]], cases: Iterable[str], name: str) -> list[str]:
+    """A note where training cases are in no fold; `name` is how it calls the splits."""
+    used = {case for fold in splits for case in (*fold["train"], *fold["val"])}
+    idle = sum(case not in used for case in cases)
+    return [f"{idle} training cases are in no fold of {name}"] if idle else []

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
-from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.files import find_files, is_held_by_another_user
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import format_percent, list_some
 from nnunet_attenscribble.common.volumes import describe
@@ -240,15 +240,18 @@ def name_dataset(root: Path) -> str:
 
 
 def free_id(folders: Iterable[Path | None]) -> int:
-    """The first ID from 601 on that is free in nnU-Net's folders, and the next one, for a dense twin, too."""
-    taken = {
-        int(entry.name[7:10])
-        for folder in folders
-        if folder is not None and folder.is_dir()
-        for entry in folder.iterdir()
-        if re.match(r"Dataset\d{3}_", entry.name)
-    }
-    return next((number for number in range(_FIRST_ID, 999) if not {number, number + 1} & taken), _FIRST_ID)
+    """The first ID from 601 on that is free in nnU-Net's folders, and the next one, for a dense twin, too.
+
+    One that a run of another user's holds, alive or killed, is not; one's own killed run is gone on with.
+    """
+    places = [folder for folder in folders if folder is not None and folder.is_dir()]
+    names = {entry.name[:11] for folder in places for entry in folder.iterdir()}
+
+    def is_free(number: int) -> bool:
+        held = any(is_held_by_another_user(folder, str(number)) for folder in places)
+        return not held and f"Dataset{number:03d}_" not in names
+
+    return next((n for n in range(_FIRST_ID, 999) if is_free(n) and is_free(n + 1)), _FIRST_ID)
 
 
 def _believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, str | None]], list[Doubt]]:
@@ -259,7 +262,8 @@ def _believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, 
     for role in ("scribble", "dense"):
         marks = survey.marks(role)
         apart = _never_together(survey, role)
-        rest = _rest(marks, given, role)
+        see_through = {case for case, content in survey.labels.get(role, {}).items() if content.hidden}
+        rest = _rest([mark for mark in marks if not see_through & {*mark.files}], given, role)
         for mark in sorted(marks, key=_order):
             meaning = _meaning(mark, given, role, rest, known)
             why = "" if meaning is None else _why_asked(mark, given, apart)
@@ -374,6 +378,11 @@ def _rest(marks: Sequence[FoundMark], given: Given, role: str) -> dict[Mark, str
 
     More than half of the voxels are no stroke, so they are unlabelled; then 0 is a background stroke, as in the coding
     of ACDC; and where 0 is unlabelled, one more than the highest class is.
+
+    Args:
+        marks: those of pictures with transparent pixels left out: these pixels are what is unlabelled there.
+        given: what was said.
+        role: of the files: `scribble` or `dense`.
     """
     plain = [mark for mark in marks if mark.how != "name"]
     if role == "dense":

@@ -33,9 +33,11 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     MASKS,
     NRRD,
     Legend,
+    decode_colour,
     format_colour,
     is_picture,
     read_any,
+    read_colour_codes,
     read_layers,
     split_layers,
 )
@@ -198,17 +200,19 @@ class LabelContent:
         voxels: of each mark that is drawn; of a file with names, 0 are those in no segment.
         declared: names that its own header has, drawn or not; none of other files.
         tool: that wrote the names.
+        hidden: voxels that are wholly transparent, and so of no mark.
     """
 
     how: str
     voxels: Mapping[int | str, int]
     declared: tuple[str, ...] = ()
     tool: str | None = None
+    hidden: int = 0
 
     @property
     def size(self) -> int:
         """Voxels of the file."""
-        return sum(self.voxels.values())
+        return sum(self.voxels.values()) + self.hidden
 
 
 @dataclass(frozen=True)
@@ -367,7 +371,7 @@ def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
     if legend is not None and not (legend.tool == "ITK-SNAP" and all(is_default_name(s.name) for s in legend.segments)):
         return _read_names(label.file, legend, *split_layers(pixels))
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
-        return LabelContent("colour", _count_colours(pixels, str(label.file)))
+        return _count_colours(pixels, str(label.file))
     read_volume(pixels, str(label.file), label=True)  # refuses several values per voxel
     values, counts = np.unique(label_values(pixels, str(label.file), []), return_counts=True)
     return LabelContent("value", dict(zip(values.tolist(), counts.tolist(), strict=True)))
@@ -390,26 +394,18 @@ def _read_names(file: Path, legend: Legend, count: int, layers: Iterator[sitk.Im
     return LabelContent("name", voxels, tuple(segment.name for segment in legend.segments) if own else (), legend.tool)
 
 
-def _count_colours(pixels: sitk.Image, name: str) -> dict[int | str, int]:
-    values = sitk.GetArrayFromImage(pixels)
-    if values.shape[-1] in (2, 4):
-        visible = values[..., -1] > 0
-        values = values[..., :-1]
-    else:
-        visible = np.ones(values.shape[:-1], bool)
-    if values.dtype != np.uint8:
-        raise AttenScribbleError(f"{name}: its colours have more than 8 bits: save it as an 8-bit picture")
-    colours, counts = np.unique(values[visible].reshape(-1, values.shape[-1]), axis=0, return_counts=True)
-    if len(colours) > _MOST_COLOURS:
+def _count_colours(pixels: sitk.Image, name: str) -> LabelContent:
+    codes, visible = read_colour_codes(pixels, name)
+    found, counts = np.unique(codes[visible], return_counts=True)
+    if len(found) > _MOST_COLOURS:
         raise AttenScribbleError(
-            f"{name}: has {len(colours)} colours: it is a photograph, or was drawn with soft edges or saved as JPEG: "
+            f"{name}: has {len(found)} colours: it is a photograph, or was drawn with soft edges or saved as JPEG: "
             "draw without antialiasing, and save as 8-bit PNG"
         )
-    found: dict[int | str, int] = {}
-    for colour, count in zip(colours, counts, strict=True):
-        red, green, blue = (int(part) for part in (colour if len(colour) == 3 else colour.repeat(3)))
-        found[format_colour((red, green, blue))] = int(count)
-    return found
+    drawn: dict[int | str, int] = {
+        format_colour(decode_colour(code)): n for code, n in zip(found.tolist(), counts.tolist(), strict=True)
+    }
+    return LabelContent("colour", drawn, hidden=int((~visible).sum()))
 
 
 def fitting_images(label: Path, images: Mapping[str, Source]) -> list[str]:

@@ -17,7 +17,7 @@ from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.trained_model import PreparedCase, TrainedModel, Window
 from nnunet_attenscribble.windows import pair_indices, sum_dtype
 
-_AT_ONCE = 8  # windows
+_AT_ONCE = 8  # windows of two axes; of those of three the network holds one at a time
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def read_case(model: TrainedModel, case: PreparedCase) -> CaseReading:
     predicted = torch.zeros(case.image.shape[1:], dtype=torch.long)
     kinds = () if case.labels is None or block.similarity is None else ("window", "adjacent")
     totals = {kind: torch.zeros(2, classes, classes, dtype=torch.float64) for kind in kinds}
-    for start in range(0, len(windows), _AT_ONCE):
-        chosen = windows[start : start + _AT_ONCE]
+    at_once = _AT_ONCE if flat else 1
+    for start in range(0, len(windows), at_once):
+        chosen = windows[start : start + at_once]
         logits, features = read_features(model.network, _cut(model, case, chosen))
         for window, own in zip(chosen, logits, strict=True):
             labelled = model.predictor.label_manager.convert_logits_to_segmentation(own.cpu())
@@ -163,9 +164,14 @@ def majority_labels(labels: Tensor, grid: Sequence[int], classes: int) -> Tensor
         (N, *grid) int64.
     """
     pool: Any = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(grid)]
-    known = torch.stack([labels == label for label in range(classes)], dim=1)
-    shares = pool(known.float(), tuple(grid))
-    return torch.where(shares.sum(dim=1) > 0.5, shares.argmax(dim=1), -1)
+    most = torch.zeros(len(labels), *grid, device=labels.device)
+    total, found = torch.zeros_like(most), torch.full_like(most, -1, dtype=torch.long)
+    for label in range(classes):  # one at a time: the masks of a hundred are gigabytes
+        share = pool((labels == label).float()[:, None], tuple(grid))[:, 0]
+        found.masked_fill_(share > most, label)
+        torch.maximum(most, share, out=most)
+        total += share
+    return found.masked_fill_(total <= 0.5, -1)
 
 
 def sum_by_classes(

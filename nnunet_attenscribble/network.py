@@ -329,7 +329,7 @@ def add_block(checkpoint: Path, block: Mapping[str, Tensor]) -> dict[str, Any]:
         what to `torch.save`.
 
     Raises:
-        AttenScribbleError: if the file is no such checkpoint, or has a block already.
+        AttenScribbleError: if the file is no such checkpoint, or has a block already, or one that is added otherwise.
     """
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=False)
@@ -339,6 +339,12 @@ def add_block(checkpoint: Path, block: Mapping[str, Tensor]) -> dict[str, Any]:
     if not isinstance(weights, Mapping) or not any(name.startswith("encoder.") for name in weights):
         raise AttenScribbleError(
             f"{checkpoint} holds no weights of an nnU-Net with an encoder: give checkpoint_final.pth"
+        )
+    if any(name.startswith(_BLOCK) for name in weights) and (_GATE in weights) != (_GATE in block):
+        its, ours = ("with" if _GATE in each else "without" for each in (weights, block))
+        raise AttenScribbleError(
+            f"{checkpoint} has an attention block {its} a gate, the configuration one {ours}: give one whose "
+            "'attention_gated' is that of its training"
         )
     if weights.keys() >= block.keys():
         raise AttenScribbleError(f"{checkpoint} has an attention block already: give it to nnUNetv2_train as it is")

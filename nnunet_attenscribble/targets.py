@@ -14,7 +14,7 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from torch import Tensor
 
@@ -34,7 +34,7 @@ def keep_padding(transforms: ComposeTransforms, replacement: int | None = None) 
     steps = [
         step
         for step in transforms.transforms
-        if isinstance(step, RemoveLabelTansform) and step.label_value == PADDING and step.set_to == 0
+        if isinstance(step, RemoveLabelTransform) and step.label_value == PADDING and step.set_to == 0
     ]
     if len(steps) != 1:
         raise RuntimeError(
@@ -42,18 +42,11 @@ def keep_padding(transforms: ComposeTransforms, replacement: int | None = None) 
             "version of nnU-Net is not supported"
         )
     if replacement is None:
-        # Further channels hold the previous stage of a cascade, whose padding nobody needs to know.
-        position = transforms.transforms.index(steps[0])
-        transforms.transforms[position] = _RemovePaddingOfFurtherChannels(PADDING, 0)
+        # In the further channel of a cascade, too, where nnU-Net makes a channel of each label above 0 and of no other.
+        transforms.transforms.remove(steps[0])
     else:
         steps[0].set_to = replacement
     return transforms
-
-
-class _RemovePaddingOfFurtherChannels(RemoveLabelTansform):
-    def _apply_to_segmentation(self, segmentation, **params):
-        segmentation[1:][segmentation[1:] == self.label_value] = self.set_to
-        return segmentation
 
 
 def keep_labels(transforms: ComposeTransforms) -> ComposeTransforms:

@@ -26,6 +26,7 @@ from nnunet_attenscribble.windows import offset_table, pair_count, pair_indices,
 _COLUMNS = 32  # of a tile: the lanes of one warp
 _CLASSES_AT_ONCE = 8  # their sums stay in registers; more classes take another round
 _LOG2_E = log2(euler)
+_FUSED = {"enable_fp_fusion": True}  # a product and a sum as one instruction; from Triton 3.10 on not by default
 _FAR_AWAY = tl.constexpr(1e6)  # as in masked_crf.py
 
 
@@ -68,7 +69,7 @@ def fused_crf_energy(
             CLASSES=classes, CHANNELS=x.shape[1], GROUP=group, CHANNEL_BLOCK=triton.next_power_of_2(x.shape[1]),
             ROWS=rows, COLUMNS=_COLUMNS, REACH_Z=reach_z, REACH_Y=reach_y, REACH_X=reach_x,
             UNROLLED=2 * reach_x + 1 if reach_x <= 5 else 8,
-            num_warps=1, maxnreg=128 if group <= 4 else 168,
+            num_warps=1, maxnreg=128 if group <= 4 else 168, **_FUSED,
         )  # fmt: skip
     return (partial.sum(dtype=torch.float64) / count).to(p.dtype), gradient
 
@@ -186,7 +187,7 @@ def fused_similarity_energy(
             q, values, weight, count, table, grad_q, grad_values, partial,
             values.shape[1], len(table), depth, height, width, *([0.0, *exponents] if flat else exponents),
             CLASSES=classes, CLASS_BLOCK=class_block, BLOCK=block, DISTANCE=distance,
-            VALUES_NEED_GRADIENT=values_need_gradient, num_warps=block // 32,
+            VALUES_NEED_GRADIENT=values_need_gradient, num_warps=block // 32, **_FUSED,
         )  # fmt: skip
     return (partial.sum(dtype=torch.float64) / count).to(q.dtype), grad_q, grad_values
 
@@ -264,7 +265,8 @@ def _attention_arguments(query: Tensor, grid: list[int], radius: list[int]) -> t
     channels = query.shape[2]
     block = max(16, triton.next_power_of_2(channels))
     options = dict(zip(("REACH_Z", "REACH_Y", "REACH_X"), reach, strict=True))
-    options |= {"CHANNELS": channels, "CHANNEL_BLOCK": block, "TILE": 64, "STEP": 32, "num_warps": 4, "num_stages": 3}
+    options |= {"CHANNELS": channels, "CHANNEL_BLOCK": block, "TILE": 64, "STEP": 32}
+    options |= {"num_warps": 4, "num_stages": 3, **_FUSED}
     return (pair_count(grid, radius), depth, height, width), options
 
 

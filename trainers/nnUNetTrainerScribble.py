@@ -307,7 +307,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
                 logger.log(f"terms/{name}", value, self.current_epoch)
         file = Path(self.output_folder) / "loss_terms.csv"
         append_epoch(file, self.current_epoch, terms)
-        plot_epochs(file, file.with_suffix(".png"))
+        # As often as a checkpoint, for a GPU waits for the drawing.
+        if (self.current_epoch + 1) % self.save_every == 0 or self.current_epoch + 1 == self.num_epochs:
+            plot_epochs(file, file.with_suffix(".png"))
 
 
 def _in_plane_first(configuration_manager) -> list[float]:

@@ -100,7 +100,7 @@ def next_slices(
     with ExitStack() as alone:
         if os.access(raw.parent, os.W_OK):
             # From reading labels to writing them: a call for another folder would put old ones back.
-            alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID", wait=True))
+            alone.enter_context(reserved(raw.parent, [str(int(raw.name[7:10]))], "dataset ID", wait=True))
         state = read_state(folder, raw.name)
         training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
         reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
@@ -219,7 +219,7 @@ def _choose(
 def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedModel) -> dict[str, CaseToDraw]:
     """The cases of further folders that are no training cases yet; a model of other labels is refused as well."""
     from nnunet_attenscribble.dataset_conversion.description import read_description
-    from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, new_case_problems
+    from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, new_case_problems, stray_label_problems
 
     found: dict[str, list[Path]] = {}
     problems = []
@@ -240,14 +240,12 @@ def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedMode
                 problems.append(f"case {name}: is in {found[name][0].parent} and in {folder}: leave one out")
             found[name] = files.images
     problems += new_case_problems(dataset.raw, found)
+    new = [name for name in found if name not in dataset.training]
+    problems += stray_label_problems(dataset.raw, new, dataset.description.ending)
     if problems:
         raise AttenScribbleError(problems)
     channels = len(dataset.description.channels)
-    return {
-        name: CaseToDraw.of_files(name, files, dataset.reader, channels)
-        for name, files in found.items()
-        if name not in dataset.training
-    }
+    return {name: CaseToDraw.of_files(name, found[name], dataset.reader, channels) for name in new}
 
 
 def _print_slices(rows: Sequence[Mapping[str, Any]], tool: str) -> None:

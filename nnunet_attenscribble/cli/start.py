@@ -140,7 +140,11 @@ def _start(
         f"{place}: is there already: attenscribble start --plan {file} converts by it, or choose another with --plan"
         for place in (file, sheet)
         if place.exists()
-    ] + folder_problems(file.absolute().parent, None)
+    ]
+    problems += [
+        f"{problem}; what is agreed on is kept there: --plan FILE puts it elsewhere"
+        for problem in folder_problems(file.absolute().parent, None)
+    ]
     if problems:
         raise AttenScribbleError(problems)
     own = {option: said.pop(option) for option in ("subject", "trust_scribbles") if option in said}

@@ -355,19 +355,38 @@ def reserved(parent: Path, keys: Iterable[str], what: str, *, wait: bool = False
         wait: until whoever holds one of them lets go.
 
     Raises:
-        AttenScribbleError: where a run that is alive holds one of them, unless told to wait.
+        AttenScribbleError: where a run that is alive holds one of them, unless told to wait, or one of another user's
+            has left its lock.
     """
     made = _list_missing(parent)
     parent.mkdir(parents=True, exist_ok=True)
     try:
         with ExitStack() as stack:
             for key in sorted(set(keys)):
-                file = parent / f".attenscribble-{key}.lock"
+                file = _lock_file(parent, key)
+                if is_held_by_another_user(parent, key):
+                    raise AttenScribbleError(
+                        f"{file}: belongs to another user: have it removed where nothing is running, or choose another "
+                        f"{what}"
+                    )
                 stack.enter_context(_open_locked(file, f"{parent}: {what} {key}", wait))
                 stack.callback(_remove, file)
             yield
     finally:
         _remove_empty(made)
+
+
+def is_held_by_another_user(parent: Path, key: str) -> bool:
+    """Whether the lock of a key in a folder is there and cannot be opened: their run is alive, or was killed."""
+    return _is_foreign(_lock_file(parent, key))
+
+
+def _lock_file(parent: Path, key: str) -> Path:
+    return parent / f".attenscribble-{key}.lock"
+
+
+def _is_foreign(path: Path) -> bool:
+    return path.exists() and not os.access(path, os.W_OK)
 
 
 def _open_locked(file: Path, name: str, wait: bool = False) -> IO:
@@ -423,7 +442,7 @@ def staged_folders(parent: Path, names: Sequence[str], key: str) -> Iterator[Pat
 
 
 def finish_interrupted(parent: Path, key: str) -> list[Path]:
-    """Clear up behind killed runs of `key`: what one had finished is put in its place.
+    """Clear up behind killed runs of `key`: what one had finished is put in its place. Those of other users stay.
 
     Returns:
         The hidden folders of those that had not finished; see `remove_leftovers`.
@@ -433,6 +452,8 @@ def finish_interrupted(parent: Path, key: str) -> list[Path]:
     """
     leftovers = []
     for hidden in sorted(parent.glob(_prefix(key) + "*")):
+        if _is_foreign(hidden):  # which nobody else can look into
+            continue
         try:
             with _open_locked(hidden / _LOCK, f"{hidden}:"):
                 ready = (hidden / _READY).exists()

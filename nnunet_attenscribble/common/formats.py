@@ -21,7 +21,7 @@ from nnunet_attenscribble.common.soundness import known_ending, read_scaling
 from nnunet_attenscribble.common.text import format_vector
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile
+    from tifffile import TiffFile, TiffPageSeries
 
 _NRRD_KEYS, _METAIMAGE_KEYS = (b"spacings:", b"space directions:"), (b"ElementSpacing", b"ElementSize")
 _KEYS = {".nrrd": _NRRD_KEYS, ".nhdr": _NRRD_KEYS, ".mha": _METAIMAGE_KEYS, ".mhd": _METAIMAGE_KEYS}
@@ -176,10 +176,21 @@ def is_grey_bmp(file: Path) -> bool:
 
 
 def find_sidecar(file: Path) -> Path | None:
-    """The file that holds the spacing of a TIFF, `CASE.json` for a label and for every channel; None without one."""
+    """The file that holds the spacing of a TIFF, `CASE.json` for a label and for every channel; None without one.
+
+    JSON with other keys alone, as LabelMe and others put it beside pictures, is none.
+    """
     names = (file.stem, _CHANNEL.sub("", file.stem)) if is_tiff(file) else ()
     places = (file.with_name(f"{name}.json") for name in names)
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if place.is_file() and not _tells_other_things(place)), None)
+
+
+def _tells_other_things(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return False  # whoever reads its spacing will tell
+    return isinstance(content, dict) and bool(content) and "spacing" not in content
 
 
 def read_tiff(file: Path) -> sitk.Image:
@@ -205,6 +216,8 @@ def read_tiff(file: Path) -> sitk.Image:
                 "CASE_0000.tif and so on, or, where they are slices, call them so (Fiji: Image, Properties)"
             )
         voxels, colours = content.asarray(), axes.endswith("S")
+        if is_planar(content.series[0]):
+            voxels, colours = np.moveaxis(voxels, 0, -1), True
         image = sitk.GetImageFromArray(voxels.astype(np.uint8) if voxels.dtype == bool else voxels, isVector=colours)
     spacing = stated_spacing(file) if image.GetDimension() in (2, 3) else None
     if spacing is not None and len(spacing) >= image.GetDimension():
@@ -237,6 +250,15 @@ def stated_spacing(file: Path) -> tuple[float, ...] | None:
     return max(found.values(), key=len, default=None)
 
 
+def is_planar(series: TiffPageSeries) -> bool:
+    """Whether a picture's colours lie in it plane behind plane.
+
+    tifffile, and so nnU-Net and napari, stores volumes of three and four slices just so; the note of their shape that
+    it leaves with them, and other writers do not, tells them apart.
+    """
+    return series.axes == "SYX" and series.kind != "shaped"
+
+
 @contextmanager
 def _open_stack(file: Path) -> Iterator[TiffFile]:
     """A TIFF that holds one image; whatever goes wrong with it becomes one of the errors above."""
@@ -261,7 +283,8 @@ def _read_sidecar(file: Path) -> tuple[float, ...]:
         spacing = []
     if len(spacing) != 3 or not all(map(_is_length, spacing)):
         raise TiffError(
-            f'{file} lies beside a TIFF and does not tell its spacing: write {{"spacing": [z, y, x]}} into it, in mm'
+            f'{file} lies beside a TIFF and does not tell its spacing: write {{"spacing": [z, y, x]}} into it, in mm, '
+            "or move it elsewhere"
         )
     return tuple(spacing[::-1])
 

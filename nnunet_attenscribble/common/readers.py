@@ -179,6 +179,12 @@ def _read(file: Path, reader: Reader, *, label: bool) -> list[sitk.Image]:
             voxels, properties = opened.read_seg(str(file)) if label else opened.read_images((str(file),))
         images = [sitk.GetImageFromArray(_shrink(channel)) for channel in voxels]
     except Exception as error:  # each of nnU-Net's readers has its own
+        if is_tiff(file) and isinstance(error, KeyError) and error.args == ("spacing",):
+            beside = file.with_name(f"{file.stem if label else file.stem[:-5]}.json")  # without _0000
+            raise AttenScribbleError(
+                f'{beside}: tells other things, where nnU-Net looks for the spacing of {file.name}: add "spacing": '
+                "[z, y, x], in mm, or move it elsewhere"
+            ) from None
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise AttenScribbleError(
             f"{file}: is truncated, or not an image that nnU-Net's {reader.__name__} can read ({reason})"

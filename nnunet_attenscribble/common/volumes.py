@@ -72,7 +72,10 @@ def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool
     else:
         image = source() if callable(source) else source
     if image.GetDimension() not in (2, 3):
-        raise AttenScribbleError(f"{name}: has {image.GetDimension()} dimensions, 2 or 3 are needed: extract one frame")
+        channels = "" if label else ", or, of channels, give a file for each, _0000, _0001 and so on"
+        raise AttenScribbleError(
+            f"{name}: has {image.GetDimension()} dimensions, 2 or 3 are needed: extract one frame{channels}"
+        )
     if isinstance(image, sitk.Image) and image.GetNumberOfComponentsPerPixel() != 1:
         told = f"{name}: has several components per voxel (colour or vectors)"
         if label:
@@ -253,7 +256,7 @@ def write_volume(image: sitk.Image, path: Path) -> None:
         OSError: for instance on a full disk, which ITK's writer passes over in silence.
     """
     try:
-        if has_right_angles(image):
+        if has_right_angles(image) or not path.name.endswith((".nii", ".nii.gz")):  # NRRD holds any axes
             with quiet():
                 sitk.WriteImage(image, str(path), useCompression=True)
         else:
@@ -328,7 +331,8 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
         if "orthonormal" in told:
             raise AttenScribbleError(
                 f"{path}: its axes are not at right angles, which SimpleITK refuses ({told}): "
-                "resample it, or name NibabelIO in dataset.json (overwrite_image_reader_writer)"
+                "resample it, or if it is of an nnU-Net dataset, name NibabelIO in its dataset.json "
+                "(overwrite_image_reader_writer)"
             ) from None
         with path.open("rb") as file:
             start = file.read(_SHORT).partition(b"IDAT")[0]

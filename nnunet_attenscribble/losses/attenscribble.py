@@ -96,11 +96,10 @@ class AttenScribbleLoss(nn.Module):
             if self.similarity is not None:
                 if similarity is None:
                     raise ValueError("no similarity given: the network needs an attention block with one")
-                labels = grid_labels(target, similarity.grid, self.ignore_label)
+                labels, single = grid_labels(target, similarity.grid, self.ignore_label)
                 # Counting them beforehand is more work, but leaves a GPU unwaited for.
                 counted = target.is_cuda and self.pairs is not None
                 pairs = annotated_pairs(similarity, labels, self.ignore_label if counted else None)
-                single = visible_classes(target, self.ignore_label) <= 1
                 terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
                 total = total + self.strength * self.similarity_weight * terms["similarity"]
                 if self.pairs is not None:
@@ -127,12 +126,6 @@ def to_probabilities(logits: Tensor, regions: bool = False) -> Tensor:
     if not regions:
         return logits.softmax(dim=1)
     return torch.cat([logits.sigmoid(), (-logits).sigmoid()], dim=1) / logits.shape[1] ** 0.5
-
-
-def visible_classes(target: Tensor, classes: int) -> Tensor:
-    """How many classes the scribbles of each sample show, (N,) int64; target as in `AttenScribbleLoss`."""
-    flat = target.flatten(1)
-    return torch.stack([(flat == label).any(dim=1) for label in range(classes)]).sum(dim=0)
 
 
 def similarity_means(values: Tensor, same: Tensor, different: Tensor) -> dict[str, Tensor]:

@@ -245,7 +245,7 @@ def annotated_pairs(similarity: WindowSimilarity, labels: Tensor, classes: int |
     return AnnotatedPairs(same, different, one, other, counts)
 
 
-def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> Tensor:
+def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> tuple[Tensor, Tensor]:
     """Scribbles on the feature grid: the class of each cell in which exactly one class is drawn, -1 elsewhere.
 
     Args:
@@ -254,16 +254,14 @@ def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> Tensor:
         classes: number of classes.
 
     Returns:
-        (N, *grid) int64.
+        (N, *grid) int64, and (N,) bool: whether the scribbles of a sample show one class at most.
     """
-    target = target[:, 0]
-    labels = torch.full((len(target), *grid), -1, dtype=torch.long, device=target.device)
-    drawn = torch.zeros_like(labels)
-    for label in range(classes):
-        seen = _pool("max", len(grid))((target == label).float()[:, None], tuple(grid))[:, 0] > 0
-        labels.masked_fill_(seen, label)
-        drawn += seen
-    return labels.masked_fill_(drawn != 1, -1)
+    pool, labels = _pool("max", len(grid)), target.float()
+    drawn = (labels >= 0) & (labels < classes)
+    highest = pool(torch.where(drawn, labels, -1), tuple(grid))[:, 0]
+    lowest = -pool(torch.where(drawn, -labels, -classes), tuple(grid))[:, 0]
+    single = highest.flatten(1).amax(dim=1) <= lowest.flatten(1).amin(dim=1)  # the cells cover every pixel
+    return torch.where(highest == lowest, highest, -1).long(), single
 
 
 def resize_to_grid(probabilities: Tensor, grid: Sequence[int]) -> Tensor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.cli.next_slices import _print_slices, next_slices
+from nnunet_attenscribble.cli.next_slices import _Dataset, _find_further, _print_slices, next_slices
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion import loop_folder
@@ -23,11 +26,13 @@ from nnunet_attenscribble.dataset_conversion.loop_folder import (
     DrawnCase,
     add_strokes,
     new_case_problems,
+    note_read,
     read_additions,
     read_state,
     write_folder,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.trained_model import CaseFiles
 from tests.dataset_conversion.drawing_tools import write_slicer
 from tests.test_malformed_files import read_tree
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume
@@ -192,6 +197,33 @@ def test_a_tool_may_save_in_another_format_but_not_in_two(work):
         work.read()
 
 
+def test_what_was_read_in_another_format_rounds_ago_does_not_come_back(work):
+    """The tool's own file is written anew in each round; the other one stays beside it."""
+    for what, value, ending in (("strokes", 1, ".nii.gz"), ("prediction", 2, ".seg.nrrd")):
+        work.write("slicer")
+        corrected = make_dense()
+        corrected[STRAY] = value
+        work.draw("b", corrected if what == "prediction" else drawn((STRAY, value)), ending, what)
+        additions, _ = work.read()
+        work.bring_in()
+        note_read(work.folder, read_state(work.folder, NAME), additions)
+        assert work.label("b")[STRAY] == value
+    work.write("slicer")
+    assert work.read() == ([], [])
+    work.write("slicer")  # nor rounds later
+    assert work.read() == ([], [])
+
+
+def test_a_stroke_that_is_drawn_again_as_rounds_ago_counts(work):
+    for value in (1, 2, 1):  # the third file is the first, byte by byte
+        work.write()
+        work.draw("b", drawn((STRAY, value)))
+        additions, _ = work.read()
+        work.bring_in()
+        note_read(work.folder, read_state(work.folder, NAME), additions)
+        assert work.label("b")[STRAY] == value
+
+
 def test_a_file_under_another_name_is_told_and_stays(work):
     work.write("slicer")
     (work.folder / "b" / "Segmentation.seg.nrrd").write_bytes(b"whatever")
@@ -335,6 +367,55 @@ def test_files_of_nnunets_other_readers(work, tmp_path, reader):
     assert set(work.training()) == {"a", "b", "c"}
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("reader", ["NibabelIO", "NibabelIOWithReorient"])
+def test_axes_that_are_not_at_right_angles(work, tool, reader):
+    """SimpleITK refuses such files; `convert folder` writes them for NibabelIO."""
+    affine = np.array(
+        [[-1.0, 0.3, 0, 5], [0, 1.2, 0, 6], [0, 0, 8, 7], [0, 0, 0, 1]]
+    )  # its first axis runs to the left
+
+    def save(file, voxels):
+        nibabel.save(nibabel.Nifti1Image(voxels.transpose(), affine), file)
+
+    for number, file in enumerate((work.raw / "imagesTr/a", work.raw / "imagesTr/b", work.further / "c")):
+        save(f"{file}_0000.nii.gz", sitk.GetArrayFromImage(make_scan(number)))
+    for name, strokes in (("a", make_strokes()), ("b", drawn())):
+        save(work.raw / f"labelsTr/{name}.nii.gz", strokes)
+    for place in (work.raw, work.preprocessed):
+        content = json.loads((place / "dataset.json").read_text())
+        (place / "dataset.json").write_text(json.dumps(content | {"overwrite_image_reader_writer": reader}))
+    found = find_reader(json.loads((work.raw / "dataset.json").read_text()), work.raw / "imagesTr/a_0000.nii.gz")
+    cases = [*work.training().values(), CaseToDraw.of_files("c", [work.further / "c_0000.nii.gz"], found, 1)]
+    write_folder(
+        work.folder,
+        [DrawnCase(case, case.read_strokes(LABELS), make_dense()) for case in cases],
+        tool=tool,
+        labels=LABELS,
+        state={"dataset": NAME, "slices": []},
+        further={},
+        before=None,
+    )
+    (a, b, c), corrected = cases, make_dense()
+    corrected[1, 1, 1] = 0
+    expected = {"a": drawn((STRAY, 2), on=make_strokes()), "b": drawn(((1, 1, 1), 0)), "c": drawn((STRAY, 1))}
+    for case, what, values in (
+        (a, "strokes", expected["a"]),
+        (b, "prediction", corrected),
+        (c, "strokes", expected["c"]),
+    ):
+        name = case.identifier
+        file = work.folder / name / f"{name}_{what}{TOOLS[tool]}"
+        write_drawing(file, values, case.read_grid(), LABELS, dense=what == "prediction")
+    state = read_state(work.folder, NAME)
+    additions, _ = read_additions(work.folder, state, work.training(), read_description(work.raw), found)
+    add_strokes(work.raw, work.preprocessed, additions, found)
+    for name, strokes in expected.items():
+        label = nibabel.load(work.raw / f"labelsTr/{name}.nii.gz")
+        np.testing.assert_array_equal(np.asarray(label.dataobj).transpose(), strokes)
+        np.testing.assert_allclose(label.affine, affine, atol=1e-5)
+
+
 def test_an_image_that_was_damaged_since_it_was_drawn_on_is_told(work):
     work.write()
     work.draw("c", drawn((STRAY, 0)))
@@ -399,6 +480,50 @@ def test_another_image_of_a_name_that_is_taken(work):
     assert problem.endswith("is another image of this name: rename one of the two")
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_labels_of_no_training_case_are_not_written_over(work, tmp_path, listed):
+    """Taken off the list with its image left where it was, or without a list a label whose image lies elsewhere."""
+    work.write()
+    work.draw("c", drawn((STRAY, 1)))
+    stray = work.raw / "labelsTr/c.nii.gz"
+    sitk.WriteImage(make_volume(drawn((STRAY, 2))), str(stray))
+    if listed:
+        shutil.copy(work.further / "c_0000.nii.gz", work.raw / "imagesTr")
+    else:
+        for place in (work.raw, work.preprocessed):
+            content = json.loads((place / "dataset.json").read_text())
+            del content["dataset"]
+            (place / "dataset.json").write_text(json.dumps(content))
+    before = read_tree(tmp_path)
+    with pytest.raises(AttenScribbleError) as refused:
+        work.bring_in()
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"{stray}: lies there already, and c is no training case: list it in ")
+    assert read_tree(tmp_path) == before
+    stray.write_bytes(b"no label")
+    with pytest.raises(AttenScribbleError, match="lies there already"):
+        work.bring_in()
+    # What a kill left there is what is to be written.
+    sitk.WriteImage(make_volume(drawn((STRAY, 1))), str(stray))
+    work.bring_in()
+    assert (work.label("c") == drawn((STRAY, 1))).all()
+    assert set(work.training()) == {"a", "b", "c"}
+
+
+def test_images_to_choose_from_are_refused_where_their_label_lies_already(work):
+    shutil.copy(work.raw / "imagesTr/a_0000.nii.gz", work.further)  # a training case, which has a label
+    description = read_description(work.raw)
+    images = {name: CaseFiles([work.further / f"{name}_0000.nii.gz"], None) for name in "ac"}
+    model = SimpleNamespace(folder=work.raw, find_cases=lambda folder: images)
+    dataset = _Dataset(work.raw, description, work.training(), None)
+    assert set(_find_further(dataset, [work.further], model)) == {"c"}
+    stray = work.raw / "labelsTr/c.nii.gz"
+    sitk.WriteImage(make_volume(drawn((STRAY, 2))), str(stray))
+    with pytest.raises(AttenScribbleError) as refused:
+        _find_further(dataset, [work.further], model)
+    assert [problem.partition(": ")[0] for problem in refused.value.problems] == [str(stray)]
+
+
 def test_a_prediction_that_a_kill_left_without_what_it_belongs_to_is_no_correction(work, monkeypatch):
     work.write()
     rename, placed, other = Path.rename, [], 3 - make_dense()
@@ -442,6 +567,25 @@ def test_of_two_calls_at_once_the_second_waits(work, tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda number: next_slices(NAME, folder=tmp_path / str(number), device="cpu"), (1, 2)))
     assert (work.label("b") == drawn(((0, 0, 1), 1), ((0, 0, 2), 2))).all()
+
+
+def test_an_id_below_100_is_held_under_the_key_of_conversions(work, tmp_path, monkeypatch):
+    for name in ("nnUNet_raw", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    raw = work.raw.rename(work.raw.with_name("Dataset007_Heart"))
+    model = tmp_path / "nnUNet_results" / raw.name / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0"
+    model.mkdir(parents=True)
+    (model / "checkpoint_final.pth").touch()
+    held: list[str] = []
+
+    def hold(folder, keys, *_, **__):
+        held.extend(keys)
+        raise InterruptedError
+
+    monkeypatch.setattr(files, "reserved", hold)
+    with pytest.raises(InterruptedError):
+        next_slices("7")
+    assert held == [str(7)]  # as of `map(str, ids)` in raw_dataset.py
 
 
 def test_labels_are_refused_before_a_model_is_asked_for(work, tmp_path, monkeypatch):

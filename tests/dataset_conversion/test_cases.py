@@ -240,6 +240,46 @@ def test_slices_of_a_label_without_a_spacing_are_cut_as_those_of_its_image(tmp_p
     np.testing.assert_array_equal(sitk.GetArrayFromImage(shown), expected)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_per_class_leaves_the_spacing_to_its_image_too(tmp_path, convert, link):
+    tifffile.imwrite(tmp_path / "images" / "a.tif", make_dense(), photometric="minisblack")
+    (tmp_path / "images" / "a.json").write_text('{"spacing": [8, 0.25, 0.5]}')
+    (tmp_path / "scribbles" / "a").mkdir()
+    for value, name in enumerate(("background", *CLASSES)):
+        mask = (make_strokes() == value).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "scribbles" / "a" / f"{name}.tif", mask, photometric="minisblack")
+    written = convert(link=link)
+    label = read(written.scribble, "labelsTr", "a")
+    assert label.GetSpacing() == (0.5, 0.25, 8)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(label), make_strokes())
+
+
+def test_a_file_per_class_of_a_picture_takes_the_given_spacing(tmp_path, convert):
+    write_pictures(tmp_path, (20, 24))
+    drawn = np.asarray(Image.open(tmp_path / "scribbles" / "a.png"))
+    (tmp_path / "scribbles" / "a.png").unlink()
+    (tmp_path / "scribbles" / "a").mkdir()
+    for value, name in enumerate(("background", "A")):
+        Image.fromarray((drawn == value).astype(np.uint8)).save(tmp_path / "scribbles" / "a" / f"{name}.png")
+    written = convert(classes={"A": 1}, spacing=(0.5, 0.5, 1))
+    label = read(written.scribble, "labelsTr", "a")
+    assert label.GetSpacing() == read(written.scribble, "imagesTr", "a_0000").GetSpacing() == (0.5, 0.5)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(label), drawn)
+
+
+def test_a_given_spacing_does_not_overrule_what_a_file_states_of_x_and_y_alone(tmp_path, convert):
+    write_tiffs(tmp_path, unit="mm")
+    with pytest.raises(AttenScribbleError) as caught:
+        convert(spacing=(1, 1, 8))
+    assert caught.value.problems == [
+        f"{tmp_path / part / 'a.tif'}: states a spacing of (0.5, 0.25) mm, not the given one: give the same along x "
+        "and y, or correct the file"
+        for part in ("images", "scribbles")
+    ]
+    written = convert(spacing=(0.5, 0.25, 8))
+    assert read(written.scribble, "labelsTr", "a").GetSpacing() == (0.5, 0.25, 8)
+
+
 def test_a_given_spacing_does_not_overrule_a_file(tmp_path, convert):
     write_tiffs(tmp_path, spacing=8, unit="mm")
     with pytest.raises(AttenScribbleError) as caught:

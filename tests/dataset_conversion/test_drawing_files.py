@@ -131,3 +131,5 @@ def test_a_slice_is_told_as_the_tool_shows_it():
     assert find_offset(0, 1, turned) == ("S", 46.0)
     flat = Grid((5, 4), (1.0, 1.0), (0.0, 5.0), (1, 0, 0, 1))
     assert find_offset(0, 0, flat) == ("S", 0.0)  # where 3D Slicer puts a picture
+    tilted = Grid((6, 5, 4), (1.0, 1.0, 5.0), (0.0, -100.0, 30.0), (1, 0, 0, 0, 1, 0.6, 0, 0, 0.8))
+    assert find_offset(0, 2, tilted) == ("S", 38.0)  # 30 + 2 * 5 * 0.8, wherever the slice was shifted to

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from nnunet_attenscribble import normalisation
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import planning_commands
 from nnunet_attenscribble.cli.doctor import NOTE, PROBLEM
@@ -176,7 +177,7 @@ def test_what_is_wrong_is_told(configuration, found, problems):
     assert len(normalisation_problems(configuration, **found)) == problems
 
 
-def test_ct_is_judged_by_its_values():
+def test_ct_is_judged_by_its_values(monkeypatch):
     """Of 2 x 8 voxels all are unlabelled but four of a class, whose intensities are 2 higher and half as wide."""
     labels = np.full((2, 8), IGNORE)
     labels[:, 2:4] = 1
@@ -186,6 +187,10 @@ def test_ct_is_judged_by_its_values():
     wrong = (right - every.mean()) / every.std()
     assert not is_scaled_by_unlabelled([(right[None], labels)], [0], IGNORE)
     assert is_scaled_by_unlabelled([(wrong[None], labels)], [0], IGNORE)
+    with monkeypatch.context() as few:  # voxels of the foreground: every third
+        few.setattr(normalisation, "_SAMPLE", 6)
+        assert not is_scaled_by_unlabelled([(right[None], labels)], [0], IGNORE)
+        assert is_scaled_by_unlabelled([(wrong[None], labels)], [0], IGNORE)
     # The channel that is asked for; and a case without strokes tells nothing.
     both = np.stack([right, wrong])
     assert not is_scaled_by_unlabelled([(both, labels)], [0], IGNORE)

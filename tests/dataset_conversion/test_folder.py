@@ -179,7 +179,8 @@ def test_channels_are_counted(tmp_path):
     assert "a_0001" in paired.problems[0] or "a_0001" in paired.problems[1]
     assert pair_files(tmp_path, {tmp_path / "t_2019.nii": 1}, [], ["MRI"]).problems == [
         f"{tmp_path / 't_2019.nii'}: its case has no channel t_0000, t_0001, t_0002, t_0003, t_0004, ...: "
-        "number them from 0000"
+        "number them from 0000; four digits at the end are the number of a channel: if they number cases, add _0000 "
+        "behind them"
     ]
 
 

@@ -145,6 +145,14 @@ def test_the_spacing_of_a_tiff_that_is_stated_anywhere_comes_along(tmp_path, pre
         assert spacing == (8, 0.25, 0.5)
 
 
+def test_json_of_other_things_beside_a_tiff_does_not_come_along(tmp_path, prepare):
+    scan = np.arange(120, dtype=np.uint16).reshape(4, 5, 6)
+    tifffile.imwrite(tmp_path / "images" / "a.tif", scan, photometric="minisblack")
+    (tmp_path / "images" / "a.json").write_text('{"shapes": []}')
+    assert prepare(ending=".tif", options=("--spacing", 0.5, 0.25, 8))[0] == 0
+    assert _as_nnunet_reads(tmp_path / "prepared", ".tif", channels=1)[1] == (8, 0.25, 0.5)
+
+
 @pytest.mark.parametrize("ending", [".nrrd", ".nii", ".nii.gz"])
 def test_channels_are_turned_onto_the_first(tmp_path, prepare, ending):
     scans = [make_scan(seed) for seed in (0, 1)]
@@ -189,6 +197,12 @@ def test_a_model_without_its_dataset_is_enough(tmp_path, prepare, monkeypatch):
     assert prepare(dataset=str(tmp_path / "elsewhere" / "Dataset601_Mine"))[0] == 0
 
 
+NUMBERED = (
+    ": number them from 0000; four digits at the end are the number of a channel: if they number cases, add _0000 "
+    "behind them"
+)
+
+
 def one_scan(images):
     sitk.WriteImage(make_scan(0), images / "a.mha")
 
@@ -199,7 +213,12 @@ def one_scan(images):
         (one_scan, {"ending": ".nrrd"}, "a.mha: the images of this dataset end"),
         (one_scan, {"channels": ("x", "y")}, "case a: has 1 image channels"),
         (lambda i: (i / "a.nii.gz").write_bytes(b"x"), {}, "a.nii.gz: is named .gz but is not gzip data"),
-        (lambda i: sitk.WriteImage(make_scan(0), i / "a_0001.mha"), {}, "has no channel a_0000"),
+        (lambda i: sitk.WriteImage(make_scan(0), i / "a_0001.mha"), {}, f"has no channel a_0000{NUMBERED}"),
+        (
+            lambda i: [sitk.WriteImage(make_scan(0), i / f"IMG_000{number}.mha") for number in (0, 1)],
+            {},
+            f"case IMG: has 2 image channels, the dataset 1 (MRI): give as many{NUMBERED.partition('0000')[2]}",
+        ),
         (
             lambda i: [sitk.WriteImage(make_scan(0), i / f"{name}.mha") for name in ("a", "a_seg")],
             {},

@@ -98,6 +98,19 @@ def test_splits_that_lie_in_the_raw_folder_alone_are_taken_over(raw, tmp_path, m
         assert json.loads(written.read_text(encoding="utf-8")) == splits
 
 
+def test_cases_that_came_or_went_since_the_folds_were_drawn(raw, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    file = tmp_path / "preprocessed" / "Dataset007_Balls" / "splits_final.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps([{"train": ["a"], "val": ["x"]}, {"train": ["x", "y"], "val": ["b b"]}]))
+    with pytest.raises(AttenScribbleError) as caught:
+        run("7", "-o", "507", "--workers", "1")
+    told = f"{file}: its folds name x, y, not among the training cases: delete it, or take them out"
+    assert caught.value.problems == [told]
+    file.write_text(json.dumps([{"train": ["a"], "val": ["b b"]}]))
+    assert f"1 training cases are in no fold of {file}" in run("7", "-o", "507", "--workers", "1").output
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -153,6 +154,16 @@ def qupath(folder: Path) -> tuple:
     return OF_COLOURS
 
 
+def colours_of_sixteen_bits(folder: Path) -> tuple:
+    """The same, saved as 16 bits by a tool that does not scale the values."""
+    options = qupath(folder)
+    for palette in list((folder / "annotations").iterdir()):
+        colours = np.asarray(Image.open(palette).convert("RGB")).astype(np.uint16)
+        tifffile.imwrite(palette.with_suffix(".tif"), colours, photometric="rgb")
+        palette.unlink()
+    return options
+
+
 def masks(folder: Path) -> tuple:
     """A folder per case with a file per class, whatever its value, and one of them along other axes."""
     for number in range(2):
@@ -164,7 +175,7 @@ def masks(folder: Path) -> tuple:
     return "--labels", "RV,MYO,LV"
 
 
-TOOLS = {"slicer": slicer, "itk_snap": itk_snap, "napari": napari, "mitk": mitk, "qupath": qupath, "masks": masks}
+TOOLS = {make.__name__: make for make in (slicer, itk_snap, napari, mitk, qupath, colours_of_sixteen_bits, masks)}
 
 
 def test_one_subject_is_trained_with_all(tmp_path, start):
@@ -425,6 +436,54 @@ def test_what_is_not_clear_is_refused_at_once_and_answered_by_the_options_that_i
         np.testing.assert_array_equal(values[0, 0], [2, 2, 2, 1, 1, 0])
         return
     check_labels(next((tmp_path / "nnUNet_raw").iterdir()))
+
+
+SEE_THROUGH = ("--labels", "stroma=#0000ff", "--background-scribble", "#00ff00")
+
+
+def see_through(root: Path, *counts: int) -> np.ndarray:
+    """So many red, blue and green ones of 100 pixels, and the others transparent; returns them as 1, 2, 3 and 0."""
+    drawn = np.repeat(range(4), [100 - sum(counts), *counts]).reshape(10, 10)
+    for place, pixels in (("images", np.arange(100, dtype=np.uint8).reshape(10, 10)), ("scribbles", drawn)):
+        (root / place).mkdir(parents=True)
+        if place == "scribbles":
+            pixels = np.array([(0, 0, 0, 0), (255, 0, 0, 255), (0, 0, 255, 255), (0, 255, 0, 255)], np.uint8)[drawn]
+        Image.fromarray(pixels).save(root / place / "p0.png")
+    return drawn
+
+
+def read_see_through(tmp_path: Path) -> np.ndarray:
+    return read_labels(tmp_path / "nnUNet_raw" / "Dataset601_tissue")["p0"]
+
+
+@pytest.mark.parametrize("red", [11, 51])  # of 20 strokes, and of all pixels
+def test_where_pixels_are_transparent_the_commonest_colour_is_not_what_is_unlabelled(tmp_path, start, red):
+    drawn = see_through(tmp_path / "tissue", red, 5, 4)
+    code, _, err = start(tmp_path / "tissue", *OPTIONS, *SEE_THROUGH)
+    assert code == 2
+    assert f"the colour #ff0000 (in 1 of 1 files, {red}.00 % of the voxels, the first p0) is none of the classes" in err
+    labels = "stroma=#0000ff,tumour=#ff0000"
+    code, _, err = start(tmp_path / "tissue", *OPTIONS, *SEE_THROUGH, "--labels", labels, "--trust-scribbles")
+    assert code == 0, err
+    np.testing.assert_array_equal(read_see_through(tmp_path), np.array([3, 2, 1, 0])[drawn])
+
+
+def test_the_commonest_colour_beside_transparent_pixels_is_asked_for(tmp_path, answer):
+    drawn = see_through(tmp_path / "tissue", 11, 5, 4)
+    error, out = answer(tmp_path / "tissue", "stroma", "background", "tumour", "y")  # in the order of their codes
+    assert error is None, (error, out)
+    assert "What is the colour #ff0000 (in 1 of 1 files, 11.00 % of the voxels)?" in " ".join(out.split())
+    np.testing.assert_array_equal(read_see_through(tmp_path), np.array([3, 2, 1, 0])[drawn])
+
+
+def test_a_single_colour_on_transparent_pixels_is_a_class(tmp_path, start, answer):
+    drawn = see_through(tmp_path / "tissue", 11, 0, 0)
+    code, _, err = start(tmp_path / "tissue", *OPTIONS)
+    assert code == 2
+    assert "the colour #ff0000 (in 1 of 1 files, 11.00 % of the voxels, the first p0) has no name" in err
+    error, out = answer(tmp_path / "tissue", "tumour", "y")
+    assert error is None, (error, out)
+    np.testing.assert_array_equal(read_see_through(tmp_path), np.where(drawn == 1, 1, 2))
 
 
 PROBLEMS = {
@@ -714,6 +773,32 @@ def test_a_free_id_is_taken_and_what_is_there_stays(tmp_path, start):
     assert code == 2
     plan = tmp_path / "hearts_start.yaml"
     assert err.startswith(f"error: {plan}: is there already: attenscribble start --plan {plan} converts by it")
+
+
+def test_an_id_that_another_users_run_holds_is_passed_over(tmp_path, start, monkeypatch):
+    theirs, own = (tmp_path / "nnUNet_raw" / f".attenscribble-{number}.lock" for number in (601, 602))
+    theirs.parent.mkdir()
+    theirs.touch()
+    own.touch()  # of a run that was killed, which is gone on with
+    monkeypatch.setattr(os, "access", lambda path, mode: path != theirs)
+    itk_snap(tmp_path / "hearts")
+    assert start(tmp_path / "hearts", *OPTIONS)[0] == 0
+    assert sorted(entry.name for entry in theirs.parent.iterdir()) == [theirs.name, "Dataset602_hearts"]
+
+
+def test_where_the_plan_cannot_be_kept_its_option_is_named(tmp_path, start, monkeypatch):
+    itk_snap(tmp_path / "hearts")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 2
+    assert err == (
+        f"error: {tmp_path}: is read-only: choose a folder you may write to; what is agreed on is kept there: --plan "
+        "FILE puts it elsewhere\n"
+    )
+    for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
+        (tmp_path / folder).mkdir()
+    code, _, err = start(tmp_path / "hearts", *OPTIONS, "--plan", tmp_path / "nnUNet_raw" / "plan.yaml")
+    assert code == 0, err
 
 
 # --- somebody is asked ---

@@ -12,6 +12,7 @@ import sys
 import warnings
 from importlib.util import find_spec
 from math import prod
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,6 +38,44 @@ def test_under_the_interpreter():
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the tests below run here")
+@pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
+def test_kernels_compile_for_a_card_with_little_shared_memory(monkeypatch):
+    """The interpreter does not compile. GeForce 30 and 40 lend a kernel 99 KiB; 256 is the most channels there are."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    from nnunet_attenscribble import triton_kernels
+
+    shared = {}
+
+    def compile_only(kernel, grid):
+        def launch(*arguments, **options):
+            compiled = kernel.warmup(*arguments, grid=grid, **options).metadata
+            shared[kernel.__name__] = compiled.shared
+            assert compiled.enable_fp_fusion or kernel.__name__ == "_sum_rows"  # which only adds
+
+        return launch
+
+    target = GPUTarget("cuda", 86, 32)
+    card = SimpleNamespace(
+        get_current_device=lambda: 0, get_current_stream=lambda device: 0, get_current_target=lambda: target
+    )
+    monkeypatch.setattr(driver, "_active" if hasattr(driver, "_active") else "active", card)
+    monkeypatch.setattr(JITFunction, "__getitem__", compile_only)
+    ones = torch.ones(1, 4, 8, 8)
+    triton_kernels.fused_crf_energy(ones, ones[:, :1], ones[:, :1], [5, 5], [0.1, 0.1])
+    query = torch.ones(1, 64, 256, dtype=torch.float16)
+    sizes = [8, 8], [3, 3]
+    entries, normaliser = triton_kernels.fused_log_attention(query, query, *sizes, 0.1)
+    triton_kernels.fused_log_attention_backward(entries, query, query, normaliser, *sizes, 0.1)
+    values = torch.ones(1, pair_count(*sizes))
+    triton_kernels.fused_similarity_energy(ones, values, ones[:, :1], torch.ones(()), [3, 3], [0.1, 0.1], False, True)
+    assert shared.keys() == {"_crf", "_attention_forward", "_attention_backward", "_sum_rows", "_similarity"}
+    assert all(size <= 99 * 1024 for size in shared.values()), shared
 
 
 @pytest.mark.skipif(INTERPRETED, reason="asks for the kernels not to run")

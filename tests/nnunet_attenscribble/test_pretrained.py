@@ -88,6 +88,15 @@ def test_a_block_that_replaces_features_comes_without_a_gate(checkpoint, tmp_pat
     load_pretrained_weights(network, tmp_path / "with_block.pth")
 
 
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_block_that_is_added_otherwise_is_refused(tmp_path, gated):
+    trained = add_spatial_attention(planned(), (32, 32), similarity="anchored", gated=gated)
+    torch.save({"network_weights": trained.state_dict()}, tmp_path / "trained.pth")
+    block = initial_block({**CONFIGURATION, "attenscribble": {"attention_gated": not gated}})
+    with pytest.raises(AttenScribbleError, match=f"block with{'' if gated else 'out'} a gate, the configuration"):
+        add_block(tmp_path / "trained.pth", block)
+
+
 def test_command_writes_what_nnunet_takes(checkpoint, tmp_path, monkeypatch):
     folder = tmp_path / "nnUNet_preprocessed" / "Dataset501_Heart"
     folder.mkdir(parents=True)

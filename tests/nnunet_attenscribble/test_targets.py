@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -105,7 +105,7 @@ def test_the_pipeline_gives_labels_and_padding_at_every_scale(regions):
 
 def test_a_pipeline_that_is_not_known_is_refused():
     steps = pipeline()
-    steps.transforms = [step for step in steps.transforms if not isinstance(step, RemoveLabelTansform)]
+    steps.transforms = [step for step in steps.transforms if not isinstance(step, RemoveLabelTransform)]
     with pytest.raises(RuntimeError, match="not supported"):
         keep_padding(steps)
     steps.transforms = steps.transforms[1:]  # without the one that rotates and scales

@@ -181,6 +181,10 @@ def test_the_teacher_sees_turned_images(nnunet, monkeypatch):
     torch.testing.assert_close(told.probabilities[0, 0], expected)
     torch.testing.assert_close(told.mean[0, 0], expected)
     assert told.turns == 1
+    predicted = iter(torch.arange(9.0))
+    monkeypatch.setattr(trainer, "_predict_noisy", lambda images, size: next(predicted).expand(2))
+    told = trainer.ask_teacher(images)
+    assert (told.probabilities.tolist(), told.mean.tolist()) == ([0, 0], [4.5, 4.5])  # of 1 to 8
 
 
 def test_refuses_regions_and_the_bases(nnunet):

@@ -89,10 +89,13 @@ class nnUNetTrainerUSTM(nnUNetTrainerTeacher):
         turns = random.randrange(4) if self._is_square() else random.choice((0, 2))
         turned = torch.rot90(images, turns, (-2, -1))
         size = measure_range(images)
-        first, *others = (
-            self.predict_with_teacher(self._add_noise(turned, size)).float().softmax(dim=1) for _ in range(_NOISES + 1)
-        )
-        return TeacherPrediction(first, torch.stack(others).mean(dim=0), turns)
+        first, mean = self._predict_noisy(turned, size), self._predict_noisy(turned, size) / _NOISES
+        for _ in range(_NOISES - 1):  # summed as they come: in 3D each is hundreds of megabytes
+            mean += self._predict_noisy(turned, size) / _NOISES
+        return TeacherPrediction(first, mean, turns)
+
+    def _predict_noisy(self, images: Tensor, size: Tensor) -> Tensor:
+        return self.predict_with_teacher(self._add_noise(images, size)).float().softmax(dim=1)
 
     def _add_noise(self, images: Tensor, size: Tensor) -> Tensor:
         noise = (0.1 * torch.randn_like(images)).clamp(-0.2, 0.2) * size

@@ -196,6 +196,19 @@ def test_our_own_checks_come_first(tmp_path):
         read_volume(source, "b")
 
 
+@pytest.mark.parametrize(("name", "label"), [("a_0000.tif", False), ("a.tif", True)])
+def test_json_of_other_things_where_nnunet_looks_for_a_spacing_is_named(tmp_path, name, label):
+    tifffile.imwrite(tmp_path / name, LABELS, photometric="minisblack")
+    (tmp_path / "a.json").write_text('{"shapes": []}')
+    (source,) = open_files([tmp_path / name], Tiff3DIO, label=label)
+    with pytest.raises(AttenScribbleError) as caught:
+        read_volume(source, "a")
+    assert caught.value.problems == [
+        f"{tmp_path / 'a.json'}: tells other things, where nnU-Net looks for the spacing of {name}: add "
+        '"spacing": [z, y, x], in mm, or move it elsewhere'
+    ]
+
+
 def test_scaled_labels_are_named(tmp_path):
     image = nibabel.Nifti1Image(np.array([[[0, 1, 2, 4.0]]]), np.eye(4))
     image.set_data_dtype(np.uint8)

@@ -116,6 +116,23 @@ def test_a_key_is_held_by_one_at_a_time_and_nothing_stays(tmp_path):
     assert _listing(parent) == ["Dataset007"]
 
 
+def test_what_a_run_of_another_user_left_stays_and_its_key_is_theirs(tmp_path, monkeypatch):
+    theirs = [tmp_path / ".attenscribble-501-x", tmp_path / ".attenscribble-501.lock"]
+    theirs[0].mkdir()
+    theirs[1].touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in theirs)
+    assert finish_interrupted(tmp_path, "501") == []
+    with (
+        pytest.raises(AttenScribbleError) as caught,
+        reserved(tmp_path, ["501"], "dataset ID"),
+    ):
+        pytest.fail("it was theirs")
+    assert caught.value.problems == [
+        f"{theirs[1]}: belongs to another user: have it removed where nothing is running, or choose another dataset ID"
+    ]
+    assert _listing(tmp_path) == [path.name for path in theirs]
+
+
 def test_a_lock_that_a_kill_left_is_taken(tmp_path):
     (tmp_path / ".attenscribble-7.lock").touch()
     with reserved(tmp_path, ["7"], "dataset ID"):

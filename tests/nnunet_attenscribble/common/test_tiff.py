@@ -12,8 +12,9 @@ import tifffile
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.common.formats import states_spacing
+from nnunet_attenscribble.common.formats import find_sidecar, states_spacing
 from nnunet_attenscribble.common.volumes import read_image, read_volume
+from nnunet_attenscribble.dataset_conversion.label_files import count_colours
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -142,8 +143,23 @@ def test_colours_are_no_slices_and_truths_are_numbers(tmp_path):
     tifffile.imwrite(tmp_path / "big.tif", voxels(5, 6, 7, dtype=">u2"), byteorder=">")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(tmp_path / "big.tif")), voxels(5, 6, 7))
     tifffile.imwrite(tmp_path / "frames.tif", voxels(2, 5, 6, 7))
-    with pytest.raises(AttenScribbleError, match="4 dimensions"):
-        read_volume(tmp_path / "frames.tif", "it")
+    told = "it: has 4 dimensions, 2 or 3 are needed: extract one frame"
+    for label, more in ((True, ""), (False, ", or, of channels, give a file for each, _0000, _0001 and so on")):
+        with pytest.raises(AttenScribbleError) as caught:
+            read_volume(tmp_path / "frames.tif", "it", label=label)
+        assert caught.value.problems == [told + more]
+
+
+@pytest.mark.parametrize("colours", [3, 4])
+def test_colours_that_lie_plane_behind_plane_are_no_slices(tmp_path, colours):
+    planes = voxels(colours, 6, 7)
+    options = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "a.tif", planes, metadata=None, **options)
+    image = read_image(tmp_path / "a.tif")
+    assert (image.GetSize(), count_colours(tmp_path / "a.tif")) == ((7, 6), colours)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), planes.transpose(1, 2, 0))
+    tifffile.imwrite(tmp_path / "b.tif", planes, **options)  # as nnU-Net stores slices, with a note of their shape
+    assert (read_image(tmp_path / "b.tif").GetSize(), count_colours(tmp_path / "b.tif")) == ((7, 6, colours), 1)
 
 
 @pytest.mark.parametrize("kind", ["imagej", "ome"])
@@ -168,6 +184,17 @@ def write_pages(file: Path, pages: np.ndarray) -> None:
     with tifffile.TiffWriter(file) as writer:
         for page in pages:
             writer.write(page)
+
+
+def test_json_of_other_things_tells_no_spacing(tmp_path):
+    """As LabelMe leaves it beside a picture."""
+    file = tmp_path / "case_0000.tif"
+    tifffile.imwrite(file, voxels(5, 6, 7))
+    (tmp_path / "case_0000.json").write_text('{"version": "5.4", "shapes": []}')
+    assert read_volume(file, "it").GetSpacing() == (1, 1, 1)
+    assert find_sidecar(file) is None
+    write_spacing(tmp_path / "case.json", 8, 0.25, 0.5)
+    assert read_volume(file, "it").GetSpacing() == (0.5, 0.25, 8)
 
 
 def test_pages_that_are_no_stack_are_refused(tmp_path):

@@ -139,7 +139,8 @@ def test_what_the_library_says_is_told(tmp_path):
     header[280:328] = np.array([[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32).tobytes()  # srow_x, _y, _z
     file.write_bytes(gzip.compress(bytes(header)))
     with pytest.raises(
-        AttenScribbleError, match=r"not at right angles.*\(ITK only supports ortho.*: resample it, or name"
+        AttenScribbleError,
+        match=r"not at right angles.*\(ITK only supports ortho.*: resample it, or if it is of an nnU-Net",
     ):
         read_volume(file, str(file))
     grey_and_opacity = tmp_path / "a.png"

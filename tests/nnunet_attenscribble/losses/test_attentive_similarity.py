@@ -253,7 +253,29 @@ def test_grid_labels_by_hand():
     target[0, 0, 2:, :2] = 1
     target[0, 0, 3, 5] = -1  # padding is no annotation
     expected = [[2, -1, -1], [1, -1, -1]]
-    assert grid_labels(target, (2, 3), 3)[0].tolist() == expected
+    labels, single = grid_labels(target, (2, 3), 3)
+    assert labels[0].tolist() == expected
+    assert single.tolist() == [False]
+    target = torch.tensor([[[[0, 0, 2]]], [[[1, 9, -1]]], [[[9] * 3]], [[[1, 0, 0]]]], dtype=torch.uint8)
+    assert grid_labels(target, (1, 1), 3)[1].tolist() == [False, True, True, False]
+    assert grid_labels(target, (1, 3), 3)[1].tolist() == [False, True, True, False]
+
+
+@given(
+    shape=st.sampled_from([(5, 7), (8, 6), (3, 4, 5)]), grid=st.sampled_from([1, 2, 3]), seed=st.integers(0, 99),
+    undrawn=st.sampled_from([0.3, 0.8, 0.95]),
+)  # fmt: skip
+def test_grid_labels_are_those_of_every_class_by_itself(shape, grid, seed, undrawn):
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(-1, 5, (2, 1, *shape), generator=generator)
+    target[torch.rand(target.shape, generator=generator) < undrawn] = 4
+    cells, classes = (grid,) * len(shape), 4
+    pool = torch.nn.functional.adaptive_max_pool2d if len(shape) == 2 else torch.nn.functional.adaptive_max_pool3d
+    seen = torch.cat([pool((target == label).float(), cells) for label in range(classes)], dim=1) > 0
+    expected = torch.where(seen.sum(dim=1) == 1, seen.int().argmax(dim=1), -1)
+    labels, single = grid_labels(target, cells, classes)
+    assert labels.equal(expected)
+    assert single.equal(seen.flatten(2).any(dim=2).sum(dim=1) <= 1)
 
 
 @pytest.mark.parametrize("name", ["attentive_similarity", "attentive_similarity_single_class"])

@@ -20,7 +20,6 @@ from nnunet_attenscribble.losses import (
     rank_intensities,
     rescale_intensities,
 )
-from nnunet_attenscribble.losses.attenscribble import visible_classes
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.targets import PADDING
 from tests.nnunet_attenscribble import brute_force
@@ -99,11 +98,6 @@ def test_dice_with_weights_of_zero_is_blind_there():
     hidden = target.clone()
     hidden[:, :, 4:] = IGNORE
     torch.testing.assert_close(loss(logits, target, weight), loss(logits, hidden))
-
-
-def test_visible_classes_by_hand():
-    target = torch.tensor([[[[0, 0, 2]]], [[[1, IGNORE, PADDING]]], [[[IGNORE] * 3]]])
-    assert visible_classes(target, 3).tolist() == [2, 1, 0]
 
 
 @pytest.mark.parametrize("ranks", [False, True])
