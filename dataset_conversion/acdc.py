@@ -11,20 +11,11 @@ from nnunet_attenscribble.common.files import find_files, unpacked
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
-from nnunet_attenscribble.dataset_conversion.splits import (
-    ACDC_BLOCKS,
-    MAAG_TEST,
-    MAAG_VALIDATION,
-    Fold,
-    leave_block_out_folds,
-    maag_folds,
-    make_splits,
-)
+from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST, MAAG_VALIDATION, acdc_folds, make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}  # 4 in the scribbles: unlabelled
 CHANNELS = {0: "cineMRI"}  # a name that nnU-Net does not know, so it normalises by z-score, as MRI needs
-SPLITS = ("nnunet", "contiguous", "maag")
 
 _FILE = re.compile(r"patient(?P<patient>\d{3})_frame(?P<frame>\d{2})(?P<role>_gt|_scribble|)\.nii(\.gz)?")
 _Files = dict[tuple[int, int], Path]  # by patient and frame
@@ -64,8 +55,6 @@ def convert_acdc(
         AttenScribbleError: every problem of the input, one sentence each.
     """
     test_patients = parse_patients(test) if test else frozenset()
-    if split not in SPLITS:
-        raise AttenScribbleError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
     if dense_id is not None and not dense:
         raise AttenScribbleError(f"dense ID {dense_id}: contradicts leaving the dense twin out: give one of the two")
 
@@ -94,7 +83,7 @@ def convert_acdc(
         for patient, frame in images:
             if patient not in test_patients:
                 training.setdefault(patient, []).append(_identifier(patient, frame))
-        splits, notes = make_splits(training, _folds(split, training), problems)
+        splits, notes = make_splits(training, acdc_folds(split, training), problems)
         if unused := set(strokes) - set(images):
             notes.append(f"{len(unused)} scribbles were not used, for their images are not there")
         return write_raw_datasets(
@@ -195,10 +184,6 @@ def _absent_test_patients(text: str | None, wanted: frozenset[int], present: set
     if not absent or (text in _NAMED_PATIENTS and wanted & present):
         return []
     return [f"test patients {', '.join(map(str, absent))}: are not in the data: correct the list of test patients"]
-
-
-def _folds(split: str, patients: Iterable[int]) -> list[Fold] | None:
-    return {"maag": maag_folds(), "contiguous": leave_block_out_folds(patients, ACDC_BLOCKS)}.get(split)
 
 
 def _identifier(patient: int, frame: int) -> str:

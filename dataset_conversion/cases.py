@@ -433,13 +433,30 @@ def write_case(
     return written
 
 
+@dataclass(frozen=True)
+class WrittenImage:
+    """The first image of a checked case as it will be written: with the spacing that was given for it."""
+
+    case: Case
+
+    @property
+    def file(self) -> Path | None:
+        """It is read from; None where there is none."""
+        return file_of(self.case.images[0])
+
+    def __call__(self) -> sitk.Image:
+        """Read it."""
+        image = read_volume(self.case.images[0], "", thorough=False)
+        return image if self.case.spacing is None else _spaced(image, self.case.spacing)
+
+
 def coded_label(case: Case, coding: Coding) -> sitk.Image:
     """The scribble of a checked case, or its dense label where there is none, as it will be written."""
     source = case.scribble if case.scribbled else case.dense
     assert source is not None  # or there would be nothing to show
     grid = PlainGrid.of(read_volume(case.images[0], "", thorough=False, whole=False))
-    spaced = grid if case.spacing is None else replace(grid, spacing=case.spacing[: len(grid.size)])
-    given = _place_label(source, read_volume(source, "", thorough=False), spaced)
+    grid = grid if case.spacing is None else replace(grid, spacing=case.spacing[: len(grid.size)])
+    given = _place_label(source, read_volume(source, "", thorough=False), grid)
     values = coding.scribble(given, "", [], case)[0] if case.scribbled else coding.dense(given, "", [])
     return grid.put(sitk.GetImageFromArray(values))
 

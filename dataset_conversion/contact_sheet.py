@@ -30,7 +30,7 @@ from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.formats import holds_place
 from nnunet_attenscribble.common.grids import Grid, place_on, turn_upright
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.common.volumes import Source, file_of, read_volume, slice_axis
+from nnunet_attenscribble.common.volumes import Source, count_values, file_of, read_volume, slice_axis
 
 _COLUMNS = 5
 _WIDTH = 2.4  # inches of a tile
@@ -170,9 +170,9 @@ def _read(files: Sequence[Source | None]) -> tuple[Grid, list[np.ndarray]]:
 
 def _busiest(label: np.ndarray, ignore: int | None) -> int:
     def rank(section: np.ndarray) -> tuple[int, int]:
-        values, counts = np.unique(section, return_counts=True)
-        drawn = (values != ignore) if ignore is not None else (values > 0)
-        return int(drawn.sum()), int(counts[drawn].sum())
+        counts = count_values(section[None])
+        drawn = [n for value, n in counts.items() if (value > 0 if ignore is None else value != ignore)]
+        return len(drawn), sum(drawn)
 
     ranks = [rank(section) for section in label]
     return ranks.index(max(ranks))

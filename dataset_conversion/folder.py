@@ -18,7 +18,7 @@ import yaml
 
 from nnunet_attenscribble.common.formats import is_sheared
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_reader
-from nnunet_attenscribble.common.shapes import Keys, count, is_whole, pattern, read_keys, text, texts, truth
+from nnunet_attenscribble.common.shapes import SIZE, TRUTH, Keys, is_whole, pattern, read_keys, text, texts
 from nnunet_attenscribble.common.text import has_control_character, list_some
 from nnunet_attenscribble.common.volumes import AIR, read_volume
 from nnunet_attenscribble.dataset_conversion.cases import Case
@@ -26,7 +26,6 @@ from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_fo
 from nnunet_attenscribble.dataset_conversion.meanings import (
     PRESETS,
     Marks,
-    ScribbleCoding,
     check_classes,
     choose_coding,
     parse_mark,
@@ -51,151 +50,174 @@ from nnunet_attenscribble.errors import AttenScribbleError
 _ADVICE = "write it again with attenscribble start"
 
 
-def convert_folder(
-    images: Path,
-    scribbles: Path | None,
-    *,
-    dataset_id: int,
-    name: str,
-    classes: Mapping[str, int | str | None],
-    dense: Path | None = None,
-    test_images: Path | None = None,
-    test_labels: Path | None = None,
-    channels: Sequence[str] = ("MRI",),
-    undrawn_as_test: bool = False,
-    subject: str | None = None,
-    spacing: Sequence[float] | None = None,
-    dense_id: int | None = None,
-    coding: ScribbleCoding | None = None,
-    background: str | None = None,
-    unlabelled: str | None = None,
-    dense_slices: str | None = None,
-    axis: int | None = None,
-    annotated: Path | None = None,
-    provenance: Mapping[str, object] | None = None,
-    **writing: Any,
-) -> WrittenDatasets:
-    """Write folders of images and labels as a scribble dataset, with its dense twin where there are dense labels.
+@dataclass(frozen=True)
+class FolderOptions:
+    """What `convert folder` is told."""
 
-    Args:
-        images: every file below it with one of `pairing.ENDINGS`, or folder with a DICOM series, named by case, with a
-            channel or without; see `pair_files`.
-        scribbles: folder, one file per case, named as it or so with something behind; None: with
-            `dense`, a dense dataset alone, into which `attenscribble scribble` draws.
-        dataset_id: of the dataset.
-        name: of the dataset.
-        classes: name to value, name or colour in the label files, without background; None: its position, from 1.
-            Files that say what their values are called (3D Slicer, MITK, ITK-SNAP) are read by these names.
-        dense: folder of dense labels, in which 0 is the background.
-        test_images: cases kept out of training.
-        test_labels: their dense labels.
-        channels: names, which decide nnU-Net's normalisation (`CT` is special).
-        undrawn_as_test: images without a scribble (without `scribbles`: a dense label) are test cases, to predict on.
-        subject: regular expression found in a case's name: cases in which it finds the same, its first group or the
-            whole match, stay on one side of a fold.
-        spacing: mm along x, y, z, of files that state none.
-        dense_id: of the twin; None: the dataset's plus one where there are dense labels.
-        coding: of scribbles that have values alone; None: that of ACDC.
-        background: name or colour of background strokes in the files, besides `background`.
-        unlabelled: name or colour of what nobody drew on.
-        dense_slices: regular expression found in the names of cases whose scribble is dense in the slices that show a
-            class, and unlabelled in the others; strokes among them stay strokes.
-        axis: of the array (z, y, x), across which these slices are cut; None: the coarsest.
-        annotated: CSV with the columns `case` and `classes` (`;` between them): the classes that were annotated in a
-            case, as strokes or densely. Where that is not all, background becomes `ignore`: the others may be there;
-            with `background` among them its strokes stay, as they are in none of the others.
-        provenance: of the source, for the JSON beside dataset.json.
-        writing: fields of `Writing`: `raw_folder`, `link`, `workers`...
+    images: Path
+    """Every file below it with one of `pairing.ENDINGS`, or folder with a DICOM series, named by case, with a channel
+    or without; see `pair_files`."""
+    dataset_id: int
+    """1 to 999, in no use yet."""
+    name: str
+    """Letters, digits, `_` and `-`; the twin's is this and Dense."""
+    labels: Mapping[str, int | str | None]
+    """Class, without background, to its value, name or colour in the label files; None: its position, from 1. Files
+    that say what their values are called (3D Slicer, MITK, ITK-SNAP) are read by these names."""
+    scribbles: Path | None = None
+    """Folder, one file per case, named as it or so with something behind; None: with `dense`, a dense dataset alone,
+    into which `attenscribble scribble` draws."""
+    dense: Path | None = None
+    """Folder of dense labels, in which 0 is the background."""
+    test_images: Path | None = None
+    """Cases kept out of training."""
+    test_labels: Path | None = None
+    """Their dense labels."""
+    undrawn_as_test: bool = False
+    """Images without a scribble (without `scribbles`: a dense label) are test cases, to predict on."""
+    channels: Sequence[str] = ("MRI",)
+    """Names, which decide nnU-Net's normalisation (`CT` is special)."""
+    subject: str | None = None
+    """Regular expression found in a case's name: cases in which it finds the same, its first group or the whole match,
+    stay on one side of a fold."""
+    spacing: Sequence[float] | None = None
+    """mm along x, y, z, of files that state none."""
+    link: bool = False
+    """See `Writing`."""
+    dense_id: int | None = None
+    """Of the twin; None: the dataset's plus one where there are dense labels."""
+    coding: str | None = None
+    """One of `meanings.PRESETS`, of scribbles that have values alone; None: that of ACDC."""
+    unlabelled: int | str | None = None
+    """Value, name or colour of what nobody drew on."""
+    background_scribble: int | str | None = None
+    """Of background strokes in the files, besides `background`."""
+    dense_slices: str | None = None
+    """Regular expression found in the names of cases whose scribble is dense in the slices that show a class, and
+    unlabelled in the others; strokes among them stay strokes."""
+    axis: int | None = None
+    """Of the array (z, y, x), across which these slices are cut; None: the coarsest."""
+    annotated: Path | None = None
+    """CSV with the columns `case` and `classes` (`;` between them): the classes that were annotated in a case, as
+    strokes or densely. Where that is not all, background becomes `ignore`: the others may be there; with `background`
+    among them its strokes stay, as they are in none of the others."""
+    trust_scribbles: bool = False
+    """See `Writing`."""
 
-    Raises:
-        AttenScribbleError: every problem of the input, one sentence each.
-    """
-    if scribbles is None and dense is None:
-        raise AttenScribbleError(f"{images}: has nothing to learn from: give --scribbles, or --dense, or both")
-    marks = Marks(classes, coding, background, unlabelled)
-    if marks.problems():
-        raise AttenScribbleError(marks.problems())
-    of_scribbles = {"--dense-slices": dense_slices, "--annotated": annotated}
-    lone = [
-        f"{option} {value}: is about --scribbles: give the labels as these, dense ones too"
-        for option, value in of_scribbles.items()
-        if value is not None and scribbles is None
-    ]
-    if axis is not None and dense_slices is None:
-        lone.append(f"--axis {axis}: is about --dense-slices: give both, or neither")
-    if test_labels is not None and test_images is None:
-        lone.append(
-            f"--test-labels {test_labels}: has no --test-images; the dense labels of images that nobody drew on "
-            "(--undrawn-as-test) are found in --dense"
-        )
-    lone += spacing_problems(spacing)
-    if lone:
-        raise AttenScribbleError(lone)
-    step = None if spacing is None else tuple(spacing)
-    whole = _compile(dense_slices)
-    values = None if scribbles is None else marks.scribble_values  # refused where one value would mean two things
-    found = look_at_folders(Folders(images, scribbles, dense, test_images, test_labels), marks, channels)
-    problems = list(found.problems)
-    cases = [case.or_test(dense_only=scribbles is None) for case in found.cases] if undrawn_as_test else found.cases
-    training = [case.identifier for case in cases if not case.test]
-    if subject is not None:
-        groups, note, more = group_by_subject(training, subject)
-        problems += more
-        splits, notes = make_splits(groups, None, problems)
-        notes.insert(0, note)
-    else:
-        splits, notes = make_splits_by_case(training, problems)
-        notes += tell_likely_subjects(training)
-    if whole is not None and not any(map(whole.search, training)):
-        problems.append(f"--dense-slices {dense_slices!r}: is found in the name of no case: `.` is all of them")
-    looked_for = {} if annotated is None else read_annotated(annotated, marks.labels, training, problems)
-    in_part = [case for case, values in looked_for.items() if 0 not in values and len(values) < len(marks.labels) - 1]
-    if in_part:
-        notes.append(f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}")
-    if dense is not None and scribbles is not None and dense_id is None:
-        dense_id = dataset_id + 1
-    written, reader = _read_sheared(
-        [
-            case.as_case(
-                step, whole is not None and bool(whole.search(case.identifier)), looked_for.get(case.identifier)
-            )
-            for case in cases
+    def convert(self, *, provenance: Mapping[str, object] | None = None, **writing: Any) -> WrittenDatasets:
+        """Write the folders as a scribble dataset, with its dense twin where there are dense labels.
+
+        Args:
+            provenance: of the source, for the JSON beside dataset.json.
+            writing: further fields of `Writing`: `raw_folder`, `workers`...
+
+        Raises:
+            AttenScribbleError: every problem of the input, one sentence each.
+        """
+        rest = (self.unlabelled, self.background_scribble)
+        values = [mark if isinstance(mark, int) else None for mark in rest]
+        names = [mark if isinstance(mark, str) else None for mark in rest]
+        is_coded = self.coding is not None or values != [None, None]
+        coding = choose_coding(self.coding, *values) if is_coded else None
+        dense_only = self.scribbles is None
+        if dense_only and self.dense is None:
+            raise AttenScribbleError(f"{self.images}: has nothing to learn from: give --scribbles, or --dense, or both")
+        marks = Marks(self.labels, coding, background=names[1], unlabelled=names[0])
+        if marks.problems():
+            raise AttenScribbleError(marks.problems())
+        of_scribbles = {"--dense-slices": self.dense_slices, "--annotated": self.annotated}
+        lone = [
+            f"{option} {value}: is about --scribbles: give the labels as these, dense ones too"
+            for option, value in of_scribbles.items()
+            if value is not None and dense_only
         ]
-    )
-    notes += _channel_notes(written, channels)
-    if reader is not None:
-        notes.append(f"images have axes that are not at right angles: dataset.json names {reader.__name__} for nnU-Net")
-    return write_raw_datasets(
-        written,
-        RawDataset(
-            dataset_id=dataset_id,
-            name=name,
-            channel_names=dict(enumerate(channels)),
-            labels=marks.labels,
-            scribble_values=values,
-            dense_values=marks.dense_values,
-            provenance={
-                "source": "folders of images and labels",
-                "options": {
-                    "classes": {name: marks.values[name] if mark is None else mark for name, mark in classes.items()},
-                    "subject": subject,
-                    "coding": vars(coding or PRESETS["acdc"]),
-                    "spacing": step,
-                    **({} if dense_slices is None else {"dense_slices": dense_slices, "axis": axis}),
-                    **({} if annotated is None else {"annotated": looked_for}),
+        if self.axis is not None and self.dense_slices is None:
+            lone.append(f"--axis {self.axis}: is about --dense-slices: give both, or neither")
+        if self.test_labels is not None and self.test_images is None:
+            lone.append(
+                f"--test-labels {self.test_labels}: has no --test-images; the dense labels of images that nobody drew "
+                "on (--undrawn-as-test) are found in --dense"
+            )
+        lone += spacing_problems(self.spacing)
+        if lone:
+            raise AttenScribbleError(lone)
+        step = None if self.spacing is None else tuple(self.spacing)
+        whole = _compile(self.dense_slices)
+        scribble_values = None if dense_only else marks.scribble_values  # refused where one value would mean two things
+        folders = Folders(self.images, self.scribbles, self.dense, self.test_images, self.test_labels)
+        found = look_at_folders(folders, marks, self.channels)
+        problems = list(found.problems)
+        cases = list(found.cases)
+        if self.undrawn_as_test:
+            cases = [case.or_test(dense_only=dense_only) for case in cases]
+        training = [case.identifier for case in cases if not case.test]
+        if self.subject is not None:
+            groups, note, more = group_by_subject(training, self.subject)
+            problems += more
+            splits, notes = make_splits(groups, None, problems)
+            notes.insert(0, note)
+        else:
+            splits, notes = make_splits_by_case(training, problems)
+            notes += tell_likely_subjects(training)
+        if whole is not None and not any(map(whole.search, training)):
+            problems.append(
+                f"--dense-slices {self.dense_slices!r}: is found in the name of no case: `.` is all of them"
+            )
+        looked_for = {} if self.annotated is None else read_annotated(self.annotated, marks.labels, training, problems)
+        in_part = [case for case, seen in looked_for.items() if 0 not in seen and len(seen) < len(self.labels)]
+        if in_part:
+            notes.append(
+                f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}"
+            )
+        dense_id = self.dense_id
+        if dense_id is None and self.dense is not None and not dense_only:
+            dense_id = self.dataset_id + 1
+        written, reader = _read_sheared(
+            [
+                case.as_case(
+                    step, whole is not None and bool(whole.search(case.identifier)), looked_for.get(case.identifier)
+                )
+                for case in cases
+            ]
+        )
+        notes += _channel_notes(written, self.channels)
+        if reader is not None:
+            notes.append(
+                f"images have axes that are not at right angles: dataset.json names {reader.__name__} for nnU-Net"
+            )
+        return write_raw_datasets(
+            written,
+            RawDataset(
+                dataset_id=self.dataset_id,
+                name=self.name,
+                channel_names=dict(enumerate(self.channels)),
+                labels=marks.labels,
+                scribble_values=scribble_values,
+                dense_values=marks.dense_values,
+                provenance={
+                    "source": "folders of images and labels",
+                    "options": {
+                        "classes": {
+                            name: marks.values[name] if mark is None else mark for name, mark in self.labels.items()
+                        },
+                        "subject": self.subject,
+                        "coding": vars(coding or PRESETS["acdc"]),
+                        "spacing": step,
+                        **({} if self.dense_slices is None else {"dense_slices": self.dense_slices, "axis": self.axis}),
+                        **({} if self.annotated is None else {"annotated": looked_for}),
+                    },
+                    **(provenance or {}),
                 },
-                **(provenance or {}),
-            },
-            dense_id=dense_id,
-            dense_only=scribbles is None,
-            slice_axis=axis,
-            reader=reader,
-            splits=splits,
-        ),
-        Writing(**writing),
-        problems=problems,
-        notes=[*found.tell_readings(), *notes],
-    )
+                dense_id=dense_id,
+                dense_only=dense_only,
+                slice_axis=self.axis,
+                reader=reader,
+                splits=splits,
+            ),
+            Writing(link=self.link, trust_scribbles=self.trust_scribbles, **writing),
+            problems=problems,
+            notes=[*found.tell_readings(), *notes],
+        )
 
 
 def _channel_notes(cases: Sequence[Case], channels: Sequence[str]) -> list[str]:
@@ -257,61 +279,6 @@ def parse_labels(text: str) -> dict[str, int]:
     return Marks(marks).values
 
 
-@dataclass(frozen=True)
-class FolderOptions:
-    """What `convert folder` is told; see `convert_folder` for what is not described here."""
-
-    images: Path
-    dataset_id: int
-    name: str
-    labels: Mapping[str, int | str | None]
-    """Class to what marks it in the files, a value, a name or a colour; None: see `Marks`."""
-    scribbles: Path | None = None
-    dense: Path | None = None
-    test_images: Path | None = None
-    test_labels: Path | None = None
-    undrawn_as_test: bool = False
-    channels: Sequence[str] = ("MRI",)
-    subject: str | None = None
-    spacing: Sequence[float] | None = None
-    link: bool = False
-    dense_id: int | None = None
-    coding: str | None = None
-    """One of `meanings.PRESETS`."""
-    unlabelled: int | str | None = None
-    """Value, name or colour of what nobody drew on."""
-    background_scribble: int | str | None = None
-    """Of background strokes."""
-    dense_slices: str | None = None
-    axis: int | None = None
-    annotated: Path | None = None
-    trust_scribbles: bool = False
-
-    def convert(self, **writing: Any) -> WrittenDatasets:
-        """Convert with these options; `writing` are fields of `Writing`, raises as `convert_folder`."""
-        rest = (self.unlabelled, self.background_scribble)
-        values = [mark if isinstance(mark, int) else None for mark in rest]
-        names = [mark if isinstance(mark, str) else None for mark in rest]
-        is_coded = self.coding is not None or values != [None, None]
-        return convert_folder(
-            self.images,
-            self.scribbles,
-            classes=self.labels,
-            coding=choose_coding(self.coding, *values) if is_coded else None,
-            unlabelled=names[0],
-            background=names[1],
-            **{name: getattr(self, name) for name in _AS_THEY_ARE},
-            **writing,
-        )
-
-
-_AS_THEY_ARE = tuple(
-    field.name
-    for field in fields(FolderOptions)
-    if field.name not in ("images", "scribbles", "labels", "coding", "unlabelled", "background_scribble")
-)
-
-
 def encode_options(options: FolderOptions, file: Path) -> str:
     """The content of a YAML file that lies at `file`; folders are told from there."""
     home = Path(os.path.abspath(file)).parent
@@ -328,7 +295,7 @@ def encode_options(options: FolderOptions, file: Path) -> str:
             value = list(value)
         content[field.name] = value
     head = (
-        f"# attenscribble start --plan {file.name} converts again: options of attenscribble convert folder.\n"
+        f"# attenscribble start --plan {file.name} -d NEW_ID converts again: options of attenscribble convert folder.\n"
         "# Folders are told from this file on.\n"
     )
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
@@ -365,15 +332,15 @@ def read_options(file: Path) -> FolderOptions:
     found["images"] = keys.take("images", folder, "a folder, from this file on")
     for name in ("scribbles", "dense", "test_images", "test_labels"):
         found[name] = keys.take(name, folder, "a folder, from this file on", None)
-    found["dataset_id"] = keys.take("dataset_id", count, "a whole number from 1")
+    found["dataset_id"] = keys.take_shape("dataset_id", SIZE)
     found["name"] = keys.take("name", text, "the name of the dataset")
     found["channels"] = keys.take("channels", _read_channels, "a list of names", ("MRI",))
     for name in ("subject", "dense_slices"):
         found[name] = keys.take(name, pattern, "a regular expression", None)
     found["spacing"] = keys.take("spacing", _read_spacing, "three numbers above 0, mm along x, y and z", None)
     for name in ("undrawn_as_test", "link", "trust_scribbles"):
-        found[name] = keys.take(name, truth, "true or false", False)
-    found["dense_id"] = keys.take("dense_id", count, "a whole number from 1", None)
+        found[name] = keys.take_shape(name, TRUTH, False)
+    found["dense_id"] = keys.take_shape("dense_id", SIZE, None)
     found["coding"] = keys.take("coding", _one_of(tuple(PRESETS)), f"one of {', '.join(PRESETS)}", None)
     for name in ("unlabelled", "background_scribble"):
         found[name] = keys.take(name, _read_mark, "a value, a name or a colour", None)

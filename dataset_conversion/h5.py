@@ -14,21 +14,14 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.soundness import room_problems
 from nnunet_attenscribble.common.text import normalise, read_table
+from nnunet_attenscribble.dataset_conversion.acdc import LABELS
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, dense_values, scribble_values
 from nnunet_attenscribble.dataset_conversion.plan_problems import spacing_problems
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
-from nnunet_attenscribble.dataset_conversion.splits import (
-    ACDC_BLOCKS,
-    group_by_subject,
-    leave_block_out_folds,
-    maag_folds,
-    make_splits,
-)
+from nnunet_attenscribble.dataset_conversion.splits import acdc_folds, group_by_subject, make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
 
-LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}  # of ACDC, which WSL4MIS is about
-SPLITS = ("nnunet", "contiguous", "maag")
 _PATIENT = re.compile(r"(patient|case)(\d+)", re.IGNORECASE)  # as names in ACDC begin; T1_patient001 does not
 
 
@@ -72,8 +65,6 @@ def convert_h5(
         raise AttenScribbleError(
             "h5 files hold no spacing: give --spacing-csv FILE, or --spacing with three numbers (x y z)"
         )
-    if split not in SPLITS:
-        raise AttenScribbleError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
     classes = {name: value for name, value in LABELS.items() if value > 0} if classes is None else classes
     labels = {"background": 0, **{name: value for value, name in enumerate(classes, start=1)}}
     values = scribble_values(labels, coding, classes)
@@ -103,10 +94,10 @@ def convert_h5(
         dense_id = dataset_id + 1
     by_patient, told, more = _group([case.identifier for case in cases], subject)
     problems += more
-    folds = None
-    if split != "nnunet" and subject is None and all(isinstance(patient, int) for patient in by_patient):
-        folds = leave_block_out_folds(by_patient, ACDC_BLOCKS) if split == "contiguous" else maag_folds()
-    elif split != "nnunet":
+    is_numbered = subject is None and all(isinstance(patient, int) for patient in by_patient)
+    folds = acdc_folds(split, by_patient if is_numbered else ())
+    if folds is not None and not is_numbered:
+        folds = None
         problems.append(
             f"split {split!r}: goes by the patient numbers of ACDC, so every name must begin like "
             "patient019_frame01.h5, and --subject cannot be given: correct that, or choose nnunet"

@@ -28,6 +28,7 @@ from nnunet_attenscribble.common.volumes import (
 )
 from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
+from nnunet_attenscribble.dataset_conversion.plan_problems import unlike_dimensions
 from nnunet_attenscribble.errors import AttenScribbleError
 
 PERCENTILES = (0, 1, 50, 99, 100)
@@ -173,6 +174,11 @@ def inspect_dataset(
         results = run(partial(_inspect_case, labels=labels, ignore=description.ignore, across=across), tasks)
         found = list(show_progress(results, total=len(tasks), description="Looking", enabled=progress))
     problems = [problem for result in found if isinstance(result, list) for problem in result]
+    problems += unlike_dimensions(
+        (describe(files[case][0][0], f"case {case}"), len(result.size))
+        for case, result in zip(files, found, strict=True)
+        if isinstance(result, CaseFindings)
+    )
     if problems:
         raise AttenScribbleError(problems)
     return Inspection(description, files, truth, dict(zip(files, found, strict=True)))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -332,7 +333,8 @@ class NamedLabel:
             every = ", ".join(f"{segment.name} ({segment.value})" for segment in self.legend.segments)
             problems.append(
                 f"{self.file}: holds {list_some(unknown)}; its names are {every}, the classes {self.classes}: rename "
-                f"one of the two, or tell `convert folder` by --labels CLASS={unknown[0]} or --background-scribble NAME"
+                f"one of the two, or tell `convert folder` by --labels CLASS={quote(unknown[0])} or "
+                "--background-scribble NAME"
             )
         if not self.is_sure and self.unlabelled in owner and not taken.all():
             problems.append(
@@ -525,10 +527,12 @@ def read_colour_codes(pixels: sitk.Image, name: str) -> tuple[np.ndarray, np.nda
         0xRRGGBB per pixel, uint32 (..., Y, X), and a mask of that shape: what is not wholly transparent.
 
     Raises:
-        AttenScribbleError: values of more than 8 bits, or pixels that are transparent in part.
+        AttenScribbleError: values of more than 8 bits, pixels that are transparent in part, or more bands than these.
     """
-    values = sitk.GetArrayFromImage(pixels)
     count = pixels.GetNumberOfComponentsPerPixel()
+    if count > 4:
+        raise AttenScribbleError(f"{name}: has {count} values per pixel, more than a picture: save red, green and blue")
+    values = sitk.GetArrayFromImage(pixels)
     values = values if count > 1 else values[..., None]
     if values.dtype != np.uint8 and not (
         np.issubdtype(values.dtype, np.integer) and 0 <= values.min() <= values.max() < 256
@@ -589,7 +593,7 @@ class ColourLabel:
         return image
 
     def _tell(self, unknown: list[tuple[int, Colour]], size: int) -> str:
-        found = [f"{format_colour(colour)} ({100 * n / size:.2g} %)" for n, colour in sorted(unknown, reverse=True)]
+        found = [f"{format_colour(colour)} ({100 * n / size:.3g} %)" for n, colour in sorted(unknown, reverse=True)]
         named = ", ".join(map(format_colour, self.targets)) or "none"
         if len(unknown) > _MOST_COLOURS:
             return (

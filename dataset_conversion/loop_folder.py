@@ -38,6 +38,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 STATE_FILE = "next.json"
 _LABELS_FILE = "labels.label"
+_DRAWN = ("strokes", "prediction")
 _SPLITS = "splits_final.json"
 _ADVICE = "bring back the file that attenscribble next wrote, or remove the folder once its strokes are saved elsewhere"
 _STATE = mapping(
@@ -58,9 +59,9 @@ _STATE = mapping(
         "files": list_of(TEXT, expected="a list of files"),
         "slices": list_of(ANYTHING),
     },
-    {  # digests of drawings that were brought in, of this round and of those before
-        "read": list_of(TEXT),
-        "read_before": list_of(TEXT),
+    {
+        "read": list_of(TEXT),  # digests of drawings that were brought in since it was written
+        "seen": mapping(each=TEXT),  # those of drawings that lay there when it was written, by their places
     },
 )
 
@@ -178,6 +179,7 @@ def write_folder(
     state: Mapping[str, Any],
     further: Mapping[str, bytes],
     before: Mapping[str, Any] | None,
+    seen: Mapping[str, str],
 ) -> None:
     """Write a folder for each case, the tool's files in it, and what is known of them.
 
@@ -191,6 +193,7 @@ def write_folder(
         state: for the state file: `dataset`, `slices` and more.
         further: files by name.
         before: what `read_state` told.
+        seen: what `list_seen` told, before it was read for the last time.
 
     Raises:
         AttenScribbleError: where it cannot be written; then everything is as it was.
@@ -222,11 +225,10 @@ def write_folder(
         place(_LABELS_FILE).write_text(describe_labels(labels), encoding="utf-8")
         for name, content in further.items():
             place(name).write_bytes(content)
-        before = before or {}
-        read = [digest for key in ("read_before", "read") for digest in before.get(key, ())]
-        known = {**state, "cases": entries, "files": files, "read_before": read}
+        others = {name: digest for name, digest in seen.items() if name not in files}
+        known = {**state, "cases": entries, "files": files, "seen": others}
         stage(folder / STATE_FILE).write_text(encode_json(known), encoding="utf-8")
-    _remove(folder, set(before.get("files", ())) - set(files))
+    _remove(folder, set((before or {}).get("files", ())) - set(files))
 
 
 def _write_images(case: CaseToDraw, tool: str, folder: Path, place) -> None:
@@ -305,6 +307,23 @@ def _find_case(name: str, entry: Mapping[str, Any], description: Description, re
     return case
 
 
+def list_seen(folder: Path, state: Mapping[str, Any] | None) -> dict[str, str]:
+    """Digests of the drawings of a folder, by their places in it, in whatever format.
+
+    The tool's own are written anew in each round; those in another format stay, and would count as drawn on top.
+
+    Args:
+        folder: as `write_folder` wrote it.
+        state: what `read_state` told; of cases that are not in it, what was known before.
+    """
+    if state is None:
+        return {}
+    files = [
+        file for name in state["cases"] for what in _DRAWN for file in _find_saved(folder / name, f"{name}_{what}")
+    ]
+    return {**state.get("seen", {}), **{file.relative_to(folder).as_posix(): sha256(file) for file in files}}
+
+
 def note_read(folder: Path, state: Mapping[str, Any], additions: Sequence[Addition]) -> None:
     """Note down which drawings were brought in: a stroke that is then taken out of labelsTr does not come back."""
     read = [sha256(file) for addition in additions for file in addition.files]
@@ -313,9 +332,7 @@ def note_read(folder: Path, state: Mapping[str, Any], additions: Sequence[Additi
 
 def _find_drawn(folder: Path, entry: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
     """The strokes and the prediction of a case, each where it was changed since it was written or read."""
-    strokes, prediction = (
-        _find_changed(folder, f"{folder.name}_{what}", entry[what], state) for what in ("strokes", "prediction")
-    )
+    strokes, prediction = (_find_changed(folder, f"{folder.name}_{what}", entry[what], state) for what in _DRAWN)
     return strokes, prediction
 
 
@@ -364,17 +381,17 @@ def _in_order_of_nnunet(image: sitk.Image, case: CaseToDraw) -> np.ndarray:
 def _find_changed(folder: Path, name: str, written: str, state: Mapping[str, Any]) -> Path | None:
     """The one file of this name, in whatever format, whose digest is not known; None where there is none.
 
-    Known is what was `written`, and what was brought in. What was in a round before is not where a file was written
-    since: who draws the same there again means it.
+    Known is what was `written`, what was brought in since, and what lay there before.
 
     Raises:
         AttenScribbleError: several were, or one of a kind that is not read.
     """
-    files = sorted(file for file in folder.glob(f"{escape(name)}.*") if file.is_file() and not is_companion(file))
-    known = {written, *state.get("read", ())}
-    before = known | {*state.get("read_before", ())}
-    own = {folder.parent / file for file in state["files"]}
-    changed = [file for file in files if sha256(file) not in (known if file in own else before)]
+    seen = state.get("seen", {})
+    changed = [
+        file
+        for file in _find_saved(folder, name)
+        if sha256(file) not in (written, *state.get("read", ()), seen.get(f"{folder.name}/{file.name}"))
+    ]
     if problems := unusable_files(changed):
         raise AttenScribbleError(problems)
     changed = [file for file in changed if stem(file) is not None]  # without the voxels of a header
@@ -383,6 +400,10 @@ def _find_changed(folder: Path, name: str, written: str, state: Mapping[str, Any
             f"{changed[0]} and {changed[1].name} were both saved: keep the one that holds the strokes"
         )
     return changed[0] if changed else None
+
+
+def _find_saved(folder: Path, name: str) -> list[Path]:
+    return sorted(file for file in folder.glob(f"{escape(name)}.*") if file.is_file() and not is_companion(file))
 
 
 def _read_prediction(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -435,8 +456,8 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     texts, problems = _grow_descriptions(places, new)
     provenance = _read_provenance(raw / "provenance.json", additions)
     problems += new_case_problems(raw, {addition.case.identifier: addition.case.images for addition in new})
-    if (description := texts.get(raw / "dataset.json")) is not None:
-        ending = description["file_ending"]
+    ending = texts.get(raw / "dataset.json", {}).get("file_ending")
+    if ending is not None:  # or dataset.json is among the problems
         unwritten = [one.case.identifier for one in new if not _is_written(raw, one, ending, reader)]
         problems += stray_label_problems(raw, unwritten, ending)
     problems += [problem for place in places for problem in folder_problems(place, None)]
@@ -448,7 +469,6 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     ]
     if problems:
         raise AttenScribbleError(problems)
-    ending = texts[raw / "dataset.json"]["file_ending"]
     texts = texts if new else {}
     texts |= {} if provenance is None else {raw / "provenance.json": provenance}
     with replaced_files(*places) as stage:
@@ -514,8 +534,8 @@ def stray_label_problems(raw: Path, cases: Iterable[str], ending: str) -> list[s
     """
     files = {case: raw / "labelsTr" / f"{case}{ending}" for case in cases}
     return [
-        f"{file}: lies there already, and {case} is no training case: list it in {raw / 'dataset.json'} (its image in "
-        "imagesTr), or move this label away"
+        f"{file}: lies there already, and {case} is no training case: put its image into imagesTr, and list it in "
+        "dataset.json where that lists cases, or move this label away"
         for case, file in files.items()
         if file.exists()
     ]

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
@@ -122,8 +122,7 @@ def pair_files(
         for kind in labels:
             matched, more, strangers = match_labels(kind.files, cases, kind.what)
             if more or not matched:
-                name = partial(_name_by_folder, folder=kind.folder, cases=parents)
-                by_folder = match_labels(kind.files, cases, kind.what, name)
+                by_folder = match_labels(kind.files, cases, kind.what, _namer_by_folder(kind.folder, parents))
                 if by_folder[0] and not by_folder[1]:
                     matched, more, strangers = by_folder
             if more and (folders := _match_folders(kind, parents)):
@@ -247,19 +246,27 @@ def _shared_positions(paths: Sequence[tuple[str, ...]]) -> set[int]:
     return shared - {0} if len(shared) == len(paths[0]) else shared
 
 
-def _name_by_folder(file: Path, folder: Path, cases: Mapping[tuple[str, ...], str]) -> str | None:
-    """The case whose folders are among those of a label file, the most of them, or the one in a folder below it; else
-    the file's own name.
+def _namer_by_folder(folder: Path, cases: Mapping[tuple[str, ...], str]) -> Callable[[Path], str | None]:
+    """What names a label file: the case whose folders are among those of the file, the most of them, or the one in a
+    folder below it; else the file's own name.
     """
-    name = stem(file)
-    parts = () if name is None else tuple(map(normalise, file.relative_to(folder).parts[:-1]))
-    if not parts:
-        return name
-    case = _find_case(parts, cases)
-    if case is not None:
-        return case
-    below = [key for key in cases if _is_within(parts, key)]  # as of DICOM, whose folders are UIDs
-    return cases[below[0]] if len(below) == 1 else name
+
+    @cache  # a folder may hold a file for each of a hundred classes
+    def find(parent: Path) -> str | None:
+        parts = tuple(map(normalise, parent.relative_to(folder).parts))
+        if not parts:
+            return None
+        case = _find_case(parts, cases)
+        if case is not None:
+            return case
+        below = [key for key in cases if _is_within(parts, key)]  # as of DICOM, whose folders are UIDs
+        return cases[below[0]] if len(below) == 1 else None
+
+    def name(file: Path) -> str | None:
+        own = stem(file)
+        return own if own is None else find(file.parent) or own
+
+    return name
 
 
 def _find_case(parts: tuple[str, ...], cases: Mapping[tuple[str, ...], str]) -> str | None:

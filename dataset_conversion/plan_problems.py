@@ -41,8 +41,10 @@ def folder_problems(raw_folder: Path, preprocessed_folder: Path | None) -> list[
     for folder in (raw_folder, preprocessed_folder):
         if folder is None:
             continue
-        existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-        if not existing.is_dir():
+        existing = next((place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()), None)
+        if existing is None:  # of Windows
+            problems.append(f"{folder}: is on a drive that is not there: choose another folder")
+        elif not existing.is_dir():
             problems.append(f"{existing}: is not a folder: nothing can be written to {folder}")
         elif not os.access(existing, os.W_OK | os.X_OK):
             problems.append(f"{existing}: is read-only: choose a folder you may write to")
@@ -116,15 +118,22 @@ def identifier_problems(identifiers: Sequence[str]) -> list[str]:
 
 def dimension_problems(cases: Sequence[Case], checked: Sequence[CheckedCase]) -> list[str]:
     """Of slices among volumes, or volumes among slices, which nnU-Net cannot plan together."""
-    counts = Counter(result.dimensions for result in checked if result.dimensions is not None)
-    if len(counts) < 2:
-        return []
-    usual = counts.most_common(1)[0][0]
-    return [
-        f"{describe(case.images[0], f'case {case.identifier}')}: has {result.dimensions} dimensions, the "
-        f"others {usual}: make a dataset of its own of them"
+    return unlike_dimensions(
+        (describe(case.images[0], f"case {case.identifier}"), result.dimensions)
         for case, result in zip(cases, checked, strict=True)
-        if result.dimensions not in (None, usual)
+        if result.dimensions is not None
+    )
+
+
+def unlike_dimensions(images: Iterable[tuple[str, int]]) -> list[str]:
+    """Of images that have another number of dimensions than most; each is a name and that number."""
+    named = list(images)
+    counts = Counter(dimensions for _, dimensions in named)
+    usual = counts.most_common(1)[0][0] if counts else None
+    return [
+        f"{name}: has {dimensions} dimensions, the others {usual}: make a dataset of its own of them"
+        for name, dimensions in named
+        if dimensions != usual
     ]
 
 

@@ -45,7 +45,7 @@ def prepare_images(
     """Write images as a dataset has them: `CASE_0000` and so on, in its format, checked as those to train with are.
 
     Args:
-        images: folder, as for `convert_folder`.
+        images: folder, as in `FolderOptions`.
         output: folder, which must not be there yet, or be empty.
         dataset: folder with its dataset.json.
         spacing: mm along x, y, z, of files that state none.

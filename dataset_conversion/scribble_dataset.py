@@ -15,12 +15,12 @@ from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.nnunet import read_splits_json
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
-from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Case, Drawing
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
+from nnunet_attenscribble.dataset_conversion.plan_problems import split_problems
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.splits import idle_notes, make_splits_by_case
@@ -152,10 +152,8 @@ def _find_splits(
     except AttenScribbleError as error:
         problems += error.problems
         return None, []
-    # Cases may have come and gone since the folds were drawn.
-    if gone := {case for fold in splits for case in (*fold["train"], *fold["val"])}.difference(cases):
-        told = list_some(sorted(gone))
-        problems.append(f"{file}: its folds name {told}, not among the training cases: delete it, or take them out")
+    if wrong := split_problems(splits, set(cases)):  # cases may have come and gone since the folds were drawn
+        problems += [f"{file}: {problem}: delete it, or correct it" for problem in wrong]
         return None, []
     return splits, idle_notes(splits, cases, str(file))
 

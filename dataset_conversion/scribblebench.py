@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.shapes import read_json
-from nnunet_attenscribble.dataset_conversion.folder import convert_folder
+from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
 from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -19,9 +19,13 @@ _FURTHER = ("labelsTr_dense", "imagesTs", "labelsTs")
 def convert_scribblebench(
     folder: Path,
     *,
+    dataset_id: int,
+    dense_id: int | None = None,
     classes: Mapping[str, int] | None = None,
     channels: list[str] | None = None,
     name: str | None = None,
+    subject: str | None = None,
+    trust_scribbles: bool = False,
     **writing: Any,
 ) -> WrittenDatasets:
     """Link a dataset of ScribbleBench into a numbered nnU-Net dataset, and its `labelsTr_dense` into the dense twin.
@@ -30,10 +34,13 @@ def convert_scribblebench(
         folder: with `imagesTr` and `labelsTr`, whose highest value is unlabelled, and perhaps `labelsTr_dense`,
             `imagesTs`, `labelsTs` and a dataset.json, in which `ignore` (or `unlabelled`), if named, must be one more
             than the classes.
+        dataset_id: of the dataset.
+        dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         classes: name to value; None: those of dataset.json.
         channels: names; None: those of dataset.json.
         name: of the dataset; None: that of the folder.
-        writing: further arguments of `convert_folder` and `write_raw_datasets`: `raw_folder`, `dataset_id`...
+        subject, trust_scribbles: see `FolderOptions`.
+        writing: further fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -49,23 +56,27 @@ def convert_scribblebench(
     classes = told_classes if classes is None else classes
     given = folder.resolve().name  # `.` has none
     parts = {part: folder / part if (folder / part).is_dir() else None for part in _FURTHER}
-    return convert_folder(
+    options = FolderOptions(
         folder / "imagesTr",
-        folder / "labelsTr",
-        classes=classes,
+        dataset_id,
+        name or given,
+        classes,
+        scribbles=folder / "labelsTr",
         dense=parts["labelsTr_dense"],
         test_images=parts["imagesTs"],
         test_labels=parts["labelsTs"],
         channels=told_channels if channels is None else channels,
-        name=name or given,
+        subject=subject,
         link=True,
-        provenance={
-            "source": f"{given} of ScribbleBench (Gotkowski et al., MICCAI 2025)",
-            "reference": "https://github.com/MIC-DKFZ/ScribbleBench",
-            "license": "that of the dataset behind it",
-        },
-        **writing,
+        dense_id=dense_id,
+        trust_scribbles=trust_scribbles,
     )
+    provenance = {
+        "source": f"{given} of ScribbleBench (Gotkowski et al., MICCAI 2025)",
+        "reference": "https://github.com/MIC-DKFZ/ScribbleBench",
+        "license": "that of the dataset behind it",
+    }
+    return options.convert(provenance=provenance, **writing)
 
 
 def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:

@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects, label
 
-from nnunet_attenscribble.common.shapes import count, read_keys
+from nnunet_attenscribble.common.shapes import SIZE, read_keys
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.dataset_conversion.strokes import (
     MARGIN,
@@ -148,7 +148,7 @@ def read_scribblebench(file: Path, seed: int = 0) -> ScribbleRules:
         entry.take("num_scribbles", _only(1), "1", 1)
     if scribbles.content.get("nurbs") is None:
         problems.append("needs 'foreground.scribbles.nurbs'")
-    points = nurbs.mapping("params").take("num_control_points", count, "a whole number", 4)
+    points = nurbs.mapping("params").take_shape("num_control_points", SIZE, 4)
     params = contour.mapping("params")
     share = params.take("scribble_length_range", _pair, "two numbers", (0.07, 0.15))
     depth = params.take("disk_size_range", _pair, "two numbers", (1.0, 4.0))

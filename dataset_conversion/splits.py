@@ -38,6 +38,7 @@ MSCMR_TEST = (3, 5, 10, 11, 12, 16, 17, 23, 28, 30, 33, 35, 38, 40, 43)
 #: Of a note: what a single patient is not enough for.
 NO_FOLDS = "makes no folds: train with `all` in place of nnU-Net's fold number"
 
+ACDC_SPLITS = ("nnunet", "contiguous", "maag")
 ACDC_BLOCKS = tuple(tuple(range(first, first + 20)) for first in range(1, 101, 20))
 
 
@@ -68,6 +69,17 @@ def leave_block_out_folds(patients: Iterable[Patient], blocks: Sequence[Sequence
 def maag_folds() -> list[Fold]:
     """The one fold of MAAG: 35 patients to train with, 15 to validate; 15 more are its test set."""
     return [Fold(MAAG_TRAIN, MAAG_VALIDATION)]
+
+
+def acdc_folds(split: str, patients: Iterable[int]) -> list[Fold] | None:
+    """The folds of one of `ACDC_SPLITS` with these patients; None: nnU-Net's own five.
+
+    Raises:
+        AttenScribbleError: for another split.
+    """
+    if split not in ACDC_SPLITS:
+        raise AttenScribbleError(f"split {split!r}: choose one of {', '.join(ACDC_SPLITS)}")
+    return {"maag": maag_folds(), "contiguous": leave_block_out_folds(patients, ACDC_BLOCKS)}.get(split)
 
 
 def splits_by_patient(cases: Mapping[Patient, Sequence[str]], folds: Sequence[Fold]) -> list[dict[str, list[str]]]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from shlex import quote
 
 from nnunet_attenscribble.common.files import find_files, is_held_by_another_user
 from nnunet_attenscribble.common.nnunet import means_ignore
@@ -203,7 +204,7 @@ class Believer:
         if not loose:
             return []
         pictures = tell_files_apart(folders.images, _files_of_images(self.layout, folders))[0]
-        images = {file.name: file for file in pictures}
+        images = {str(file.relative_to(folders.images)): file for file in pictures}  # patients' are called alike
         hints = []
         for file in loose[:5]:
             fitting = fitting_images(file, images)
@@ -473,7 +474,7 @@ def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, s
     where = f"in {len(mark.files)} of {len(survey.labels[mark.role])} files"
     if mark.how != "name":
         where += f", {format_percent(round(1e6 * mark.share), 1_000_000)} of the voxels"
-    written = f"'{mark.mark}'" if mark.how == "colour" or " " in str(mark.mark) else mark.mark
+    written = quote(str(mark.mark))
     is_class = not isinstance(mark.mark, int) or mark.mark > 0
     options = [f"--labels CLASS={written}"] if is_class else []
     if why.startswith("never"):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.nnunet import means_ignore
@@ -147,8 +148,8 @@ def mask_doubts(cases: Findings, given: Given) -> list[Doubt]:
 
     return [
         Doubt(
-            f"{told}: where these are the classes, give --labels {','.join(classes)}; otherwise keep one drawing of an "
-            "image, with all classes in it",
+            f"{told}: where these are the classes, give --labels {quote(','.join(classes))}; otherwise keep one "
+            "drawing of an image, with all classes in it",
             f"{told}. Are these the classes?",
             answer,
             ("yes", "no"),

@@ -25,7 +25,7 @@ from nnunet_attenscribble.common.grids import (
 )
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import as_readable
-from nnunet_attenscribble.common.volumes import AIR, Source, describe, file_of, label_values, read_volume
+from nnunet_attenscribble.common.volumes import AIR, Source, count_values, describe, file_of, label_values, read_volume
 from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
@@ -134,6 +134,8 @@ def find_layout(root: Path) -> Layout:
             images[root] = pictures
             unknown = {} if drawings else _count(root, pictures)
     test_images, test_labels = (next(iter(roles.get(role, {})), None) for role in ("test_images", "test_labels"))
+    for role in ("test_images", "test_labels"):
+        unknown |= {folder: len(held) for folder, held in [*roles.get(role, {}).items()][1:]}  # the first is taken
     return Layout(root, tuple(images), tuple(drawings), test_images, test_labels, unknown, tuple(problems))
 
 
@@ -373,8 +375,7 @@ def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
         return _count_colours(pixels, str(label.file))
     read_volume(pixels, str(label.file), label=True)  # refuses several values per voxel
-    values, counts = np.unique(label_values(pixels, str(label.file), []), return_counts=True)
-    return LabelContent("value", dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    return LabelContent("value", dict(count_values(label_values(pixels, str(label.file), [])).items()))
 
 
 def _read_names(file: Path, legend: Legend, count: int, layers: Iterator[sitk.Image]) -> LabelContent:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
@@ -36,7 +37,7 @@ def evaluate_folder(
     lesions: Mapping[str, float] | None = None,
     workers: int | None = None,
     all_cases: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool = False,
 ) -> Summary:
     """Score every prediction of a folder. Nothing is written: see `summary.write_summary`.
 
@@ -50,7 +51,7 @@ def evaluate_folder(
         lesions: structures whose components are counted, with the IoU of `metrics.count_lesions`; likewise.
         workers: processes that score cases side by side; 1 for none but this one, None for `count_workers`.
         all_cases: refuse if a dense label has no prediction.
-        on_progress: called with the number of cases done and of all.
+        progress: shown on stderr.
 
     Raises:
         AttenScribbleError: something keeps the folders from being compared; all problems at once.
@@ -72,14 +73,11 @@ def evaluate_folder(
             f"{len(not_predicted)} cases of {dense} have no prediction in {predictions} ({list_some(not_predicted)}): "
             "predict them, or leave out --all-cases"
         )
-    results: list[CaseScores] = []
     readers = _find_readers(file, dense, pairs[0])
     score = partial(score_case, coding=coding, protocol=rules, readers=readers)
     with worker_map(workers or count_workers(len(pairs)), len(pairs)) as run:
-        for result in run(score, pairs):
-            results.append(result)
-            if on_progress is not None:
-                on_progress(len(results), len(pairs))
+        scored = run(score, pairs)
+        results = list(show_progress(scored, total=len(pairs), description="Scoring cases", enabled=progress))
     problems = [problem for result in results for problem in result.problems]
     if problems:
         raise AttenScribbleError(problems)

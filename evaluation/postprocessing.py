@@ -34,6 +34,7 @@ from nnunet_attenscribble.common.files import (
 )
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
@@ -61,9 +62,7 @@ _FEWEST_CASES = 3
 POSTPROCESSING_FILE = "attenscribble_postprocessing.json"
 _SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/postprocessing", 2
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
-Progress = Callable[[Sequence[Item], str], Iterable[Item]]
 
 
 @dataclass(frozen=True)
@@ -293,7 +292,7 @@ def postprocess_folder(
     per_class: bool = True,
     agreement: float = AGREEMENT,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: bool = False,
 ) -> Postprocessed:
     """Postprocess every prediction of a folder into a new folder, which appears whole or not at all.
 
@@ -310,13 +309,12 @@ def postprocess_folder(
         per_class: decide for each class by the scribbles.
         agreement: see `postprocessing.decide`.
         workers: processes; None for `count_workers`.
-        progress: called with a list and a word about it, to iterate over.
+        progress: shown on stderr.
 
     Raises:
         AttenScribbleError: something keeps the rule from being found or applied; all problems at once.
     """
     given = _find_input(predictions, scribbles, output, dataset_json, per_class)
-    pass_on: Progress = progress or (lambda items, word: items)
     evidence: list[StrokeEvidence] = []
     left_out = list(given.left_out)
     problems: list[str] = []
@@ -324,7 +322,10 @@ def postprocess_folder(
     training = list(given.training.items()) if per_class else []
     look = partial(_try, _look_at, coding=given.coding, reader=given.reader, drawn=drawn)
     with worker_map(workers or count_workers(len(training)), len(training)) as run:
-        for (case, _), found in zip(pass_on(training, "Reading scribbles"), run(look, training), strict=True):
+        looks = show_progress(
+            run(look, training), total=len(training), description="Reading scribbles", enabled=progress
+        )
+        for (case, _), found in zip(training, looks, strict=True):
             if isinstance(found, str):
                 problems.append(found)
             elif found is None:
@@ -361,8 +362,8 @@ def postprocess_folder(
         worker_map(workers or count_workers(number), number) as run,
     ):
         tasks = [(file, hidden / output.name / file.name) for file in given.predicted.values()]
-        cases = pass_on(list(given.predicted), "Removing components")
-        for case, removed in zip(cases, run(write, tasks), strict=True):
+        written = show_progress(run(write, tasks), total=number, description="Removing components", enabled=progress)
+        for case, removed in zip(given.predicted, written, strict=True):
             if isinstance(removed, str):
                 problems.append(removed)
             else:

@@ -122,14 +122,14 @@ def has_unlabelled_zeros(images: np.ndarray, labels: np.ndarray, ignore: int) ->
 
 
 def normalisation_problems(
-    configuration: Mapping[str, Any], *, scaled_by_unlabelled: bool, unlabelled_zeros: bool = True
+    configuration: Mapping[str, Any], *, scaled_by_unlabelled: bool, unlabelled_zeros: bool
 ) -> list[str]:
     """What is wrong with the normalisation of a scribble dataset, a sentence each.
 
     Args:
         configuration: of the plans, with what it inherits.
         scaled_by_unlabelled: see `is_scaled_by_unlabelled`.
-        unlabelled_zeros: False where it is known that zeros around the object are labelled, as background.
+        unlabelled_zeros: see `has_unlabelled_zeros`.
     """
     problems = []
     if scaled_by_unlabelled:

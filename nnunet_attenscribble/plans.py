@@ -9,7 +9,6 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import CONVOLUTIONAL, PLANS_SHAPE
 from nnunet_attenscribble.common.shapes import mapping, read_if_shaped, read_shaped, shape_problems
 from nnunet_attenscribble.common.text import list_some
@@ -237,11 +236,6 @@ def check_network(configuration: Mapping[str, Any], name: str) -> int:
     if problems:
         raise AttenScribbleError(f"plans: configuration '{name}': {problem}: plan again" for problem in problems)
     return axes
-
-
-def write_plans(file: Path, plans: Mapping[str, Any]) -> None:
-    """Replace a plans file in one step."""
-    write_json(file, plans)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

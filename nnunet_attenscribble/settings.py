@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any
 
 from nnunet_attenscribble.common.nnunet import entry_values
-from nnunet_attenscribble.common.shapes import NUMBER, is_whole
+from nnunet_attenscribble.common.shapes import NUMBER, TRUTH, Shape, is_whole
 from nnunet_attenscribble.errors import AttenScribbleError
 
 #: Key of a plans file's configuration under which the settings stand.
@@ -23,53 +23,38 @@ PAPER: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Allowed:
-    """What a field may hold: its metadata `allowed`.
-
-    Attributes:
-        text: in words, behind "must be".
-        holds: whether it holds for one value.
-        per_axis: a tuple of several such values is allowed too, one per axis.
-    """
-
-    text: str
-    holds: Callable[[Any], bool]
-    per_axis: bool = False
-
-    def admits(self, value: Any) -> bool:
-        """Whether a field may have this value."""
-        values = value if self.per_axis and isinstance(value, tuple) else (value,)
-        return bool(values) and all(map(self.holds, values))
-
-
 _USUAL_RADIUS = 5
 _LEAST, _MOST = 1e-3, 1e6  # of numbers that are squared, or multiply the loss: beyond, single precision ends
-_NOT_NEGATIVE = Allowed(f"a number from 0 to {_MOST:.0f}", lambda value: NUMBER.accept(value) and 0 <= value <= _MOST)
-_POSITIVE = Allowed(
+_NOT_NEGATIVE = Shape(f"a number from 0 to {_MOST:.0f}", lambda value: NUMBER.accept(value) and 0 <= value <= _MOST)
+_POSITIVE = Shape(
     f"a number from {_LEAST:g} to {_MOST:.0f}",
     lambda value: NUMBER.accept(value) and _LEAST <= value <= _MOST,
 )
-_SHARE = Allowed("a number of at least 0 and below 1", lambda value: NUMBER.accept(value) and 0 <= value < 1)
-_COUNT = Allowed("a whole number of at least 1", lambda value: is_whole(value) and value >= 1)
-_OWN_COUNT = Allowed(f"{_COUNT.text}, or null for nnU-Net's own", lambda value: value is None or _COUNT.holds(value))
-_SWITCH = Allowed("true or false", lambda value: isinstance(value, bool))
-_WEIGHTS = Allowed(
-    f'null, or by label {_POSITIVE.text}, such as {{"MYO": 0.25}}',
-    lambda value: value is None or (isinstance(value, Mapping) and all(map(_POSITIVE.holds, value.values()))),
-)
-_RADIUS = Allowed(
-    "a whole number of at least 0, or one per axis", lambda value: is_whole(value) and value >= 0, per_axis=True
+_SHARE = Shape("a number of at least 0 and below 1", lambda value: NUMBER.accept(value) and 0 <= value < 1)
+_COUNT = Shape("a whole number of at least 1", lambda value: is_whole(value) and value >= 1)
+_OWN_COUNT = Shape(f"{_COUNT.expected}, or null for nnU-Net's own", lambda value: value is None or _COUNT.accept(value))
+_WEIGHTS = Shape(
+    f'null, or by label {_POSITIVE.expected}, such as {{"MYO": 0.25}}',
+    lambda value: value is None or (isinstance(value, Mapping) and all(map(_POSITIVE.accept, value.values()))),
 )
 
 
-def _field(default: Any, allowed: Allowed) -> Any:
+def _is_radius(value: Any) -> bool:
+    values = value if isinstance(value, tuple) else (value,)
+    return bool(values) and all(is_whole(one) and one >= 0 for one in values)
+
+
+_RADIUS = Shape("a whole number of at least 0, or one per axis", _is_radius)
+
+
+def _field(default: Any, allowed: Shape) -> Any:
+    """A field, whose metadata tell what it may hold."""
     return field(default=default, metadata={"allowed": allowed})
 
 
 def _choice(*names: str) -> Any:
     """The first is the default."""
-    return _field(names[0], Allowed(f"one of {', '.join(names)}", lambda value: value in names))
+    return _field(names[0], Shape(f"one of {', '.join(names)}", lambda value: value in names))
 
 
 @dataclass(frozen=True)
@@ -133,7 +118,7 @@ class AttenScribbleSettings:
     similarity_sigma_position: float = _field(6.0, _POSITIVE)
     attention_stride: int = _field(4, _COUNT)
     attention_max_tokens: int = _field(2048, _COUNT)
-    attention_gated: bool = _field(True, _SWITCH)
+    attention_gated: bool = _field(True, TRUTH)
     warmup_epochs: float = _field(2.0, _NOT_NEGATIVE)
     num_epochs: int | None = _field(None, _OWN_COUNT)
     num_iterations_per_epoch: int | None = _field(None, _OWN_COUNT)
@@ -146,11 +131,11 @@ class AttenScribbleSettings:
             object.__setattr__(self, "class_weights", None)  # two settings that are one must be equal
         for own in fields(self):
             value, allowed = getattr(self, own.name), own.metadata["allowed"]
-            if allowed.per_axis and isinstance(value, list):  # JSON knows lists only
+            if allowed is _RADIUS and isinstance(value, list):  # JSON knows lists only
                 value = tuple(value)
                 object.__setattr__(self, own.name, value)
-            if not allowed.admits(value):
-                problems.append(f"settings: {own.name} is {value!r}, must be {allowed.text}")
+            if not allowed.accept(value):
+                problems.append(f"settings: {own.name} is {value!r}, must be {allowed.expected}")
         if problems:
             raise AttenScribbleError(problems)
 

@@ -19,6 +19,7 @@ from statistics import mean
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import trainers_folder
 from nnunet_attenscribble.common.text import format_markdown
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
@@ -81,7 +82,7 @@ def _environment(base: Path) -> dict[str, str]:
         results=base / "nnUNet_results",
         trainers=trainers_folder(),
     )
-    return {**own, "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
+    return {**own, "nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1"}
 
 
 def _read(base: Path) -> list[float]:
@@ -93,7 +94,7 @@ def _write_start(base: Path, pool: Path, seed: int) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
 
     from nnunet_attenscribble.cli.demo_parts import choose_phantom_network
-    from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, write_plans
+    from nnunet_attenscribble.plans import add_cpu_configuration, read_plans
 
     shutil.rmtree(pool, ignore_errors=True)
     write_phantoms(
@@ -121,7 +122,7 @@ def _write_start(base: Path, pool: Path, seed: int) -> None:
     )
     # The figures of docs/next.md were measured so.
     network |= {"batch_size": 4, "features": (16, 32, 64, 128), "patch_size": None}
-    write_plans(file, add_cpu_configuration(read_plans(file), "2d", CONFIGURATION, **network))
+    write_json(file, add_cpu_configuration(read_plans(file), "2d", CONFIGURATION, **network))
 
 
 def _list_pool(pool: Path) -> dict[str, Path]:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nnunet_attenscribble.common.shapes import (
+    COUNT,
+    SIZE,
+    TRUTH,
     Keys,
-    count,
     is_whole,
-    number,
     pattern,
     read_keys,
     text,
     texts,
-    truth,
     words,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -187,15 +187,15 @@ def _read(keys: Keys) -> Benchmark:
         seeds=keys.take("seeds", _seeds, "a list of different whole numbers from 0", (0,)),
         subject=keys.take("subject", pattern, "a regular expression that finds the subject in a case's name", None),
         device=keys.take("device", lambda value: value if value in _DEVICES else None, "cpu, cuda or mps", "cuda"),
-        threads=keys.take("threads", count, "a whole number from 1", None),
+        threads=keys.take_shape("threads", SIZE, None),
         prefix=keys.take("prefix", words, "a command such as [taskset, -c, '0']", ()),
-        workers=keys.take("workers", count, "a whole number from 1", 1),
-        augmentation_workers=keys.take("augmentation_workers", number, "a whole number from 0", None),
+        workers=keys.take_shape("workers", SIZE, 1),
+        augmentation_workers=keys.take_shape("augmentation_workers", COUNT, None),
         predict=predict,
         checkpoint=checkpoint,
         evaluate=keys.take("evaluate", words, "options of attenscribble evaluate, as a list or as one line", ()),
-        postprocess=keys.take("postprocess", truth, "true or false", False),
-        unequal_budgets=keys.take("unequal_budgets", truth, "true or false", False),
+        postprocess=keys.take_shape("postprocess", TRUTH, False),
+        unequal_budgets=keys.take_shape("unequal_budgets", TRUTH, False),
         prepare=_read_preparations(keys),
         slurm=_read_slurm(keys),
         further=further,
@@ -341,10 +341,10 @@ def _read_slurm(keys: Keys) -> Slurm:
     return Slurm(
         partition=slurm.take("partition", text, "the name of a partition", None),
         gpus=None if gpus == "0" else gpus,
-        cpus=slurm.take("cpus", count, "a whole number from 1", 8),
+        cpus=slurm.take_shape("cpus", SIZE, 8),
         memory=slurm.take("memory", text, "as sbatch takes it, such as 32G", None),
         time=slurm.take("time", _time, "as sbatch takes it and in quotes, such as '24:00:00'", None),
-        at_once=slurm.take("at_once", count, "a whole number from 1", None),
+        at_once=slurm.take_shape("at_once", SIZE, None),
         options=slurm.take("options", texts, lines, ()),
         setup=slurm.take("setup", texts, lines, ()),
     )

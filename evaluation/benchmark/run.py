@@ -211,14 +211,11 @@ def make_environment(benchmark: Benchmark, workspace: Workspace, trainers: Path,
     own = os.environ.get(_TRAINERS, "").split(os.pathsep)
     others = [path for path in own if path and Path(path) != trainers]
     environment[_TRAINERS] = os.pathsep.join([str(trainers), *others])
-    augmentation = os.environ.get(_AUGMENTATION)  # as for nnU-Net itself, it goes before everything else
-    if augmentation is None and benchmark.augmentation_workers is not None:
-        augmentation = str(benchmark.augmentation_workers)
+    augmentation = benchmark.augmentation_workers
     if augmentation is None and benchmark.device == "cpu":
-        augmentation = "1"
-    environment.pop(_AUGMENTATION, None)
-    if augmentation is not None:
-        environment[_AUGMENTATION] = augmentation
+        augmentation = 1
+    if augmentation is not None:  # as for nnU-Net itself, what the environment says goes before everything else
+        environment.setdefault(_AUGMENTATION, str(augmentation))
     # Threads that wait for each other by spinning are slow wherever something else runs too.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if benchmark.threads is not None:

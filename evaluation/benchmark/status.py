@@ -123,16 +123,18 @@ def _describe_dataset(name: str, raw: Path, preprocessed: Path | None) -> Datase
     for file in list_plans(places[-1]) if preprocessed is not None else []:
         try:
             content = read_plans(file)
-            done = [key for key in content["configurations"] if _is_preprocessed(places[-1], content, key)]
+            done = [key for key in content["configurations"] if _is_preprocessed(places[-1], content, key, cases)]
         except AttenScribbleError:
             continue  # doctor tells what is wrong with it
         plans[file.stem] = tuple(done)
     return DatasetState(name, kind, cases if isinstance(cases, int) else None, plans)
 
 
-def _is_preprocessed(folder: Path, plans: Mapping[str, Any], name: str) -> bool:
+def _is_preprocessed(folder: Path, plans: Mapping[str, Any], name: str, cases: object) -> bool:
+    """Whether every case is, by the .pkl that ends one; any case where their number is not known."""
     place = folder / resolve_configuration(plans, name).get("data_identifier", "\0")
-    return place.is_dir() and any(place.iterdir())
+    done = sum(1 for _ in place.glob("*.pkl")) if place.is_dir() else 0
+    return done >= max(cases if isinstance(cases, int) else 1, 1)
 
 
 def _describe_training(folder: Path, now: float) -> TrainingState:

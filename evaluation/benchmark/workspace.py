@@ -330,7 +330,7 @@ def clear_before(step: Step, *later: Step, folder: Path | None = None) -> Step:
 
 
 def nnunet_environment(
-    *, raw: Path, preprocessed: Path, results: Path, trainers: Path, workers: int = 1, augmentation_workers: int = 1
+    *, raw: Path, preprocessed: Path, results: Path, trainers: Path, workers: int = 1
 ) -> dict[str, str]:
     """This process's environment with nnU-Net's variables replaced; `os.environ` itself stays as it is.
 
@@ -338,7 +338,6 @@ def nnunet_environment(
         raw, preprocessed, results: nnU-Net's three folders.
         trainers: the folder for `nnUNet_extTrainer`.
         workers: processes for preprocessing, export of predictions, and the like.
-        augmentation_workers: processes that augment while a network trains.
     """
     return {
         **os.environ,
@@ -347,7 +346,6 @@ def nnunet_environment(
         "nnUNet_results": str(results.absolute()),
         "nnUNet_extTrainer": str(trainers.absolute()),
         "nnUNet_def_n_proc": str(workers),
-        "nnUNet_n_proc_DA": str(augmentation_workers),
         "PYTHONUNBUFFERED": "1",  # or progress would arrive in blocks of 8 kB
     }
 

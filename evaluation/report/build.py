@@ -10,15 +10,15 @@ Layout of the folder:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_attenscribble.common.figures import encode_png
 from nnunet_attenscribble.common.files import replaced_folder
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.report.attention import describe_attention_section
 from nnunet_attenscribble.evaluation.report.data import (
-    Picture,
     ReportData,
     ReportRow,
     Section,
@@ -38,9 +38,8 @@ from nnunet_attenscribble.evaluation.report.training import describe_provenance_
 PAGE_FILE = "report.html"
 _MARKDOWN_FILE, _FIGURES, _DATA = "report.md", "figures", "data"
 _OWN = {PAGE_FILE, _MARKDOWN_FILE, _FIGURES, _DATA}
+_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}  # which operating systems write by themselves
 _KINDS = {(_FIGURES, ".png"), (_DATA, ".csv")}  # of files in its folders
-
-Progress = Callable[[Sequence[Picture], str], Iterable[Picture]]
 
 
 def write_report(
@@ -49,7 +48,7 @@ def write_report(
     *,
     cases_of: str | None = None,
     scans: bool = True,
-    progress: Progress | None = None,
+    progress: bool = False,
 ) -> Path:
     """Write the report of a collected benchmark. The folder appears whole or not at all, and replaces an older report.
 
@@ -58,7 +57,7 @@ def write_report(
         output: folder for the report; anything else than a report must not be in it.
         cases_of: the row whose best, median and worst case are shown; by default the last one on scribbles.
         scans: show slices of the scans. Their terms may forbid to pass such pictures on.
-        progress: called with a list and a word about it, to iterate over.
+        progress: shown on stderr.
 
     Returns:
         The page.
@@ -73,7 +72,7 @@ def write_report(
     sections = _describe(data, row, scans=scans)
     pictures = [picture for section in sections for part in section.parts for picture in part.pictures]
     drawn: dict[str, bytes] = {}
-    for picture in pictures if progress is None else progress(pictures, "drawing"):
+    for picture in show_progress(pictures, total=len(pictures), description="drawing", enabled=progress):
         drawn[picture.name] = encode_png(picture.draw())
     with replaced_folder(output) as part:
         _write(part, data, sections, drawn)
@@ -113,6 +112,7 @@ def _check_output(output: Path, collected: Path) -> None:
     if output.exists() and not output.is_dir():
         raise AttenScribbleError(f"-o {output} is a file: give a folder")
     found = sorted(file.relative_to(output) for place in ("*", "*/[!.]*") for file in output.glob(place))
+    found = [file for file in found if file.name not in _SYSTEM and not file.name.startswith("._")]
     others = [file for file in found if str(file) not in _OWN and (str(file.parent), file.suffix) not in _KINDS]
     if Path(PAGE_FILE) not in found:
         others += found  # folders of these names, but of no report

@@ -72,7 +72,7 @@ class ReportRow:
         name: as it stands in the tables.
         slug: the name, as that of a file.
         position: among the rows of the file, from 0; decides on colour and marker.
-        labels: `scribble` or `dense`, which it was trained on.
+        labels: that it was trained on: `dense`, `scribble`, or the name of further scribbles of the same cases.
         trainer: nnU-Net's `-tr`.
         configuration: of the plans.
         settings: of the method; None where results kept elsewhere were trained with others than the plans hold.

@@ -193,20 +193,26 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     # Protocols take slices along the first.
     axis = slice_axis(image.shape, spacing, read_drawn_axis(folder.parent)) if scored is None else 0
     scribble_file = folder / f"{volume}{ending}"
-    scribble = _read_labels(scribble_file, dense_file, truth, reader) if scribble_file.is_file() else None
+    position = _find_largest_slice(_select_any(dense, structures), axis) if scored is None else scored
+
+    def cut_labels(file: Path) -> np.ndarray:
+        # Right away: the whole volumes of all rows would fill the memory.
+        return np.take(_read_labels(file, dense_file, truth, reader), position, axis)
+
+    scribble = cut_labels(scribble_file) if scribble_file.is_file() else None
     predictions, dice = {}, {}
     for row in data.scored:
         for cell in data.done(row):
             file = _find(cell.place / "predictions", volume)
             if file is not None and cell.summary is not None:
-                predictions[row.name] = _read_labels(file, dense_file, truth, reader)
+                predictions[row.name] = cut_labels(file)
                 dice[row.name] = {name: entry.dice for name, entry in cell.summary.cases.get(case, {}).items()}
                 break
 
-    position = _find_largest_slice(_select_any(dense, structures), axis) if scored is None else scored
-    volumes = [image, dense, *predictions.values(), *([] if scribble is None else [scribble])]
+    sections = [np.take(image, position, axis).astype(float), np.take(dense, position, axis), *predictions.values()]
+    sections += [] if scribble is None else [scribble]
     known = truth.grid if holds_place(dense_file) else None
-    cut, steps = turn_upright([np.take(array, position, axis) for array in volumes], spacing, axis, known)
+    cut, steps = turn_upright(sections, spacing, axis, known)
     own = None if scribble is None else cut.pop()
     drawn = [_select_any(array, structures) for array in cut[1:]]
     if own is not None:
@@ -251,7 +257,7 @@ def _read_image(file: Path, reader: Reader) -> sitk.Image:
 
 def _as_volume(image: sitk.Image) -> tuple[np.ndarray, tuple[float, ...]]:
     """(Z, Y, X), one slice for an image of two axes, and millimetres per axis."""
-    array, spacing = sitk.GetArrayFromImage(image).astype(float), image.GetSpacing()[::-1]
+    array, spacing = sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
     # An image of two axes gets a third, of the greatest spacing, so that it is the one to look along.
     return (array[None], (math.inf, *spacing)) if array.ndim == 2 else (array, spacing)
 

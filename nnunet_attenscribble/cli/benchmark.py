@@ -416,14 +416,7 @@ def report(
 
     Example:  attenscribble report acdc_cpu/collected -o acdc_cpu/report
     """
-    from nnunet_attenscribble.common.progress import show_progress
     from nnunet_attenscribble.evaluation.report.build import write_report
 
-    page = write_report(
-        collected,
-        output,
-        cases_of=cases_of,
-        scans=scans,
-        progress=lambda items, word: show_progress(items, total=len(items), description=word),
-    )
+    page = write_report(collected, output, cases_of=cases_of, scans=scans, progress=True)
     typer.echo(f"wrote {page}")

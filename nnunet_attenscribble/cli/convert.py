@@ -21,7 +21,7 @@ convert = typer.Typer(
 )
 app.add_typer(convert, name="convert")
 
-# The names of `meanings.PRESETS`, `acdc.SPLITS`, `chaos.SEQUENCES` and `chaos.SPLITS`, without importing these modules.
+# Of `meanings.PRESETS`, `splits.ACDC_SPLITS`, `chaos.SEQUENCES` and `chaos.SPLITS`, without importing these modules.
 CodingName = Literal["acdc", "chaos", "prostatex"]
 AcdcSplit = Literal["nnunet", "contiguous", "maag"]
 ChaosSequence = Literal["t1-in", "t1-out", "t1", "t1-both", "t2"]
@@ -454,13 +454,15 @@ def report_written(
         typer.echo(f"Dense labels:  {written.dense}  ({cases})")
     for note in written.notes:
         typer.secho(f"Note:          {note}.", bold=note.startswith("WARNING"))
-    typer.echo("\nNext:")
+    # Not every shell takes comments behind a command.
+    told = " (attenscribble scribble draws scribbles, as a dataset of their own)" if written.scribble is None else ""
+    typer.echo(f"\nNext{told}:")
     for variable, folder in (("nnUNet_raw", raw), ("nnUNet_preprocessed", preprocessed)):
         if folder is not None:
             typer.echo(f'  export {variable}="{folder.absolute()}"')
     ids = [str(int(folder.name[7:10])) for folder in (written.scribble, written.dense) if folder is not None]
     if written.scribble is None:
-        typer.echo(f"  attenscribble scribble {ids[0]} -o ID    # draws scribbles, as a dataset of their own")
+        typer.echo(f"  attenscribble scribble {ids[0]} -o ID")
         typer.echo(f"  nnUNetv2_plan_and_preprocess -d {' '.join(ids)} {planning}--verify_dataset_integrity")
         return
     for command in planning_commands(written.scribble, " ".join(ids), planning):

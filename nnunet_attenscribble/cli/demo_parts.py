@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import find_files, finish_interrupted, unpacked, write_text
+from nnunet_attenscribble.common.files import find_files, finish_interrupted, unpacked, write_json, write_text
 from nnunet_attenscribble.common.nnunet import FOLDERS, trainers_folder
 from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc
 from nnunet_attenscribble.dataset_conversion.phantom import make_phantom, phantom_index, write_phantoms
@@ -30,7 +30,7 @@ from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
 from nnunet_attenscribble.evaluation.report.pictures import Panel, draw_case, find_largest_slice
 from nnunet_attenscribble.evaluation.summary import Summary, write_summary
-from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, resolve_configuration, write_plans
+from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, resolve_configuration
 
 _ID, _DENSE_ID = 901, 902
 _CONFIGURATION = "2d_cpu"
@@ -99,6 +99,7 @@ class Places:
         environment = nnunet_environment(
             raw=self.raw, preprocessed=self.preprocessed, results=self.results, trainers=trainers_folder()
         )
+        environment["nnUNet_n_proc_DA"] = "1"
         # Threads that wait for each other by spinning are slow wherever something else runs too.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         return environment
@@ -147,7 +148,7 @@ class Datasets:
             plans = read_plans(file)
             if _CONFIGURATION not in plans["configurations"]:
                 plans = add_cpu_configuration(plans, "2d", _CONFIGURATION, **self._choose_network())
-                write_plans(file, plans)
+                write_json(file, plans)
             resolved.append(resolve_configuration(plans, _CONFIGURATION))
         if resolved[0] != resolved[1]:
             raise AttenScribbleError(

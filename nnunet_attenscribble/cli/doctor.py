@@ -31,6 +31,8 @@ _GIB = 1 << 30
 _DISK_PROBLEM, _DISK_NOTE = 2, 20  # GiB free
 _SHARED_MEMORY = Path("/dev/shm")  # what worker processes hand arrays over in, on Linux
 _SHARED_MEMORY_NOTE = 1  # GiB
+_PATIENCE = 20  # seconds, for nvidia-smi
+_NO_GPU = ("", "-1", "NoDevFiles")  # CUDA_VISIBLE_DEVICES of nobody; the last is SLURM's
 _NOBODY = "a class that nobody wrote"
 
 
@@ -116,7 +118,7 @@ def ask_nnunet() -> Callable[[], dict[str, Any]]:
         a call that waits for the answer. It takes seconds, as torch is imported, in which others can work.
     """
     command = [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()", *list_trainers()]
-    asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
 
     def wait() -> dict[str, Any]:
         with show_waiting("Asking nnU-Net for the trainers"):
@@ -124,7 +126,10 @@ def ask_nnunet() -> Callable[[], dict[str, Any]]:
         if asked.returncode != 0:
             lines = errors.strip().splitlines()[-1:] or [f"exit code {asked.returncode}"]
             return {"error": lines[0]}
-        return dict(json.loads(output))
+        try:  # the last line: modules may have written before it
+            return dict(json.loads(output.rstrip().rpartition("\n")[2]))
+        except (ValueError, TypeError):
+            return {"error": f"the answer is not what was asked for: {output.strip()[-200:]!r}"}
 
     return wait
 
@@ -252,13 +257,28 @@ def check_device(answer: Mapping[str, Any]) -> list[Finding]:
         return [Finding("device", "Apple GPU (mps)", NOTE, advice)]
     advice = "attenscribble configure DATASET --cpu, and -device cpu for nnUNetv2_train and nnUNetv2_predict"
     findings = [Finding("device", f"no GPU, {os.cpu_count()} processors", NOTE, advice)]
-    if shutil.which("nvidia-smi") is not None:
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) in _NO_GPU:
+        found = f"CUDA_VISIBLE_DEVICES is {chosen!r}, so torch sees no GPU"
+        findings.append(Finding("device", found, NOTE, "to train on a GPU, name it there, or unset the variable"))
+    elif _driver_lists_gpu():
         built = f"is built for CUDA {answer['cuda']}" if answer["cuda"] else "is built without CUDA"
         advice = "install the torch that fits the driver that nvidia-smi shows: see pytorch.org"
         findings.append(
             Finding("device", f"there is an NVIDIA driver, but torch, which {built}, sees no GPU", PROBLEM, advice)
         )
     return findings
+
+
+def _driver_lists_gpu() -> bool:
+    """Whether nvidia-smi, which login nodes without a GPU have too, knows of one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return False
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and "GPU " in listed.stdout
 
 
 def check_disk() -> list[Finding]:
@@ -333,5 +353,5 @@ def print_answer() -> None:
     gc.disable()  # with what nnU-Net imports, collecting takes a tenth of the time, and clearing up at the end a fifth
     with redirect_stdout(sys.stderr):
         content = _answer(sys.argv[1:])
-    print(json.dumps(content), flush=True)
+    print(f"\n{json.dumps(content)}", flush=True)  # on a line of its own, whatever was written below Python
     os._exit(0)

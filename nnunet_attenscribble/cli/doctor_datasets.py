@@ -223,7 +223,7 @@ def _check_scribbles(
                 status, advice = NOTE, "draw a stroke around the organs too"
             findings.append(Finding(name, f"no case has a stroke of {label}", status, advice))
     drawn = total - counts.get(ignore, 0)
-    share = f"{100 * drawn / max(total, 1):.2g} % of the voxels are annotated"
+    share = f"{100 * drawn / max(total, 1):.3g} % of the voxels are annotated"
     if not counts.get(ignore):
         advice = f"write {ignore} wherever nobody drew"
         findings.append(Finding(name, f"no voxel is `ignore` ({ignore}): the labels are dense", PROBLEM, advice))
@@ -260,7 +260,7 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
         if not scribbles or fingerprinted:
             commands = commands[-1:]
         return [*findings, Finding(name, "is not planned yet", NOTE, " && ".join(commands))]
-    findings += _check_copy(folder / "dataset.json", description)
+    findings += _check_copy(folder / "dataset.json", description, raw)
     for file in files:
         advice = f"correct {file}, for settings see docs/settings.md, or plan again"
         try:
@@ -285,29 +285,44 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
         ]
         if wrong:
             continue
-        done = [
-            key for key in plans["configurations"]
-            if (file.parent / resolved[key].get("data_identifier", "\0")).is_dir()
-        ]  # fmt: skip
+        done: list[str] = []
+        begun: dict[Path, list[str]] = {}  # configurations by folder: they may share one
+        for key, entry in resolved.items():
+            place = file.parent / entry.get("data_identifier", "\0")
+            if count := _count_preprocessed(place):
+                (done if count >= description["numTraining"] else begun.setdefault(place, [])).append(key)
         if scribbles and sound:
             told = _check_normalisation(raw, description, plans, list(resolved.values()))
             again = f"plan and preprocess again (nnUNetv2_plan_and_preprocess -d {number})"
             advice = again if fingerprinted else f"attenscribble fingerprint {number}, then {again}"
             findings += [Finding(name, f"{file.stem}: {problem}", PROBLEM, advice) for problem in told]
+        preprocess = f"nnUNetv2_preprocess -d {number} -plans_name {file.stem} -c"
         if done:
             findings.append(Finding(name, f"{file.stem}: {list_some(done)} preprocessed"))
-        else:
-            first = next(iter(plans["configurations"]), "2d")
-            advice = f"nnUNetv2_preprocess -d {number} -plans_name {file.stem} -c {first}"
+        for place, keys in begun.items():
+            # nnU-Net would draw its folds from these cases, and train on no other.
+            of = description["numTraining"]
+            found = f"{file.stem}: {list_some(keys)}: only {_count_preprocessed(place)} of {of} cases are preprocessed"
+            advice = f"unless that still goes on, preprocess again: {preprocess} {keys[0]}"
+            findings.append(Finding(name, found, PROBLEM, advice))
+        if not done and not begun:
+            advice = f"{preprocess} {next(iter(plans['configurations']), '2d')}"
             findings.append(Finding(name, f"{file.stem}: nothing is preprocessed yet", NOTE, advice))
     return findings
 
 
-def _check_copy(file: Path, description: Mapping[str, Any]) -> list[Finding]:
+def _count_preprocessed(folder: Path) -> int:
+    """Cases whose last file, the .pkl, is written."""
+    return sum(1 for _ in folder.glob("*.pkl")) if folder.is_dir() else 0
+
+
+def _check_copy(file: Path, description: Mapping[str, Any], raw: Path) -> list[Finding]:
     """Whether the dataset.json that planning copied, by which nnU-Net trains, has the labels of now."""
     if not file.exists():
         return []  # training tells
-    advice = f"plan again: nnUNetv2_plan_and_preprocess -d {file.parent.name[7:10]}"
+    commands = planning_commands(raw, raw.name[7:10])
+    # A fingerprint of scribbles is one of their classes, and planning would keep it.
+    advice = f"plan again: {' && '.join(commands if 'ignore' in description['labels'] else commands[-1:])}"
     try:
         same = read_dataset_json(file)["labels"] == description["labels"]
     except AttenScribbleError as error:

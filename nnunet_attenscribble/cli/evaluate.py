@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.common.progress import report_progress, show_progress, show_waiting
+from nnunet_attenscribble.common.progress import show_waiting
 from nnunet_attenscribble.common.text import count_rows, format_mean_sd, format_number, format_plain
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -100,19 +100,18 @@ def evaluate(
     # A missing folder of predictions is reported as such by the evaluation itself.
     if output is not None or predictions.is_dir():
         _check_writable(folder)
-    with report_progress("Scoring cases") as report:
-        summary = evaluate_folder(
-            predictions,
-            dense_labels,
-            dataset_json=dataset_json,
-            protocol=protocol,
-            hd95=hd95,
-            nsd_mm=nsd,
-            lesions=thresholds,
-            workers=workers,
-            all_cases=all_cases,
-            on_progress=report,
-        )
+    summary = evaluate_folder(
+        predictions,
+        dense_labels,
+        dataset_json=dataset_json,
+        protocol=protocol,
+        hd95=hd95,
+        nsd_mm=nsd,
+        lesions=thresholds,
+        workers=workers,
+        all_cases=all_cases,
+        progress=True,
+    )
     files = write_summary(summary, folder)
     if as_json:
         typer.echo(files[0].read_text(encoding="utf-8").rstrip())
@@ -237,7 +236,9 @@ def _read_models(arguments: list[str]) -> dict[str, Summary]:
 
 
 def _check_writable(folder: Path) -> None:
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    existing = next((place for place in (folder, *folder.absolute().parents) if place.exists()), None)
+    if existing is None:  # of Windows
+        raise AttenScribbleError(f"{folder} is on a drive that is not there: give another place with --output")
     if not existing.is_dir():
         raise AttenScribbleError(f"{existing} is a file: give a folder to write into with --output")
     if not os.access(existing, os.W_OK):
@@ -345,7 +346,7 @@ def postprocess(
         per_class=per_class,
         agreement=agreement,
         workers=workers,
-        progress=lambda items, word: show_progress(items, total=len(items), description=word),
+        progress=True,
     )
     _print_decisions(result)
     typer.echo(f"wrote {len(result.removed)} predictions to {output}")

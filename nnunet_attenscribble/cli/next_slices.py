@@ -175,7 +175,7 @@ def _choose(
     from tempfile import TemporaryDirectory
 
     from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS
-    from nnunet_attenscribble.dataset_conversion.loop_folder import read_additions, write_folder
+    from nnunet_attenscribble.dataset_conversion.loop_folder import list_seen, read_additions, write_folder
     from nnunet_attenscribble.dataset_conversion.loop_slices import search_slices
 
     raw, labels = dataset.raw, dataset.description.labels
@@ -194,6 +194,7 @@ def _choose(
             typer.echo("Every slice of every case is drawn on: give further images with -i.")
             return
         known = (dataset.training, dataset.description, dataset.reader)
+        seen = list_seen(folder, before)
         if before is not None and read_additions(folder, before, *known)[0]:
             raise AttenScribbleError(f"{folder}: was drawn in meanwhile, nothing was written: call this again")
         rows = found.list_rows(tool)
@@ -206,6 +207,7 @@ def _choose(
             state={"dataset": raw.name, "tool": tool, "model": model.describe(), "slices": rows},
             further={"next.csv": table, "next.png": found.draw(tool, f"{raw.name}: slices to draw next")},
             before=before,
+            seen=seen,
         )
     cases = f"{len(found.cases)} cases with slices that nobody drew on"
     axes = "/".join(sorted({"zyx"[slices.axis] for slices in found.slices.values()}))

@@ -129,29 +129,34 @@ def _start(
 ) -> WrittenDatasets:
     from nnunet_attenscribble.common.files import replaced_file, write_text
     from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options
-    from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
+    from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, name_problems, taken_id_problems
     from nnunet_attenscribble.dataset_conversion.start_beliefs import Believer, free_id, name_dataset
     from nnunet_attenscribble.dataset_conversion.start_doubts import Given
 
     home = Path(os.path.abspath(folder))
     file = home.parent / f"{home.name}_start.yaml" if plan is None else plan
     sheet = file.with_suffix(".png")
-    problems = [
-        f"{place}: is there already: attenscribble start --plan {file} converts by it, or choose another with --plan"
-        for place in (file, sheet)
-        if place.exists()
-    ]
+    problems = []
+    again = f"attenscribble start --plan {quote(str(file))}"
+    if file.exists():
+        problems.append(
+            f"{file}: is there already: {again} converts by it, with -d NEW_ID where its ID is taken; or choose "
+            "another with --plan"
+        )
+    if sheet.exists():
+        problems.append(f"{sheet}: is there already: move it, or choose another place with --plan")
     problems += [
         f"{problem}; what is agreed on is kept there: --plan FILE puts it elsewhere"
         for problem in folder_problems(file.absolute().parent, None)
     ]
+    folders = (writing["raw_folder"], writing["preprocessed_folder"], writing["results_folder"])
+    number, name = said.pop("dataset_id", free_id(folders)), said.pop("name", name_dataset(folder))
+    # Told again where all is checked, but after every file was read and every question answered.
+    problems += [*name_problems(name, number, None, False), *taken_id_problems({number}, folders)]
     if problems:
         raise AttenScribbleError(problems)
     own = {option: said.pop(option) for option in ("subject", "trust_scribbles") if option in said}
-    folders = (writing["raw_folder"], writing["preprocessed_folder"], writing["results_folder"])
-    defaults = FolderOptions(
-        folder, said.pop("dataset_id", free_id(folders)), said.pop("name", name_dataset(folder)), {}, **own
-    )
+    defaults = FolderOptions(folder, number, name, {}, **own)
     believer = Believer(folder, defaults, workers=writing["workers"], progress=True)
     beliefs = believer.believe(Given(**said))
     asks = not yes and is_terminal()
@@ -189,14 +194,14 @@ def _start(
                 f"{written.scribble or written.dense} is complete, but what was agreed on could not be kept ({error}): "
                 "give a place with --plan to convert again, once the dataset is deleted"
             ) from error
-    typer.echo(f"\nAgreed on:     {file}  (attenscribble start --plan {quote(str(file))} converts again)")
+    typer.echo(f"\nAgreed on:     {file}  ({again} -d NEW_ID converts again)")
     typer.echo(f"Contact sheet: {sheet}")
     return written
 
 
 def is_terminal() -> bool:
     """Whether there is somebody to ask."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()  # None: it was closed
 
 
 def _settle(believe: Callable[[Given], Beliefs], beliefs: Beliefs, asks: bool) -> Beliefs:
@@ -330,7 +335,7 @@ def _mark_rows(
 
 
 def _draw_sheet(file: Path, name: str, cases: Sequence[Case], coding: Coding) -> None:
-    from nnunet_attenscribble.dataset_conversion.cases import coded_label
+    from nnunet_attenscribble.dataset_conversion.cases import WrittenImage, coded_label
     from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
 
     drawn = [case for case in cases if case.scribbled or (case.dense is not None and coding.with_dense)]
@@ -338,7 +343,7 @@ def _draw_sheet(file: Path, name: str, cases: Sequence[Case], coding: Coding) ->
     sparse = any(case.scribbled for case in drawn)
     draw_contact_sheet(
         file,
-        {case.identifier: (case.images[0], partial(coded_label, case, coding), None) for case in chosen},
+        {case.identifier: (WrittenImage(case), partial(coded_label, case, coding), None) for case in chosen},
         labels=coding.labels,
         ignore=coding.ignore if sparse else None,
         title=f"{name}: {len(chosen)} of {len(drawn)} cases with a drawing",
@@ -361,8 +366,9 @@ def _tell_training(written: WrittenDatasets) -> None:
     configuration, device = "2d", ""
     if not torch.cuda.is_available():
         configuration, device = "2d_cpu", " -device cpu"
-        few = "--set num_epochs=5    # for a first look"
-        commands += [f"attenscribble configure {number} --cpu {few}", f"nnUNetv2_preprocess -d {number} -c 2d_cpu"]
+        typer.echo("\nThen, on a processor, with few epochs for a first look:")  # not every shell takes comments
+        configure = f"attenscribble configure {number} --cpu --set num_epochs=5"
+        commands += [configure, f"nnUNetv2_preprocess -d {number} -c 2d_cpu"]
     how = f"-tr {_TRAINER}{device}"
     commands.append(f"nnUNetv2_train {number} {configuration} {fold} {how}")
     if written.test:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +13,9 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import Workers
-from nnunet_attenscribble.common.files import encode_numbers, naming, replaced_file, reserved
+from nnunet_attenscribble.common.files import encode_numbers, naming, replaced_file, reserved, write_json
 from nnunet_attenscribble.common.nnunet import (
+    FOLDERS,
     PLANS,
     VARIABLE,
     dataset_folder,
@@ -139,7 +141,6 @@ def configure(
         nearest_labels,
         read_plans,
         resolve_configuration,
-        write_plans,
     )
     from nnunet_attenscribble.settings import PAPER, AttenScribbleSettings
 
@@ -169,7 +170,7 @@ def configure(
         configured = AttenScribbleSettings.from_configuration(resolve_configuration(plans, name))
         if configured.class_weights:
             configured.weigh_labels(read_dataset_json(file.with_name("dataset.json"))["labels"])
-        write_plans(file, plans)
+        write_json(file, plans)
 
     typer.echo(f"{file.name} of {file.parent.name} has a configuration '{name}', which differs from '{base}' in")
     for line in describe_difference(plans, base, name):
@@ -248,10 +249,11 @@ def prepare(
 
     folder = _find_description(dataset)
     cases, notes = prepare_images(images, output, folder, spacing=spacing, workers=workers, progress=True)
-    typer.echo(f"{output} holds {len(cases)} case{'' if len(cases) == 1 else 's'}, as {folder.name} has its images.")
+    name = Path(os.path.abspath(folder)).name  # `.` has none; a link keeps its own
+    typer.echo(f"{output} holds {len(cases)} case{'' if len(cases) == 1 else 's'}, as {name} has its images.")
     for note in notes:
         typer.echo(f"Note: {note}.")
-    of_dataset = ["-d", folder.name if Path(dataset) == folder else dataset, "-c", "CONFIGURATION", "-tr", "TRAINER"]
+    of_dataset = ["-d", name if Path(dataset) == folder else dataset, "-c", "CONFIGURATION", "-tr", "TRAINER"]
     program, options = "nnUNetv2_predict", of_dataset
     if (folder / "plans.json").is_file():  # of a model
         program, options = "nnUNetv2_predict_from_modelfolder", ["-m", dataset]
@@ -263,13 +265,19 @@ def _find_description(dataset: str) -> Path:
     """The folder with the dataset.json: given, or of a raw or else a preprocessed dataset."""
     if (Path(dataset) / "dataset.json").is_file():
         return Path(dataset)
-    try:
-        return dataset_folder("nnUNet_raw", dataset)
-    except AttenScribbleError as error:
-        try:  # a model may have come without the images that it has learnt from
-            return dataset_folder("nnUNet_preprocessed", dataset)
-        except AttenScribbleError:
-            raise error from None
+    # A model may have come without the images that it has learnt from.
+    return _find_dataset(dataset, "nnUNet_raw", "nnUNet_preprocessed")
+
+
+def _find_dataset(dataset: str, *variables: str) -> Path:
+    """Its folder in the first of nnU-Net's folders that has it; where none has, the first one's error."""
+    errors = []
+    for variable in variables:
+        try:
+            return dataset_folder(variable, dataset)
+        except AttenScribbleError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 @app.command()
@@ -289,7 +297,7 @@ def status(
 
     raw = nnunet_folder("nnUNet_raw")
     preprocessed, results = map(find_folder, ("nnUNet_preprocessed", "nnUNet_results"))
-    name = dataset_folder("nnUNet_raw", dataset).name if dataset else None
+    name = _find_dataset(dataset, *FOLDERS).name if dataset else None
     datasets = [state for state in list_dataset_states(raw, preprocessed) if name in (None, state.name)]
     trainings = list_trainings(results, name) if results else []
     found = list_result_states(results, name) if results else []

@@ -352,7 +352,7 @@ def reserved(parent: Path, keys: Iterable[str], what: str, *, wait: bool = False
         parent: made if it is not there, and removed again where nothing came to lie in it.
         keys: of what will be written.
         what: how errors call a key (`dataset ID`).
-        wait: until whoever holds one of them lets go.
+        wait: until whoever holds one of them lets go, unless it is another user.
 
     Raises:
         AttenScribbleError: where a run that is alive holds one of them, unless told to wait, or one of another user's
@@ -366,8 +366,8 @@ def reserved(parent: Path, keys: Iterable[str], what: str, *, wait: bool = False
                 file = _lock_file(parent, key)
                 if is_held_by_another_user(parent, key):
                     raise AttenScribbleError(
-                        f"{file}: belongs to another user: have it removed where nothing is running, or choose another "
-                        f"{what}"
+                        f"{parent / f'.attenscribble-{key}*'}: belong to another user: have them removed where nothing "
+                        "is running" + ("" if wait else f", or choose another {what}")
                     )
                 stack.enter_context(_open_locked(file, f"{parent}: {what} {key}", wait))
                 stack.callback(_remove, file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,34 +18,24 @@ _LINES = 10  # in a log
 
 def show_progress(items: Iterable[Item], *, total: int, description: str, enabled: bool = True) -> Iterator[Item]:
     """Pass `items` on and tell how many of `total` have come."""
-    with report_progress(description, enabled=enabled) as report:
-        for done, item in enumerate(items, start=1):
-            yield item
-            report(done, total)
-
-
-@contextmanager
-def report_progress(description: str, *, enabled: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with how many are done, and of how many."""
     console = _console()
     if not enabled or console.quiet:
-        yield lambda done, total: None
+        yield from items
     elif console.is_terminal:
         from rich.progress import Progress
 
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(description, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(description, total=None)  # it moves even before the first is done
+            for done, item in enumerate(items, start=1):
+                yield item
+                bar.update(task, completed=done, total=total)
     else:
         told = 0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told
+        for done, item in enumerate(items, start=1):
+            yield item
             if done == total or done * _LINES // total > told:
                 told = done * _LINES // total
                 console.print(f"{description}: {done} of {total}")
-
-        yield tell
 
 
 @contextmanager

@@ -239,6 +239,10 @@ class Keys:
             return None if default is _ABSENT else default
         return value
 
+    def take_shape(self, key: str, shape: Shape, default: Any = _ABSENT) -> Any:
+        """The value of a key, where it is of this shape; what it holds is not looked at."""
+        return self.take(key, lambda value: value if shape.accept(value) else None, shape.expected, default)
+
     def mapping(self, key: str) -> Keys:
         """The keys below a key; none if it is not there."""
         content = self.take(key, lambda value: value if isinstance(value, Mapping) else None, "a mapping of keys", {})
@@ -288,18 +292,3 @@ def pattern(value: Any) -> str | None:
     except re.error:
         return None
     return value
-
-
-def count(value: Any) -> int | None:
-    """A whole number from 1."""
-    return value if is_whole(value) and value >= 1 else None
-
-
-def number(value: Any) -> int | None:
-    """A whole number from 0."""
-    return value if is_whole(value) and value >= 0 else None
-
-
-def truth(value: Any) -> bool | None:
-    """true or false."""
-    return value if isinstance(value, bool) else None

@@ -18,6 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Map = Callable[[Callable[[Item], Result], Iterable[Item]], Iterator[Result]]
 
+_LIMIT = 61  # of processes in a pool on Windows; everywhere, so that it is tested
 _MOST_WORKERS = 8  # beyond, reading and writing wait for the disk
 
 
@@ -41,7 +42,7 @@ def worker_map(workers: int | None, tasks: int) -> Iterator[Map]:
         workers: processes; None for `default_workers`.
         tasks: items of the longest call; there are never more processes.
     """
-    workers = min(default_workers() if workers is None else workers, tasks)
+    workers = min(default_workers() if workers is None else workers, tasks, _LIMIT)
     if workers <= 1:
         yield map
         return

@@ -97,13 +97,11 @@ class AttenScribbleLoss(nn.Module):
                 if similarity is None:
                     raise ValueError("no similarity given: the network needs an attention block with one")
                 labels, single = grid_labels(target, similarity.grid, self.ignore_label)
-                # Counting them beforehand is more work, but leaves a GPU unwaited for.
-                counted = target.is_cuda and self.pairs is not None
-                pairs = annotated_pairs(similarity, labels, self.ignore_label if counted else None)
+                pairs = annotated_pairs(similarity, labels, self.ignore_label)
                 terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
                 total = total + self.strength * self.similarity_weight * terms["similarity"]
                 if self.pairs is not None:
-                    terms["pairs"] = self.pairs.of_pairs(similarity.values, pairs)
+                    terms["pairs"] = self.pairs(similarity.values, pairs)
                     total = total + self.pair_weight * terms["pairs"]
                 terms |= similarity_means(similarity.values.detach(), pairs.same, pairs.different)
         return total, _detached(terms)

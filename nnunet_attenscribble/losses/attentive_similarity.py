@@ -135,14 +135,14 @@ class AnnotatedPairs(NamedTuple):
         same: bool, annotated at both ends with the same class.
         different: bool, annotated at both ends with two classes.
         first, second: int16, the labels of the ends, negative where unknown.
-        counts: (K, K) float64, how many pairs are of two of K classes; None: counted where they are needed.
+        counts: (K, K), how many pairs are of two of K classes: see `count_pairs`.
     """
 
     same: Tensor
     different: Tensor
     first: Tensor
     second: Tensor
-    counts: Tensor | None = None
+    counts: Tensor
 
 
 class SimilarityPairLoss(nn.Module):
@@ -155,52 +155,27 @@ class SimilarityPairLoss(nn.Module):
     s_ij is the probability that the two positions are of one class.
     """
 
-    def forward(self, similarity: WindowSimilarity, labels: Tensor) -> Tensor:
+    def forward(self, values: Tensor, pairs: AnnotatedPairs) -> Tensor:
         """Compute the loss.
 
         Args:
-            similarity: of the feature grid.
-            labels: (N, *grid), the class of a position or a negative value where it is unknown (see `grid_labels`).
+            values: (N, P), the similarities of the in-window pairs.
+            pairs: what is known of them.
 
         Returns:
             scalar.
         """
-        return self.of_pairs(similarity.values, annotated_pairs(similarity, labels))
-
-    def of_pairs(self, values: Tensor, pairs: AnnotatedPairs) -> Tensor:
-        """The same for (N, P) similarities of pairs that are known already."""
-        if pairs.counts is not None:
-            return _cross_entropy_of_all(values, pairs, pairs.counts)
+        # Over all pairs, those of unknown ends with weight 0: a GPU would be waited for to pick out the known ones.
+        there = pairs.counts > 0
+        of_one = torch.eye(len(there), dtype=torch.bool, device=there.device)
+        combinations = torch.where(of_one, (there & of_one).sum(), (there & ~of_one).sum() / 2)
+        table = torch.where(there, 0.5 / (pairs.counts * combinations), 0).to(values.dtype)
+        first, second = (end.clamp(min=0).int() for end in (pairs.first, pairs.second))
         known = pairs.same | pairs.different
-        one, other, same, values = (entry[known] for entry in (pairs.first, pairs.second, pairs.same, values))
-        weight = 0.5 / _count_alike(one, other, same).to(values.dtype)
+        weight = table.flatten()[first * len(there) + second] * known
+        likelihood = torch.where(pairs.same, values, 1 - values).where(known, 1)
         # Not torch's own, which stops a training for a NaN: on a GPU the whole process, where nnU-Net skips a step.
-        return -(weight * _log(torch.where(same, values, 1 - values))).sum()
-
-
-def _count_alike(one: Tensor, other: Tensor, same: Tensor) -> Tensor:
-    """For each of K pairs, given the labels of their ends: how many pairs are of these two classes, times how many such
-    combinations of the same (or of different) classes there are. (K,) int64."""
-    if len(one) == 0:
-        return one.long()
-    first, second = one.minimum(other).long(), one.maximum(other).long()
-    _, classes, count = (first * (second.max() + 1) + second).unique(return_inverse=True, return_counts=True)
-    alike = torch.zeros_like(count, dtype=torch.bool).index_fill_(0, classes[same], True)
-    return (count * torch.where(alike, alike.sum(), alike.logical_not().sum()))[classes]
-
-
-def _cross_entropy_of_all(values: Tensor, pairs: AnnotatedPairs, counts: Tensor) -> Tensor:
-    """The cross-entropy over all pairs, those of unknown ends with weight 0: picking out the known ones, which is
-    less work, would have a GPU waited for."""
-    there = counts > 0
-    of_one = torch.eye(len(counts), dtype=torch.bool, device=counts.device)
-    combinations = torch.where(of_one, (there & of_one).sum(), (there & ~of_one).sum() / 2)
-    table = torch.where(there, 0.5 / (counts * combinations), 0).to(values.dtype)
-    known = pairs.same | pairs.different
-    first, second = (end.clamp(min=0).int() for end in (pairs.first, pairs.second))
-    weight = table.flatten()[first * len(counts) + second] * known
-    likelihood = torch.where(pairs.same, values, 1 - values).where(known, 1)
-    return -(weight * _log(likelihood)).sum()
+        return -(weight * _log(likelihood)).sum()
 
 
 def _log(likelihood: Tensor) -> Tensor:
@@ -233,11 +208,16 @@ def count_pairs(labels: Tensor, classes: int, radius: Sequence[int]) -> Tensor:
     return torch.where(torch.eye(classes, dtype=torch.bool, device=labels.device), ordered / 2, ordered)
 
 
-def annotated_pairs(similarity: WindowSimilarity, labels: Tensor, classes: int | None = None) -> AnnotatedPairs:
-    """Look up both ends of every in-window pair; labels as in `SimilarityPairLoss`. With the number of their classes,
-    the pairs are counted as well."""
+def annotated_pairs(similarity: WindowSimilarity, labels: Tensor, classes: int) -> AnnotatedPairs:
+    """Look up both ends of every in-window pair, and count them.
+
+    Args:
+        similarity: of the feature grid.
+        labels: (N, *grid), the class of a position or a negative value where it is unknown: see `grid_labels`.
+        classes: number of classes.
+    """
     first, second = pair_indices(similarity.grid, similarity.radius, labels.device)
-    counts = None if classes is None else count_pairs(labels, classes, similarity.radius)
+    counts = count_pairs(labels, classes, similarity.radius)
     labels = labels.flatten(1).to(torch.int16)  # gathering is what takes the time
     one, other = labels.index_select(1, first), labels.index_select(1, second)
     known, equal = (one >= 0).logical_and_(other >= 0), one == other

@@ -54,18 +54,10 @@ def write_acdc(tmp_path):
 
 
 @pytest.fixture
-def shared_data() -> Path:
-    """The folder of real images beside the checkout; skips where it is absent."""
-    folder = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("needs the real images in ../shared/data, which are not part of the project")
-    return folder
-
-
-@pytest.fixture
-def acdc_subset(shared_data, tmp_path) -> tuple[Path, Path]:
+def acdc_subset(shared_folder, tmp_path) -> tuple[Path, Path]:
     """Links to four real ACDC patients, two of them MAAG's validation patients, and the archive of all scribbles."""
-    training, archive = shared_data / "ACDC" / "database" / "training", shared_data / "acdc_scribbles.zip"
+    data = shared_folder / "data"
+    training, archive = data / "ACDC" / "database" / "training", data / "acdc_scribbles.zip"
     if not training.is_dir() or not archive.is_file():
         pytest.skip("needs ACDC and acdc_scribbles.zip in ../shared/data")
     folder = tmp_path / "subset" / "training"

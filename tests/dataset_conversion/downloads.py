@@ -11,6 +11,8 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
+from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
 from tests.tiny import (
     DIRECTION,
     ORIGIN,
@@ -149,3 +151,19 @@ def write_folders(root: Path, cases=("a", "b b", "ç"), *, values=None) -> tuple
         sitk.WriteImage(make_volume(coded, np.uint8), folders[1] / f"{case}_scribble.nii.gz")
         sitk.WriteImage(make_volume(make_dense(), np.uint8), folders[2] / f"{case}.nii.gz")
     return folders
+
+
+def convert_folder(
+    images: Path,
+    scribbles: Path | None,
+    raw_folder: Path,
+    *,
+    classes,
+    dataset_id=601,
+    name="Mine",
+    workers=1,
+    **options,
+) -> WrittenDatasets:
+    """Convert with these `FolderOptions`."""
+    told = FolderOptions(images, dataset_id, name, classes, scribbles=scribbles, **options)
+    return told.convert(raw_folder=raw_folder, workers=workers)

@@ -25,6 +25,7 @@ from nnunet_attenscribble.dataset_conversion.loop_folder import (
     CaseToDraw,
     DrawnCase,
     add_strokes,
+    list_seen,
     new_case_problems,
     note_read,
     read_additions,
@@ -69,18 +70,20 @@ class Work:
         found = find_cases(self.raw, read_description(self.raw))
         return {name: CaseToDraw.of_training(name, *files) for name, files in found.items()}
 
-    def write(self, tool: str = "itk-snap") -> None:
+    def write(self, tool: str = "itk-snap", prediction: np.ndarray | None = None) -> None:
+        prediction = make_dense() if prediction is None else prediction
         cases = [*self.training().values()]
         if "c" not in self.training():
             cases.append(CaseToDraw.of_files("c", [self.further / "c_0000.nii.gz"], None, 1))
         write_folder(
             self.folder,
-            [DrawnCase(case, case.read_strokes(LABELS), make_dense()) for case in cases],
+            [DrawnCase(case, case.read_strokes(LABELS), prediction) for case in cases],
             tool=tool,
             labels=LABELS,
             state={"dataset": NAME, "slices": []},
             further={"next.csv": b"rank\n"},
-            before=read_state(self.folder, NAME),
+            before=(before := read_state(self.folder, NAME)),
+            seen=list_seen(self.folder, before),
         )
 
     def read(self):
@@ -214,9 +217,21 @@ def test_what_was_read_in_another_format_rounds_ago_does_not_come_back(work):
     assert work.read() == ([], [])
 
 
-def test_a_stroke_that_is_drawn_again_as_rounds_ago_counts(work):
+def test_what_brought_nothing_in_does_not_count_later(work):
+    """A prediction saved as it was, in another format; the next round's model predicts something else."""
+    work.write("slicer")
+    work.draw("b", make_dense(), ".nii.gz", "prediction")
+    assert work.read() == ([], [])
+    for _ in range(2):
+        work.write("slicer", 3 - make_dense())
+        assert work.read() == ([], [])
+
+
+@pytest.mark.parametrize("tool", ["itk-snap", "slicer"])
+def test_a_stroke_that_is_drawn_again_as_rounds_ago_counts(work, tool):
+    """In the tool's own format, and in another."""
     for value in (1, 2, 1):  # the third file is the first, byte by byte
-        work.write()
+        work.write(tool)
         work.draw("b", drawn((STRAY, value)))
         additions, _ = work.read()
         work.bring_in()
@@ -352,6 +367,7 @@ def test_files_of_nnunets_other_readers(work, tmp_path, reader):
         state={"dataset": NAME, "slices": []},
         further={},
         before=None,
+        seen={},
     )
     strokes[STRAY] = 2
     for case in cases:
@@ -395,6 +411,7 @@ def test_axes_that_are_not_at_right_angles(work, tool, reader):
         state={"dataset": NAME, "slices": []},
         further={},
         before=None,
+        seen={},
     )
     (a, b, c), corrected = cases, make_dense()
     corrected[1, 1, 1] = 0
@@ -498,7 +515,7 @@ def test_labels_of_no_training_case_are_not_written_over(work, tmp_path, listed)
     with pytest.raises(AttenScribbleError) as refused:
         work.bring_in()
     (problem,) = refused.value.problems
-    assert problem.startswith(f"{stray}: lies there already, and c is no training case: list it in ")
+    assert problem.startswith(f"{stray}: lies there already, and c is no training case: put its image into ")
     assert read_tree(tmp_path) == before
     stray.write_bytes(b"no label")
     with pytest.raises(AttenScribbleError, match="lies there already"):

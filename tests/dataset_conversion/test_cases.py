@@ -14,8 +14,8 @@ from PIL import Image
 from nnunet_attenscribble.common import volumes
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.dataset_conversion.cases import Case, Coding, coded_label, write_images
-from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import convert_folder
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume
 
 CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
@@ -26,12 +26,8 @@ def convert(tmp_path):
     """Converts `images` and `scribbles` in the test's folder."""
 
     def run(**options):
-        return convert_folder(
-            tmp_path / "images",
-            tmp_path / "scribbles",
-            **{"raw_folder": tmp_path / "raw", "dataset_id": 601, "name": "Mine", "workers": 1, "classes": CLASSES}
-            | options,
-        )
+        folders = (tmp_path / "images", tmp_path / "scribbles", tmp_path / "raw")
+        return convert_folder(*folders, **{"classes": CLASSES, **options})
 
     for part in ("images", "scribbles"):
         (tmp_path / part).mkdir()
@@ -177,10 +173,8 @@ def test_pictures_of_one_bit_are_0_and_1(tmp_path, convert):
     mask = np.zeros((20, 24), bool)
     mask[4:12, 4:12] = True
     Image.fromarray(mask).save(tmp_path / "scribbles" / "a.png")
-    written = convert_folder(
-        tmp_path / "images", None, dense=tmp_path / "scribbles", raw_folder=tmp_path / "raw", dataset_id=601,
-        name="Mine", workers=1, classes={"A": 1},
-    )  # fmt: skip
+    folders = (tmp_path / "images", None, tmp_path / "raw")
+    written = convert_folder(*folders, dense=tmp_path / "scribbles", classes={"A": 1})
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read(written.dense, "labelsTr", "a")), mask)
 
 

@@ -104,8 +104,8 @@ def test_the_coding_of_acdc_is_found_out(tmp_path, convert):
     assert len(caught.value.problems) == 3
 
 
-def test_the_real_patient(shared_data, convert):
-    folder = shared_data / "CHAOS" / "Train_Sets"
+def test_the_real_patient(shared_folder, convert):
+    folder = shared_folder / "data" / "CHAOS" / "Train_Sets"
     if not folder.is_dir():
         pytest.skip("needs CHAOS in ../shared/data")
     written = convert(folder, None, sequence="t1")

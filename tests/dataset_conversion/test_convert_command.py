@@ -127,4 +127,5 @@ def test_dense_labels_alone_are_to_be_drawn_into(tmp_path, attenscribble):
     options = ["--dense", dense, "--name", "Mine", "--labels", "RV,MYO,LV", "-d", 7, "--workers", 1]
     code, out, _ = attenscribble("convert", "folder", images, *options)
     assert code == 0
-    assert "attenscribble scribble 7 -o ID" in out
+    assert "Next (attenscribble scribble draws scribbles, as a dataset of their own):\n" in out
+    assert "attenscribble scribble 7 -o ID\n" in out  # not every shell takes comments

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.label_files import NamedLabel, read_header
-from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import convert_folder
 from tests.dataset_conversion.drawing_tools import (
     describe_labels,
     recode,
@@ -35,10 +34,8 @@ def convert(tmp_path):
         for seed, case in enumerate(cases):
             (tmp_path / "images").mkdir(exist_ok=True)
             sitk.WriteImage(make_scan(seed), tmp_path / "images" / f"{case}.nii.gz")
-        options = {"classes": CLASSES, "dataset_id": 601, "name": "Mine", "workers": 1, **options}
-        return convert_folder(
-            tmp_path / "images", scribbles and tmp_path / scribbles, raw_folder=tmp_path / "raw", **options
-        )
+        drawn = scribbles and tmp_path / scribbles
+        return convert_folder(tmp_path / "images", drawn, tmp_path / "raw", **{"classes": CLASSES, **options})
 
     return run
 
@@ -189,7 +186,7 @@ def test_names_that_are_no_classes_are_told_with_both_lists(tmp_path, convert):
         convert()
     (told,) = caught.value.problems
     assert "a.seg.nrrd: holds Right ventricle, Segment_4; its names are background (1), Right ventricle (2)" in told
-    assert "the classes RV, MYO, LV: rename one of the two, or tell `convert folder` by --labels CLASS=Right" in told
+    assert "rename one of the two, or tell `convert folder` by --labels CLASS='Right ventricle' or" in told
     classes = {"RV": "right  Ventricle", "MYO": None, "LV": "Segment_4"}
     np.testing.assert_array_equal(read(convert(classes=classes, dataset_id=611).scribble), make_strokes())
 
@@ -198,7 +195,7 @@ def test_other_names_of_background_strokes_and_unlabelled_voxels(tmp_path, conve
     drawn = recode(make_strokes(), (1, 2, 3, 4), rest=5)
     names = [("Outside", 1, 0), *segments(1, 2, 3, 4)[1:], ("Nobody knows", 5, 0)]
     write_slicer(tmp_path / "scribbles" / "a.seg.nrrd", [drawn], names)
-    written = convert(background="outside", unlabelled="nobody knows")
+    written = convert(background_scribble="outside", unlabelled="nobody knows")
     np.testing.assert_array_equal(read(written.scribble), make_strokes())
 
 
@@ -300,7 +297,7 @@ def test_itk_snap_names_that_say_nothing_leave_values(tmp_path, convert):
     _snap(tmp_path, "a", (4, 1, 2, 3))
     (tmp_path / "scribbles" / "labels.txt").write_text(describe_labels(*((n, f"Label {n}") for n in range(1, 7))))
     (tmp_path / "scribbles" / "notes.txt").write_text("drawn on a Monday")
-    written = convert(coding=ScribbleCoding(0, None))
+    written = convert(unlabelled=0)
     np.testing.assert_array_equal(read(written.scribble), make_strokes())
     assert written.notes[0] == "1 scribble read by value: 0 unlabelled, 1 RV, 2 MYO, 3 LV, 4 background"
 
@@ -314,7 +311,7 @@ def test_itk_snap_of_what_nnunet_has_is_asked_for_its_zeros(tmp_path, convert):
     (tmp_path / "scribbles" / "labels.txt").write_text(told.replace("Clear Label", "Background"))
     np.testing.assert_array_equal(read(convert(dataset_id=611).scribble), make_strokes())
     (tmp_path / "scribbles" / "labels.txt").write_text(told)
-    written = convert(dataset_id=621, coding=ScribbleCoding(None, 0))
+    written = convert(dataset_id=621, background_scribble=0)
     np.testing.assert_array_equal(read(written.scribble), make_strokes())
 
 

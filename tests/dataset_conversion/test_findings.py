@@ -13,10 +13,9 @@ import tifffile
 
 from nnunet_attenscribble.dataset_conversion import pairing
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
-from nnunet_attenscribble.dataset_conversion.folder import convert_folder
-from nnunet_attenscribble.dataset_conversion.meanings import Marks, ScribbleCoding, parse_mark, parse_marks
+from nnunet_attenscribble.dataset_conversion.meanings import Marks, parse_mark, parse_marks
 from nnunet_attenscribble.errors import AttenScribbleError
-from tests.dataset_conversion.downloads import write_slice
+from tests.dataset_conversion.downloads import convert_folder, write_slice
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume, save
 
 CLASSES = dict.fromkeys(("RV", "MYO", "LV"))
@@ -41,8 +40,11 @@ def test_names_that_fit_are_not_compared_with_all_folders(monkeypatch):
     images, labels = ({case: Path(f"{folder}/{case}.png") for case in "ab"} for folder in "is")
     drawn = [pairing.Labels(Path("s"), [*labels.values()], "scribble")]
     assert pairing.pair_files(Path("i"), dict.fromkeys(images.values(), 1), drawn, ["MRI"]).labels == [labels]
-    assert pairing._name_by_folder(Path("s/c.png"), Path("s"), {("a",): "a"}) == "c"
-    assert pairing._name_by_folder(Path("s/a/label.png"), Path("s"), {("a",): "a"}) == "a"
+    name = pairing._namer_by_folder(Path("s"), {("a",): "a"})
+    assert name(Path("s/c.png")) == "c"
+    assert name(Path("s/a/label.png")) == "a"
+    monkeypatch.setattr(pairing, "_find_case", None)
+    assert name(Path("s/a/of_another_class.png")) == "a"  # whose folder was compared already
 
 
 def touch(root: Path, *names: str) -> None:
@@ -240,15 +242,7 @@ def test_dicom_series_are_images_named_by_their_folders(tmp_path):
         label = sitk.GetImageFromArray(make_strokes())
         label.CopyInformation(grid)
         save(tmp_path / "s" / f"{patient}.nrrd", label)
-    written = convert_folder(
-        tmp_path / "i",
-        tmp_path / "s",
-        dataset_id=601,
-        name="D",
-        classes=CLASSES,
-        raw_folder=tmp_path / "raw",
-        workers=1,
-    )
+    written = convert_folder(tmp_path / "i", tmp_path / "s", tmp_path / "raw", classes=CLASSES)
     for patient in ("p1", "p2"):
         image = sitk.ReadImage(written.scribble / "imagesTr" / f"{patient}_0000.nii.gz")
         expected = sitk.GetArrayFromImage(make_scan(int(patient[1])))
@@ -287,11 +281,7 @@ def drawn():
 
 
 def convert_pictures(root, labels="A=#ff0000", **options):
-    return convert_folder(
-        *(root / "i", root / "s"),
-        **{"dataset_id": 601, "name": "P", "classes": parse_marks(labels), "raw_folder": root / "raw", "workers": 1},
-        **options,
-    )
+    return convert_folder(root / "i", root / "s", root / "raw", classes=parse_marks(labels), **options)
 
 
 @pytest.mark.parametrize("ending", [".png", ".bmp", ".tif"])
@@ -299,7 +289,7 @@ def test_colours_are_classes(tmp_path, drawn, ending):
     photograph = np.random.default_rng(0).integers(0, 255, (*drawn.shape, 3), np.uint8)
     write_picture(tmp_path / "i" / "a.png", photograph)
     write_picture(tmp_path / "s" / f"a{ending}", paint(drawn, [GREEN, RED, BLACK]))
-    written = convert_pictures(tmp_path, background="#00FF00", unlabelled="#000000", channels=("R", "G", "B"))
+    written = convert_pictures(tmp_path, background_scribble="#00FF00", unlabelled="#000000", channels=("R", "G", "B"))
     label = sitk.GetArrayFromImage(sitk.ReadImage(written.scribble / "labelsTr" / "a.nii.gz"))
     np.testing.assert_array_equal(label, drawn)
     for channel in range(3):
@@ -330,7 +320,7 @@ def test_palettes_grey_pictures_and_transparent_pixels_are_colours_too(tmp_path,
     palette.save(tmp_path / "s" / "a.png")
     write_picture(tmp_path / "s" / "b.png", np.full(drawn.shape, 255))  # grey: nothing was drawn
     write_picture(tmp_path / "s" / "c.png", paint(drawn, [GREEN, RED, BLUE], alpha=255 * (drawn != 2)))
-    written = convert_pictures(tmp_path, background="#00ff00", unlabelled="#ffffff")
+    written = convert_pictures(tmp_path, background_scribble="#00ff00", unlabelled="#ffffff")
     for case, expected in (("a", drawn), ("b", np.full_like(drawn, 2)), ("c", drawn)):
         label = sitk.GetArrayFromImage(sitk.ReadImage(written.scribble / "labelsTr" / f"{case}.nii.gz"))
         np.testing.assert_array_equal(label, expected)
@@ -339,11 +329,8 @@ def test_palettes_grey_pictures_and_transparent_pixels_are_colours_too(tmp_path,
 def test_colours_of_dense_labels_are_on_black(tmp_path, drawn):
     write_picture(tmp_path / "i" / "a.png", np.full(drawn.shape, 90))
     write_picture(tmp_path / "l" / "a.png", paint(drawn, [BLACK, RED, BLACK]))
-    written = convert_folder(
-        *(tmp_path / "i", None),
-        **{"dense": tmp_path / "l", "dataset_id": 601, "name": "P", "classes": {"A": "#ff0000"}, "workers": 1},
-        raw_folder=tmp_path / "raw",
-    )
+    folders = (tmp_path / "i", None, tmp_path / "raw")
+    written = convert_folder(*folders, dense=tmp_path / "l", classes={"A": "#ff0000"})
     label = sitk.GetArrayFromImage(sitk.ReadImage(written.dense / "labelsTr" / "a.nii.gz"))
     np.testing.assert_array_equal(label, drawn == 1)
 
@@ -354,12 +341,17 @@ def test_colours_of_dense_labels_are_on_black(tmp_path, drawn):
         (
             "A",
             lambda drawn: paint(drawn, [GREEN, RED, BLACK]),
-            "has the colours #000000 (90 %), #00ff00 (6 %), #ff0000",
+            "has the colours #000000 (90.5 %), #00ff00 (5.95 %), #ff0000",
         ),
         (
             "A=#ff0000",
             lambda drawn: paint(drawn, [BLUE, RED, WHITE]),
-            "has the colours #0000ff (6 %) (named: #ff0000, #00ff00",
+            "has the colours #0000ff (5.95 %) (named: #ff0000, #00ff00",
+        ),
+        (
+            "A=#ff0000",
+            lambda drawn: paint(np.zeros_like(drawn), [BLUE]),
+            "has the colours #0000ff (100 %) (named",
         ),
         (
             "A=#ff0000",
@@ -376,7 +368,7 @@ def test_colours_of_dense_labels_are_on_black(tmp_path, drawn):
 def test_colours_that_nobody_named_are_told(tmp_path, drawn, labels, pixels, told):
     write_picture(tmp_path / "i" / "a.png", np.full(drawn.shape, 90))
     write_picture(tmp_path / "s" / "a.png", pixels(drawn))
-    named = {} if labels == "A" else {"background": "#00ff00", "unlabelled": "#ffffff"}
+    named = {} if labels == "A" else {"background_scribble": "#00ff00", "unlabelled": "#ffffff"}
     with pytest.raises(AttenScribbleError, match=r"s/a\.png: ") as caught:
         convert_pictures(tmp_path, labels, **named)
     assert len(caught.value.problems) == 1
@@ -390,7 +382,7 @@ def test_colours_of_sixteen_bits_are_refused(tmp_path, drawn):
         tmp_path / "s" / "a.tif", 257 * paint(drawn, [GREEN, RED, WHITE]).astype(np.uint16), photometric="rgb"
     )
     with pytest.raises(AttenScribbleError, match="more than 8 bits"):
-        convert_pictures(tmp_path, background="#00ff00", unlabelled="#ffffff")
+        convert_pictures(tmp_path, background_scribble="#00ff00", unlabelled="#ffffff")
 
 
 @pytest.mark.parametrize(
@@ -429,10 +421,7 @@ def _convert_slices(root, labels, **options):
     for case, label in labels.items():
         save(root / "i" / f"{case}.nii.gz", make_scan(len(case)))
         save(root / "s" / f"{case}.nii.gz", label)
-    written = convert_folder(
-        *(root / "i", root / "s"),
-        **{"dataset_id": 601, "name": "S", "classes": CLASSES, "raw_folder": root / "raw", "workers": 1, **options},
-    )
+    written = convert_folder(root / "i", root / "s", root / "raw", classes=CLASSES, **options)
     found = {
         case: sitk.GetArrayFromImage(sitk.ReadImage(written.scribble / "labelsTr" / f"{case}.nii.gz"))
         for case in labels
@@ -459,7 +448,7 @@ def test_dense_slices_of_chosen_cases_where_zero_is_unlabelled(tmp_path):
     strokes = make_strokes()
     few = np.where((strokes == 4) | (strokes == 0), 0, strokes)  # no stroke in the background
     labels = {"d1": dense, "s1": few, "d2": np.where(strokes == 4, 0, np.where(strokes == 0, 4, strokes))}
-    found, (told,) = _convert_slices(tmp_path, labels, dense_slices="^d", coding=ScribbleCoding(0, None))
+    found, (told,) = _convert_slices(tmp_path, labels, dense_slices="^d", unlabelled=0)
     assert re.findall(r"(\w+)\.nii\.gz", told) == ["d1"]
     np.testing.assert_array_equal(found["d1"], expected)
     np.testing.assert_array_equal(found["s1"], np.where(few == 0, 4, few))
@@ -471,10 +460,10 @@ def test_dense_slices_across_an_axis_that_is_told(tmp_path):
     dense[1:4, 2, 1:3] = 1
     save(tmp_path / "i" / "a.nii.gz", make_volume(7, np.int16, size=(5, 5, 5), spacing=(1, 1, 1)))
     save(tmp_path / "s" / "a.nii.gz", make_volume(dense, size=(5, 5, 5), spacing=(1, 1, 1)))
-    options = {"dataset_id": 601, "name": "S", "classes": {"A": None}, "raw_folder": tmp_path / "raw", "workers": 1}
+    folders, options = (tmp_path / "i", tmp_path / "s", tmp_path / "raw"), {"classes": {"A": None}, "dense_slices": "."}
     with pytest.raises(AttenScribbleError, match="no axis has the largest spacing: say across which one"):
-        convert_folder(tmp_path / "i", tmp_path / "s", dense_slices=".", **options)
-    written = convert_folder(tmp_path / "i", tmp_path / "s", dense_slices=".", axis=1, **options)
+        convert_folder(*folders, **options)
+    written = convert_folder(*folders, axis=1, **options)
     label = sitk.GetArrayFromImage(sitk.ReadImage(written.scribble / "labelsTr" / "a.nii.gz"))
     expected = np.full_like(dense, 2)
     expected[:, 2] = dense[:, 2]

@@ -165,16 +165,17 @@ def test_zeros_that_are_labelled_as_background_are_in_order(folders):
 
 
 @pytest.mark.parametrize(
-    ("configuration", "found", "problems"),
+    ("configuration", "scaled", "zeros", "problems"),
     [
-        ({"use_mask_for_norm": [False]}, {"scaled_by_unlabelled": True}, 1),
-        ({"use_mask_for_norm": [False, True]}, {"scaled_by_unlabelled": True}, 2),
-        ({"use_mask_for_norm": [True]}, {"scaled_by_unlabelled": False, "unlabelled_zeros": False}, 0),
-        ({}, {"scaled_by_unlabelled": False}, 0),
+        ({"use_mask_for_norm": [False]}, True, True, 1),
+        ({"use_mask_for_norm": [False, True]}, True, True, 2),
+        ({"use_mask_for_norm": [True]}, False, False, 0),
+        ({}, False, True, 0),
     ],
 )
-def test_what_is_wrong_is_told(configuration, found, problems):
-    assert len(normalisation_problems(configuration, **found)) == problems
+def test_what_is_wrong_is_told(configuration, scaled, zeros, problems):
+    found = normalisation_problems(configuration, scaled_by_unlabelled=scaled, unlabelled_zeros=zeros)
+    assert len(found) == problems
 
 
 def test_ct_is_judged_by_its_values(monkeypatch):

@@ -13,8 +13,7 @@ import pytest
 import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 
-from nnunet_attenscribble.dataset_conversion.folder import convert_folder, parse_labels
-from nnunet_attenscribble.dataset_conversion.meanings import ScribbleCoding
+from nnunet_attenscribble.dataset_conversion.folder import parse_labels
 from nnunet_attenscribble.dataset_conversion.pairing import (
     match_labels,
     numbered_cases,
@@ -23,7 +22,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
 )
 from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
 from nnunet_attenscribble.errors import AttenScribbleError
-from tests.dataset_conversion.downloads import write_folders, write_scribblebench
+from tests.dataset_conversion.downloads import convert_folder, write_folders, write_scribblebench
 from tests.tiny import DIRECTION, SPACING, make_dense, make_scan, make_strokes, make_volume
 
 CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
@@ -52,19 +51,19 @@ def test_names_with_spaces_and_letters_of_any_language(tmp_path, writing):
     assert not (written.scribble / "imagesTr" / "a_0000.nii.gz").is_symlink()
 
 
-@pytest.mark.parametrize("coding", [ScribbleCoding(255, 0), ScribbleCoding(0, 9), ScribbleCoding(7, 250)])
-def test_codings(tmp_path, writing, coding):
-    values = {0: coding.background, 4: coding.unlabelled}
-    images, scribbles, _ = write_folders(tmp_path, values=values)
-    written = convert_folder(images, scribbles, classes=CLASSES, coding=coding, **writing)
+@pytest.mark.parametrize(("unlabelled", "background"), [(255, 0), (0, 9), (7, 250)])
+def test_codings(tmp_path, writing, unlabelled, background):
+    images, scribbles, _ = write_folders(tmp_path, values={0: background, 4: unlabelled})
+    coding = {"unlabelled": unlabelled, "background_scribble": background}
+    written = convert_folder(images, scribbles, classes=CLASSES, **coding, **writing)
     np.testing.assert_array_equal(_read(written.scribble / "labelsTr" / "a.nii.gz"), make_strokes())
 
 
 def test_values_of_classes_and_scribbles_without_background(tmp_path, writing):
     values = {0: 0, 4: 0, 1: 63, 2: 126, 3: 252}  # nobody marked the background
     images, scribbles, _ = write_folders(tmp_path, values=values)
-    coding = ScribbleCoding(unlabelled=0, background=None)
-    written = convert_folder(images, scribbles, classes=parse_labels("RV=63,MYO=126,LV=252"), coding=coding, **writing)
+    classes = parse_labels("RV=63,MYO=126,LV=252")
+    written = convert_folder(images, scribbles, classes=classes, unlabelled=0, **writing)
     expected = make_strokes()
     expected[expected == 0] = 4
     np.testing.assert_array_equal(_read(written.scribble / "labelsTr" / "a.nii.gz"), expected)

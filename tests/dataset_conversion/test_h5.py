@@ -123,13 +123,14 @@ def test_a_table_is_read_whole(tmp_path):
         read_spacing(file)
 
 
-def test_the_real_volumes(shared_data, convert):
-    folder, table = shared_data / "WSL4MIS" / "ACDC_training_volumes", shared_data / "acdc_spacing_per_frame.csv"
+def test_the_real_volumes(shared_folder, convert):
+    data = shared_folder / "data"
+    folder, table = data / "WSL4MIS" / "ACDC_training_volumes", data / "acdc_spacing_per_frame.csv"
     if not folder.is_dir():
         pytest.skip("needs WSL4MIS in ../shared/data")
     written = convert(folder, spacing_csv=table)
     for name in ("patient019_frame01", "patient032_frame12"):
-        original = shared_data / "ACDC" / "database" / "training" / name[:10]
+        original = data / "ACDC" / "database" / "training" / name[:10]
         dense = sitk.ReadImage(written.dense / "labelsTr" / f"{name}.nii.gz")
         truth = sitk.ReadImage(original / f"{name}_gt.nii.gz") if original.is_dir() else dense
         np.testing.assert_array_equal(sitk.GetArrayFromImage(dense), sitk.GetArrayFromImage(truth))

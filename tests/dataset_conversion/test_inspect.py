@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,10 +14,9 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
 from nnunet_attenscribble.dataset_conversion.description import read_description
-from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.inspection import find_twin, inspect_dataset
 from nnunet_attenscribble.errors import AttenScribbleError
-from tests.dataset_conversion.downloads import write_folders
+from tests.dataset_conversion.downloads import convert_folder, write_folders
 from tests.tiny import SIZE, SPACING, make_dense, make_strokes, make_volume, save
 
 CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
@@ -30,10 +30,7 @@ def raw(tmp_path, monkeypatch):
     strokes[0] = 4  # a slice without any scribble
     strokes[1, 0, 0] = 3  # where the dense label says background
     sitk.WriteImage(make_volume(strokes), scribbles / "b_scribble.nii.gz")
-    convert_folder(
-        images, scribbles, classes=CLASSES, dense=dense, raw_folder=tmp_path / "raw", dataset_id=601, name="Mine",
-        workers=1,
-    )  # fmt: skip
+    convert_folder(images, scribbles, tmp_path / "raw", classes=CLASSES, dense=dense)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "raw"
@@ -68,10 +65,7 @@ def convert_strokes(root, monkeypatch, strokes, spacing):
         volume = sitk.GetImageFromArray(values)
         volume.SetSpacing(spacing)
         save(root / folder / "a.nii.gz", volume)
-    convert_folder(
-        root / "images", root / "scribbles", classes={"heart": 1}, raw_folder=root / "raw", dataset_id=601, name="Mine",
-        workers=1,
-    )  # fmt: skip
+    convert_folder(root / "images", root / "scribbles", root / "raw", classes={"heart": 1})
     monkeypatch.setenv("nnUNet_raw", str(root / "raw"))
     return inspect_dataset(root / "raw" / "Dataset601_Mine", None, workers=1).cases["a"]
 
@@ -205,6 +199,16 @@ def test_broken_files_are_told_all_at_once(raw):
     assert len(caught.value.problems) == 2
     assert "truncated" in caught.value.problems[0]
     assert "label values [9] are not in dataset.json" in caught.value.problems[1]
+
+
+def test_a_slice_among_volumes_is_told(raw):
+    source = raw / "Dataset601_Mine"
+    for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        a, b, c = (source / part / f"{case}{ending}" for case in "abc")
+        shutil.copyfile(a, c)
+        sitk.WriteImage(sitk.ReadImage(b)[:, :, 1], b)
+    with pytest.raises(AttenScribbleError, match=r"b_0000\.nii\.gz: has 2 dimensions, the others 3"):
+        run("601", "--dense", "none")
 
 
 @pytest.mark.parametrize(

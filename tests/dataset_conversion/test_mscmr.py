@@ -53,8 +53,8 @@ def test_scribbles_elsewhere_and_the_dense_values_of_the_challenge(tmp_path, con
     np.testing.assert_array_equal(sitk.GetArrayFromImage(label), make_dense())
 
 
-def test_the_real_subjects(shared_data, convert):
-    folder = shared_data / "MSCMR"
+def test_the_real_subjects(shared_folder, convert):
+    folder = shared_folder / "data" / "MSCMR"
     if not folder.is_dir():
         pytest.skip("needs MSCMR in ../shared/data")
     written = convert(folder)

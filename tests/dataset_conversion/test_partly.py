@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.dataset_conversion.partly import leave_open, read_annotated
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import convert_folder
 from tests.tiny import make_dense, make_scan, make_strokes, save
 
 LABELS = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
@@ -26,11 +26,8 @@ def convert(root, labels, table, **options):
         save(root / "i" / f"{case}.nii.gz", make_scan(len(case)))
         save(root / "s" / f"{case}.nii.gz", label)
     (root / "table.csv").write_text(table)
-    written = convert_folder(
-        *(root / "i", root / "s"),
-        **{"dataset_id": 601, "name": "S", "classes": CLASSES, "raw_folder": root / "raw", "workers": 1, **options},
-        annotated=root / "table.csv",
-    )
+    folders = (root / "i", root / "s", root / "raw")
+    written = convert_folder(*folders, classes=CLASSES, annotated=root / "table.csv", **options)
     found = {
         case: sitk.GetArrayFromImage(sitk.ReadImage(written.scribble / "labelsTr" / f"{case}.nii.gz"))
         for case in labels

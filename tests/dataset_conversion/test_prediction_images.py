@@ -70,6 +70,15 @@ def test_every_format_becomes_what_nnunet_finds(tmp_path, prepare, ending):
     np.testing.assert_array_equal(voxels[0], sitk.GetArrayFromImage(make_scan(3)))
 
 
+def test_the_folder_that_one_is_in_has_its_name(tmp_path, prepare, monkeypatch):
+    sitk.WriteImage(make_scan(0), tmp_path / "images" / "a.nii.gz")
+    (tmp_path / "nnUNet_raw" / "Dataset601_Mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "nnUNet_raw" / "Dataset601_Mine")
+    _, out, _ = prepare(dataset=".")
+    assert "holds 1 case, as Dataset601_Mine has its images" in out
+    assert "-o PREDICTIONS -d Dataset601_Mine -c" in out
+
+
 def test_of_a_model_the_command_is_that_of_its_folder(tmp_path, prepare):
     sitk.WriteImage(make_scan(0), tmp_path / "images" / "a.nii.gz")
     model = tmp_path / "T__P__2d"

@@ -18,6 +18,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.cases import Case
+from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, write_raw_datasets
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.evaluation.benchmark.fake_nnunet import wait_until
@@ -503,3 +504,8 @@ def _is_alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_drive_that_is_not_there_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert folder_problems(tmp_path, None) == [f"{tmp_path}: is on a drive that is not there: choose another folder"]

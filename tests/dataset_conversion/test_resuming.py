@@ -7,10 +7,11 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import staged_folders
 from nnunet_attenscribble.dataset_conversion import raw_dataset
-from nnunet_attenscribble.dataset_conversion.folder import convert_folder
 from nnunet_attenscribble.errors import AttenScribbleError
-from tests.dataset_conversion.downloads import write_folders
+from tests.dataset_conversion.downloads import convert_folder, write_folders
 from tests.tiny import make_scan, make_volume
+
+CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
 
 
 @pytest.fixture
@@ -28,15 +29,15 @@ def convert(tmp_path, monkeypatch):
             written.append(case.identifier)
             return really(case, **arguments)
 
-        arguments = {"raw_folder": tmp_path / "raw", "dataset_id": 601, "name": "Mine", "workers": 1, **options}
+        arguments = {"raw_folder": tmp_path / "raw", "classes": CLASSES, "dense": dense, **options}
         with monkeypatch.context() as patch:
             patch.setattr(raw_dataset, "write_case", write)
             if kill_at is not None:  # a kill runs no clean-up
                 patch.setattr("nnunet_attenscribble.common.files.shutil.rmtree", lambda *a, **k: None)
                 with pytest.raises(SystemExit):
-                    convert_folder(images, scribbles, classes={"RV": 1, "MYO": 2, "LV": 3}, dense=dense, **arguments)
+                    convert_folder(images, scribbles, **arguments)
             else:
-                convert_folder(images, scribbles, classes={"RV": 1, "MYO": 2, "LV": 3}, dense=dense, **arguments)
+                convert_folder(images, scribbles, **arguments)
         return list(written)
 
     really = raw_dataset.write_case
@@ -94,15 +95,7 @@ def test_a_file_that_is_taken_away_meanwhile_is_missed(tmp_path, convert, monkey
     really = raw_dataset.write_case
     monkeypatch.setattr(raw_dataset, "write_case", write)
     with pytest.raises(AttenScribbleError, match=r"nothing incomplete was kept: 1 of its files.*a_0000\.nii\.gz"):
-        convert_folder(
-            tmp_path / "my images",
-            tmp_path / "my scribbles",
-            classes={"RV": 1, "MYO": 2, "LV": 3},
-            raw_folder=tmp_path / "raw",
-            dataset_id=601,
-            name="Mine",
-            workers=1,
-        )
+        convert_folder(tmp_path / "my images", tmp_path / "my scribbles", tmp_path / "raw", classes=CLASSES)
     assert not (tmp_path / "raw").exists()
 
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli import start as command
 from nnunet_attenscribble.common import files
-from nnunet_attenscribble.common.volumes import read_volume
+from nnunet_attenscribble.common.volumes import file_of, read_volume
 from nnunet_attenscribble.dataset_conversion import contact_sheet
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -213,6 +213,7 @@ def test_images_without_a_drawing_are_to_be_predicted(tmp_path, start, monkeypat
     assert [file.name for file in (dataset / "imagesTs").iterdir()] == ["p2_0000.nii.gz"]
     assert "p2    p2.nrrd  -            predict" in out
     assert f"nnUNetv2_predict -i {dataset / 'imagesTs'} " in out
+    assert "#" not in out.partition("Next:")[2]  # not every shell takes comments
     sheet = np.asarray(Image.open(tmp_path / "hearts_start.png").convert("RGB"))
     for colour in ((230, 159, 0), (86, 180, 233), (0, 158, 115)):  # the classes, in two tiles and the legend
         assert (sheet == colour).all(axis=-1).sum() > 1000
@@ -623,6 +624,34 @@ def test_a_drawing_under_another_name_is_told_which_images_it_fits(tmp_path, sta
     assert "Segmentation.seg.nrrd: lies on the grid of p0.nrrd, p1.nrrd: call it as its image" in err
 
 
+def test_a_second_folder_of_test_images_is_told(tmp_path, start):
+    slicer(tmp_path / "hearts" / "images")
+    save(tmp_path / "hearts" / "imagesTs" / "p7.nii.gz", make_scan(7))
+    save(tmp_path / "hearts" / "test" / "images" / "p8.nii.gz", make_scan(8))
+    code, out, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 0, err
+    assert f"Not used: {tmp_path / 'hearts' / 'test' / 'images'} (1 files)" in out
+
+
+def test_the_sheet_shows_images_with_the_spacing_that_was_given(tmp_path, start, monkeypatch):
+    options = napari(tmp_path / "hearts")
+    for file in (tmp_path / "hearts" / "images").iterdir():
+        tifffile.imwrite(file, sitk.GetArrayFromImage(make_scan(0)), photometric="minisblack")
+    shown = []
+
+    def look(file: Path, cases: dict, **options: object) -> None:
+        draw(file, cases)
+        shown.extend((file_of(scan), scan().GetSpacing(), label().GetSpacing()) for scan, label, _ in cases.values())
+
+    monkeypatch.setattr(contact_sheet, "draw_contact_sheet", look)
+    code, _, err = start(
+        tmp_path / "hearts", *OPTIONS, *options, "--spacing", 4, 0.5, 0.5, "-s", tmp_path / "hearts" / "labels"
+    )
+    assert code == 0, err
+    images = [tmp_path / "hearts" / "images" / f"p{number}.tif" for number in range(2)]
+    assert shown == [(image, (4, 0.5, 0.5), (4, 0.5, 0.5)) for image in images]
+
+
 @pytest.mark.parametrize(
     ("grid", "told"), [({"origin": (90, 0, 0)}, "origin (90, 0, 0)"), ({"size": (6, 6, 4)}, "size")]
 )
@@ -638,6 +667,25 @@ def test_a_drawing_beside_its_image_is_told_before_anything_is_asked(tmp_path, a
     _, _, err = start(tmp_path / "hearts", *OPTIONS)
     assert f"scribbles/p0.nii.gz: {told}" in err
     assert "the value 1 (in 1 of 1 file" in err
+
+
+def test_hints_tell_images_that_are_called_alike_apart(tmp_path, start):
+    for number in range(2):
+        segments(tmp_path / "hearts" / f"p{number}", 0, NAMES)
+    (tmp_path / "hearts" / "p1" / "p0.seg.nrrd").rename(tmp_path / "hearts" / "Segmentation.seg.nrrd")
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 2
+    assert "Segmentation.seg.nrrd: lies on the grid of p0/p0.nrrd, p1/p0.nrrd: call it as its image" in err
+
+
+def test_names_in_advice_can_be_typed(tmp_path, start):
+    segments(tmp_path / "hearts", 0, NAMES)
+    segments(tmp_path / "hearts", 1, ("background", "R&V", "MYO", "LV"))
+    assert "or CLASS='R&V'" in start(tmp_path / "hearts", *OPTIONS)[2]
+    masks(tmp_path / "masks")
+    for file in [*(tmp_path / "masks" / "scribbles").rglob("LV.nii.gz")]:
+        file.rename(file.with_name("left ventricle.nii.gz"))
+    assert "give --labels 'MYO,RV,left ventricle'; otherwise" in start(tmp_path / "masks", *OPTIONS)[2]
 
 
 def test_shades_are_told_in_one_sentence(tmp_path, start):
@@ -767,12 +815,27 @@ def test_a_dataset_is_called_as_the_folder_without_accents(tmp_path, start):
 def test_a_free_id_is_taken_and_what_is_there_stays(tmp_path, start):
     (tmp_path / "nnUNet_results" / "Dataset602_Other").mkdir(parents=True)
     itk_snap(tmp_path / "hearts")
-    assert start(tmp_path / "hearts", *OPTIONS)[0] == 0
+    code, out, _ = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 0
     assert [entry.name for entry in (tmp_path / "nnUNet_raw").iterdir()] == ["Dataset603_hearts"]
     code, _, err = start(tmp_path / "hearts", *OPTIONS)
     assert code == 2
     plan = tmp_path / "hearts_start.yaml"
-    assert err.startswith(f"error: {plan}: is there already: attenscribble start --plan {plan} converts by it")
+    again = f"attenscribble start --plan {plan}"
+    assert f"{again} -d NEW_ID converts again" in out
+    assert f"error: {plan}: is there already: {again} converts by it, with -d NEW_ID where its ID is taken" in err
+    plan.unlink()
+    _, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert err == f"error: {plan.with_suffix('.png')}: is there already: move it, or choose another place with --plan\n"
+
+
+def test_a_name_or_an_id_that_cannot_be_is_told_before_anything_is_read(tmp_path, start):
+    taken = tmp_path / "nnUNet_raw" / "Dataset601_Other"
+    taken.mkdir(parents=True)
+    _, _, err = start(tmp_path, *OPTIONS, "-d", 601, "--name", "my hearts")
+    name, number = err.splitlines()
+    assert "dataset name 'my hearts': use letters, digits, _ and - only" in name
+    assert f"{taken}: has the dataset ID 601 already" in number
 
 
 def test_an_id_that_another_users_run_holds_is_passed_over(tmp_path, start, monkeypatch):
@@ -922,6 +985,11 @@ def test_a_plan_that_is_no_yaml_of_keys_is_refused(tmp_path, text):
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(AttenScribbleError, match="write it again with attenscribble start"):
         read_options(tmp_path / "plan.yaml")
+
+
+def test_nobody_is_asked_where_stdin_is_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert not command.is_terminal()
 
 
 def test_nothing_to_start_from(start):

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -111,6 +112,12 @@ def test_places_that_cannot_be_written_to_are_told_first(folders, tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(AttenScribbleError, match=r"file is a file: give a folder"):
             run("evaluate", *folders, "-o", place)
+
+
+def test_a_drive_that_is_not_there_is_told(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(AttenScribbleError, match="out is on a drive that is not there"):
+        run("evaluate", *folders, "-o", tmp_path / "out")
 
 
 def test_json_is_all_that_goes_to_stdout(folders, tmp_path):

@@ -10,11 +10,12 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.evaluate import count_workers, evaluate_folder
 
 
-def test_a_folder_by_hand(folders):
+def test_a_folder_by_hand(folders, capsys, monkeypatch):
     predictions, dense = folders
-    progress = []
-    summary = evaluate_folder(predictions, dense, workers=1, on_progress=lambda *done: progress.append(done))
-    assert progress == [(1, 3), (2, 3), (3, 3)]
+    for variable in ("FORCE_COLOR", "TTY_COMPATIBLE"):  # with which stderr would be a terminal
+        monkeypatch.delenv(variable, raising=False)
+    summary = evaluate_folder(predictions, dense, workers=1, progress=True)
+    assert capsys.readouterr().err.splitlines() == [f"Scoring cases: {done} of 3" for done in (1, 2, 3)]
     assert summary.names == ["RV", "MYO"]
     assert list(summary.cases) == ["a", "b", "c"]
     assert summary.spacings["a"] == (10.0, 2.0, 1.0)

@@ -55,7 +55,7 @@ def test_kernels_compile_for_a_card_with_little_shared_memory(monkeypatch):
     def compile_only(kernel, grid):
         def launch(*arguments, **options):
             compiled = kernel.warmup(*arguments, grid=grid, **options).metadata
-            shared[kernel.__name__] = compiled.shared
+            shared[kernel.__name__] = max(compiled.shared, shared.get(kernel.__name__, 0))
             assert compiled.enable_fp_fusion or kernel.__name__ == "_sum_rows"  # which only adds
 
         return launch
@@ -66,6 +66,7 @@ def test_kernels_compile_for_a_card_with_little_shared_memory(monkeypatch):
     )
     monkeypatch.setattr(driver, "_active" if hasattr(driver, "_active") else "active", card)
     monkeypatch.setattr(JITFunction, "__getitem__", compile_only)
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "0")  # as from 3.10 on
     ones = torch.ones(1, 4, 8, 8)
     triton_kernels.fused_crf_energy(ones, ones[:, :1], ones[:, :1], [5, 5], [0.1, 0.1])
     query = torch.ones(1, 64, 256, dtype=torch.float16)

@@ -8,7 +8,7 @@ import pytest
 
 from nnunet_attenscribble.evaluation.annotation import ANNOTATED
 from nnunet_attenscribble.evaluation.kept_scores import read_kept, write_kept
-from tools.site import budget_picture, results_tables
+from tools.site import results_tables
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_picture_is_one_curve_and_small(results, tmp_path):
     assert {(point.row, point.method) for point in points} == {
         *(("Masked CRF", "Masked CRF"), ("Masked CRF (tenth)", "Masked CRF"))
     }
-    budget_picture.draw(results, tmp_path / "x.png")
+    results_tables.draw_picture(results, tmp_path / "x.png")
     content = (tmp_path / "x.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) < 60_000

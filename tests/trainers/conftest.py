@@ -20,8 +20,9 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import trainers_folder
-from nnunet_attenscribble.plans import add_configuration, add_cpu_configuration, read_plans, write_plans
+from nnunet_attenscribble.plans import add_configuration, add_cpu_configuration, read_plans
 from nnunet_attenscribble.settings import PAPER
 from tests.quick_nnunet import quick_nnunet
 
@@ -137,7 +138,7 @@ def prepared(tmp_path_factory) -> Path:
         plans = add_configuration(plans, "tiny", "tiny_ranks", {"crf_intensities": "ranks"})
         plans = add_configuration(plans, "tiny", "tiny_no_pairs", {"pair_weight": 0})
         plans = add_configuration(plans, "tiny", "tiny_published", PAPER)
-        write_plans(file, plans)
+        write_json(file, plans)
         preprocess(NAME, "tiny")
     return folder
 
@@ -227,7 +228,7 @@ def prepared_volumes(tmp_path_factory) -> Path:
             plans["configurations"]["small_low"]["next_stage"] = "small_cascade"
             plans = add_configuration(plans, "small", "small_cascade", {"warmup_epochs": 0.5})
             plans["configurations"]["small_cascade"]["previous_stage"] = "small_low"
-            write_plans(file, plans)
+            write_json(file, plans)
         for configuration in ("short", "small", "small_low"):
             preprocess(VOLUMES, configuration)
     return folder

@@ -16,7 +16,8 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunet_attenscribble.plans import add_configuration, read_plans, write_plans
+from nnunet_attenscribble.common.files import write_json
+from nnunet_attenscribble.plans import add_configuration, read_plans
 from tests.evaluation.collected_folder import read_csv
 from tests.trainers.conftest import NAME, run
 
@@ -126,7 +127,7 @@ def test_pretrained_weights_of_a_plain_network(nnunet, tmp_path):
     file = nnunet.preprocessed / "nnUNetPlans.json"
     plans = read_plans(file)
     if "tiny_plain" not in plans["configurations"]:
-        write_plans(file, add_configuration(plans, "tiny", "tiny_plain", {"similarity_weight": 0.05}))
+        write_json(file, add_configuration(plans, "tiny", "tiny_plain", {"similarity_weight": 0.05}))
     run("nnUNetv2_train", NAME, "tiny_plain", "0", "-tr", "nnUNetTrainerMaskedCRF", *ON_CPU)
     checkpoint = nnunet.results / NAME / "nnUNetTrainerMaskedCRF__nnUNetPlans__tiny_plain/fold_0/checkpoint_final.pth"
     train = ("nnUNetv2_train", NAME, "tiny", "0", "-tr", TRAINER, *ON_CPU, "-pretrained_weights")

@@ -18,6 +18,7 @@ from skimage import io
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.dataset_conversion.loop_drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -212,7 +213,7 @@ def test_the_printed_commands_run_on_a_phantom(tmp_path):
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
 
     from nnunet_attenscribble.dataset_conversion.phantom import UNLABELLED, make_phantom, phantom_index, write_phantoms
-    from nnunet_attenscribble.plans import add_cpu_configuration, read_plans, write_plans
+    from nnunet_attenscribble.plans import add_cpu_configuration, read_plans
 
     labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
     with environment(tmp_path):
@@ -234,7 +235,7 @@ def test_the_printed_commands_run_on_a_phantom(tmp_path):
         settings = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
         file = preprocessed / "nnUNetPlans.json"
         small = {"spacing_factor": 1.0, "batch_size": 2, "features": (4, 8, 8), "settings": settings}
-        write_plans(file, add_cpu_configuration(read_plans(file), "2d", "small", **small))
+        write_json(file, add_cpu_configuration(read_plans(file), "2d", "small", **small))
         (preprocessed / "splits_final.json").write_bytes((raw / "splits_final.json").read_bytes())
 
         def run(*command: str) -> str:

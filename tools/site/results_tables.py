@@ -1,6 +1,6 @@
-"""The tables of README.md and docs: of scores, computed from those kept in `results`, and of settings.
+"""The tables of README.md and docs: of scores, computed from those kept in `results`, and of settings; and a picture.
 
-`python -m tools.site.results_tables` writes them anew; a test tells when they have drifted. A table stands between
+`python -m tools.site.results_tables` writes them anew; a test tells when tables have drifted. A table stands between
 two marks, `<!-- generated: NAME -->` and `<!-- end -->`, with NAME of `TABLES`. A single effect is a cell of any table
 that ends in `<!-- RESULTS/ROW minus RESULTS/ROW -->`.
 """
@@ -14,19 +14,22 @@ from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 
+from nnunet_attenscribble.common.figures import encode_png
+from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.text import find_subject
 from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import tell_counts
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
 from nnunet_attenscribble.evaluation.pooling import pool_runs
-from nnunet_attenscribble.evaluation.report.scores import BudgetPoint, list_points
+from nnunet_attenscribble.evaluation.report.scores import BudgetPoint, draw_budgets, list_points
 from nnunet_attenscribble.evaluation.summary import Summary
 from tools.site.settings_table import tabulate_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(ROOT / page for page in ("README.md", "docs/results.md", "docs/experiments.md", "docs/settings.md"))
 RESULTS = ROOT / "results"
+PICTURE = ROOT / "docs/images/hippocampus_budget.png"
 DENSE = "nnu_net_dense_labels"
 FULL_PLAN, EXPERTS, DRAWN, HIPPOCAMPUS = "acdc_full_plan", "acdc_cpu", "acdc_generated_cpu", "hippocampus_cpu"
 LONG = "acdc_long_cpu"
@@ -189,6 +192,14 @@ def list_budgets(results: str) -> tuple[list[BudgetPoint], Comparison]:
     return list_points(comparison, trainings), comparison
 
 
+def draw_picture(results: str, file: Path) -> None:
+    """Draw the Dice of an experiment's rows against the slices that were annotated, as PNG."""
+    points, comparison = list_budgets(results)
+    dense = comparison.get(comparison.reference, FOREGROUND, "dice").mean
+    with replaced_file(file) as part:
+        part.write_bytes(encode_png(draw_budgets(points, "slices", dense)))
+
+
 def tabulate_differences(results: str, pairs: Sequence[tuple[str, str]]) -> str:
     """A row per pair: the difference of Dice over the foreground and in each class, and that of HD95; p after Holm's
     correction for all rows that can be compared with the second one.
@@ -339,3 +350,4 @@ TABLES: dict[str, Callable[[], str]] = {
 if __name__ == "__main__":
     for page in PAGES:
         page.write_text(fill_in(page.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+    draw_picture(BUDGETS, PICTURE)

@@ -15,7 +15,7 @@ def tabulate_settings() -> str:
     meanings = read_meanings()
     rows = []
     for field in fields(AttenScribbleSettings):
-        allowed = field.metadata["allowed"].text
+        allowed = field.metadata["allowed"].expected
         rows.append(f"|`{field.name}`|`{json.dumps(field.default)}`|{allowed}|{_cell(meanings[field.name])}|")
     return "\n".join(["|field|default|allowed|meaning|", "|---|---|---|---|", *rows])
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -31,22 +30,12 @@ def volumes(labels: np.ndarray, classes: int, voxel: float = 1.0) -> np.ndarray:
     return np.array([(labels == label).sum() * voxel for label in range(classes)], dtype=float)
 
 
-def with_order(plans: dict, configuration: str, order: int | None) -> PlansManager:
-    """Plans whose labels are resampled with another spline order; None leaves nnU-Net's."""
-    plans = deepcopy(plans)
-    if order is not None:
-        base = PlansManager(plans).get_configuration(configuration).configuration
-        kwargs = {**base["resampling_fn_seg_kwargs"], "order": order}
-        plans["configurations"][configuration]["resampling_fn_seg_kwargs"] = kwargs
-    return PlansManager(plans)
-
-
-def measure(dataset: str, configuration: str, cases: int, draws: int, order: int | None) -> dict:
+def measure(dataset: str, configuration: str, cases: int, draws: int) -> dict:
     """All shares, each a list per class."""
     name = maybe_convert_to_dataset_name(dataset)
     raw, target = Path(os.environ["nnUNet_raw"]) / name, Path(os.environ["nnUNet_preprocessed"]) / name  # noqa: SIM112
     dataset_json = json.loads((raw / "dataset.json").read_text())
-    plans = with_order(json.loads((target / "nnUNetPlans.json").read_text()), configuration, order)
+    plans = PlansManager(json.loads((target / "nnUNetPlans.json").read_text()))
     configured = plans.get_configuration(configuration)
     classes = dataset_json["labels"]["ignore"]
     reader = plans.image_reader_writer_class()
@@ -113,10 +102,9 @@ def main() -> None:
     parser.add_argument("configuration")
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--draws", type=int, default=20, help="augmented patches per case")
-    parser.add_argument("--order", type=int, help="spline order of the labels' resampling instead of the planned one")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result = measure(arguments.dataset, arguments.configuration, arguments.cases, arguments.draws, arguments.order)
+    result = measure(arguments.dataset, arguments.configuration, arguments.cases, arguments.draws)
     print("| | " + " | ".join(result.pop("classes")) + " |")
     print("|---" * (1 + len(next(iter(result.values())))) + "|")
     for stage, shares in result.items():

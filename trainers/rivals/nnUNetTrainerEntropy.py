@@ -31,6 +31,4 @@ class EntropyLoss(RivalTerm):
 class nnUNetTrainerEntropy(nnUNetTrainerRival):
     """PartialDiceCE plus entropy minimisation on the unlabelled pixels."""
 
-    def build_term(self) -> EntropyLoss:
-        """See `EntropyLoss`."""
-        return EntropyLoss()
+    term = EntropyLoss

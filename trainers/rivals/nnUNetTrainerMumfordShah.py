@@ -44,6 +44,4 @@ class MumfordShahLoss(RivalTerm):
 class nnUNetTrainerMumfordShah(nnUNetTrainerRival):
     """PartialDiceCE plus the Mumford-Shah functional."""
 
-    def build_term(self) -> MumfordShahLoss:
-        """See `MumfordShahLoss`."""
-        return MumfordShahLoss()
+    term = MumfordShahLoss

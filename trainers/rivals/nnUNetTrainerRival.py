@@ -21,6 +21,9 @@ from nnunet_attenscribble.trainers.nnUNetTrainerAttenScribble import nnUNetTrain
 class nnUNetTrainerRival(nnUNetTrainerPartialDiceCE):
     """Base of the rivals: PartialDiceCE plus one term, with the warm-up, targets and log of the method's trainers."""
 
+    term: type[RivalTerm]
+    """Its class, for those that do not override `build_term`."""
+
     def _refuse_what_cannot_be_trained(self) -> None:
         super()._refuse_what_cannot_be_trained()
         if self.label_manager.has_regions:
@@ -34,7 +37,7 @@ class nnUNetTrainerRival(nnUNetTrainerPartialDiceCE):
 
     def build_term(self) -> RivalTerm:
         """The rival's term."""
-        raise TypeError(f"{type(self).__name__} has no term")
+        return self.term()
 
 
 class nnUNetTrainerTeacher(nnUNetTrainerRival):

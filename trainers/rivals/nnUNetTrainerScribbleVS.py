@@ -47,11 +47,8 @@ class CompetingLabelsLoss(RivalTerm):
 class nnUNetTrainerScribbleVS(nnUNetTrainerTeacher):
     """PartialDiceCE plus pseudo labels of whoever of network and teacher fits the scribbles better (ScribbleVS)."""
 
+    term = CompetingLabelsLoss
     rise = 0.2
-
-    def build_term(self) -> CompetingLabelsLoss:
-        """See `CompetingLabelsLoss`."""
-        return CompetingLabelsLoss()
 
     def train_step(self, batch: dict) -> dict:
         """The teacher's step, after which the network's weights shrink."""

@@ -34,6 +34,4 @@ class TotalVariationLoss(RivalTerm):
 class nnUNetTrainerTotalVariation(nnUNetTrainerRival):
     """PartialDiceCE plus total variation."""
 
-    def build_term(self) -> TotalVariationLoss:
-        """See `TotalVariationLoss`."""
-        return TotalVariationLoss()
+    term = TotalVariationLoss

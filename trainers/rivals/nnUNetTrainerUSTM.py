@@ -68,11 +68,8 @@ class nnUNetTrainerUSTM(nnUNetTrainerTeacher):
     intensities. Patches whose plane is no square are turned by halves.
     """
 
+    term = UncertainTeacherLoss
     rise = 1.0
-
-    def build_term(self) -> UncertainTeacherLoss:
-        """See `UncertainTeacherLoss`."""
-        return UncertainTeacherLoss()
 
     def train_step(self, batch: dict) -> dict:
         """The threshold rises with the training."""

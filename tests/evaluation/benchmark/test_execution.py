@@ -516,11 +516,11 @@ def test_the_environment_names_the_folders_and_leaves_this_process_alone(tmp_pat
     monkeypatch.setenv("SOMETHING_ELSE", "kept")
     monkeypatch.chdir(tmp_path)
     environment = nnunet_environment(
-        raw=Path("raw"), preprocessed=Path("pre"), results=Path("res"), trainers=Path("tr"), augmentation_workers=3
+        raw=Path("raw"), preprocessed=Path("pre"), results=Path("res"), trainers=Path("tr"), workers=3
     )
     assert environment["nnUNet_raw"] == str(tmp_path / "raw")
     assert environment["nnUNet_extTrainer"] == str(tmp_path / "tr")
-    assert environment["nnUNet_n_proc_DA"] == "3"
+    assert environment["nnUNet_def_n_proc"] == "3"
     assert environment["SOMETHING_ELSE"] == "kept"
     assert os.environ["nnUNet_raw"] == "/the/user's/own"
 

@@ -14,13 +14,14 @@ import yaml
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import trainers_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import read_record
 from nnunet_attenscribble.evaluation.benchmark.checks import Budget, resolve_budgets
 from nnunet_attenscribble.evaluation.benchmark.workspace import Model, nnunet_environment
 from nnunet_attenscribble.evaluation.summary import read_summary
-from nnunet_attenscribble.plans import read_plans, write_plans
+from nnunet_attenscribble.plans import read_plans
 from tests.trainers.conftest import ITERATIONS, NAME, prepared  # noqa: F401 - a fixture
 
 DENSE = "Dataset702_TinyDense"
@@ -167,7 +168,7 @@ def test_rows_that_cannot_be_trained_are_told_before_any_is(twins, monkeypatch):
     file = twins / "nnUNet_preprocessed" / NAME / "nnUNetPlans.json"
     plans = read_plans(file)
     plans["configurations"]["tiny_cascade"] = {"inherits_from": "tiny", "previous_stage": "tiny"}
-    write_plans(file, plans)
+    write_json(file, plans)
     # nnU-Net's trainers begin a run of Weights & Biases as soon as they are made.
     monkeypatch.setenv("nnUNet_wandb_enabled", "1")
     with pytest.raises(AttenScribbleError) as error:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -63,7 +64,10 @@ def test_datasets_and_what_is_preprocessed(folders):
     write_json(preprocessed / NAME / "nnUNetPlans.json", {"plans_name": "nnUNetPlans", "configurations": plans})
     write_json(preprocessed / NAME / "dataset_fingerprint.json", {})
     (preprocessed / NAME / "nnUNetPlans_2d").mkdir()
-    (preprocessed / NAME / "nnUNetPlans_2d" / "a.b2nd").write_bytes(b"")
+    for case in "abcdef":
+        (preprocessed / NAME / "nnUNetPlans_2d" / f"{case}.pkl").write_bytes(b"")
+    assert list_dataset_states(raw, preprocessed)[0].plans == {"nnUNetPlans": ()}  # the seventh is not done
+    (preprocessed / NAME / "nnUNetPlans_2d" / "g.pkl").write_bytes(b"")
     states = list_dataset_states(raw, preprocessed)
     assert [(state.name, state.labels, state.cases) for state in states] == [
         (NAME, "scribbles", 7),
@@ -170,7 +174,7 @@ def test_predictions_and_scores(folders, tmp_path, write_labels):
 
 
 def test_the_command(folders):
-    raw, _, results = folders
+    raw, preprocessed, results = folders
     write_json(raw / NAME / "dataset.json", {"labels": {"background": 0, "RV": 1, "ignore": 2}, "numTraining": 7})
     write_json(raw / "Dataset502_Dense" / "dataset.json", {"labels": {"background": 0}, "numTraining": 8})
     write_training(results, finished=True)
@@ -183,6 +187,12 @@ def test_the_command(folders):
     content = json.loads(only.output)
     assert [entry["name"] for entry in content["datasets"]] == [NAME]
     assert [entry["state"] for entry in content["trainings"]] == ["finished"]
+    (raw / NAME).rename(preprocessed / NAME)
+    assert json.loads(CliRunner().invoke(app, ["status", "501", "--json"]).output) == content
+    shutil.rmtree(preprocessed / NAME)
+    moved = json.loads(CliRunner().invoke(app, ["status", "501", "--json"]).output)
+    assert moved == content | {"datasets": []}
+    assert "no dataset 503 in" in str(CliRunner().invoke(app, ["status", "503"]).exception)
 
 
 def test_without_a_folder_it_says_which(monkeypatch):

@@ -264,6 +264,7 @@ def test_the_slice_with_most_foreground_is_shown_and_scored(report):
 def test_a_slice_that_was_scored_by_itself_is_the_one_that_is_shown(collected):
     found = read_slice(read_collected(collected), "p1_slice000", STRUCTURES, "chaos-pacingpseudo")
     assert found.position == 0
+    assert found.image.dtype == np.float64  # only the slice: the volume is kept as it is read
     # Drawn are rows 6 to 7 and columns 4 to 9, where the RV lies or is predicted; the margin is a tenth of 24 pixels.
     assert found.dense.shape == (2 + 2 * 3, 6 + 2 * 3)
     assert found.dense[3:5, 3:7].all()
@@ -434,8 +435,8 @@ def test_damaged_curves_are_told(tmp_path, folder, name):
 def test_a_report_is_replaced_and_anything_else_is_left_alone(collected, report, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(report, output)
-    for name in ("stale.png", ".DS_Store"):
-        (output / "figures" / name).touch()
+    for name in ("figures/stale.png", "figures/.DS_Store", "figures/Thumbs.db", ".DS_Store"):
+        (output / name).touch()
     write_report(collected, output, scans=False)
     assert not (output / "figures" / "stale.png").exists()
     (output / "thesis.tex").touch()

@@ -42,6 +42,7 @@ def folders(tmp_path, monkeypatch) -> Path:
 def answered(monkeypatch):
     """The command without torch and nnU-Net."""
     monkeypatch.setattr(doctor, "ask_nnunet", lambda: lambda: found_in(trainers_folder()))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # which is a note
 
 
 def write_dataset(raw: Path, label: np.ndarray, labels: dict, name: str = "Dataset501_Tiny", **changes) -> Path:
@@ -182,7 +183,9 @@ def test_a_file_that_stops_the_search_is_named(folders, monkeypatch):
     mine, good = folders / "mine", folders / "good"
     for folder in (mine, good):
         folder.mkdir()
-    (mine / "nnUNetTrainerMine.py").write_text("import a_library_that_is_not_there\n")
+    # What it writes below Python is no part of the answer.
+    content = "import os\nos.write(1, b'loaded \\xff')\nimport a_library_that_is_not_there\n"
+    (mine / "nnUNetTrainerMine.py").write_text(content)
     exported = os.pathsep.join(map(str, (good, mine, trainers_folder())))
     monkeypatch.setenv("nnUNet_extTrainer", exported)
     answer = doctor.ask_nnunet()()
@@ -215,6 +218,13 @@ def test_nnunet_itself_is_asked(folders):
     assert doctor.check_trainers(answer)[0].status == OK
 
 
+@pytest.mark.parametrize("answer", ["no JSON", "5", ""])
+def test_an_answer_that_is_none_is_an_error(monkeypatch, answer):
+    monkeypatch.setattr(doctor.sys, "executable", shutil.which("echo"))
+    monkeypatch.setattr(doctor, "list_trainers", lambda: [f"\n{answer}"])
+    assert "is not what was asked for" in doctor.ask_nnunet()()["error"]
+
+
 def test_an_installation_that_nnunet_cannot_start_in(monkeypatch):
     (finding,) = doctor.check_trainers({"error": "ImportError: libcudart.so.13"})
     assert finding.status == PROBLEM
@@ -233,10 +243,25 @@ def test_devices():
     assert "-device cpu" in doctor.check_device(answer)[0].advice
 
 
-def test_a_driver_that_torch_does_not_fit(monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    problem = doctor.check_device(found_in("") | {"cuda": None})[1]
+@pytest.mark.skipif(os.name != "posix", reason="the driver's program is a shell script here")
+def test_a_driver_that_torch_does_not_fit(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA A100 (UUID: GPU-1)'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: str(program))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    answer = found_in("") | {"cuda": None}
+    problem = doctor.check_device(answer)[1]
+    assert problem.status == PROBLEM
     assert problem.found == "there is an NVIDIA driver, but torch, which is built without CUDA, sees no GPU"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # as in a job that has a GPU
+    assert doctor.check_device(answer)[1] == problem
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert told(doctor.check_device(answer)[1:]) == [(NOTE, "CUDA_VISIBLE_DEVICES is '', so torch sees no GPU")]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    for login_node in ("echo 'No devices were found'", "echo 'GPU 0: lost'; exit 9"):
+        program.write_text(f"#!/bin/sh\n{login_node}\n")
+        assert len(doctor.check_device(answer)) == 1
 
 
 @pytest.mark.parametrize(("free", "status"), [(1.5, PROBLEM), (10, NOTE), (100, OK)])
@@ -263,7 +288,7 @@ def test_a_dataset_in_order(folders):
     write_dataset(folders / "nnUNet_raw", scribble(), LABELS)
     assert told(check_dataset("501")) == [
         (OK, "scribbles of background, organ; 2 is `ignore`"),
-        (OK, "every class has strokes, 6.9 % of the voxels are annotated"),  # 5 of 72
+        (OK, "every class has strokes, 6.94 % of the voxels are annotated"),  # 5 of 72
         (NOTE, "is not planned yet"),
     ]
 
@@ -473,6 +498,11 @@ def test_a_copy_of_dataset_json_with_other_labels(folders):
     (place / "dataset.json").write_text((folder / "dataset.json").read_text().replace("organ", "other"))
     (finding,) = (finding for finding in check_dataset("501") if finding.status == PROBLEM)
     assert finding.found == f"{place / 'dataset.json'} has other labels than the raw dataset"
+    plan = "nnUNetv2_plan_and_preprocess -d 501 --verify_dataset_integrity"
+    assert finding.advice == f"plan again: {plan}"
+    (folder / "dataset.json").write_text((folder / "dataset.json").read_text().replace('"MRI"', '"CT"'))
+    (finding,) = (finding for finding in check_dataset("501") if finding.status == PROBLEM)
+    assert finding.advice == f"plan again: attenscribble fingerprint 501 && {plan}"
 
 
 def test_plans_of_any_name_and_no_other_file(folders):
@@ -496,7 +526,7 @@ def test_label_values_in_quotes_are_numbers_as_nnunet_takes_them(folders):
     write_dataset(folders / "nnUNet_raw", scribble(), {"background": "0", "organ": "1", "ignore": 2})
     assert told(check_dataset("501"))[:2] == [
         (OK, "scribbles of background, organ; 2 is `ignore`"),
-        (OK, "every class has strokes, 6.9 % of the voxels are annotated"),
+        (OK, "every class has strokes, 6.94 % of the voxels are annotated"),
     ]
 
 
@@ -510,7 +540,13 @@ def test_plans(folders):
     (place / "nnUNetPlans.json").write_text(json.dumps(plans))
     finding = check_dataset("501")[-1]
     assert (finding.status, finding.advice) == (NOTE, "nnUNetv2_preprocess -d 501 -plans_name nnUNetPlans -c 2d")
-    (place / "nnUNetPlans_2d").mkdir()
+    (place / "nnUNetPlans_2d").mkdir()  # as preprocessing that was killed at once leaves it
+    assert check_dataset("501")[-1] == finding
+    (place / "nnUNetPlans_2d" / "a.pkl").touch()
+    half = check_dataset("501")[-1]
+    assert told([half]) == [(PROBLEM, "nnUNetPlans: 2d, 2d_b: only 1 of 2 cases are preprocessed")]
+    assert half.advice.endswith(finding.advice)
+    (place / "nnUNetPlans_2d" / "b.pkl").touch()
     assert told(check_dataset("501")[-1:]) == [(OK, "nnUNetPlans: 2d, 2d_b preprocessed")]
     plans["configurations"]["2d_b"]["attenscribble"] = {"crf_weight": -1}
     (place / "nnUNetPlans.json").write_text(json.dumps(plans))

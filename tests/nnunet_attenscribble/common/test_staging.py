@@ -128,7 +128,8 @@ def test_what_a_run_of_another_user_left_stays_and_its_key_is_theirs(tmp_path, m
     ):
         pytest.fail("it was theirs")
     assert caught.value.problems == [
-        f"{theirs[1]}: belongs to another user: have it removed where nothing is running, or choose another dataset ID"
+        f"{tmp_path / '.attenscribble-501*'}: belong to another user: have them removed where nothing is running, "
+        "or choose another dataset ID"
     ]
     assert _listing(tmp_path) == [path.name for path in theirs]
 

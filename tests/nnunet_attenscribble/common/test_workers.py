@@ -6,13 +6,14 @@ import os
 
 import pytest
 
+from nnunet_attenscribble.common import workers
 from nnunet_attenscribble.common.workers import default_workers, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_results_come_in_order(workers):
-    with worker_map(workers, 20) as run:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_come_in_order(processes):
+    with worker_map(processes, 20) as run:
         assert list(run(abs, [-3, 2, -1])) == [3, 2, 1]
         assert list(run(str, range(20))) == [str(number) for number in range(20)]  # the same pool again
 
@@ -29,6 +30,14 @@ def test_an_error_in_a_worker_arrives():
 
 def test_default_workers():
     assert 1 <= default_workers() <= 8
+
+
+def test_a_pool_has_no_more_workers_than_windows_allows(monkeypatch):
+    asked = []
+    pool = workers.ProcessPoolExecutor
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", lambda count, **rest: asked.append(count) or pool(1, **rest))
+    with worker_map(100, 100):
+        assert asked == [61]
 
 
 def test_one_task_needs_no_process():

@@ -150,11 +150,16 @@ def test_refuses_a_similarity_of_another_radius():
         AttentiveSimilarityLoss(2)(q, similarity)
 
 
+def pair_loss(values, grid, labels, classes):
+    """Of neighbours."""
+    return SimilarityPairLoss()(values, annotated_pairs(WindowSimilarity(values, grid, (1, 1)), labels, classes))
+
+
 def test_cross_entropy_of_pairs_by_hand():
     # Pairs of neighbours in a row of eight: three of 0 with 0, two of 0 with 1, one of 1 with 1, and one unknown.
     labels = torch.tensor([[[0, 0, 0, 0, 1, 1, 0, -1]]])
     values = torch.tensor([[0.9, 0.8, 0.7, 0.4, 0.5, 0.2, 0.6]], requires_grad=True)
-    loss = SimilarityPairLoss()(WindowSimilarity(values, (1, 8), (1, 1)), labels)
+    loss = pair_loss(values, (1, 8), labels, 2)
     zeros, ones, others = -log(0.9 * 0.8 * 0.7) / 3, -log(0.5), -log(0.6 * 0.8) / 2
     assert loss.item() == pytest.approx(0.5 * (zeros + ones) / 2 + 0.5 * others)
     (gradient,) = torch.autograd.grad(loss, values)
@@ -164,7 +169,7 @@ def test_cross_entropy_of_pairs_by_hand():
 
 def test_without_an_annotated_pair_there_is_no_pair_loss():
     values = torch.full((1, 2), 0.7, requires_grad=True)
-    loss = SimilarityPairLoss()(WindowSimilarity(values, (1, 3), (1, 1)), torch.tensor([[[0, -1, 1]]]))
+    loss = pair_loss(values, (1, 3), torch.tensor([[[0, -1, 1]]]), 2)
     loss.backward()
     assert loss.item() == 0
     assert (values.grad == 0).all()
@@ -173,7 +178,7 @@ def test_without_an_annotated_pair_there_is_no_pair_loss():
 def test_a_similarity_that_is_all_wrong_still_learns():
     # Of its mean error the gradient, that of the sigmoid, is next to nothing here.
     logits = torch.tensor([[-12.0, 12.0]], requires_grad=True)
-    loss = SimilarityPairLoss()(WindowSimilarity(logits.sigmoid(), (1, 3), (1, 1)), torch.tensor([[[0, 0, 1]]]))
+    loss = pair_loss(logits.sigmoid(), (1, 3), torch.tensor([[[0, 0, 1]]]), 2)
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, torch.tensor([[-0.5, 0.5]]), rtol=1e-2, atol=0)
 
@@ -196,11 +201,9 @@ def test_cross_entropy_of_pairs_is_the_mean_of_the_classes_means(seed, classes, 
     for same in (True, False):
         means = [sum(v) / len(v) for (a, b), v in found.items() if (a == b) == same]
         expected += 0.5 * sum(means) / max(len(means), 1)
-    similarity = WindowSimilarity(values, grid, radius)
-    assert SimilarityPairLoss()(similarity, labels).item() == pytest.approx(expected)
-    counted = annotated_pairs(similarity, labels, classes + 1)  # as on a GPU; of the last class there is no pair
-    assert counted.counts.triu().sum() == (counted.same | counted.different).sum()
-    assert SimilarityPairLoss().of_pairs(values, counted).item() == pytest.approx(expected)
+    pairs = annotated_pairs(WindowSimilarity(values, grid, radius), labels, classes + 1)  # of the last there is none
+    assert pairs.counts.triu().sum() == (pairs.same | pairs.different).sum()
+    assert SimilarityPairLoss()(values, pairs).item() == pytest.approx(expected)
 
 
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from([((4, 5), (2, 0)), ((1, 3), (5, 5)), ((2, 3, 4), (1, 1, 2))]))
@@ -217,30 +220,23 @@ def test_pairs_are_counted_by_their_classes(seed, shape):
     assert torch.equal(count_pairs(labels, 3, radius), expected)
 
 
-@pytest.mark.parametrize("classes", [None, 3])
-def test_gradient_of_the_pair_loss(classes):
+def test_gradient_of_the_pair_loss():
     _, similarity = random_input((3, 4), (1, 1))
     labels = torch.randint(-1, 3, (2, 3, 4), generator=torch.Generator().manual_seed(3))
 
-    def loss(values):
-        here = WindowSimilarity(values, (3, 4), (1, 1))
-        return SimilarityPairLoss().of_pairs(values, annotated_pairs(here, labels, classes))
-
-    assert gradcheck(loss, similarity.values.detach().requires_grad_())
+    values = similarity.values.detach().requires_grad_()
+    assert gradcheck(lambda values: pair_loss(values, (3, 4), labels, 3), values)
 
 
 def test_a_similarity_that_is_none_gives_a_loss_that_is_none():
     """Not an error, which on a GPU would end the process: nnU-Net's scaler then passes over the step."""
     values = torch.full((1, 2), torch.nan)
-    loss = SimilarityPairLoss()(WindowSimilarity(values, (1, 3), (1, 1)), torch.tensor([[[0, 0, 1]]]))
-    assert loss.isnan()
+    assert pair_loss(values, (1, 3), torch.tensor([[[0, 0, 1]]]), 2).isnan()
 
 
-@pytest.mark.parametrize("classes", [None, 2])
-def test_pairs_beyond_doubt_have_a_gradient(classes):
+def test_pairs_beyond_doubt_have_a_gradient():
     values = torch.tensor([[0.0, 1.0]], requires_grad=True)  # of the same class, and of two
-    here = WindowSimilarity(values, (1, 3), (1, 1))
-    loss = SimilarityPairLoss().of_pairs(values, annotated_pairs(here, torch.tensor([[[0, 0, 1]]]), classes))
+    loss = pair_loss(values, (1, 3), torch.tensor([[[0, 0, 1]]]), 2)
     loss.backward()
     assert loss > 80
     assert values.grad.isfinite().all()
