@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib import style
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor, nn
 
 from nnunet_attenscribble.common.files import replaced_file
@@ -156,6 +157,7 @@ def append_epoch(file: Path, epoch: int, values: Mapping[str, float]) -> None:
         writer.writerows(rows)
 
 
+@style.context("default")  # nnU-Net's progress.png changes matplotlib's settings for good
 def plot_epochs(file: Path, picture: Path) -> None:
     """Draw every column of the CSV over the epochs, each in axes of its own, because their scales differ; the labels'
     shares share one, with a logarithmic scale.
@@ -185,6 +187,7 @@ def plot_epochs(file: Path, picture: Path) -> None:
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(panel.replace("_", " "), fontsize="small", loc="left")
         axes.tick_params(labelsize="x-small")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supxlabel("epoch", fontsize="small")
     with replaced_file(picture) as part:
         figure.savefig(part, dpi=120, format="png")

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import style
+
 from nnunet_attenscribble.common.figures import encode_png
 from nnunet_attenscribble.common.files import replaced_folder
 from nnunet_attenscribble.common.progress import show_progress
@@ -72,8 +74,9 @@ def write_report(
     sections = _describe(data, row, scans=scans)
     pictures = [picture for section in sections for part in section.parts for picture in part.pictures]
     drawn: dict[str, bytes] = {}
-    for picture in show_progress(pictures, total=len(pictures), description="drawing", enabled=progress):
-        drawn[picture.name] = encode_png(picture.draw())
+    with style.context("default"):  # whatever was drawn before, and whatever matplotlibrc says
+        for picture in show_progress(pictures, total=len(pictures), description="drawing", enabled=progress):
+            drawn[picture.name] = encode_png(picture.draw())
     with replaced_folder(output) as part:
         _write(part, data, sections, drawn)
     return output / PAGE_FILE

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import matplotlib
 import pytest
+import seaborn
 from PIL import Image
 
 from nnunet_attenscribble.objective import append_epoch, plot_epochs
@@ -27,7 +29,13 @@ def test_picture_with_gaps_and_undefined_values(tmp_path):
     append_epoch(file, 0, {"a": 1.0})
     append_epoch(file, 1, {"a": 2.0, "b": float("nan"), "c": 3.0})
     plot_epochs(file, tmp_path / "terms.png")
-    assert (tmp_path / "terms.png").read_bytes().startswith(b"\x89PNG")
+    before = (tmp_path / "terms.png").read_bytes()
+    assert before.startswith(b"\x89PNG")
+    with matplotlib.rc_context():
+        seaborn.set_theme(font_scale=2.5)  # as nnU-Net's progress.png
+        plot_epochs(file, tmp_path / "terms.png")
+        assert matplotlib.rcParams["font.size"] > 20
+    assert (tmp_path / "terms.png").read_bytes() == before
 
 
 @pytest.mark.parametrize("classes", [3, 100])

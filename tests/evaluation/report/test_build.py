@@ -7,6 +7,7 @@ import re
 import shutil
 from html import unescape
 
+import matplotlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -94,7 +95,8 @@ def test_with_the_reference_alone_there_are_no_differences(tmp_path):
 
 
 def test_the_same_results_give_the_same_report(collected, report, tmp_path):
-    write_report(collected, tmp_path / "again")
+    with matplotlib.rc_context({"font.size": 25, "axes.grid": True}):  # as behind nnU-Net's progress.png
+        write_report(collected, tmp_path / "again")
     files = [file.relative_to(report) for file in report.rglob("*") if file.is_file()]
     assert all((report / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
 
