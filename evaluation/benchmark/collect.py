@@ -37,7 +37,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_attenscribble.common.files import replaced_folder
+from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
@@ -138,8 +138,9 @@ def collect(
 
 def _is_own(name: str) -> bool:
     """Whether `collect`, or an operating system by itself, writes a file of this name."""
-    beginnings = ("comparison.", f"{_COMPARISON_POSTPROCESSED}.", "._")
-    return name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test", ".DS_Store") or name.startswith(beginnings)
+    beginnings = ("comparison.", f"{_COMPARISON_POSTPROCESSED}.")
+    own = name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test") or name.startswith(beginnings)
+    return own or is_of_system(name)
 
 
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.nnunet import means_ignore
+from nnunet_attenscribble.common.nnunet import count_preprocessed, means_ignore
 from nnunet_attenscribble.common.shapes import NUMBER, mapping, nullable, read_if_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
@@ -131,10 +131,9 @@ def _describe_dataset(name: str, raw: Path, preprocessed: Path | None) -> Datase
 
 
 def _is_preprocessed(folder: Path, plans: Mapping[str, Any], name: str, cases: object) -> bool:
-    """Whether every case is, by the .pkl that ends one; any case where their number is not known."""
+    """Whether every case is; any case where their number is not known."""
     place = folder / resolve_configuration(plans, name).get("data_identifier", "\0")
-    done = sum(1 for _ in place.glob("*.pkl")) if place.is_dir() else 0
-    return done >= max(cases if isinstance(cases, int) else 1, 1)
+    return count_preprocessed(place) >= max(cases if isinstance(cases, int) else 1, 1)
 
 
 def _describe_training(folder: Path, now: float) -> TrainingState:

@@ -16,7 +16,7 @@ from pathlib import Path
 from matplotlib import style
 
 from nnunet_attenscribble.common.figures import encode_png
-from nnunet_attenscribble.common.files import replaced_folder
+from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.report.attention import describe_attention_section
@@ -40,7 +40,6 @@ from nnunet_attenscribble.evaluation.report.training import describe_provenance_
 PAGE_FILE = "report.html"
 _MARKDOWN_FILE, _FIGURES, _DATA = "report.md", "figures", "data"
 _OWN = {PAGE_FILE, _MARKDOWN_FILE, _FIGURES, _DATA}
-_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}  # which operating systems write by themselves
 _KINDS = {(_FIGURES, ".png"), (_DATA, ".csv")}  # of files in its folders
 
 
@@ -115,7 +114,7 @@ def _check_output(output: Path, collected: Path) -> None:
     if output.exists() and not output.is_dir():
         raise AttenScribbleError(f"-o {output} is a file: give a folder")
     found = sorted(file.relative_to(output) for place in ("*", "*/[!.]*") for file in output.glob(place))
-    found = [file for file in found if file.name not in _SYSTEM and not file.name.startswith("._")]
+    found = [file for file in found if not is_of_system(file.name)]
     others = [file for file in found if str(file) not in _OWN and (str(file.parent), file.suffix) not in _KINDS]
     if Path(PAGE_FILE) not in found:
         others += found  # folders of these names, but of no report

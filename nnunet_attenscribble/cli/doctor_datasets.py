@@ -17,7 +17,13 @@ import numpy as np
 from nnunet_attenscribble.cli.datasets import planning_commands
 from nnunet_attenscribble.cli.doctor import NOTE, PROBLEM, Finding
 from nnunet_attenscribble.common.grids import Grid, geometry_problems
-from nnunet_attenscribble.common.nnunet import dataset_folder, entry_values, nnunet_folder, read_dataset_json
+from nnunet_attenscribble.common.nnunet import (
+    count_preprocessed,
+    dataset_folder,
+    entry_values,
+    nnunet_folder,
+    read_dataset_json,
+)
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.text import list_some
@@ -289,7 +295,7 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
         begun: dict[Path, list[str]] = {}  # configurations by folder: they may share one
         for key, entry in resolved.items():
             place = file.parent / entry.get("data_identifier", "\0")
-            if count := _count_preprocessed(place):
+            if count := count_preprocessed(place):
                 (done if count >= description["numTraining"] else begun.setdefault(place, [])).append(key)
         if scribbles and sound:
             told = _check_normalisation(raw, description, plans, list(resolved.values()))
@@ -302,18 +308,13 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
         for place, keys in begun.items():
             # nnU-Net would draw its folds from these cases, and train on no other.
             of = description["numTraining"]
-            found = f"{file.stem}: {list_some(keys)}: only {_count_preprocessed(place)} of {of} cases are preprocessed"
+            found = f"{file.stem}: {list_some(keys)}: only {count_preprocessed(place)} of {of} cases are preprocessed"
             advice = f"unless that still goes on, preprocess again: {preprocess} {keys[0]}"
             findings.append(Finding(name, found, PROBLEM, advice))
         if not done and not begun:
             advice = f"{preprocess} {next(iter(plans['configurations']), '2d')}"
             findings.append(Finding(name, f"{file.stem}: nothing is preprocessed yet", NOTE, advice))
     return findings
-
-
-def _count_preprocessed(folder: Path) -> int:
-    """Cases whose last file, the .pkl, is written."""
-    return sum(1 for _ in folder.glob("*.pkl")) if folder.is_dir() else 0
 
 
 def _check_copy(file: Path, description: Mapping[str, Any], raw: Path) -> list[Finding]:

@@ -25,6 +25,11 @@ _LOCK = "lock"  # in a hidden folder: held as long as it is written to
 _READY = "ready"  # in a hidden folder whose content is complete: the names to publish, one per line, in this order
 
 
+def is_of_system(name: str) -> bool:
+    """Whether macOS or Windows write files of this name by themselves."""
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith("._")
+
+
 def find_files(folder: Path) -> list[Path]:
     """Every file below `folder`, sorted; links are followed, hidden files and macOS's shadow copies left out.
 

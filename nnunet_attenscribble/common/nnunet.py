@@ -264,6 +264,11 @@ def read_dataset_json(
     return content
 
 
+def count_preprocessed(folder: Path) -> int:
+    """Cases in the folder of a configuration, by the .pkl, which nnU-Net writes last of each; 0 without a folder."""
+    return sum(1 for _ in folder.glob("*.pkl")) if folder.is_dir() else 0
+
+
 def read_splits_json(file: Path) -> list[dict[str, list[str]]]:
     """The content of a splits_final.json.
 

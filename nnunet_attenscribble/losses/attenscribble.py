@@ -9,6 +9,7 @@ from nnunet_attenscribble.losses.attentive_similarity import (
     AttentiveSimilarityLoss,
     SimilarityPairLoss,
     annotated_pairs,
+    count_pairs,
     grid_labels,
 )
 from nnunet_attenscribble.losses.intensities import scale_intensities
@@ -97,11 +98,12 @@ class AttenScribbleLoss(nn.Module):
                 if similarity is None:
                     raise ValueError("no similarity given: the network needs an attention block with one")
                 labels, single = grid_labels(target, similarity.grid, self.ignore_label)
-                pairs = annotated_pairs(similarity, labels, self.ignore_label)
+                pairs = annotated_pairs(similarity, labels)
                 terms["similarity"] = self.similarity(probabilities, similarity, single, inside)
                 total = total + self.strength * self.similarity_weight * terms["similarity"]
                 if self.pairs is not None:
-                    terms["pairs"] = self.pairs(similarity.values, pairs)
+                    counts = count_pairs(labels, self.ignore_label, similarity.radius)
+                    terms["pairs"] = self.pairs(similarity.values, pairs, counts)
                     total = total + self.pair_weight * terms["pairs"]
                 terms |= similarity_means(similarity.values.detach(), pairs.same, pairs.different)
         return total, _detached(terms)

@@ -135,14 +135,12 @@ class AnnotatedPairs(NamedTuple):
         same: bool, annotated at both ends with the same class.
         different: bool, annotated at both ends with two classes.
         first, second: int16, the labels of the ends, negative where unknown.
-        counts: (K, K), how many pairs are of two of K classes: see `count_pairs`.
     """
 
     same: Tensor
     different: Tensor
     first: Tensor
     second: Tensor
-    counts: Tensor
 
 
 class SimilarityPairLoss(nn.Module):
@@ -155,21 +153,22 @@ class SimilarityPairLoss(nn.Module):
     s_ij is the probability that the two positions are of one class.
     """
 
-    def forward(self, values: Tensor, pairs: AnnotatedPairs) -> Tensor:
+    def forward(self, values: Tensor, pairs: AnnotatedPairs, counts: Tensor) -> Tensor:
         """Compute the loss.
 
         Args:
             values: (N, P), the similarities of the in-window pairs.
             pairs: what is known of them.
+            counts: (K, K), how many are of two of K classes: see `count_pairs`.
 
         Returns:
             scalar.
         """
         # Over all pairs, those of unknown ends with weight 0: a GPU would be waited for to pick out the known ones.
-        there = pairs.counts > 0
+        there = counts > 0
         of_one = torch.eye(len(there), dtype=torch.bool, device=there.device)
         combinations = torch.where(of_one, (there & of_one).sum(), (there & ~of_one).sum() / 2)
-        table = torch.where(there, 0.5 / (pairs.counts * combinations), 0).to(values.dtype)
+        table = torch.where(there, 0.5 / (counts * combinations), 0).to(values.dtype)
         first, second = (end.clamp(min=0).int() for end in (pairs.first, pairs.second))
         known = pairs.same | pairs.different
         weight = table.flatten()[first * len(there) + second] * known
@@ -208,21 +207,19 @@ def count_pairs(labels: Tensor, classes: int, radius: Sequence[int]) -> Tensor:
     return torch.where(torch.eye(classes, dtype=torch.bool, device=labels.device), ordered / 2, ordered)
 
 
-def annotated_pairs(similarity: WindowSimilarity, labels: Tensor, classes: int) -> AnnotatedPairs:
-    """Look up both ends of every in-window pair, and count them.
+def annotated_pairs(similarity: WindowSimilarity, labels: Tensor) -> AnnotatedPairs:
+    """Look up both ends of every in-window pair.
 
     Args:
         similarity: of the feature grid.
         labels: (N, *grid), the class of a position or a negative value where it is unknown: see `grid_labels`.
-        classes: number of classes.
     """
     first, second = pair_indices(similarity.grid, similarity.radius, labels.device)
-    counts = count_pairs(labels, classes, similarity.radius)
     labels = labels.flatten(1).to(torch.int16)  # gathering is what takes the time
     one, other = labels.index_select(1, first), labels.index_select(1, second)
     known, equal = (one >= 0).logical_and_(other >= 0), one == other
     same, different = known & equal, known.logical_and_(equal.logical_not_())
-    return AnnotatedPairs(same, different, one, other, counts)
+    return AnnotatedPairs(same, different, one, other)
 
 
 def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> tuple[Tensor, Tensor]:

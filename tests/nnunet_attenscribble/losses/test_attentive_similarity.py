@@ -152,7 +152,8 @@ def test_refuses_a_similarity_of_another_radius():
 
 def pair_loss(values, grid, labels, classes):
     """Of neighbours."""
-    return SimilarityPairLoss()(values, annotated_pairs(WindowSimilarity(values, grid, (1, 1)), labels, classes))
+    pairs = annotated_pairs(WindowSimilarity(values, grid, (1, 1)), labels)
+    return SimilarityPairLoss()(values, pairs, count_pairs(labels, classes, (1, 1)))
 
 
 def test_cross_entropy_of_pairs_by_hand():
@@ -201,9 +202,10 @@ def test_cross_entropy_of_pairs_is_the_mean_of_the_classes_means(seed, classes, 
     for same in (True, False):
         means = [sum(v) / len(v) for (a, b), v in found.items() if (a == b) == same]
         expected += 0.5 * sum(means) / max(len(means), 1)
-    pairs = annotated_pairs(WindowSimilarity(values, grid, radius), labels, classes + 1)  # of the last there is none
-    assert pairs.counts.triu().sum() == (pairs.same | pairs.different).sum()
-    assert SimilarityPairLoss()(values, pairs).item() == pytest.approx(expected)
+    pairs = annotated_pairs(WindowSimilarity(values, grid, radius), labels)
+    counts = count_pairs(labels, classes + 1, radius)  # of the last there is none
+    assert counts.triu().sum() == (pairs.same | pairs.different).sum()
+    assert SimilarityPairLoss()(values, pairs, counts).item() == pytest.approx(expected)
 
 
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from([((4, 5), (2, 0)), ((1, 3), (5, 5)), ((2, 3, 4), (1, 1, 2))]))
