@@ -164,15 +164,6 @@ def test_the_first_failure_stops_the_others(tmp_path):
     assert not after.is_done()
 
 
-def test_keep_going_runs_the_others_and_tells_all_failures_at_the_end(tmp_path):
-    after = make_step(tmp_path, touch(tmp_path, "after"), "after")
-    failing = [make_step(tmp_path, "raise SystemExit(1)", name) for name in ("one", "two")]
-    with pytest.raises(AttenScribbleError) as error:
-        run(failing[0], after, failing[1], keep_going=True)
-    assert after.is_done()
-    assert [problem.split()[0] for problem in error.value.problems] == ["one", "two"]
-
-
 def test_a_program_that_is_nowhere_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AttenScribbleError, match=r"nnUNetv2_nothing is neither beside .* nor on the PATH"):
@@ -230,17 +221,18 @@ time.sleep(600)
 DRIVER = """
 import os, sys
 from pathlib import Path
+from rich.console import Console
 from nnunet_attenscribble.evaluation.benchmark import execution
 from nnunet_attenscribble.evaluation.benchmark.execution import run_at_once, run_steps
 from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 execution._GRACE = float(sys.argv[3])
 folder = Path(sys.argv[1])
 step = Step('a step', (sys.executable, '-c', sys.argv[2]), folder / 'a.log', (folder / 'a step.out').exists)
+console = Console(stderr=True)
 if sys.argv[4:]:
-    from rich.console import Console
-    run_at_once([step], dict(os.environ), Console(stderr=True), 2)
+    run_at_once([step], dict(os.environ), console, 2)
 else:
-    run_steps([step], dict(os.environ))
+    run_steps([step], dict(os.environ), console)
 """
 SLEEPING = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
