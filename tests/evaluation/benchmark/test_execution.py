@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -448,10 +447,9 @@ def test_a_failed_command_leaves_no_mark(tmp_path):
 def trained(tmp_path):
     """nnU-Net's results folder after a training."""
     folder = MODEL.folder(tmp_path / "results")
-    (folder / "validation").mkdir(parents=True)
+    folder.mkdir(parents=True)
     with zipfile.ZipFile(folder / "checkpoint_final.pth", "w") as checkpoint:
         checkpoint.writestr("archive/data.pkl", b"0" * 1000)
-    (folder / "validation" / "summary.json").write_text(json.dumps({"mean": {}}))
     return tmp_path / "results"
 
 
@@ -459,7 +457,7 @@ def cut_off(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-30])
 
 
-def test_a_training_is_done_with_its_final_checkpoint_and_validation(trained, tmp_path):
+def test_a_training_is_done_with_its_final_checkpoint(trained, tmp_path):
     step = train_step("x", MODEL, trained, tmp_path / "x.log")
     assert MODEL.folder(trained) == trained / "Dataset007_Heart" / "nnUNetTrainerX__nnUNetPlans__2d" / "fold_1"
     assert step.is_done()
@@ -467,10 +465,9 @@ def test_a_training_is_done_with_its_final_checkpoint_and_validation(trained, tm
     assert " ".join(step.command) == told
 
 
-@pytest.mark.parametrize("name", ["checkpoint_final.pth", "validation/summary.json"])
 @pytest.mark.parametrize("damage", [cut_off, Path.unlink], ids=["cut off", "absent"])
-def test_a_training_is_not_done_with_a_part_missing(trained, tmp_path, name, damage):
-    damage(MODEL.folder(trained) / name)
+def test_a_training_is_not_done_without_its_whole_final_checkpoint(trained, tmp_path, damage):
+    damage(MODEL.folder(trained) / "checkpoint_final.pth")
     assert not train_step("x", MODEL, trained, tmp_path / "x.log").is_done()
 
 
