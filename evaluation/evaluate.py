@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import sha256
-from nnunet_attenscribble.common.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import default_workers, run_all
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
@@ -75,12 +74,7 @@ def evaluate_folder(
         )
     readers = _find_readers(file, dense, pairs[0])
     score = partial(score_case, coding=coding, protocol=rules, readers=readers)
-    with worker_map(workers or count_workers(len(pairs)), len(pairs)) as run:
-        scored = run(score, pairs)
-        results = list(show_progress(scored, total=len(pairs), description="Scoring cases", enabled=progress))
-    problems = [problem for result in results for problem in result.problems]
-    if problems:
-        raise AttenScribbleError(problems)
+    results = run_all(score, pairs, workers or count_workers(len(pairs)), "Scoring cases", progress=progress)
     return Summary(
         structures=coding.structures,
         cases={name: scores for result in results for name, scores in result.scores.items()},

@@ -39,13 +39,12 @@ import numpy as np
 
 from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import slice_axis
-from nnunet_attenscribble.common.workers import worker_map
+from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, count_annotation, find_annotation
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
@@ -444,19 +443,11 @@ class _AnnotationReader:
         description = read_json(folder / "dataset.json", "convert it again")
         reader = find_reader(description, labels[0]) if labels else None
         measure = partial(_measure_file, reader=reader, across=read_drawn_axis(folder), ignore=ignore)
-        with worker_map(self._workers, len(labels)) as run:
-            found = list(show_progress(run(measure, labels), total=len(labels), description="Counting annotation"))
-        problems = [told for told in found if isinstance(told, str)]
-        if problems:
-            raise AttenScribbleError(problems)
-        return dict(zip(cases, found, strict=True))
+        return dict(zip(cases, run_all(measure, labels, self._workers, "Counting annotation"), strict=True))
 
 
-def _measure_file(file: Path, *, reader: Reader, across: int | None, ignore: int) -> Annotation | str:
-    """How much is annotated in a file of labels, or why it cannot be read; runs in a worker process."""
-    try:
-        image = read_label_image(file, reader)
-    except (OSError, ValueError) as error:
-        return f"{file} cannot be read: {error}"
+def _measure_file(file: Path, *, reader: Reader, across: int | None, ignore: int) -> Annotation:
+    """How much is annotated in a file of labels; runs in a worker process."""
+    image = read_label_image(file, reader)
     axis = slice_axis(image.labels.shape, image.spacing, across) if image.labels.ndim == 3 else 0
     return count_annotation(image.labels, axis, ignore)
