@@ -75,8 +75,7 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
 
 
 def _write_drawn(files: tuple[Path, Path], *, reader: Reader, ignore: int) -> bool:
-    """Write a label with unlabelled voxels as background: whether it has a stroke of a class; runs in a worker process.
-    """
+    """Write a label with unlabelled voxels as background; whether it has a stroke of a class. Runs in a worker."""
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     label, target = files

@@ -12,7 +12,6 @@ grid), cases, similarity [{neighbours, pairs, cases, mean, sd}]. NaN is null.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -21,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_attenscribble.common.files import encode_numbers, write_texts
+from nnunet_attenscribble.common.files import write_texts
 from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, nullable
 from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.summary import VERSION, read_result
+from nnunet_attenscribble.evaluation.summary import encode_result, head_result, read_result
 
 ATTENTION_FILE, PAIRS_FILE = "attention.json", "similarity.csv"
 _KINDS = ("same class", "same structure", "different classes")
@@ -132,8 +131,7 @@ def write_record(record: AttentionRecord, folder: Path) -> None:
         header = [column.name for column in fields(PairMean)]
         texts[folder / PAIRS_FILE] = format_csv(header, map(astuple, record.pairs))
     content = {
-        "schema": "nnunet-attenscribble/attention",
-        "schema_version": VERSION,
+        **head_result("attention"),
         "provenance": dict(record.provenance),
         "versions": dict(record.versions),
         "labels": record.labels,
@@ -141,7 +139,7 @@ def write_record(record: AttentionRecord, folder: Path) -> None:
         "cases": list(record.cases),
         "similarity": [asdict(entry) for entry in record.similarity],
     }
-    texts[folder / ATTENTION_FILE] = json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n"
+    texts[folder / ATTENTION_FILE] = encode_result(content)
     write_texts(texts)
 
 

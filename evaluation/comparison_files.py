@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import encode_numbers
 from nnunet_attenscribble.common.shapes import COUNT, NUMBER, TEXT, list_of, mapping, nullable
 from nnunet_attenscribble.common.text import (
     count_rows,
@@ -30,7 +28,14 @@ from nnunet_attenscribble.evaluation.metrics import (
     OPTIONAL_METRICS,
 )
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
-from nnunet_attenscribble.evaluation.summary import PROVENANCE, SCORE, describe_versions, read_result
+from nnunet_attenscribble.evaluation.summary import (
+    PROVENANCE,
+    SCORE,
+    describe_versions,
+    encode_result,
+    head_result,
+    read_result,
+)
 
 _LISTS = ("models", "structures", "cases", "notes")
 _ADDED = ("nsd_mm", "lesions", "confusion", "lesion_counts")  # by later versions, with defaults
@@ -125,14 +130,13 @@ def to_csv(comparison: Comparison) -> str:
 def to_json(comparison: Comparison) -> str:
     """The same rows, with the rules and the settings; NaN is null and infinity "inf"."""
     content = {
-        "schema": "nnunet-attenscribble/comparison",
-        "schema_version": 1,
+        **head_result("comparison"),
         **asdict(comparison),
         "protocol_origin": PROTOCOLS[comparison.protocol].origin,
         "rules": {**PROTOCOLS[comparison.protocol].rules, "comparison": write_rules(comparison)},
         "rows": [_to_dict(row, comparison) for row in comparison.rows],
     }
-    return json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n"
+    return encode_result(content)
 
 
 WRITERS = {".md": to_markdown, ".csv": to_csv, ".json": to_json}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,6 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_attenscribble.common.files import (
-    encode_numbers,
     finish_interrupted,
     naming,
     remove_leftovers,
@@ -49,6 +47,7 @@ from nnunet_attenscribble.evaluation.structures import (
     list_model_folders,
     read_label_coding,
 )
+from nnunet_attenscribble.evaluation.summary import encode_result, head_result
 
 FOREGROUND = "foreground"
 
@@ -58,7 +57,6 @@ FOREGROUND = "foreground"
 AGREEMENT = 0.9
 _FEWEST_CASES = 3
 POSTPROCESSING_FILE = "attenscribble_postprocessing.json"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/postprocessing", 2
 
 
 @dataclass(frozen=True)
@@ -344,8 +342,8 @@ def postprocess_folder(
         removed = run_all(write, tasks, number, "Removing components", progress=progress)
         result.removed.update(zip(given.predicted, removed, strict=True))
         _copy_model_files(predictions, hidden / output.name)
-        text = json.dumps(_to_json(result, agreement if per_class else None), indent=2, allow_nan=False)
-        (hidden / output.name / POSTPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
+        text = encode_result(_to_content(result, agreement if per_class else None))
+        (hidden / output.name / POSTPROCESSING_FILE).write_text(text, encoding="utf-8")
     return result
 
 
@@ -469,23 +467,20 @@ def _copy_model_files(predictions: Path, folder: Path) -> None:
                 break
 
 
-def _to_json(result: Postprocessed, agreement: float | None) -> dict[str, object]:
-    return encode_numbers(
-        {
-            "schema": _SCHEMA,
-            "schema_version": _SCHEMA_VERSION,
-            "rule": "Strokes of a class are joined where they are at most two pixels apart in a slice, and each with "
-            "its nearest in the slice before and behind where their in-plane distance is at most the distance between "
-            "the slices (at least two pixels). Where the largest object holds at least the share `agreement` of the "
-            "strokes, averaged over the training cases, only the largest component of the class is kept, unless the "
-            "class is part of one that stays. Slices lie across the axis of the largest spacing, or that of the "
-            "dataset's provenance. No dense label and no score was used.",
-            "agreement": agreement,
-            "removal": "nnunetv2.postprocessing.remove_connected_components."
-            "remove_all_but_largest_component_from_segmentation",
-            "decisions": [asdict(decision) for decision in result.decisions],
-            "not_looked_at": list(result.left_out),
-            "evidence": [asdict(entry) for entry in result.evidence],
-            "removed_voxels": result.removed,
-        }
-    )
+def _to_content(result: Postprocessed, agreement: float | None) -> dict[str, object]:
+    return {
+        **head_result("postprocessing"),
+        "rule": "Strokes of a class are joined where they are at most two pixels apart in a slice, and each with "
+        "its nearest in the slice before and behind where their in-plane distance is at most the distance between "
+        "the slices (at least two pixels). Where the largest object holds at least the share `agreement` of the "
+        "strokes, averaged over the training cases, only the largest component of the class is kept, unless the "
+        "class is part of one that stays. Slices lie across the axis of the largest spacing, or that of the "
+        "dataset's provenance. No dense label and no score was used.",
+        "agreement": agreement,
+        "removal": "nnunetv2.postprocessing.remove_connected_components."
+        "remove_all_but_largest_component_from_segmentation",
+        "decisions": [asdict(decision) for decision in result.decisions],
+        "not_looked_at": list(result.left_out),
+        "evidence": [asdict(entry) for entry in result.evidence],
+        "removed_voxels": result.removed,
+    }

@@ -28,7 +28,6 @@ Where there can be no links, as on some file systems, these are left out.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -68,11 +67,10 @@ from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, write_kep
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.scoring import read_label_image
 from nnunet_attenscribble.evaluation.structures import read_label_coding
-from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, encode_result, head_result, write_summary
 from nnunet_attenscribble.settings import KEY
 
 COLLECTED_FILE = "collected.json"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
 _COMPARISON_POSTPROCESSED = f"comparison_{POSTPROCESSED}"
 
 
@@ -199,8 +197,7 @@ class _Collection:
             for name, written in (("comparison", table), (_COMPARISON_POSTPROCESSED, processed))
             if written is not None
         ]
-        content = self._describe(notes, rows, tables)
-        text = json.dumps(content, indent=2) + "\n"
+        text = encode_result(self._describe(notes, rows, tables))
         (self.part / COLLECTED_FILE).write_text(text, encoding="utf-8")
         missing = {cell.name: lack for cell, lack in self.missing.items()}
         return Collected(folder, len(self.complete), missing, table, processed, tuple(notes))
@@ -348,8 +345,7 @@ class _Collection:
         scribble = datasets["scribble"]
         coding = read_label_coding(workspace.preprocessed / scribble / "dataset.json")
         return {
-            "schema": _SCHEMA,
-            "schema_version": _SCHEMA_VERSION,
+            **head_result("collected"),
             "name": benchmark.name,
             "reference": benchmark.reference,
             "subject": benchmark.subject,
