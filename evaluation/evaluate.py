@@ -13,7 +13,6 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.common.workers import default_workers, run_all
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
 from nnunet_attenscribble.evaluation.scoring import CasePair, CaseScores, pair_cases, score_case
 from nnunet_attenscribble.evaluation.structures import (
@@ -53,11 +52,10 @@ def evaluate_folder(
         progress: shown on stderr.
 
     Raises:
-        AttenScribbleError: something keeps the folders from being compared; all problems at once.
-        ValueError: an unknown `protocol` or `hd95`, what the protocol does not take, fewer than one worker.
+        AttenScribbleError: definitions that `get_protocol` refuses, or something keeps the folders from being compared;
+            all problems at once.
+        ValueError: fewer than one worker.
     """
-    if hd95 is not None and hd95 not in HD95_DEFINITIONS:
-        raise ValueError(f"hd95 is {hd95!r}; it must be one of {', '.join(HD95_DEFINITIONS)}")
     rules = get_protocol(protocol, hd95, nsd_mm=nsd_mm, lesions=lesions)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")

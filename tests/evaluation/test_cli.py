@@ -83,13 +83,13 @@ def test_definitions_that_do_not_go_together(folders):
         (["--protocol", "nnunet", "--hd95", "union"], ["--hd95 union was given with --protocol nnunet"]),
         (
             ["--protocol", "acdc-wsl4mis", "--nsd", "2", "--lesions", "RV=0.1"],
-            ["--nsd 2.0 was given with --protocol acdc-wsl4mis", "--lesions RV=0.1 was given with"],
+            ["--nsd 2 was given with --protocol acdc-wsl4mis", "--lesions RV=0.1 was given with"],
         ),
         (
-            ["--nsd", "0", "--lesions", "RV", "--lesions", "=0.5", "--lesions", "RV=0", "--lesions", "RV=1.5"],
-            ["--nsd is 0: give", "--lesions is 'RV'", "--lesions is '=0.5'", "--lesions is 'RV=0'", "'RV=1.5': give a"],
+            ["--nsd", "0", "--lesions", "RV", "--lesions", "=0.5", "--lesions", "RV=0", "--lesions", "MYO=1.5"],
+            ["--lesions is 'RV'", "--lesions is '=0.5'", "--nsd is 0: give", "RV an IoU of 0:", "MYO an IoU of 1.5:"],
         ),
-        (["--nsd", "nan", "--lesions", "RV=nan"], ["--nsd is nan", "--lesions is 'RV=nan'"]),
+        (["--nsd", "nan", "--lesions", "RV=nan"], ["--lesions is 'RV=nan'", "--nsd is nan"]),
         (["--lesions", "RV=0.1", "--lesions", "RV=0.2"], ["--lesions gives RV two thresholds"]),
         (["--lesions", "LV=0.1"], ["--lesions names LV, which "]),
     ):
