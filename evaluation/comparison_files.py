@@ -31,6 +31,7 @@ from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import (
     PROVENANCE,
     SCORE,
+    Summary,
     describe_versions,
     encode_result,
     head_result,
@@ -148,18 +149,18 @@ def describe_cases(comparison: Comparison) -> str:
     return cases if comparison.subjects == len(comparison.cases) else f"{cases} of {comparison.subjects} subjects"
 
 
-def list_titles(comparison: Comparison) -> dict[str, tuple[str, int]]:
+def list_titles(scored: Comparison | Summary) -> dict[str, tuple[str, int]]:
     """The metrics that tables show, with their titles and numbers of decimals."""
-    protocol = PROTOCOLS[comparison.protocol]
+    protocol = PROTOCOLS[scored.protocol]
     titles = {"dice": ("Dice", 3)}
     if protocol.hd95 is not None:
         titles["hd95_mm"] = (f"HD95 ({protocol.distance_unit})", 2)
     if protocol.surface is not None:
         name = "ASSD" if protocol.surface == "symmetric" else "ASD"
         titles["assd_mm"] = (f"{name} ({protocol.distance_unit})", 2)
-    if comparison.nsd_mm is not None:
-        titles["nsd"] = (f"NSD ({comparison.nsd_mm:g} mm)", 3)
-    if comparison.lesions:
+    if scored.nsd_mm is not None:
+        titles["nsd"] = (f"NSD ({scored.nsd_mm:g} mm)", 3)
+    if scored.lesions:
         titles["lesion_f1"] = ("lesion F1", 3)
     return titles
 

@@ -263,14 +263,10 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
+    from nnunet_attenscribble.evaluation.comparison_files import list_titles
 
-    aggregate = summary.aggregate()
+    aggregate, columns = summary.aggregate(), list_titles(summary)
     rows = []
-    unit = PROTOCOLS[summary.protocol].distance_unit
-    columns = {"dice": ("Dice", 3), "hd95_mm": (f"HD95 ({unit})", 2), "assd_mm": (f"ASSD ({unit})", 2)}
-    columns |= {"nsd": (f"NSD ({summary.nsd_mm:g} mm)", 3)} if summary.nsd_mm is not None else {}
-    columns |= {"lesion_f1": ("lesion F1", 3)} if summary.lesions else {}
     for name, entry in [*aggregate["structures"].items(), ("foreground mean", aggregate["foreground_mean"])]:
         means = [
             format_mean_sd(entry[metric]["mean"], entry[metric]["sd"], decimals)

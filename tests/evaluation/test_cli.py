@@ -41,6 +41,20 @@ def test_evaluate_prints_a_table_and_writes_beside_the_predictions(folders):
     assert not (dense / SUMMARY_FILE).exists()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "titles"),
+    [
+        ("acdc-wsl4mis", "Dice HD95 (mm) ASD (mm)"),
+        ("acdc-wsl4mis-voxels", "Dice HD95 (voxels) ASD (voxels)"),
+        ("chaos-pacingpseudo", "Dice HD95 (mm)"),
+        ("nnunet", "Dice"),
+    ],
+)
+def test_columns_are_called_what_a_protocol_computes(folders, protocol, titles):
+    header = run("evaluate", *folders, "--workers", 1, "--protocol", protocol).stdout.splitlines()[0]
+    assert " ".join(header.split()) == f"label {titles} volume/true missed spurious absent"
+
+
 def test_names_with_brackets_are_shown_as_they_are(folders, write_dataset_json, monkeypatch):
     write_dataset_json(folders[0], {"background": 0, "kidney [left]": 1, "a [/b]": 2})
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
