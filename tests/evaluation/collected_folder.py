@@ -116,6 +116,7 @@ def write_collected(folder: Path, *, seeds: tuple[int, ...] = (0,), missing: tup
         "rows": rows,
         "cells": cells,
         "comparison": {ending[1:]: f"comparison{ending}" for ending in WRITERS} if compared else None,
+        "comparison_postprocessed": None,
     }
     (folder / "collected.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
