@@ -63,8 +63,9 @@ def test_panels_are_those_that_there_are():
 
 def test_means_over_cases_by_hand(tmp_path):
     write_attention(tmp_path / "attention")
-    record = read_record(tmp_path / "attention")
-    same, structure, different, adjacent = record.similarity
+    cases, pairs = read_record(tmp_path / "attention")
+    assert cases == ["p1", "p2"]
+    same, structure, different, adjacent = average_pairs(pairs)
     # Case p1: (30 * 0.6 + 10 * 0.8) / 40 = 0.65; case p2: 0.45.
     assert (same.neighbours, same.pairs, same.cases) == ("window", "same class", 2)
     assert same.mean == pytest.approx(0.55)
