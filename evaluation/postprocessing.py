@@ -49,7 +49,7 @@ from nnunet_attenscribble.evaluation.structures import (
 )
 from nnunet_attenscribble.evaluation.summary import encode_result, head_result
 
-FOREGROUND = "foreground"
+_TOGETHER = "foreground"  # all classes, as one structure
 
 # The share of a class's strokes that its largest object must hold. Organs that come in pairs have about half of them in
 # either; of one organ, strokes that are broken into pieces further apart than they can be joined leave a few per cent
@@ -198,7 +198,7 @@ def choose_foreground(structures: Sequence[Structure]) -> Decision:
     It is the user's: scribbles do not show whether classes touch each other.
     """
     values = tuple(sorted({value for structure in structures for value in structure.values}))
-    return Decision(FOREGROUND, values, True, 0, 0, float("nan"), "asked for, not derived from the scribbles")
+    return Decision(_TOGETHER, values, True, 0, 0, float("nan"), "asked for, not derived from the scribbles")
 
 
 def _list_nearest(one: tuple, other: tuple, reach: float) -> list[tuple[int, int]]:

@@ -275,12 +275,12 @@ def train_step(
     command += ["-tr", model.trainer, "-p", model.plans, "-device", device, "--c"]
 
     def is_done() -> bool:
-        return is_whole(folder / FINAL_CHECKPOINT)
+        return is_whole_checkpoint(folder / FINAL_CHECKPOINT)
 
     def prepare() -> None:
         # nnU-Net would fail to continue from a checkpoint that was cut off while it was being written.
         for checkpoint in folder.glob("checkpoint_*.pth"):
-            if not is_whole(checkpoint):
+            if not is_whole_checkpoint(checkpoint):
                 checkpoint.unlink()
         # From its best one nnU-Net would go on too, which was chosen on the validation cases.
         if not any((folder / f"checkpoint_{name}.pth").is_file() for name in ("final", "latest")):
@@ -351,6 +351,6 @@ def nnunet_environment(
     }
 
 
-def is_whole(checkpoint: Path) -> bool:
+def is_whole_checkpoint(checkpoint: Path) -> bool:
     """Whether torch finished writing it: its format is zip, whose directory comes last."""
     return checkpoint.is_file() and zipfile.is_zipfile(checkpoint)

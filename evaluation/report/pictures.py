@@ -206,7 +206,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
             file = _find(cell.place / "predictions", volume)
             if file is not None and cell.summary is not None:
                 predictions[row.name] = cut_labels(file)
-                dice[row.name] = {name: entry.dice for name, entry in cell.summary.cases.get(case, {}).items()}
+                dice[row.name] = {name: entry.dice for name, entry in cell.summary.cases[case].items()}
                 break
 
     sections = [np.take(image, position, axis).astype(float), np.take(dense, position, axis), *predictions.values()]
