@@ -172,14 +172,13 @@ def inspect_dataset(
     inspect = partial(_inspect_case, labels=labels, ignore=description.ignore, across=across)
     found = run_all(inspect, tasks, workers, "Looking", progress=progress)
     problems = [problem for result in found if isinstance(result, list) for problem in result]
+    sound = {case: result for case, result in zip(files, found, strict=True) if isinstance(result, CaseFindings)}
     problems += unlike_dimensions(
-        (describe(files[case][0][0], f"case {case}"), len(result.size))
-        for case, result in zip(files, found, strict=True)
-        if isinstance(result, CaseFindings)
+        (describe(files[case][0][0], f"case {case}"), len(result.size)) for case, result in sound.items()
     )
     if problems:
         raise AttenScribbleError(problems)
-    return Inspection(description, files, truth, dict(zip(files, found, strict=True)))
+    return Inspection(description, files, truth, sound)
 
 
 def find_twin(source: Path) -> Path | None:
