@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_attenscribble.common.files import naming, write_json
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.volumes import label_values, read_volume
-from nnunet_attenscribble.common.workers import worker_map
+from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import FINGERPRINT, MARK, SMALLEST_WITHOUT_MASK, read_fingerprint
@@ -62,12 +61,7 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
             label = Path(files["label"])
             files["label"] = str(Path(folder, case + extractor.dataset_json["file_ending"]))
             tasks.append((label, Path(files["label"])))
-        with worker_map(workers, len(tasks)) as run:
-            results = run(partial(_write_drawn, reader=reader, ignore=ignore), tasks)
-            found = list(show_progress(results, total=len(tasks), description="Reading scribbles"))
-        if problems := [problem for result in found if isinstance(result, list) for problem in result]:
-            raise AttenScribbleError(problems)
-        if not any(found):
+        if not any(run_all(partial(_write_drawn, reader=reader, ignore=ignore), tasks, workers, "Reading scribbles")):
             raise AttenScribbleError(f"{raw.name}: no case has a stroke of any class but background: draw some first")
         with _preprocessed_in(folder):
             extractor.run(overwrite_existing=True)
@@ -80,19 +74,14 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
     return fingerprint
 
 
-def _write_drawn(files: tuple[Path, Path], *, reader: Reader, ignore: int) -> bool | list[str]:
-    """Write a label with unlabelled voxels as background: whether it has a stroke of a class, or what is wrong with it;
-    runs in a worker process.
-    """
+def _write_drawn(files: tuple[Path, Path], *, reader: Reader, ignore: int) -> bool:
+    """Write a label with unlabelled voxels as background; whether it has a stroke of a class. Runs in a worker."""
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     label, target = files
-    try:
-        # First as every command reads it: the file is whole, and its values are integers.
-        (source,) = open_files([label], reader, label=True)
-        label_values(read_volume(source, str(label), label=True), str(label))
-    except AttenScribbleError as error:
-        return error.problems
+    # First as every command reads it: the file is whole, and its values are integers.
+    (source,) = open_files([label], reader, label=True)
+    label_values(read_volume(source, str(label), label=True), str(label))
     own = (SimpleITKIO if reader is None else reader)()
     with redirect_stdout(StringIO()):
         labels, properties = own.read_seg(str(label))

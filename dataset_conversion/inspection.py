@@ -15,7 +15,6 @@ from scipy.spatial import cKDTree
 
 from nnunet_attenscribble.common.grids import geometry_problems, place_on
 from nnunet_attenscribble.common.nnunet import DATASET, read_drawn_axis
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.shapes import TEXT, mapping, read_if_shaped
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
@@ -26,7 +25,7 @@ from nnunet_attenscribble.common.volumes import (
     read_volume,
     slice_axis,
 )
-from nnunet_attenscribble.common.workers import worker_map
+from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.plan_problems import unlike_dimensions
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -169,19 +168,17 @@ def inspect_dataset(
     files = find_cases(source, description)
     truth = {} if dense is None else _find_dense(dense, files, description.ending)
     tasks = [(case, *files[case], truth.get(case)) for case in files]
-    with worker_map(workers, len(tasks)) as run:
-        labels, across = dict(description.labels), read_drawn_axis(source)
-        results = run(partial(_inspect_case, labels=labels, ignore=description.ignore, across=across), tasks)
-        found = list(show_progress(results, total=len(tasks), description="Looking", enabled=progress))
+    labels, across = dict(description.labels), read_drawn_axis(source)
+    inspect = partial(_inspect_case, labels=labels, ignore=description.ignore, across=across)
+    found = run_all(inspect, tasks, workers, "Looking", progress=progress)
     problems = [problem for result in found if isinstance(result, list) for problem in result]
+    sound = {case: result for case, result in zip(files, found, strict=True) if isinstance(result, CaseFindings)}
     problems += unlike_dimensions(
-        (describe(files[case][0][0], f"case {case}"), len(result.size))
-        for case, result in zip(files, found, strict=True)
-        if isinstance(result, CaseFindings)
+        (describe(files[case][0][0], f"case {case}"), len(result.size)) for case, result in sound.items()
     )
     if problems:
         raise AttenScribbleError(problems)
-    return Inspection(description, files, truth, dict(zip(files, found, strict=True)))
+    return Inspection(description, files, truth, sound)
 
 
 def find_twin(source: Path) -> Path | None:

@@ -13,10 +13,9 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.grids import place_on
 from nnunet_attenscribble.common.nnunet import read_splits_json
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files, open_files
 from nnunet_attenscribble.common.volumes import Source, describe, file_of, label_values, read_volume
-from nnunet_attenscribble.common.workers import worker_map
+from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Case, Drawing
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
@@ -117,9 +116,8 @@ def scribble_dataset(
         (label, open_files([scribble / "labelsTr" / f"{case}.nii.gz"], reader, label=True)[0])
         for case, (_, label) in files.items()
     ]
-    with worker_map(writing.workers, len(pairs)) as run:
-        measured = run(partial(_measure, values=tuple(labels.values()), rules=rules), pairs)
-        found = list(show_progress(measured, total=len(pairs), description="Measuring", enabled=writing.progress))
+    measure = partial(_measure, values=tuple(labels.values()), rules=rules)
+    found = run_all(measure, pairs, writing.workers, "Measuring", progress=writing.progress)
     coverage = {label: sum_coverage([case[position] for case in found]) for position, label in enumerate(labels)}
     written = replace(written, scribble_voxels=_count_voxels(coverage))
     images = list((scribble / "imagesTr").iterdir())

@@ -23,10 +23,9 @@ from nnunet_attenscribble.common.grids import (
     measure_steps,
     read_header,
 )
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.volumes import AIR, Source, count_values, describe, file_of, label_values, read_volume
-from nnunet_attenscribble.common.workers import worker_map
+from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import (
@@ -300,8 +299,7 @@ def survey_cases(found: Findings, *, workers: int | None = None, progress: bool 
         progress: shown on stderr.
     """
     tasks = [case for case in found.cases if case.images]
-    with worker_map(workers, len(tasks)) as run:
-        looks = list(show_progress(run(_look, tasks), total=len(tasks), description="Looking", enabled=progress))
+    looks = run_all(_look, tasks, workers, "Looking", progress=progress)
     named = dict(zip([case.identifier for case in tasks], looks, strict=True))
     first = {case.identifier: describe(case.images[0], f"image of case {case.identifier}") for case in tasks}
     return Survey(

@@ -12,7 +12,6 @@ grid), cases, similarity [{neighbours, pairs, cases, mean, sd}]. NaN is null.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -21,24 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_attenscribble.common.files import encode_numbers, write_texts
-from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, nullable
+from nnunet_attenscribble.common.files import write_texts
+from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping
 from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.summary import VERSION, read_result
+from nnunet_attenscribble.evaluation.summary import encode_result, head_result, read_result
 
 ATTENTION_FILE, PAIRS_FILE = "attention.json", "similarity.csv"
 _KINDS = ("same class", "same structure", "different classes")
-_RECORD = mapping(
-    {
-        "provenance": mapping(each=nullable(TEXT)),
-        "versions": mapping(each=TEXT),
-        "labels": nullable(TEXT),
-        "block": mapping(),
-        "cases": list_of(TEXT),
-        "similarity": list_of(mapping()),
-    }
-)
+_RECORD = mapping({"cases": list_of(TEXT, at_least=1), "similarity": list_of(mapping())})
 
 
 @dataclass(frozen=True)
@@ -81,32 +71,6 @@ class SimilarityMean:
     sd: float
 
 
-@dataclass(frozen=True)
-class AttentionRecord:
-    """What the folder is about.
-
-    Attributes:
-        provenance: model, dataset, trainer, configuration, fold, checkpoint, plans_sha256, commit.
-        versions: of what read it.
-        labels: `dense` or `predicted`: by which labels positions were chosen; pairs are known by dense ones only.
-        block: mode of the similarity or None, radius in grid positions or None, grid of a window.
-        cases: identifiers, each with its NPZ and PNG.
-        pairs: of every case; empty without dense labels or similarity.
-    """
-
-    provenance: Mapping[str, str | None]
-    versions: Mapping[str, str]
-    labels: str
-    block: Mapping[str, object]
-    cases: tuple[str, ...]
-    pairs: tuple[PairMean, ...] = ()
-
-    @property
-    def similarity(self) -> list[SimilarityMean]:
-        """Means over the cases."""
-        return average_pairs(self.pairs)
-
-
 def average_pairs(pairs: Sequence[PairMean]) -> list[SimilarityMean]:
     """Means over cases of same and of different classes, by neighbourhood; kinds without a single pair are left out."""
     found = []
@@ -125,28 +89,25 @@ def average_pairs(pairs: Sequence[PairMean]) -> list[SimilarityMean]:
     return found
 
 
-def write_record(record: AttentionRecord, folder: Path) -> None:
-    """Write the JSON, and the CSV where there are pairs, into a folder that is there."""
+def write_record(folder: Path, content: Mapping[str, Any], pairs: Sequence[PairMean]) -> None:
+    """Write the JSON, and the CSV where there are pairs, into a folder that is there.
+
+    Args:
+        folder: to write into.
+        content: of the JSON, without its schema and `similarity`.
+        pairs: of every case; empty without dense labels or similarity.
+    """
     texts = {}
-    if record.pairs:
+    if pairs:
         header = [column.name for column in fields(PairMean)]
-        texts[folder / PAIRS_FILE] = format_csv(header, map(astuple, record.pairs))
-    content = {
-        "schema": "nnunet-attenscribble/attention",
-        "schema_version": VERSION,
-        "provenance": dict(record.provenance),
-        "versions": dict(record.versions),
-        "labels": record.labels,
-        "block": dict(record.block),
-        "cases": list(record.cases),
-        "similarity": [asdict(entry) for entry in record.similarity],
-    }
-    texts[folder / ATTENTION_FILE] = json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n"
+        texts[folder / PAIRS_FILE] = format_csv(header, map(astuple, pairs))
+    similarity = [asdict(entry) for entry in average_pairs(pairs)]
+    texts[folder / ATTENTION_FILE] = encode_result({**head_result("attention"), **content, "similarity": similarity})
     write_texts(texts)
 
 
-def read_record(folder: Path) -> AttentionRecord:
-    """Read what `write_record` wrote.
+def read_record(folder: Path) -> tuple[list[str], list[PairMean]]:
+    """The cases that a folder shows, and their pairs.
 
     Raises:
         AttenScribbleError: nothing there, damaged, or something else.
@@ -154,23 +115,16 @@ def read_record(folder: Path) -> AttentionRecord:
     file = folder / ATTENTION_FILE
     try:
         content = read_result(file, "attention", _RECORD, "run `attenscribble attention` again")
-        return AttentionRecord(
-            provenance=dict(content["provenance"]),
-            versions=dict(content["versions"]),
-            labels=content["labels"],
-            block=dict(content["block"]),
-            cases=tuple(content["cases"]),
-            pairs=_read_pairs(folder / PAIRS_FILE) if content["similarity"] else (),
-        )
+        return content["cases"], _read_pairs(folder / PAIRS_FILE) if content["similarity"] else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AttenScribbleError(f"{file} cannot be read ({error!r}): run `attenscribble attention` again") from error
 
 
-def _read_pairs(file: Path) -> tuple[PairMean, ...]:
+def _read_pairs(file: Path) -> list[PairMean]:
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     values: list[dict[str, Any]] = [{**row, "pairs": int(row["pairs"]), "mean": float(row["mean"])} for row in rows]
-    return tuple(PairMean(**row) for row in values)
+    return [PairMean(**row) for row in values]
 
 
 def _is_kind(entry: PairMean, kind: str) -> bool:

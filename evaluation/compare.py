@@ -66,7 +66,7 @@ class ComparisonRow:
             not test the metric, and where it depends on the number of runs (see `pooling.depends_on_runs`).
         p_holm: corrected for all tests of this metric in this comparison.
         rank_correlation: of what p tests, see `correlate_ranks`; its sign may not be that of `difference`, which lacks
-            lost organs. NaN where p is, and in comparisons of earlier versions.
+            lost organs. NaN where p is.
     """
 
     model: str

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import encode_numbers
 from nnunet_attenscribble.common.shapes import COUNT, NUMBER, TEXT, list_of, mapping, nullable
 from nnunet_attenscribble.common.text import (
     count_rows,
@@ -30,11 +28,17 @@ from nnunet_attenscribble.evaluation.metrics import (
     OPTIONAL_METRICS,
 )
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
-from nnunet_attenscribble.evaluation.summary import PROVENANCE, SCORE, describe_versions, read_result
+from nnunet_attenscribble.evaluation.summary import (
+    PROVENANCE,
+    SCORE,
+    Summary,
+    describe_versions,
+    encode_result,
+    head_result,
+    read_result,
+)
 
 _LISTS = ("models", "structures", "cases", "notes")
-_ADDED = ("nsd_mm", "lesions", "confusion", "lesion_counts")  # by later versions, with defaults
-_LATER = "rank_correlation"  # of rows, by a later version
 _SHAPES = {"str": TEXT, "int": COUNT, "float": SCORE}  # by the type of a field
 _COMPARISON = mapping(
     {
@@ -50,14 +54,7 @@ _COMPARISON = mapping(
         "resamples": COUNT,
         "seed": COUNT,
         "provenance": mapping(each=mapping({"versions": mapping(each=TEXT)})),
-        "rows": list_of(
-            mapping(
-                {column.name: _SHAPES[str(column.type)] for column in fields(ComparisonRow) if column.name != _LATER},
-                {_LATER: SCORE},
-            )
-        ),
-    },
-    {
+        "rows": list_of(mapping({column.name: _SHAPES[str(column.type)] for column in fields(ComparisonRow)})),
         "nsd_mm": nullable(NUMBER),
         "lesions": mapping(each=NUMBER),
         "confusion": mapping(each=mapping(each=mapping(each=SCORE))),
@@ -103,10 +100,8 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def _write_bias(comparison: Comparison) -> list[str]:
-    parts = []
-    if comparison.structures_of("volume_share"):
-        title = f"#### Volume as a share of the true one, median over {_unit(comparison)}s"
-        parts.append(f"{title}\n\n{format_markdown(*tabulate_volumes(comparison))}")
+    title = f"#### Volume as a share of the true one, median over {_unit(comparison)}s"
+    parts = [f"{title}\n\n{format_markdown(*tabulate_volumes(comparison))}"]
     if comparison.confusion:
         title = "#### What each class was taken for, as a share of its true volume"
         parts.append(f"{title}\n\n{format_markdown(*tabulate_confusion(comparison))}")
@@ -125,14 +120,13 @@ def to_csv(comparison: Comparison) -> str:
 def to_json(comparison: Comparison) -> str:
     """The same rows, with the rules and the settings; NaN is null and infinity "inf"."""
     content = {
-        "schema": "nnunet-attenscribble/comparison",
-        "schema_version": 1,
+        **head_result("comparison"),
         **asdict(comparison),
         "protocol_origin": PROTOCOLS[comparison.protocol].origin,
         "rules": {**PROTOCOLS[comparison.protocol].rules, "comparison": write_rules(comparison)},
         "rows": [_to_dict(row, comparison) for row in comparison.rows],
     }
-    return json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n"
+    return encode_result(content)
 
 
 WRITERS = {".md": to_markdown, ".csv": to_csv, ".json": to_json}
@@ -144,18 +138,18 @@ def describe_cases(comparison: Comparison) -> str:
     return cases if comparison.subjects == len(comparison.cases) else f"{cases} of {comparison.subjects} subjects"
 
 
-def list_titles(comparison: Comparison) -> dict[str, tuple[str, int]]:
+def list_titles(scored: Comparison | Summary) -> dict[str, tuple[str, int]]:
     """The metrics that tables show, with their titles and numbers of decimals."""
-    protocol = PROTOCOLS[comparison.protocol]
+    protocol = PROTOCOLS[scored.protocol]
     titles = {"dice": ("Dice", 3)}
     if protocol.hd95 is not None:
         titles["hd95_mm"] = (f"HD95 ({protocol.distance_unit})", 2)
     if protocol.surface is not None:
         name = "ASSD" if protocol.surface == "symmetric" else "ASD"
         titles["assd_mm"] = (f"{name} ({protocol.distance_unit})", 2)
-    if comparison.nsd_mm is not None:
-        titles["nsd"] = (f"NSD ({comparison.nsd_mm:g} mm)", 3)
-    if comparison.lesions:
+    if scored.nsd_mm is not None:
+        titles["nsd"] = (f"NSD ({scored.nsd_mm:g} mm)", 3)
+    if scored.lesions:
         titles["lesion_f1"] = ("lesion F1", 3)
     return titles
 
@@ -206,9 +200,7 @@ def write_rules(comparison: Comparison) -> list[str]:
         lines.append(f"Lesion F1 is {LESION_DEFINITION} ({thresholds}); the counts are of all {_unit(comparison)}s.")
     lines += [*comparison.notes, *(rule for key, rule in protocol.rules.items() if key not in ("surface", "tests"))]
     lines.append(f"Share: the mean Dice in per cent of that of {comparison.reference}.")
-    if comparison.structures_of("volume_share"):
-        lines.append(VOLUME_RULE)
-        lines.append(CONFUSION_RULE if comparison.confusion else _NO_CONFUSION)
+    lines += [VOLUME_RULE, CONFUSION_RULE if comparison.confusion else _NO_CONFUSION]
     runs = {model: comparison.get(model, FOREGROUND, "dice").runs for model in comparison.models}
     if max(runs.values()) > 1:
         lines.append(
@@ -277,12 +269,14 @@ def tabulate_structures(comparison: Comparison, metric: str, decimals: int) -> t
 
 def tabulate_volumes(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the predicted volume as a share of the true one, the median of every structure."""
-    names = comparison.structures_of("volume_share")
     rows = [
-        [model, *(format_number(comparison.get(model, name, "volume_share").median, 2) for name in names)]
+        [
+            model,
+            *(format_number(comparison.get(model, name, "volume_share").median, 2) for name in comparison.structures),
+        ]
         for model in comparison.models
     ]
-    return ["model", *names], rows
+    return ["model", *comparison.structures], rows
 
 
 def tabulate_confusion(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -371,12 +365,11 @@ def read_comparison(file: Path) -> Comparison:
         raise AttenScribbleError(f"{file}: protocol {content['protocol']!r} is unknown: compare the models again")
     try:
         names = {name_metric(metric, content["protocol"]): metric for metric in (*METRICS, *OPTIONAL_METRICS)}
-        known = [column.name for column in fields(Comparison)]
-        values = {name: content[name] for name in known if name in content or name not in _ADDED}
+        values = {column.name: content[column.name] for column in fields(Comparison)}
         values |= {name: tuple(values[name]) for name in _LISTS}
         values["confusion"] = {
             model: {true: {name: _read_number(share) for name, share in row.items()} for true, row in table.items()}
-            for model, table in content.get("confusion", {}).items()
+            for model, table in content["confusion"].items()
         }
         values["rows"] = tuple(_read_row(row, names) for row in content["rows"])
         found = Comparison(**values)
@@ -394,7 +387,7 @@ def _refuse_gaps(comparison: Comparison) -> None:
     for model in comparison.models:
         comparison.provenance[model]
         needed = [(FOREGROUND, metric) for metric in list_titles(comparison)]
-        needed += [(name, metric) for metric in METRICS for name in comparison.structures_of(metric)]
+        needed += [(name, metric) for metric in METRICS for name in comparison.structures]
         for structure, metric in needed:
             if (model, structure, metric) not in there:
                 raise KeyError((model, structure, metric))
@@ -406,7 +399,6 @@ def _read_row(row: Mapping[str, Any], metrics: Mapping[str, str]) -> ComparisonR
     values: dict[str, Any] = {
         column.name: _read_number(row[column.name]) if column.type == "float" else row[column.name]
         for column in fields(ComparisonRow)
-        if column.name in row
     }
     return ComparisonRow(**{**values, "metric": metrics[row["metric"]]})
 

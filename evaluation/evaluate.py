@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import sha256
-from nnunet_attenscribble.common.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import default_workers, run_all
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.metrics import HD95_DEFINITIONS
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
 from nnunet_attenscribble.evaluation.scoring import CasePair, CaseScores, pair_cases, score_case
 from nnunet_attenscribble.evaluation.structures import (
@@ -54,11 +52,10 @@ def evaluate_folder(
         progress: shown on stderr.
 
     Raises:
-        AttenScribbleError: something keeps the folders from being compared; all problems at once.
-        ValueError: an unknown `protocol` or `hd95`, what the protocol does not take, fewer than one worker.
+        AttenScribbleError: definitions that `get_protocol` refuses, or something keeps the folders from being compared;
+            all problems at once.
+        ValueError: fewer than one worker.
     """
-    if hd95 is not None and hd95 not in HD95_DEFINITIONS:
-        raise ValueError(f"hd95 is {hd95!r}; it must be one of {', '.join(HD95_DEFINITIONS)}")
     rules = get_protocol(protocol, hd95, nsd_mm=nsd_mm, lesions=lesions)
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")
@@ -75,12 +72,7 @@ def evaluate_folder(
         )
     readers = _find_readers(file, dense, pairs[0])
     score = partial(score_case, coding=coding, protocol=rules, readers=readers)
-    with worker_map(workers or count_workers(len(pairs)), len(pairs)) as run:
-        scored = run(score, pairs)
-        results = list(show_progress(scored, total=len(pairs), description="Scoring cases", enabled=progress))
-    problems = [problem for result in results for problem in result.problems]
-    if problems:
-        raise AttenScribbleError(problems)
+    results = run_all(score, pairs, workers or count_workers(len(pairs)), "Scoring cases", progress=progress)
     return Summary(
         structures=coding.structures,
         cases={name: scores for result in results for name, scores in result.scores.items()},

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.files import replaced_folder
-from nnunet_attenscribble.common.shapes import mapping, read_json, shape_problems
+from nnunet_attenscribble.common.shapes import COUNT, mapping, shape_problems
 from nnunet_attenscribble.common.text import format_csv, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import METRICS, OPTIONAL_METRICS
@@ -32,7 +32,9 @@ from nnunet_attenscribble.evaluation.summary import (
     TRAINING,
     Summary,
     from_content,
+    head_result,
     list_score_columns,
+    read_result,
     read_summary,
     to_content,
 )
@@ -40,10 +42,11 @@ from nnunet_attenscribble.evaluation.summary import (
 SCORES_FILE, TRAININGS_FILE = "scores.csv", "trainings.json"
 #: Ends the name of the scores of a training's postprocessed predictions.
 POSTPROCESSED = "postprocessed"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/kept", 2
 _LEVELS = 4  # of names below the folder: seed, fold, row, postprocessed
 _LESIONS = ("lesions_found", "lesions_missed", "lesions_false")
 _STATUSES = ("present", "missed", "spurious", "absent")
+_AGAIN = "fetch them again"
+_KEPT = mapping({"rows": COUNT, "shared": mapping(), "cases": GRIDS, "trainings": mapping(each=mapping())})
 
 
 def is_kept(folder: Path) -> bool:
@@ -82,7 +85,7 @@ def write_kept(folder: Path, summaries: Mapping[str, Summary]) -> None:
     for summary in summaries.values():
         for case, shape in summary.shapes.items():
             cases.setdefault(case, {"shape": shape, "spacing_mm": summary.spacings[case]})
-    head = {"schema": _SCHEMA, "schema_version": _SCHEMA_VERSION, "rows": len(rows)}
+    head = {**head_result("kept"), "rows": len(rows)}
     own = {training: _take_out(content, shared) for training, content in told.items()}
     parts = [_write_lines(*part) for part in (("shared", shared), ("cases", cases), ("trainings", own))]
     text = ",\n".join([json.dumps(head, indent=2)[:-2], *parts]) + "\n}\n"
@@ -97,29 +100,19 @@ def read_kept(folder: Path) -> dict[str, Summary]:
     Raises:
         AttenScribbleError: a file is missing or damaged, or of another version.
     """
-    content = read_json(folder / TRAININGS_FILE, "fetch them again")
+    content = read_result(folder / TRAININGS_FILE, "kept", _KEPT, _AGAIN)
     try:
         # A comma, a quote or a line end in a name is written and read by the same module.
         with (folder / SCORES_FILE).open(encoding="utf-8", newline="") as lines:
             rows = list(csv.DictReader(lines, strict=True))
     except (OSError, ValueError, csv.Error) as error:
-        raise AttenScribbleError(f"the kept scores in {folder} cannot be read ({error}): fetch them again") from error
-    if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
-        raise AttenScribbleError(
-            f"{folder / TRAININGS_FILE} is not of kept scores: give a folder that `attenscribble benchmark collect "
-            "--keep` wrote"
-        )
-    if content.get("schema_version") != _SCHEMA_VERSION:
-        raise AttenScribbleError(
-            f"{folder / TRAININGS_FILE} has schema version {content.get('schema_version')}, this program reads "
-            f"{_SCHEMA_VERSION}: use the version of this package that wrote it"
-        )
+        raise AttenScribbleError(f"the kept scores in {folder} cannot be read ({error}): {_AGAIN}") from error
     try:
         if len(rows) != content["rows"]:
             raise ValueError(f"{SCORES_FILE} has {len(rows)} rows in place of {content['rows']}")
         return _put_together(content, rows)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise AttenScribbleError(f"the kept scores in {folder} are damaged ({error!r}): fetch them again") from error
+        raise AttenScribbleError(f"the kept scores in {folder} are damaged ({error!r}): {_AGAIN}") from error
 
 
 def find_summaries(path: Path) -> list[Summary]:
@@ -214,7 +207,7 @@ def _dump(value: object) -> str:
 def _put_together(content: Mapping[str, Any], rows: Sequence[dict[str, str]]) -> dict[str, Summary]:
     """The summaries; KeyError, TypeError or ValueError where something is not as it was written."""
     told = {training: _put_back(own, content["shared"]) for training, own in content["trainings"].items()}
-    for problem in (*shape_problems(told, mapping(each=TRAINING)), *shape_problems(content["cases"], GRIDS)):
+    for problem in shape_problems(told, mapping(each=TRAINING)):
         raise ValueError(problem)
     scores: dict[str, dict[str, dict[str, Any]]] = {training: {} for training in told}
     for row in rows:

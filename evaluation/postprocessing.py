@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
 from nnunet_attenscribble.common.files import (
-    encode_numbers,
     finish_interrupted,
     naming,
     remove_leftovers,
@@ -34,12 +31,11 @@ from nnunet_attenscribble.common.files import (
 )
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, read_image, slice_axis, write_volume
-from nnunet_attenscribble.common.workers import worker_map
+from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.evaluate import count_workers
 from nnunet_attenscribble.evaluation.metrics import select_structure
@@ -51,8 +47,9 @@ from nnunet_attenscribble.evaluation.structures import (
     list_model_folders,
     read_label_coding,
 )
+from nnunet_attenscribble.evaluation.summary import encode_result, head_result
 
-FOREGROUND = "foreground"
+_TOGETHER = "foreground"  # all classes, as one structure
 
 # The share of a class's strokes that its largest object must hold. Organs that come in pairs have about half of them in
 # either; of one organ, strokes that are broken into pieces further apart than they can be joined leave a few per cent
@@ -60,9 +57,6 @@ FOREGROUND = "foreground"
 AGREEMENT = 0.9
 _FEWEST_CASES = 3
 POSTPROCESSING_FILE = "attenscribble_postprocessing.json"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/postprocessing", 2
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -204,7 +198,7 @@ def choose_foreground(structures: Sequence[Structure]) -> Decision:
     It is the user's: scribbles do not show whether classes touch each other.
     """
     values = tuple(sorted({value for structure in structures for value in structure.values}))
-    return Decision(FOREGROUND, values, True, 0, 0, float("nan"), "asked for, not derived from the scribbles")
+    return Decision(_TOGETHER, values, True, 0, 0, float("nan"), "asked for, not derived from the scribbles")
 
 
 def _list_nearest(one: tuple, other: tuple, reach: float) -> list[tuple[int, int]]:
@@ -315,32 +309,20 @@ def postprocess_folder(
         AttenScribbleError: something keeps the rule from being found or applied; all problems at once.
     """
     given = _find_input(predictions, scribbles, output, dataset_json, per_class)
-    evidence: list[StrokeEvidence] = []
-    left_out = list(given.left_out)
-    problems: list[str] = []
     drawn = read_drawn_axis(scribbles.resolve().parent)
     training = list(given.training.items()) if per_class else []
-    look = partial(_try, _look_at, coding=given.coding, reader=given.reader, drawn=drawn)
-    with worker_map(workers or count_workers(len(training)), len(training)) as run:
-        looks = show_progress(
-            run(look, training), total=len(training), description="Reading scribbles", enabled=progress
-        )
-        for (case, _), found in zip(training, looks, strict=True):
-            if isinstance(found, str):
-                problems.append(found)
-            elif found is None:
-                left_out.append(case)
-            else:
-                evidence += found
-    if not problems and per_class and not evidence:
-        problems.append(
+    look = partial(_look_at, coding=given.coding, reader=given.reader, drawn=drawn)
+    number = workers or count_workers(len(training))
+    looks = run_all(look, training, number, "Reading scribbles", progress=progress)
+    evidence = [entry for found in looks for entry in found or ()]
+    left_out = [case for (case, _), found in zip(training, looks, strict=True) if found is None]
+    if per_class and not evidence:
+        raise AttenScribbleError(
             f"no label in {scribbles} has an unlabelled voxel: they are dense, which this rule must not see"
         )
-    if problems:
-        raise AttenScribbleError(problems)
     decisions = [choose_foreground(given.coding.structures)] if foreground else []
     decisions += decide(evidence, given.coding.structures, agreement=agreement) if per_class else []
-    result = Postprocessed(tuple(decisions), tuple(evidence), tuple(left_out), {})
+    result = Postprocessed(tuple(decisions), tuple(evidence), (*given.left_out, *left_out), {})
 
     output = output.resolve()  # of a link, the folder
     if output.is_dir():
@@ -353,35 +335,16 @@ def postprocess_folder(
         raise AttenScribbleError(
             f"-o {output}: a call that was stopped at its very end is completed now: take that, or give another folder"
         )
-    write = partial(_try, _write_case, decisions=decisions, reader=given.reader)
-    number = len(given.predicted)
-    # The workers end before the hidden folder goes.
-    with (
-        naming(output),
-        staged_folders(parent, [output.name], key) as hidden,
-        worker_map(workers or count_workers(number), number) as run,
-    ):
+    write = partial(_write_case, decisions=decisions, reader=given.reader)
+    number = workers or count_workers(len(given.predicted))
+    with naming(output), staged_folders(parent, [output.name], key) as hidden:
         tasks = [(file, hidden / output.name / file.name) for file in given.predicted.values()]
-        written = show_progress(run(write, tasks), total=number, description="Removing components", enabled=progress)
-        for case, removed in zip(given.predicted, written, strict=True):
-            if isinstance(removed, str):
-                problems.append(removed)
-            else:
-                result.removed[case] = removed
-        if problems:
-            raise AttenScribbleError(problems)
+        removed = run_all(write, tasks, number, "Removing components", progress=progress)
+        result.removed.update(zip(given.predicted, removed, strict=True))
         _copy_model_files(predictions, hidden / output.name)
-        text = json.dumps(_to_json(result, agreement if per_class else None), indent=2, allow_nan=False)
-        (hidden / output.name / POSTPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
+        text = encode_result(_to_content(result, agreement if per_class else None))
+        (hidden / output.name / POSTPROCESSING_FILE).write_text(text, encoding="utf-8")
     return result
-
-
-def _try(work: Callable[..., Result], task: tuple, **options: Any) -> Result | str:
-    """What a worker process makes of a task, or what is wrong with its files."""
-    try:
-        return work(*task, **options)
-    except ValueError as error:
-        return str(error)
 
 
 @dataclass(frozen=True)
@@ -448,13 +411,14 @@ def _read_coding(file: Path) -> LabelCoding:
 
 
 def _look_at(
-    case: str, file: Path, coding: LabelCoding, reader: Reader, drawn: int | None = None
+    task: tuple[str, Path], *, coding: LabelCoding, reader: Reader, drawn: int | None
 ) -> list[StrokeEvidence] | None:
     """The strokes of each class; None of a dense label, of which there may be some among scribbles."""
+    case, file = task
     image = read_label_image(file, reader)
     strange = sorted(count_values(image.labels).keys() - coding.allowed - {coding.ignore})
     if strange:
-        raise ValueError(
+        raise AttenScribbleError(
             f"scribble {file} holds {list_some(list(map(str, strange)))}, which dataset.json does not know"
         )
     if not (image.labels == coding.ignore).any():
@@ -473,9 +437,10 @@ def _look_at(
     return found
 
 
-def _write_case(file: Path, target: Path, decisions: Sequence[Decision], reader: Reader) -> list[int]:
+def _write_case(task: tuple[Path, Path], *, decisions: Sequence[Decision], reader: Reader) -> list[int]:
     import SimpleITK as sitk
 
+    file, target = task
     image = read_label_image(file, reader)
     sidecar = find_sidecar(file)
     if sidecar is not None:
@@ -502,23 +467,20 @@ def _copy_model_files(predictions: Path, folder: Path) -> None:
                 break
 
 
-def _to_json(result: Postprocessed, agreement: float | None) -> dict[str, object]:
-    return encode_numbers(
-        {
-            "schema": _SCHEMA,
-            "schema_version": _SCHEMA_VERSION,
-            "rule": "Strokes of a class are joined where they are at most two pixels apart in a slice, and each with "
-            "its nearest in the slice before and behind where their in-plane distance is at most the distance between "
-            "the slices (at least two pixels). Where the largest object holds at least the share `agreement` of the "
-            "strokes, averaged over the training cases, only the largest component of the class is kept, unless the "
-            "class is part of one that stays. Slices lie across the axis of the largest spacing, or that of the "
-            "dataset's provenance. No dense label and no score was used.",
-            "agreement": agreement,
-            "removal": "nnunetv2.postprocessing.remove_connected_components."
-            "remove_all_but_largest_component_from_segmentation",
-            "decisions": [asdict(decision) for decision in result.decisions],
-            "not_looked_at": list(result.left_out),
-            "evidence": [asdict(entry) for entry in result.evidence],
-            "removed_voxels": result.removed,
-        }
-    )
+def _to_content(result: Postprocessed, agreement: float | None) -> dict[str, object]:
+    return {
+        **head_result("postprocessing"),
+        "rule": "Strokes of a class are joined where they are at most two pixels apart in a slice, and each with "
+        "its nearest in the slice before and behind where their in-plane distance is at most the distance between "
+        "the slices (at least two pixels). Where the largest object holds at least the share `agreement` of the "
+        "strokes, averaged over the training cases, only the largest component of the class is kept, unless the "
+        "class is part of one that stays. Slices lie across the axis of the largest spacing, or that of the "
+        "dataset's provenance. No dense label and no score was used.",
+        "agreement": agreement,
+        "removal": "nnunetv2.postprocessing.remove_connected_components."
+        "remove_all_but_largest_component_from_segmentation",
+        "decisions": [asdict(decision) for decision in result.decisions],
+        "not_looked_at": list(result.left_out),
+        "evidence": [asdict(entry) for entry in result.evidence],
+        "removed_voxels": result.removed,
+    }

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import (
     DISTANCES,
+    HD95_DEFINITIONS,
     METRICS,
     OPTIONAL_METRICS,
     StructureScores,
@@ -218,23 +220,31 @@ def get_protocol(
     """A protocol by its name, with another definition of HD95 or further metrics where it is `extensible`.
 
     Raises:
-        ValueError: an unknown name, something that the protocol does not take, or a number out of range.
+        AttenScribbleError: an unknown name, something that the protocol does not take, numbers out of range; every
+            problem, in the words of `attenscribble evaluate`.
     """
-    if name not in PROTOCOLS:
-        raise ValueError(f"protocol is {name!r}; it must be one of {', '.join(PROTOCOLS)}")
-    protocol = PROTOCOLS[name]
-    if not protocol.extensible:
-        if hd95 not in (None, protocol.hd95):
-            raise ValueError(f"protocol {name} says what HD95 is, and it is not {hd95!r}: leave out one of the two")
-        if nsd_mm is not None or lesions:
-            raise ValueError(f"protocol {name} has neither NSD nor lesions: leave them out")
-        return protocol
+    protocol, lesions = PROTOCOLS.get(name), dict(lesions or {})
+    problems = [] if protocol else [f"--protocol is {name!r}: give one of {', '.join(PROTOCOLS)}"]
+    if protocol and not protocol.extensible:
+        given = [] if hd95 is None else [f"--hd95 {hd95}"]
+        given += [] if nsd_mm is None else [f"--nsd {nsd_mm:g}"]
+        given += [f"--lesions {structure}={iou:g}" for structure, iou in lesions.items()]
+        problems += [
+            f"{option} was given with --protocol {name}, which says itself what is scored: leave out one of the two"
+            for option in given
+        ]
+    if hd95 is not None and hd95 not in HD95_DEFINITIONS:
+        problems.append(f"--hd95 is {hd95!r}: give one of {', '.join(HD95_DEFINITIONS)}")
     if nsd_mm is not None and not (np.isfinite(nsd_mm) and nsd_mm > 0):
-        raise ValueError(f"the tolerance of NSD is {nsd_mm} mm; it must be above 0")
-    for structure, iou in (lesions or {}).items():
-        if not 0 < iou <= 1:
-            raise ValueError(f"the IoU of lesions of {structure} is {iou}; it must be above 0 and at most 1")
-    return replace(protocol, hd95=hd95 or protocol.hd95, nsd_mm=nsd_mm, lesions=dict(lesions or {}))
+        problems.append(f"--nsd is {nsd_mm:g}: give a tolerance above 0 mm")
+    problems += [
+        f"--lesions gives {structure} an IoU of {iou:g}: give one above 0 up to 1"
+        for structure, iou in lesions.items()
+        if not 0 < iou <= 1
+    ]
+    if problems or protocol is None:
+        raise AttenScribbleError(problems)
+    return replace(protocol, hd95=hd95 or protocol.hd95, nsd_mm=nsd_mm, lesions=lesions)
 
 
 def score_structure(

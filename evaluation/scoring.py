@@ -182,7 +182,7 @@ class LabelImage:
 
 @dataclass(frozen=True)
 class CaseScores:
-    """The scores of one case, or what keeps it from being scored.
+    """The scores of one case.
 
     Attributes:
         case: its identifier.
@@ -193,18 +193,16 @@ class CaseScores:
         turned: the prediction is stored in another order of axes than the dense label, and was turned onto it.
         rounded: files whose scaled values were rounded.
         identical: the two files hold the same labels in every voxel.
-        problems: empty if the case was scored.
     """
 
     case: str
-    shape: tuple[int, ...] = ()
-    spacing: tuple[float, ...] = ()
-    scores: dict[str, dict[str, StructureScores]] = field(default_factory=dict)
-    confusions: dict[str, Counts] = field(default_factory=dict)
-    turned: bool = False
-    rounded: tuple[str, ...] = ()
-    identical: bool = False
-    problems: tuple[str, ...] = ()
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    scores: dict[str, dict[str, StructureScores]]
+    confusions: dict[str, Counts]
+    turned: bool
+    rounded: tuple[str, ...]
+    identical: bool
 
 
 def read_label_image(file: Path, reader: Reader = None) -> LabelImage:
@@ -215,19 +213,16 @@ def read_label_image(file: Path, reader: Reader = None) -> LabelImage:
         reader: of nnU-Net, by which files of its dataset are read; other kinds of files are read as it is usual.
 
     Raises:
-        ValueError: unreadable, truncated, not 2D or 3D, several components per voxel, or values that are not whole
-            numbers.
+        AttenScribbleError: unreadable, truncated, not 2D or 3D, several components per voxel, or values that are not
+            whole numbers.
     """
 
     from nnunet_attenscribble.common.readers import read_label
     from nnunet_attenscribble.common.volumes import label_values
 
     notes: list[str] = []
-    try:
-        image = read_label(file, reader)
-        labels = label_values(image, str(file), notes)
-    except AttenScribbleError as error:
-        raise ValueError("; ".join(error.problems)) from error
+    image = read_label(file, reader)
+    labels = label_values(image, str(file), notes)
     # The array's axes are those of the file turned round, (x, y, z) to (z, y, x); the spacing must follow.
     return LabelImage(labels, image.GetSpacing()[::-1], Grid.of(image), bool(notes), _read_names(image))
 
@@ -247,30 +242,31 @@ def score_case(
 ) -> CaseScores:
     """Read a pair of files, check that they can be compared, and score every structure by the protocol.
 
-    What is wrong with the files is returned, not raised, so that the problems of all cases come together.
-
     Args:
         pair: the two files.
         coding: of both.
         protocol: by which they are scored.
         readers: of the prediction and of the dense label.
+
+    Raises:
+        AttenScribbleError: everything that is wrong with the files.
     """
     files = (pair.prediction, pair.dense)
     images, problems = [], []
     for file, reader in zip(files, readers, strict=True):
         try:
             images.append(read_label_image(file, reader))
-        except ValueError as error:
-            problems.append(str(error))
+        except AttenScribbleError as error:
+            problems += error.problems
     if problems:
-        return CaseScores(pair.case, problems=tuple(problems))
+        raise AttenScribbleError(problems)
     prediction, dense = images
     problems = _check_values(pair, prediction, dense, coding)
     problems += geometry_problems(
         dense.grid, prediction.grid, f"prediction {pair.prediction}", f"dense label {pair.dense}"
     )
     if problems:
-        return CaseScores(pair.case, problems=tuple(problems))
+        raise AttenScribbleError(problems)
     turned = is_turned(dense.grid, prediction.grid)
     rounded = tuple(str(file) for file, image in zip(files, images, strict=True) if image.rounded)
     prediction = prediction.on(dense)

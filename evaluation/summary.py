@@ -77,8 +77,15 @@ SUMMARY_FILE = "attenscribble_summary.json"
 METRICS_FILE = "attenscribble_metrics.csv"
 # What every result file tells, CSV included; the JSON has more.
 PROVENANCE = ("seed", "fold", "plans_sha256", "commit_training", "commit")
-VERSION = 1  # of the schemas of all result files
-_SCHEMA = "nnunet-attenscribble/evaluation"
+# Result files by the end of their schema's name: what they are, and the version of the schema.
+_KINDS = {
+    "evaluation": ("a summary of `attenscribble evaluate`", 1),
+    "comparison": ("a comparison of `attenscribble compare`", 1),
+    "collected": ("of what `attenscribble benchmark collect` gathered", 1),
+    "kept": ("of kept scores, which `attenscribble benchmark collect --keep` writes", 2),
+    "attention": ("of `attenscribble attention`", 1),
+    "postprocessing": ("of `attenscribble postprocess`", 2),
+}
 _AGAIN = "run `attenscribble evaluate` again"
 _NOT_COMPUTED = "not part of this protocol"
 #: A number in a result file, where infinity is "inf" and NaN null.
@@ -198,8 +205,7 @@ def write_summary(summary: Summary, folder: Path) -> tuple[Path, Path]:
     Returns:
         The JSON and the CSV file.
     """
-    text = json.dumps(to_content(summary), indent=2, allow_nan=False) + "\n"
-    write_texts({folder / METRICS_FILE: _to_csv(summary), folder / SUMMARY_FILE: text})
+    write_texts({folder / METRICS_FILE: _to_csv(summary), folder / SUMMARY_FILE: encode_result(to_content(summary))})
     return folder / SUMMARY_FILE, folder / METRICS_FILE
 
 
@@ -222,43 +228,54 @@ def read_summary(path: Path) -> Summary:
             f"{file} is nnU-Net's own summary, scored on the labels it was trained with, which may be scribbles: "
             f"run `attenscribble evaluate` on that folder and give the {SUMMARY_FILE} it writes"
         )
-    if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
-        raise AttenScribbleError(f"{file} is not a summary of `attenscribble evaluate`: give an {SUMMARY_FILE}")
-    if content.get("schema_version") != VERSION:
+    _check_result(content, file, "evaluation", _SUMMARY, _AGAIN)
+    if content["protocol"] not in PROTOCOLS:
         raise AttenScribbleError(
-            f"{file} has schema version {content.get('schema_version')}, this program reads {VERSION}: "
-            "run `attenscribble evaluate` again"
+            f"{file} was scored by the protocol {content['protocol']!r}, which this version does not know: {_AGAIN}"
         )
-    if not isinstance(content.get("protocol"), str) or content["protocol"] not in PROTOCOLS:
-        raise AttenScribbleError(
-            f"{file} was scored by the protocol {content.get('protocol')!r}, which this version does not know: "
-            "run `attenscribble evaluate` again"
-        )
-    check_shape(content, _SUMMARY, file, _AGAIN)
     try:
         return from_content(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise AttenScribbleError(f"{file} is damaged ({error!r}): run `attenscribble evaluate` again") from error
+        raise AttenScribbleError(f"{file} is damaged ({error!r}): {_AGAIN}") from error
+
+
+def head_result(kind: str) -> dict[str, Any]:
+    """What a result file of a kind, the end of its schema's name, begins with."""
+    return {"schema": f"nnunet-attenscribble/{kind}", "schema_version": _KINDS[kind][1]}
+
+
+def encode_result(content: Mapping[str, Any]) -> str:
+    """The text of a result file; NaN becomes null and infinity "inf", for JSON has neither."""
+    return json.dumps(encode_numbers(content), indent=2, allow_nan=False) + "\n"
 
 
 def read_result(file: Path, kind: str, shape: Shape, again: str) -> dict[str, Any]:
-    """The content of a result file with this package's schema.
+    """The content of a result file.
 
     Args:
         file: to read.
         kind: of the result: the end of its schema's name.
         shape: of its content.
-        again: the command that writes it anew, for messages.
+        again: what to do where it is not sound, for messages.
 
     Raises:
         AttenScribbleError: unreadable, of another kind or version, or damaged, with every place.
     """
     content = read_json(file, again)
-    found = (content.get("schema"), content.get("schema_version")) if isinstance(content, dict) else None
-    if found != (f"nnunet-attenscribble/{kind}", VERSION):
-        raise AttenScribbleError(f"{file} is not a {kind} that this version reads: {again}")
-    check_shape(content, shape, file, again)
+    _check_result(content, file, kind, shape, again)
     return content
+
+
+def _check_result(content: Any, file: Path, kind: str, shape: Shape, again: str) -> None:
+    (what, version), found = _KINDS[kind], content if isinstance(content, dict) else {}
+    if found.get("schema") != f"nnunet-attenscribble/{kind}":
+        raise AttenScribbleError(f"{file} is not {what}: give another file, or {again}")
+    if found.get("schema_version") != version:
+        raise AttenScribbleError(
+            f"{file} has schema version {found.get('schema_version')}, this program reads {version}: {again}, or use "
+            "the version of this package that wrote it"
+        )
+    check_shape(content, shape, file, again)
 
 
 def describe_versions(versions: Mapping[str, str]) -> str:
@@ -272,8 +289,7 @@ def to_content(summary: Summary) -> dict[str, Any]:
     aggregate = summary.aggregate()
     return encode_numbers(
         {
-            "schema": _SCHEMA,
-            "schema_version": VERSION,
+            **head_result("evaluation"),
             "package_version": summary.versions.get("nnunet-attenscribble"),
             "versions": dict(summary.versions),
             "protocol": protocol.name,

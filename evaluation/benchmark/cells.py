@@ -42,7 +42,6 @@ from nnunet_attenscribble.evaluation.benchmark.workspace import (
     Workspace,
     clear_before,
     command_step,
-    is_whole,
     predict_step,
     train_step,
 )
@@ -190,8 +189,7 @@ class Plan:
             if model.fold != "all" and not any(folder.glob("checkpoint_*.pth")):
                 write_json(folder / FOLD_FILE, read_fold(self.workspace, model.dataset, model.fold), indent=None)
 
-        # nnU-Net's own validation, which comes behind the final checkpoint, is on scribbles: nothing needs it.
-        return replace(step, prepare=prepare, is_done=lambda: is_whole(model.folder(results) / FINAL_CHECKPOINT))
+        return replace(step, prepare=prepare)
 
     def _predict_step(self, cell: Cell) -> Step:
         images, _ = name_test_folders(self.benchmark, self.workspace, cell.fold)

@@ -8,20 +8,18 @@ environment.
 
 from __future__ import annotations
 
-import gc
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_attenscribble.common.nnunet import begin_asking
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.execution import look_for_command
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
@@ -53,43 +51,32 @@ def check_ahead(
     is asked here.
 
     Args:
-        benchmark, workspace, steps, prefix: see `list_problems_ahead`.
+        benchmark: what was asked for.
+        workspace: where.
+        steps: of its `prepare`, in the same order.
+        prefix: put before every command.
         environment: of the commands.
         problems: found by the caller.
-        rows: see `list_problems_ahead`.
+        rows: names of those that are to be trained, whose data must be preprocessed; all by default.
 
     Raises:
         AttenScribbleError: every problem.
     """
-    found = [*list_problems_ahead(benchmark, workspace, steps, prefix, rows), *problems]
+    found = [*_list_program_problems(benchmark, steps, prefix)]
+    found += [*_list_file_problems(_Ahead(benchmark, workspace, steps, rows)), *problems]
     if found or benchmark.predict or not all(step.is_done() for step in steps):
         found += ask_nnunet(benchmark, environment)
     if found:
         raise AttenScribbleError(dict.fromkeys(found))
 
 
-def list_problems_ahead(
-    benchmark: Benchmark,
-    workspace: Workspace,
-    steps: Sequence[Step],
-    prefix: Sequence[str],
-    rows: Collection[str] | None = None,
-) -> list[str]:
-    """Every problem that files and programs tell, in sentences; takes no time.
-
-    Args:
-        benchmark: what was asked for.
-        workspace: where.
-        steps: of its `prepare`, in the same order.
-        prefix: put before every command.
-        rows: names of those that are to be trained, whose data must be preprocessed; all by default.
-    """
-    ahead = _Ahead(benchmark, workspace, steps, rows)
-    problems = list(_list_program_problems(benchmark, steps, prefix))
+def _list_file_problems(ahead: _Ahead) -> list[str]:
+    """Of datasets and test cases; takes no time."""
+    benchmark, workspace, problems = ahead.benchmark, ahead.workspace, []
     try:
         names = {kind: workspace.find_dataset(name) for kind, name in ahead.datasets.items()}
     except AttenScribbleError as error:
-        return [*problems, *error.problems]
+        return error.problems
     for kind, name in names.items():
         problems += _list_dataset_problems(ahead, kind, name)
     problems += list_twin_problems(workspace, list(names.values()), ahead=True)
@@ -205,12 +192,12 @@ def ask_nnunet(benchmark: Benchmark, environment: Mapping[str, str]) -> list[str
     """
     question = {"trainers": sorted({row.trainer for row in benchmark.rows}), "predict": list(benchmark.predict)}
     try:
-        answer = _ask("its trainers", question, environment)
+        told = _ask("its trainers", question, environment)
     except AttenScribbleError as error:
         return error.problems
     problems = []
     for row in benchmark.rows:
-        found = answer["trainers"][row.trainer]
+        found = told["trainers"][row.trainer]
         if "problem" in found:
             problems.append(f"the row '{row.name}' cannot be trained: {found['problem']}")
         elif found["scribbles"] and not row.on_scribbles:
@@ -218,8 +205,8 @@ def ask_nnunet(benchmark: Benchmark, environment: Mapping[str, str]) -> list[str
                 f"the row '{row.name}' is on dense labels, {row.trainer} trains from scribbles: give one of nnU-Net's "
                 "own trainers, or 'labels: scribble'"
             )
-    if answer["predict"] is not None:
-        problems.append(f"'predict': {answer['predict']}: give options as nnUNetv2_predict --help names them")
+    if told["predict"] is not None:
+        problems.append(f"'predict': {told['predict']}: give options as nnUNetv2_predict --help names them")
     return problems
 
 
@@ -326,33 +313,21 @@ def compare_configurations(reference: str, models: Mapping[str, Model], prepared
 
 
 def _ask(what: str, question: Mapping[str, Any], environment: Mapping[str, str], *, writes: bool = False) -> Any:
-    """The answer of `print_answer`; where it `writes`, nnUNet_results is a folder that goes again."""
+    """What `answer` answers; where it `writes`, nnUNet_results is a folder that goes again."""
+    variables = {**environment, "nnUNet_wandb_enabled": "0"}
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()", folder],
-            input=json.dumps(question),
-            capture_output=True,
-            text=True,
-            env={**environment, "nnUNet_wandb_enabled": "0", **({"nnUNet_results": folder} if writes else {})},
-        )
-    if done.returncode != 0:
-        tail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise AttenScribbleError(f"nnU-Net could not be asked for {what}: {tail[0]}")
-    return json.loads(done.stdout)
+        variables |= {"nnUNet_results": folder} if writes else {}
+        try:
+            return begin_asking(__name__, {**question, "folder": folder}, variables)()
+        except AttenScribbleError as error:
+            raise AttenScribbleError(f"nnU-Net could not be asked for {what}: {error}") from None
 
 
-def print_answer() -> None:
-    """Print as JSON what nnU-Net says to the JSON of standard input, and end the process."""
-    gc.disable()  # with what nnU-Net imports, collecting takes a tenth of the time, and clearing up at the end a fifth
-    content: Any
-    with redirect_stdout(sys.stderr):  # nnU-Net prints
-        given = json.load(sys.stdin)
-        if "models" in given:
-            content = _find_budgets(Path(given["preprocessed"]), [Model(**model) for model in given["models"]])
-        else:
-            content = _try_trainers(given["trainers"], given["predict"], sys.argv[1])
-    print(json.dumps(content), flush=True)
-    os._exit(0)
+def answer(question: Mapping[str, Any]) -> Any:
+    """What nnU-Net says; for `begin_asking`."""
+    if "models" in question:
+        return _find_budgets(Path(question["preprocessed"]), [Model(**model) for model in question["models"]])
+    return _try_trainers(question["trainers"], question["predict"], question["folder"])
 
 
 def _try_trainers(trainers: Sequence[str], options: Sequence[str], folder: str) -> dict[str, Any]:

@@ -28,7 +28,6 @@ Where there can be no links, as on some file systems, these are left out.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,13 +38,12 @@ import numpy as np
 
 from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import slice_axis
-from nnunet_attenscribble.common.workers import worker_map
+from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, count_annotation, find_annotation
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
@@ -69,11 +67,10 @@ from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, write_kep
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.scoring import read_label_image
 from nnunet_attenscribble.evaluation.structures import read_label_coding
-from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, write_summary
+from nnunet_attenscribble.evaluation.summary import SUMMARY_FILE, Summary, encode_result, head_result, write_summary
 from nnunet_attenscribble.settings import KEY
 
 COLLECTED_FILE = "collected.json"
-_SCHEMA, _SCHEMA_VERSION = "nnunet-attenscribble/collected", 1
 _COMPARISON_POSTPROCESSED = f"comparison_{POSTPROCESSED}"
 
 
@@ -200,8 +197,7 @@ class _Collection:
             for name, written in (("comparison", table), (_COMPARISON_POSTPROCESSED, processed))
             if written is not None
         ]
-        content = self._describe(notes, rows, tables)
-        text = json.dumps(content, indent=2) + "\n"
+        text = encode_result(self._describe(notes, rows, tables))
         (self.part / COLLECTED_FILE).write_text(text, encoding="utf-8")
         missing = {cell.name: lack for cell, lack in self.missing.items()}
         return Collected(folder, len(self.complete), missing, table, processed, tuple(notes))
@@ -349,8 +345,7 @@ class _Collection:
         scribble = datasets["scribble"]
         coding = read_label_coding(workspace.preprocessed / scribble / "dataset.json")
         return {
-            "schema": _SCHEMA,
-            "schema_version": _SCHEMA_VERSION,
+            **head_result("collected"),
             "name": benchmark.name,
             "reference": benchmark.reference,
             "subject": benchmark.subject,
@@ -444,19 +439,11 @@ class _AnnotationReader:
         description = read_json(folder / "dataset.json", "convert it again")
         reader = find_reader(description, labels[0]) if labels else None
         measure = partial(_measure_file, reader=reader, across=read_drawn_axis(folder), ignore=ignore)
-        with worker_map(self._workers, len(labels)) as run:
-            found = list(show_progress(run(measure, labels), total=len(labels), description="Counting annotation"))
-        problems = [told for told in found if isinstance(told, str)]
-        if problems:
-            raise AttenScribbleError(problems)
-        return dict(zip(cases, found, strict=True))
+        return dict(zip(cases, run_all(measure, labels, self._workers, "Counting annotation"), strict=True))
 
 
-def _measure_file(file: Path, *, reader: Reader, across: int | None, ignore: int) -> Annotation | str:
-    """How much is annotated in a file of labels, or why it cannot be read; runs in a worker process."""
-    try:
-        image = read_label_image(file, reader)
-    except (OSError, ValueError) as error:
-        return f"{file} cannot be read: {error}"
+def _measure_file(file: Path, *, reader: Reader, across: int | None, ignore: int) -> Annotation:
+    """How much is annotated in a file of labels; runs in a worker process."""
+    image = read_label_image(file, reader)
     axis = slice_axis(image.labels.shape, image.spacing, across) if image.labels.ndim == 3 else 0
     return count_annotation(image.labels, axis, ignore)

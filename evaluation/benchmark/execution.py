@@ -72,13 +72,12 @@ class StepBusyError(AttenScribbleError):
 def run_steps(
     steps: Sequence[Step],
     environment: Mapping[str, str],
-    console: Console | None = None,
+    console: Console,
     *,
-    keep_going: bool = False,
     prefix: Sequence[str] = (),
     record: Callable[[Execution], None] | None = None,
 ) -> None:
-    """Run every step that is not done yet, in order.
+    """Run every step that is not done yet, in order; one that fails stops the others.
 
     Interrupted (Ctrl-C, SIGTERM, a closed terminal), it ends the command with all its worker processes; called again,
     it continues where nnU-Net can.
@@ -86,26 +85,15 @@ def run_steps(
     Args:
         steps: in order; each is asked `is_done` when its turn comes.
         environment: of the commands, complete (see `nnunet_environment`).
-        console: where progress goes; by default standard error.
-        keep_going: run the others if one fails, and tell of all failures at the end.
+        console: where progress goes.
         prefix: put before every command, such as `taskset -c 0`.
         record: called after every command that was run, whatever became of it.
 
     Raises:
         AttenScribbleError: a step failed; with the end of its log. A `StepBusyError` if another process runs it.
     """
-    console = console or Console(stderr=True, highlight=False)
-    problems: list[str] = []
     for step in steps:
-        try:
-            _run_step(step, environment, console, prefix, record)
-        except AttenScribbleError as error:
-            if not keep_going:
-                raise
-            problems += error.problems
-            console.print(f"[red]failed[/red]   {escape(step.name)}: see {escape(str(step.log))}", soft_wrap=True)
-    if problems:
-        raise AttenScribbleError(problems)
+        _run_step(step, environment, console, prefix, record)
 
 
 def run_at_once(steps: Sequence[Step], environment: Mapping[str, str], console: Console, count: int) -> None:

@@ -29,7 +29,9 @@ from nnunet_attenscribble.plans import resolve_configuration
 _VALIDATION = mapping({"metric_per_case": list_of(mapping({"prediction_file": TEXT}))})
 _FOLD = mapping({"train": list_of(TEXT), "val": list_of(TEXT)})
 # What a result may differ in and still be of the benchmark, in the words of its note.
-_SETTINGS, _SPLITS = "other settings", "another splits_final.json"
+_CHANGES = {"configuration_sha256": "other settings", "splits_sha256": "another splits_final.json"}
+# What a result kept elsewhere must tell, and as the benchmark asks for it.
+_TOLD = ("labels", "trainer", "seed", "fold", "epochs", "iterations_per_epoch")
 
 
 class CellState:
@@ -74,6 +76,11 @@ class CellState:
             "configuration_sha256": hashlib.sha256(configuration.encode()).hexdigest(),
             "splits_sha256": self._prepared.hash_splits(self._model.dataset),
         }
+
+    def list_differing(self, summary: Summary) -> list[str]:
+        """The keys of `asked` that a result tells otherwise, as far as both are known."""
+        then = {key: summary.provenance.get(key) for key in self.asked}
+        return [key for key, now in self.asked.items() if None not in (then[key], now) and then[key] != now]
 
     @cached_property
     def problems(self) -> list[str]:
@@ -148,8 +155,7 @@ class CellState:
     def _list_contradictions(self) -> list[str]:
         """What the result says of itself that is not what is asked for."""
         summary, now, fold = self.read(self._place), self.asked, self.cell.fold
-        then = {key: summary.provenance.get(key) for key in now}
-        differing = [key for key in now if None not in (then[key], now[key]) and then[key] != now[key]]
+        then, differing = summary.provenance, self.list_differing(summary)
         told = [
             f"{key} changed" if key.endswith("_sha256") else f"{key} {then[key]}, now {now[key]}" for key in differing
         ]
@@ -158,7 +164,7 @@ class CellState:
         odd = summary.volumes ^ set(self._plan.tests[fold].cases)
         if odd and self._plan.benchmark.test_images is None:
             told.append(f"other validation patients: {list_some(sorted(odd))}")
-            if not differing and None not in (then["splits_sha256"], now["splits_sha256"]):
+            if not differing and None not in (then.get("splits_sha256"), now["splits_sha256"]):
                 # The model is the one that is asked for: nobody is sent to train it again.
                 return [
                     f"{self._place / SUMMARY_FILE} holds scores of other cases than the validation patients of fold "
@@ -249,7 +255,7 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
                 except AttenScribbleError as error:
                     problems += error.problems
                 else:
-                    problems += _list_contradictions(plan, cell, found[cell])
+                    problems += _list_refusals(plan, missing[cell], found[cell])
         if used:
             notes.append(
                 f"{len(used)} of {len(plan.cells)} cells are results kept elsewhere ({folder.name}), without "
@@ -258,7 +264,7 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
     if problems:
         raise AttenScribbleError(problems)
     changes = {cell: _list_changes(missing[cell], summary) for cell, summary in summaries.items()}
-    other_settings = frozenset(cell for cell, found in changes.items() if _SETTINGS in found)
+    other_settings = frozenset(cell for cell, found in changes.items() if "configuration_sha256" in found)
     configurations = {cell: summary.provenance.get("configuration") for cell, summary in summaries.items()}
     renamed = {cell: name for cell, name in configurations.items() if name != cell.row.configuration}
     notes += [*_tell_renamed(renamed), *_tell_changed(changes, renamed)]
@@ -269,22 +275,15 @@ def _holds(root: Path, whole: Mapping[str, Summary] | None, name: str) -> bool:
     return (root / name / SUMMARY_FILE).is_file() if whole is None else name in whole
 
 
-def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
-    """What a result says of itself that is not what the benchmark asks for."""
-    budget = plan.budgets.get(cell.row.name)
-    expected = {
-        "row": cell.row.name,
-        "labels": cell.row.labels,
-        "trainer": cell.row.trainer,
-        "seed": str(cell.seed),
-        "fold": cell.fold,
-        **({} if budget is None else {"epochs": str(budget.epochs), "iterations_per_epoch": str(budget.iterations)}),
-    }
+def _list_refusals(plan: Plan, state: CellState, summary: Summary) -> list[str]:
+    """What a result does not say of itself as the benchmark asks for it."""
+    cell = state.cell
+    expected = {"row": cell.row.name, **{key: state.asked[key] for key in _TOLD}}
     found = {key: summary.provenance.get(key) for key in expected}
     problems = [
         f"{cell.name} is kept with {key} {found[key]!r} and should have {value!r}: it is not of this benchmark"
         for key, value in expected.items()
-        if found[key] != value
+        if value is not None and found[key] != value
     ]
     test = plan.tests.get(cell.fold)
     odd = summary.volumes ^ set(test.cases) if test is not None else set()
@@ -294,13 +293,10 @@ def _list_contradictions(plan: Plan, cell: Cell, summary: Summary) -> list[str]:
 
 
 def _list_changes(state: CellState, summary: Summary) -> list[str]:
-    """What a result was trained with that is not what the dataset has now, as far as both are known."""
-    now = state.asked
-    kinds = {"configuration_sha256": _SETTINGS}
-    if state.cell.fold != "all":  # which is trained with all cases, whatever the splits
-        kinds["splits_sha256"] = _SPLITS
-    then = {key: summary.provenance.get(key) for key in kinds}
-    return [kind for key, kind in kinds.items() if None not in (then[key], now[key]) and then[key] != now[key]]
+    """The keys of what a result was trained with and the dataset has otherwise now."""
+    # A fold of all cases is trained with them whatever the splits.
+    passed_over = "splits_sha256" if state.cell.fold == "all" else None
+    return [key for key in state.list_differing(summary) if key in _CHANGES and key != passed_over]
 
 
 def _tell_renamed(renamed: Mapping[Cell, str | None]) -> list[str]:
@@ -312,7 +308,8 @@ def _tell_renamed(renamed: Mapping[Cell, str | None]) -> list[str]:
 def _tell_changed(changes: Mapping[Cell, Sequence[str]], renamed: Collection[Cell]) -> list[str]:
     # That the settings may be others is told already where the name is another one.
     found = {
-        cell: [kind for kind in kinds if kind != _SETTINGS or cell not in renamed] for cell, kinds in changes.items()
+        cell: [_CHANGES[key] for key in keys if key != "configuration_sha256" or cell not in renamed]
+        for cell, keys in changes.items()
     }
     told = [f"{cell.name} ({' and '.join(kinds)})" for cell, kinds in found.items() if kinds]
     return [f"Kept results that were trained with something else than there is now: {', '.join(told)}."] if told else []

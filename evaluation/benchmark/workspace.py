@@ -19,7 +19,7 @@ from string import Template
 from typing import Any
 
 from nnunet_attenscribble.common.files import naming, write_json, write_text
-from nnunet_attenscribble.common.shapes import TEXT, mapping, read_if_shaped, read_shaped
+from nnunet_attenscribble.common.shapes import TEXT, mapping, read_shaped
 from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
@@ -267,19 +267,20 @@ def command_step(
 def train_step(
     name: str, model: Model, results: Path, log: Path, *, epochs: int | None = None, device: str = "cpu"
 ) -> Step:
-    """`nnUNetv2_train ... --c`: done when the final checkpoint and the validation's summary are there."""
+    """`nnUNetv2_train ... --c`: done when the final checkpoint is there, whole. nnU-Net's own validation, which comes
+    behind it, is on the labels of training: nothing needs it.
+    """
     folder = model.folder(results)
-    summary = folder / "validation" / "summary.json"
     command = ["nnUNetv2_train", model.dataset, model.configuration, model.fold]
     command += ["-tr", model.trainer, "-p", model.plans, "-device", device, "--c"]
 
     def is_done() -> bool:
-        return is_whole(folder / FINAL_CHECKPOINT) and bool(read_if_shaped(summary, mapping()))
+        return is_whole_checkpoint(folder / FINAL_CHECKPOINT)
 
     def prepare() -> None:
         # nnU-Net would fail to continue from a checkpoint that was cut off while it was being written.
         for checkpoint in folder.glob("checkpoint_*.pth"):
-            if not is_whole(checkpoint):
+            if not is_whole_checkpoint(checkpoint):
                 checkpoint.unlink()
         # From its best one nnU-Net would go on too, which was chosen on the validation cases.
         if not any((folder / f"checkpoint_{name}.pth").is_file() for name in ("final", "latest")):
@@ -350,6 +351,6 @@ def nnunet_environment(
     }
 
 
-def is_whole(checkpoint: Path) -> bool:
+def is_whole_checkpoint(checkpoint: Path) -> bool:
     """Whether torch finished writing it: its format is zip, whose directory comes last."""
     return checkpoint.is_file() and zipfile.is_zipfile(checkpoint)

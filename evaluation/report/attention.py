@@ -25,7 +25,6 @@ from nnunet_attenscribble.common.text import format_csv, format_mean_sd
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.attention_folder import (
     ATTENTION_FILE,
-    AttentionRecord,
     PairMean,
     SimilarityMean,
     average_pairs,
@@ -49,7 +48,7 @@ _HEADER = {
     "different classes": "of different classes",
 }
 _NEIGHBOURS = {"window": "in the window", "adjacent": "that touch"}
-Found = tuple[ReportCell, AttentionRecord]
+Found = tuple[ReportCell, list[str], list[PairMean]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,15 +279,15 @@ def describe_attention_section(data: ReportData, case: str | None, *, scans: boo
 
 def _read_records(data: ReportData, row: ReportRow) -> list[Found]:
     cells = [cell for cell in data.done(row) if (cell.place / "attention" / ATTENTION_FILE).is_file()]
-    return [(cell, read_record(cell.place / "attention")) for cell in cells]
+    return [(cell, *read_record(cell.place / "attention")) for cell in cells]
 
 
 def _describe_row(
     row: ReportRow, found: Sequence[Found], case: str | None, scans: bool
 ) -> tuple[Part, list[tuple[object, ...]]]:
     volume = None if case is None else find_volume(case, row.scores.protocol)
-    cell, record = next((entry for entry in found if volume in entry[1].cases), found[0])
-    shown = volume if volume in record.cases else record.cases[0]
+    cell, cases, _ = next((entry for entry in found if volume in entry[1]), found[0])
+    shown = volume if volume in cases else cases[0]
     view = read_view(cell.place / "attention" / f"{shown}.npz")
     pictures = [
         Picture(
@@ -313,10 +312,9 @@ def _tabulate(found: dict[str, list[Found]]) -> tuple[list[Table], dict[str, str
     """The table of similarities, and the numbers behind it."""
     rows, means, pairs = [], [], []
     for name, own in found.items():
-        entries = [entry for _, record in own for entry in record.pairs]
-        averaged = average_pairs(entries)
+        averaged = average_pairs([entry for _, _, of_cell in own for entry in of_cell])
         means += [(name, *astuple(entry)) for entry in averaged]
-        pairs += [(name, cell.seed, cell.fold, *astuple(entry)) for cell, record in own for entry in record.pairs]
+        pairs += [(name, cell.seed, cell.fold, *astuple(entry)) for cell, _, of_cell in own for entry in of_cell]
         for neighbours, words in _NEIGHBOURS.items():
             kinds = {entry.pairs: entry for entry in averaged if entry.neighbours == neighbours}
             if kinds:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FILE = "collected.json"
 _AGAIN = "run `attenscribble benchmark collect` again"
-_BLOCK = {"attention": TRUTH}
+_BUDGET = {**dict.fromkeys(("epochs", "iterations", "batch_size"), COUNT), "attention": TRUTH}
 _TABLES = nullable(mapping(dict.fromkeys(("json", "csv", "md"), TEXT)))
 _COLLECTED = mapping(
     {
@@ -42,7 +42,7 @@ _COLLECTED = mapping(
                 {
                     **dict.fromkeys(("name", "slug", "labels", "trainer", "configuration"), TEXT),
                     "settings": nullable(mapping()),
-                    "budget": nullable(mapping(dict.fromkeys(("epochs", "iterations", "batch_size"), COUNT), _BLOCK)),
+                    "budget": nullable(mapping(_BUDGET)),
                     "compared": list_of(TEXT),
                 }
             ),
@@ -59,8 +59,8 @@ _COLLECTED = mapping(
             )
         ),
         "comparison": _TABLES,
-    },
-    {"comparison_postprocessed": _TABLES},
+        "comparison_postprocessed": _TABLES,
+    }
 )
 
 
@@ -218,7 +218,7 @@ def _read(folder: Path, content: Mapping) -> ReportData:
     rows = tuple(_read_row(folder, position, entry, problems) for position, entry in enumerate(content["rows"]))
     tables, postprocessed = (
         {f".{kind}": folder / path for kind, path in (written or {}).items()}
-        for written in (content["comparison"], content.get("comparison_postprocessed"))
+        for written in (content["comparison"], content["comparison_postprocessed"])
     )
     files = [*tables.values(), *postprocessed.values()]
     problems += [f"{file} is missing: {_AGAIN}" for file in files if not file.is_file()]

@@ -171,17 +171,17 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
         protocol: by which the case was scored.
 
     Raises:
-        FileNotFoundError: of the image or of the dense label.
-        ValueError: they cannot be read, or do not lie on each other.
+        AttenScribbleError: image, dense label or a prediction are not there or cannot be read, or do not lie on each
+            other.
     """
     volume = find_volume(case, protocol)
     places = [(_find(images, f"{volume}_0000"), labels) for images, labels in data.test_folders.values()]
     image_file, labels = next(((file, labels) for file, labels in places if file is not None), (None, None))
     if image_file is None or labels is None:
-        raise FileNotFoundError(f"there is no image of {volume} in the folders of test images")
+        raise AttenScribbleError(f"there is no image of {volume} in the folders of test images")
     dense_file = _find(labels, volume)
     if dense_file is None:
-        raise FileNotFoundError(f"there is no dense label of {volume} in {labels}")
+        raise AttenScribbleError(f"there is no dense label of {volume} in {labels}")
     reader = _find_reader(data, image_file)
     truth = read_label_image(dense_file, reader)
     scan = _read_image(image_file, reader)
@@ -206,7 +206,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
             file = _find(cell.place / "predictions", volume)
             if file is not None and cell.summary is not None:
                 predictions[row.name] = cut_labels(file)
-                dice[row.name] = {name: entry.dice for name, entry in cell.summary.cases.get(case, {}).items()}
+                dice[row.name] = {name: entry.dice for name, entry in cell.summary.cases[case].items()}
                 break
 
     sections = [np.take(image, position, axis).astype(float), np.take(dense, position, axis), *predictions.values()]
@@ -244,11 +244,8 @@ def _find_reader(data: ReportData, image: Path) -> Reader:
 
 def _read_image(file: Path, reader: Reader) -> sitk.Image:
     """The first channel, or the mean of a picture's colours."""
-    try:
-        channels = open_files([file], reader, channels=2)  # more than there are files: then they are counted
-        images = [read_volume(channel, str(file), thorough=False) for channel in channels]
-    except AttenScribbleError as error:
-        raise ValueError("; ".join(error.problems)) from error
+    channels = open_files([file], reader, channels=2)  # more than there are files: then they are counted
+    images = [read_volume(channel, str(file), thorough=False) for channel in channels]
     mean = sitk.Cast(images[0], sitk.sitkFloat32)
     for image in images[1:]:
         mean += sitk.Cast(image, sitk.sitkFloat32)
@@ -265,7 +262,7 @@ def _as_volume(image: sitk.Image) -> tuple[np.ndarray, tuple[float, ...]]:
 def _check(truth: LabelImage, other: Placed | Grid, file: Path, dense_file: Path) -> None:
     problems = geometry_problems(truth.grid, other, str(file), str(dense_file))
     if problems:
-        raise ValueError("; ".join(problems))
+        raise AttenScribbleError(problems)
 
 
 def _read_labels(file: Path, dense_file: Path, truth: LabelImage, reader: Reader) -> np.ndarray:
@@ -347,8 +344,8 @@ def describe_pictures_section(data: ReportData, row: ReportRow | None) -> Sectio
         name = f"{word.capitalize()}: {case}, mean Dice {format_number(dice, 3)}"
         try:
             found = read_slice(data, case, structures, row.scores.protocol)
-        except (ValueError, FileNotFoundError) as error:
-            parts.append(Part(name, [f"Not shown: {error}"]))
+        except AttenScribbleError as error:
+            parts.append(Part(name, [f"Not shown: {problem}" for problem in error.problems]))
             continue
         for shown in data.scored:
             if shown.name in found.predictions:

@@ -81,19 +81,17 @@ def describe_table_section(data: ReportData) -> Section:
             ),
             *_describe_postprocessed(data),
             Part("Every structure", tables=structures),
-            *_describe_bias(comparison),
+            _describe_bias(comparison),
             *([Part("Differences and tests", tables=[differences])] if differences.rows else []),
             Part("How to read this", points=write_rules(comparison), folded=True),
         ],
     )
 
 
-def _describe_bias(comparison: Comparison) -> list[Part]:
+def _describe_bias(comparison: Comparison) -> Part:
     """What Dice does not tell: whether structures are too large or too small, and what they are taken for."""
-    tables, text, files = [], [], {}
-    if comparison.structures_of("volume_share"):
-        tables.append(Table("Volume as a share of the true one, median", *tabulate_volumes(comparison)))
-        text.append(VOLUME_RULE)
+    tables = [Table("Volume as a share of the true one, median", *tabulate_volumes(comparison))]
+    text, files = [VOLUME_RULE], {}
     if comparison.confusion:
         tables.append(Table("What each class was taken for", *tabulate_confusion(comparison)))
         text.append(CONFUSION_RULE)
@@ -104,7 +102,7 @@ def _describe_bias(comparison: Comparison) -> list[Part]:
             for predicted, share in row.items()
         ]
         files["confusion.csv"] = format_csv(["row", "true_class", "predicted_class", "share"], shares)
-    return [Part("Volume and confusion of classes", text, tables=tables, files=files)] if tables else []
+    return Part("Volume and confusion of classes", text, tables=tables, files=files)
 
 
 def _describe_postprocessed(data: ReportData) -> list[Part]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from nnunet_attenscribble.evaluation.attention_folder import AttentionRecord, PairMean
+    from nnunet_attenscribble.evaluation.attention_folder import PairMean
     from nnunet_attenscribble.evaluation.structures import Structure
     from nnunet_attenscribble.trained_model import CaseFiles, TrainedModel
 
@@ -77,8 +77,8 @@ def attention(
         done = show_progress(files.items(), total=len(files), description="reading cases")
         for name, own in done:
             pairs += _show_case(loaded, name, own, shown, part)
-        record = _write_record(loaded, files, labels is not None, pairs, part)
-    _tell(record)
+        _write_record(loaded, files, labels is not None, pairs, part)
+    _tell(pairs)
     typer.echo(f"wrote {output}")
 
 
@@ -132,32 +132,32 @@ def _list_pairs(case: str, names: list[str], similarities: Mapping[str, tuple[Te
 
 def _write_record(
     model: TrainedModel, files: dict[str, CaseFiles], with_labels: bool, pairs: list[PairMean], folder: Path
-) -> AttentionRecord:
+) -> None:
     from nnunet_attenscribble.common.provenance import list_versions
-    from nnunet_attenscribble.evaluation.attention_folder import AttentionRecord, write_record
+    from nnunet_attenscribble.evaluation.attention_folder import write_record
     from nnunet_attenscribble.network import grid_shape
 
     block = model.network.attention
-    record = AttentionRecord(
-        provenance=model.describe(),
-        versions=list_versions(),
-        labels="dense" if with_labels else "predicted",
-        block={
+    content = {
+        "provenance": model.describe(),
+        "versions": list_versions(),
+        "labels": "dense" if with_labels else "predicted",
+        "block": {
             "similarity": block.similarity,
-            "radius": list(block.radius) if block.similarity else None,
-            "grid": list(grid_shape(model.network.encoder.strides, model.patch_size, model.network.attention_stage)),
+            "radius": block.radius if block.similarity else None,
+            "grid": grid_shape(model.network.encoder.strides, model.patch_size, model.network.attention_stage),
         },
-        cases=tuple(files),
-        pairs=tuple(pairs),
-    )
-    write_record(record, folder)
-    return record
+        "cases": list(files),
+    }
+    write_record(folder, content, pairs)
 
 
-def _tell(record: AttentionRecord) -> None:
-    if record.similarity:
-        rows = [
-            [entry.neighbours, entry.pairs, str(entry.cases), format_mean_sd(entry.mean, entry.sd, 3)]
-            for entry in record.similarity
-        ]
+def _tell(pairs: list[PairMean]) -> None:
+    from nnunet_attenscribble.evaluation.attention_folder import average_pairs
+
+    rows = [
+        [entry.neighbours, entry.pairs, str(entry.cases), format_mean_sd(entry.mean, entry.sd, 3)]
+        for entry in average_pairs(pairs)
+    ]
+    if rows:
         typer.echo(format_plain(["neighbours", "pairs", "cases", "similarity"], rows))

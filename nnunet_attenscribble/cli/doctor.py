@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import os
@@ -10,7 +9,6 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
@@ -21,8 +19,16 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import Workers
-from nnunet_attenscribble.common.nnunet import FOLDERS, VARIABLE, exported_folders, list_trainers, trainers_folder
+from nnunet_attenscribble.common.nnunet import (
+    FOLDERS,
+    VARIABLE,
+    begin_asking,
+    exported_folders,
+    list_trainers,
+    trainers_folder,
+)
 from nnunet_attenscribble.common.progress import show_waiting
+from nnunet_attenscribble.errors import AttenScribbleError
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _PACKAGE = "nnunet-attenscribble"
@@ -69,11 +75,11 @@ def doctor(
 
     Example:  attenscribble doctor 501 --json
     """
-    answer = ask_nnunet()  # which goes on while the datasets are looked at
+    asked = ask_nnunet()  # which goes on while the datasets are looked at
     from nnunet_attenscribble.cli.doctor_datasets import check_dataset, list_datasets
 
     told = [finding for dataset in datasets or [] for finding in check_dataset(dataset, workers)]
-    found = answer()
+    found = asked()
     findings = [*check_versions(), *check_folders(), *check_trainers(found), *check_device(found), *check_disk()]
     findings += told if datasets else list_datasets()
     ok = all(finding.status != PROBLEM for finding in findings)
@@ -111,25 +117,15 @@ def _print(findings: list[Finding]) -> None:
 
 
 def ask_nnunet() -> Callable[[], dict[str, Any]]:
-    """Begin to ask what `print_answer` answers, in a process of its own: an installation that is broken must not break
-    the doctor, and nnU-Net's search for trainers leaves traces in the process that it ran in.
-
-    Returns:
-        a call that waits for the answer. It takes seconds, as torch is imported, in which others can work.
-    """
-    command = [sys.executable, "-c", f"from {__name__} import print_answer; print_answer()", *list_trainers()]
-    asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    """Begin to ask what `answer` answers, for the trainers of this package; the call that is returned waits for it."""
+    asked = begin_asking(__name__, list_trainers())
 
     def wait() -> dict[str, Any]:
-        with show_waiting("Asking nnU-Net for the trainers"):
-            output, errors = asked.communicate()
-        if asked.returncode != 0:
-            lines = errors.strip().splitlines()[-1:] or [f"exit code {asked.returncode}"]
-            return {"error": lines[0]}
-        try:  # the last line: modules may have written before it
-            return dict(json.loads(output.rstrip().rpartition("\n")[2]))
-        except (ValueError, TypeError):
-            return {"error": f"the answer is not what was asked for: {output.strip()[-200:]!r}"}
+        try:
+            with show_waiting("Asking nnU-Net for the trainers"):
+                return asked()
+        except AttenScribbleError as error:
+            return {"error": str(error)}
 
     return wait
 
@@ -306,8 +302,8 @@ def check_disk() -> list[Finding]:
     return findings
 
 
-def _answer(names: Sequence[str]) -> dict[str, Any]:
-    """What is asked.
+def answer(names: Sequence[str]) -> dict[str, Any]:
+    """What torch and nnU-Net say, for `begin_asking`.
 
     Returns:
         `error` where torch or nnU-Net cannot be imported; else `gpus`, name and bytes of each, `cuda`, the version that
@@ -346,12 +342,3 @@ def _answer(names: Sequence[str]) -> dict[str, Any]:
         "trainers": found,
         "broken": broken,
     }
-
-
-def print_answer() -> None:
-    """Print as JSON what torch and nnU-Net say, for the trainers that the command line names; and end the process."""
-    gc.disable()  # with what nnU-Net imports, collecting takes a tenth of the time, and clearing up at the end a fifth
-    with redirect_stdout(sys.stderr):
-        content = _answer(sys.argv[1:])
-    print(f"\n{json.dumps(content)}", flush=True)  # on a line of its own, whatever was written below Python
-    os._exit(0)

@@ -24,11 +24,10 @@ from nnunet_attenscribble.common.nnunet import (
     nnunet_folder,
     read_dataset_json,
 )
-from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume
-from nnunet_attenscribble.common.workers import worker_map
+from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _MEND_FILE = "put it right, or take its case out: see docs/datasets.md"
@@ -157,8 +156,7 @@ def check_cases(folder: Path, description: Mapping[str, Any], workers: int | Non
     except AttenScribbleError as error:
         return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
     look = partial(_look, reader=reader, channels=len(description["channel_names"]))
-    with worker_map(workers, len(cases)) as run:
-        found = list(show_progress(run(look, cases.items()), total=len(cases), description="Reading"))
+    found = run_all(look, cases.items(), workers, "Reading")
     of_images = dict.fromkeys(problem for own in found for problem in own.problems)
     problems += [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_images]
     of_labels = [problem for own in found for problem in own.label_problems]

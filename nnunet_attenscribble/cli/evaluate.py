@@ -189,25 +189,20 @@ def check_definitions(
     protocol: ProtocolName, hd95: Hd95 | None, nsd: float | None, lesions: list[str]
 ) -> dict[str, float]:
     """Refuse options that do not go together; the IoU of each label in `--lesions`."""
+    from nnunet_attenscribble.evaluation.protocols import get_protocol
+
     problems = []
-    if protocol not in ("default", "scribblebench"):
-        given = {"--hd95": hd95, "--nsd": nsd, "--lesions": lesions and lesions[0]}
-        problems += [
-            f"{option} {value} was given with --protocol {protocol}, which says itself what is scored: leave out "
-            "one of the two"
-            for option, value in given.items()
-            if value
-        ]
-    if nsd is not None and not (math.isfinite(nsd) and nsd > 0):
-        problems.append(f"--nsd is {nsd:g}: give a tolerance above 0 mm")
     thresholds: dict[str, float] = {}
     for entry in lesions:
         name, _, number = entry.rpartition("=")
-        iou = float(number) if re.fullmatch(r"\d*\.?\d+", number) else 0.0
-        if not name or not 0 < iou <= 1:
+        if not name or not re.fullmatch(r"\d*\.?\d+", number):
             problems.append(f"--lesions is {entry!r}: give a label and an IoU above 0 up to 1, as in tumour=0.1")
-        elif thresholds.setdefault(name, iou) != iou:
+        elif thresholds.setdefault(name, float(number)) != float(number):
             problems.append(f"--lesions gives {name} two thresholds: give one")
+    try:
+        get_protocol(protocol, hd95, nsd_mm=nsd, lesions=thresholds)
+    except AttenScribbleError as error:
+        problems += error.problems
     if problems:
         raise AttenScribbleError(problems)
     return thresholds
@@ -268,14 +263,10 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
+    from nnunet_attenscribble.evaluation.comparison_files import list_titles
 
-    aggregate = summary.aggregate()
+    aggregate, columns = summary.aggregate(), list_titles(summary)
     rows = []
-    unit = PROTOCOLS[summary.protocol].distance_unit
-    columns = {"dice": ("Dice", 3), "hd95_mm": (f"HD95 ({unit})", 2), "assd_mm": (f"ASSD ({unit})", 2)}
-    columns |= {"nsd": (f"NSD ({summary.nsd_mm:g} mm)", 3)} if summary.nsd_mm is not None else {}
-    columns |= {"lesion_f1": ("lesion F1", 3)} if summary.lesions else {}
     for name, entry in [*aggregate["structures"].items(), ("foreground mean", aggregate["foreground_mean"])]:
         means = [
             format_mean_sd(entry[metric]["mean"], entry[metric]["sd"], decimals)

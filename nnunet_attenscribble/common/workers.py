@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from typing import TypeVar
 
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
 
 Item = TypeVar("Item")
@@ -55,6 +57,42 @@ def worker_map(workers: int | None, tasks: int) -> Iterator[Map]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def run_all(
+    work: Callable[[Item], Result],
+    items: Collection[Item],
+    workers: int | None,
+    description: str,
+    *,
+    progress: bool = True,
+) -> list[Result]:
+    """What `work` makes of every item, in their order; items and workers as in `worker_map`.
+
+    Args:
+        work: picklable; what it refuses of one item does not keep the others from being looked at.
+        items: all of them.
+        workers: processes; None for `default_workers`.
+        description: of the progress on stderr.
+        progress: whether there is any.
+
+    Raises:
+        AttenScribbleError: the problems of all items.
+    """
+    with worker_map(workers, len(items)) as run:
+        results = run(partial(_try, work), items)
+        found = list(show_progress(results, total=len(items), description=description, enabled=progress))
+    refused = [result for result in found if isinstance(result, AttenScribbleError)]
+    if refused:
+        raise AttenScribbleError(problem for error in refused for problem in error.problems)
+    return [result for result in found if not isinstance(result, AttenScribbleError)]
+
+
+def _try(work: Callable[[Item], Result], item: Item) -> Result | AttenScribbleError:
+    try:
+        return work(item)
+    except AttenScribbleError as error:
+        return error
 
 
 def _die_with_parent() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.evaluation.attention_folder import AttentionRecord, PairMean, write_record
+from nnunet_attenscribble.evaluation.attention_folder import PairMean, write_record
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.metrics import compute_scores, select_structure
@@ -116,6 +116,7 @@ def write_collected(folder: Path, *, seeds: tuple[int, ...] = (0,), missing: tup
         "rows": rows,
         "cells": cells,
         "comparison": {ending[1:]: f"comparison{ending}" for ending in WRITERS} if compared else None,
+        "comparison_postprocessed": None,
     }
     (folder / "collected.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
@@ -179,9 +180,7 @@ def write_attention(folder: Path, seed: int = 0) -> None:
     ]
     for case in ("p1", "p2"):
         write_view(make_view(case), folder / f"{case}.npz")
-    provenance = {"trainer": "nnUNetTrainerAttenScribble", "checkpoint": "checkpoint_final.pth"}
-    block = {"similarity": "anchored", "radius": [5, 5], "grid": [2, 3]}
-    write_record(AttentionRecord(provenance, {"torch": "2.9"}, "dense", block, ("p1", "p2"), tuple(pairs)), folder)
+    write_record(folder, {"labels": "dense", "cases": ["p1", "p2"]}, pairs)
 
 
 def read_csv(file: Path) -> list[dict]:

@@ -41,6 +41,20 @@ def test_evaluate_prints_a_table_and_writes_beside_the_predictions(folders):
     assert not (dense / SUMMARY_FILE).exists()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "titles"),
+    [
+        ("acdc-wsl4mis", "Dice HD95 (mm) ASD (mm)"),
+        ("acdc-wsl4mis-voxels", "Dice HD95 (voxels) ASD (voxels)"),
+        ("chaos-pacingpseudo", "Dice HD95 (mm)"),
+        ("nnunet", "Dice"),
+    ],
+)
+def test_columns_are_called_what_a_protocol_computes(folders, protocol, titles):
+    header = run("evaluate", *folders, "--workers", 1, "--protocol", protocol).stdout.splitlines()[0]
+    assert " ".join(header.split()) == f"label {titles} volume/true missed spurious absent"
+
+
 def test_names_with_brackets_are_shown_as_they_are(folders, write_dataset_json, monkeypatch):
     write_dataset_json(folders[0], {"background": 0, "kidney [left]": 1, "a [/b]": 2})
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
@@ -83,13 +97,13 @@ def test_definitions_that_do_not_go_together(folders):
         (["--protocol", "nnunet", "--hd95", "union"], ["--hd95 union was given with --protocol nnunet"]),
         (
             ["--protocol", "acdc-wsl4mis", "--nsd", "2", "--lesions", "RV=0.1"],
-            ["--nsd 2.0 was given with --protocol acdc-wsl4mis", "--lesions RV=0.1 was given with"],
+            ["--nsd 2 was given with --protocol acdc-wsl4mis", "--lesions RV=0.1 was given with"],
         ),
         (
-            ["--nsd", "0", "--lesions", "RV", "--lesions", "=0.5", "--lesions", "RV=0", "--lesions", "RV=1.5"],
-            ["--nsd is 0: give", "--lesions is 'RV'", "--lesions is '=0.5'", "--lesions is 'RV=0'", "'RV=1.5': give a"],
+            ["--nsd", "0", "--lesions", "RV", "--lesions", "=0.5", "--lesions", "RV=0", "--lesions", "MYO=1.5"],
+            ["--lesions is 'RV'", "--lesions is '=0.5'", "--nsd is 0: give", "RV an IoU of 0:", "MYO an IoU of 1.5:"],
         ),
-        (["--nsd", "nan", "--lesions", "RV=nan"], ["--nsd is nan", "--lesions is 'RV=nan'"]),
+        (["--nsd", "nan", "--lesions", "RV=nan"], ["--lesions is 'RV=nan'", "--nsd is nan"]),
         (["--lesions", "RV=0.1", "--lesions", "RV=0.2"], ["--lesions gives RV two thresholds"]),
         (["--lesions", "LV=0.1"], ["--lesions names LV, which "]),
     ):

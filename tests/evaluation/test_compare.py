@@ -329,19 +329,6 @@ def test_a_comparison_with_gaps_is_refused(tmp_path, damage):
         read_comparison(tmp_path / "new.json")
 
 
-def test_a_comparison_of_an_earlier_version_is_read(tmp_path):
-    content = json.loads(to_json(compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", resamples=50)))
-    for name in ("nsd_mm", "lesions", "confusion", "lesion_counts"):
-        del content[name]
-    content["rows"] = [row for row in content["rows"] if row["metric"] != "volume_share"]
-    for row in content["rows"]:
-        del row["rank_correlation"]
-    (tmp_path / "old.json").write_text(json.dumps(content))
-    found = read_comparison(tmp_path / "old.json")
-    assert (found.structures_of("dice"), found.structures_of("volume_share")) == (("RV", "MYO"), ())
-    assert "Volume" not in to_markdown(found).partition("#### How to read")[0]
-
-
 def test_surface_and_lesions_are_compared_where_they_were_asked_for(tmp_path):
     def make(nsd, f1, found):
         summary = make_summary([[0.9, 0.9]] * 6, [[2, 2]] * 6)

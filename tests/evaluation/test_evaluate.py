@@ -147,7 +147,7 @@ def test_missing_folders_are_told_before_dataset_json(tmp_path):
 
 
 def test_what_programs_may_not_ask_for(folders):
-    with pytest.raises(ValueError, match="one of monai, union"):
+    with pytest.raises(AttenScribbleError, match="one of monai, union"):
         evaluate_folder(*folders, hd95="medpy")
     with pytest.raises(ValueError, match="at least 1"):
         evaluate_folder(*folders, workers=0)

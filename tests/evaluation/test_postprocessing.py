@@ -11,6 +11,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.common import workers
 from nnunet_attenscribble.common.volumes import read_image
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation import postprocessing
@@ -160,12 +161,12 @@ def test_cases_are_read_and_written_by_workers(study, tmp_path, monkeypatch):
     @contextmanager
     def worker_map(workers, tasks):
         def run(work, items):
-            asked.append((min(workers, tasks), pickle.loads(pickle.dumps(work)).args[0].__name__, len(items)))
+            asked.append((min(workers, tasks), pickle.loads(pickle.dumps(work)).args[0].func.__name__, len(items)))
             return map(work, items)
 
         yield run
 
-    monkeypatch.setattr(postprocessing, "worker_map", worker_map)
+    monkeypatch.setattr(workers, "worker_map", worker_map)
     postprocess_folder(*study, tmp_path / "out", workers=2)
     assert asked == [(2, "_look_at", 3), (1, "_write_case", 1)]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import to_markdown
 from nnunet_attenscribble.evaluation.evaluate import evaluate_folder
@@ -84,16 +85,20 @@ def test_one_way_and_both_ways():
     assert default.hd95_mm == pytest.approx(np.percentile([0, 4], 95))
     assert get_protocol("default", "union").hd95 == "union"
     assert get_protocol("scribblebench", "union").hd95 == "union"
-    with pytest.raises(ValueError, match="leave out one of the two"):
-        get_protocol("nnunet", "union")
-    for options in ({"nsd_mm": 2.0}, {"lesions": {"RV": 0.1}}):
-        with pytest.raises(ValueError, match="neither NSD nor lesions"):
-            get_protocol("acdc-wsl4mis", **options)
-    for options, message in (({"nsd_mm": 0.0}, "0.0 mm"), ({"lesions": {"RV": 2.0}}, "lesions of RV is 2.0")):
-        with pytest.raises(ValueError, match=message):
-            get_protocol("default", **options)
-    with pytest.raises(ValueError, match="must be one of default, nnunet"):
-        get_protocol("monai")
+    for arguments, options, told in (
+        (("nnunet", "union"), {}, ["--hd95 union was given with --protocol nnunet"]),
+        (
+            ("acdc-wsl4mis",),
+            {"nsd_mm": 2.0, "lesions": {"RV": 0.1}},
+            ["--nsd 2 was given with --protocol acdc-wsl4mis", "--lesions RV=0.1 was given with"],
+        ),
+        (("default",), {"nsd_mm": 0.0, "lesions": {"RV": 2.0}}, ["--nsd is 0", "--lesions gives RV an IoU of 2"]),
+        (("monai", "medpy"), {}, ["--protocol is 'monai': give one of default, nnunet", "--hd95 is 'medpy': give one"]),
+    ):
+        with pytest.raises(AttenScribbleError) as caught:
+            get_protocol(*arguments, **options)
+        assert len(caught.value.problems) == len(told)
+        assert all(map(str.startswith, caught.value.problems, told))
 
 
 def test_masks_that_fill_a_slice_have_no_distance_in_pacingpseudo():

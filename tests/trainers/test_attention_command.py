@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.attention_folder import read_record
+from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE, read_record
 from nnunet_attenscribble.evaluation.report.attention import list_cells, read_view
 from nnunet_attenscribble.network import SpatialAttentionUNet
 from nnunet_attenscribble.trained_model import TrainedModel
@@ -74,14 +74,13 @@ def test_a_2d_model_with_dense_labels(nnunet, tmp_path, monkeypatch):
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(
         ["attention.json", "similarity.csv", *(f"{case}{ending}" for case in cases for ending in (".npz", ".png"))]
     )
-    record = read_record(tmp_path / "out")
-    assert record.cases == tuple(cases)
-    assert record.labels == "dense"
-    assert record.provenance["trainer"] == "nnUNetTrainerAttenScribble"
-    assert record.provenance["configuration"] == "tiny"
-    assert record.provenance["dataset"] == NAME
-    assert len(record.provenance["plans_sha256"]) == 64
-    assert record.block == {"similarity": "anchored", "radius": [1, 1], "grid": [8, 8]}
+    record = json.loads((tmp_path / "out" / ATTENTION_FILE).read_text())
+    assert (record["cases"], record["labels"]) == (cases, "dense")
+    assert record["provenance"]["trainer"] == "nnUNetTrainerAttenScribble"
+    assert record["provenance"]["configuration"] == "tiny"
+    assert record["provenance"]["dataset"] == NAME
+    assert len(record["provenance"]["plans_sha256"]) == 64
+    assert record["block"] == {"similarity": "anchored", "radius": [1, 1], "grid": [8, 8]}
 
     with monkeypatch.context() as patched:
         patched.setenv("nnUNet_compile", "t")
@@ -152,7 +151,7 @@ def test_without_labels_and_again(nnunet, tmp_path):
     out = tmp_path / "out"
     call(model, "-i", images, "-o", out)
     assert not (out / "similarity.csv").exists()
-    assert read_record(out).block["similarity"] is None
+    assert json.loads((out / ATTENTION_FILE).read_text())["block"]["similarity"] is None
     view = read_view(out / "case2.npz")
     assert not view.has_similarity
     assert np.isfinite(view.attention).all()
@@ -274,11 +273,10 @@ def test_a_3d_model_of_two_channels(volumes, tmp_path):
     write_dense(images, tmp_path / "dense")
     call(model, "-i", images, "-l", tmp_path / "dense", "-o", tmp_path / "out", "--case", "case1")
     view = read_view(tmp_path / "out" / "case1.npz")
-    record = read_record(tmp_path / "out")
-    grid = record.block["grid"]
+    grid = json.loads((tmp_path / "out" / ATTENTION_FILE).read_text())["block"]["grid"]
     assert len(grid) == 3
     assert view.cells == np.prod(grid)
     assert view.attention.shape == tuple(grid[1:])
     assert 0 < view.attention.sum() < 1  # the rest goes to the other planes
     assert view.has_similarity
-    assert record.pairs
+    assert read_record(tmp_path / "out")[1]

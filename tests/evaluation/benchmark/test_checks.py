@@ -166,10 +166,18 @@ def test_nnunet_itself_is_asked(toy):
     rows = [
         {"name": "A", "trainer": "nnUNetTrainerPartialCE", "labels": "dense"},
         {"name": "B", "trainer": "nnUNetTrainerAtenScribble", "labels": "scribble"},
-        {"name": "C", "trainer": "nnUNetTrainer_5epochs", "labels": "scribble"},
+        {"name": "C", "trainer": "nnUNetTrainerLoud", "labels": "scribble"},
         {"name": "D", "trainer": "nnUNetTrainer_5epochs", "labels": "dense"},
     ]
-    environment = {**os.environ, "nnUNet_extTrainer": str(trainers_folder()), "nnUNet_results": str(toy.folder)}
+    loud = toy.folder / "loud"
+    loud.mkdir()
+    # What it writes below Python is no part of the answer.
+    (loud / "nnUNetTrainerLoud.py").write_text(
+        "import os\nfrom nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "os.write(1, b'loaded \\xff')\nclass nnUNetTrainerLoud(nnUNetTrainer):\n    pass\n"
+    )
+    trainers = f"{loud}{os.pathsep}{trainers_folder()}"
+    environment = {**os.environ, "nnUNet_extTrainer": trainers, "nnUNet_results": str(toy.folder)}
     toy.write(rows=rows, reference="D", predict="--disable_ttta -step_size 0.5")
     dense, misspelt, option = ask_nnunet(read_benchmark(toy.file), environment)
     assert dense.startswith("the row 'A' is on dense labels, nnUNetTrainerPartialCE trains from scribbles")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -164,15 +163,6 @@ def test_the_first_failure_stops_the_others(tmp_path):
     assert not after.is_done()
 
 
-def test_keep_going_runs_the_others_and_tells_all_failures_at_the_end(tmp_path):
-    after = make_step(tmp_path, touch(tmp_path, "after"), "after")
-    failing = [make_step(tmp_path, "raise SystemExit(1)", name) for name in ("one", "two")]
-    with pytest.raises(AttenScribbleError) as error:
-        run(failing[0], after, failing[1], keep_going=True)
-    assert after.is_done()
-    assert [problem.split()[0] for problem in error.value.problems] == ["one", "two"]
-
-
 def test_a_program_that_is_nowhere_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AttenScribbleError, match=r"nnUNetv2_nothing is neither beside .* nor on the PATH"):
@@ -230,17 +220,18 @@ time.sleep(600)
 DRIVER = """
 import os, sys
 from pathlib import Path
+from rich.console import Console
 from nnunet_attenscribble.evaluation.benchmark import execution
 from nnunet_attenscribble.evaluation.benchmark.execution import run_at_once, run_steps
 from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 execution._GRACE = float(sys.argv[3])
 folder = Path(sys.argv[1])
 step = Step('a step', (sys.executable, '-c', sys.argv[2]), folder / 'a.log', (folder / 'a step.out').exists)
+console = Console(stderr=True)
 if sys.argv[4:]:
-    from rich.console import Console
-    run_at_once([step], dict(os.environ), Console(stderr=True), 2)
+    run_at_once([step], dict(os.environ), console, 2)
 else:
-    run_steps([step], dict(os.environ))
+    run_steps([step], dict(os.environ), console)
 """
 SLEEPING = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -456,10 +447,9 @@ def test_a_failed_command_leaves_no_mark(tmp_path):
 def trained(tmp_path):
     """nnU-Net's results folder after a training."""
     folder = MODEL.folder(tmp_path / "results")
-    (folder / "validation").mkdir(parents=True)
+    folder.mkdir(parents=True)
     with zipfile.ZipFile(folder / "checkpoint_final.pth", "w") as checkpoint:
         checkpoint.writestr("archive/data.pkl", b"0" * 1000)
-    (folder / "validation" / "summary.json").write_text(json.dumps({"mean": {}}))
     return tmp_path / "results"
 
 
@@ -467,7 +457,7 @@ def cut_off(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-30])
 
 
-def test_a_training_is_done_with_its_final_checkpoint_and_validation(trained, tmp_path):
+def test_a_training_is_done_with_its_final_checkpoint(trained, tmp_path):
     step = train_step("x", MODEL, trained, tmp_path / "x.log")
     assert MODEL.folder(trained) == trained / "Dataset007_Heart" / "nnUNetTrainerX__nnUNetPlans__2d" / "fold_1"
     assert step.is_done()
@@ -475,10 +465,9 @@ def test_a_training_is_done_with_its_final_checkpoint_and_validation(trained, tm
     assert " ".join(step.command) == told
 
 
-@pytest.mark.parametrize("name", ["checkpoint_final.pth", "validation/summary.json"])
 @pytest.mark.parametrize("damage", [cut_off, Path.unlink], ids=["cut off", "absent"])
-def test_a_training_is_not_done_with_a_part_missing(trained, tmp_path, name, damage):
-    damage(MODEL.folder(trained) / name)
+def test_a_training_is_not_done_without_its_whole_final_checkpoint(trained, tmp_path, damage):
+    damage(MODEL.folder(trained) / "checkpoint_final.pth")
     assert not train_step("x", MODEL, trained, tmp_path / "x.log").is_done()
 
 

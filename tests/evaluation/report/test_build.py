@@ -368,7 +368,7 @@ def test_files_that_do_not_lie_on_each_other_are_not_drawn(tmp_path, folder):
     image = sitk.ReadImage(str(file))
     image.SetOrigin((100, 0, 0))
     sitk.WriteImage(image, str(file))
-    with pytest.raises(ValueError, match=r"p1_0000\.nii\.gz: origin \(100, 0, 0\) differs from \(0, 0, 0\)"):
+    with pytest.raises(AttenScribbleError, match=r"p1_0000\.nii\.gz: origin \(100, 0, 0\) differs from \(0, 0, 0\)"):
         read_slice(read_collected(folder), "p1", STRUCTURES, "default")
 
 

@@ -219,9 +219,10 @@ def test_nnunet_itself_is_asked(folders):
 
 
 @pytest.mark.parametrize("answer", ["no JSON", "5", ""])
-def test_an_answer_that_is_none_is_an_error(monkeypatch, answer):
-    monkeypatch.setattr(doctor.sys, "executable", shutil.which("echo"))
-    monkeypatch.setattr(doctor, "list_trainers", lambda: [f"\n{answer}"])
+def test_an_answer_that_is_none_is_an_error(tmp_path, monkeypatch, answer):
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho '{answer}'\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert "is not what was asked for" in doctor.ask_nnunet()()["error"]
 
 

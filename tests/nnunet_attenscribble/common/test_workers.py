@@ -7,7 +7,7 @@ import os
 import pytest
 
 from nnunet_attenscribble.common import workers
-from nnunet_attenscribble.common.workers import default_workers, worker_map
+from nnunet_attenscribble.common.workers import default_workers, run_all, worker_map
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -26,6 +26,20 @@ def test_a_worker_that_died_is_a_sentence():
 def test_an_error_in_a_worker_arrives():
     with pytest.raises(ValueError, match="invalid literal"), worker_map(2, 3) as run:
         list(run(int, ["1", "x", "2"]))
+
+
+def refuse_odd(number: int) -> int:
+    if number % 2:
+        raise AttenScribbleError([f"{number} is odd", f"{number} is not even"])
+    return number
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_is_refused_of_one_item_comes_with_that_of_the_others(processes):
+    assert run_all(refuse_odd, [2, 4], processes, "") == [2, 4]
+    with pytest.raises(AttenScribbleError) as caught:
+        run_all(refuse_odd, [1, 2, 3], processes, "")
+    assert caught.value.problems == ["1 is odd", "1 is not even", "3 is odd", "3 is not even"]
 
 
 def test_default_workers():
