@@ -206,7 +206,7 @@ def write_raw_datasets(
         finally:
             remove_leftovers(leftovers)
     _put_splits(dataset, writing)
-    return _summarise(cases, checked, dataset, writing.raw_folder, notes)
+    return _summarise(cases, checked, coding, dataset, writing.raw_folder, notes)
 
 
 @contextmanager
@@ -338,11 +338,12 @@ def _put_splits(dataset: RawDataset, writing: Writing) -> None:
 def _summarise(
     cases: Sequence[Case],
     checked: Sequence[CheckedCase],
+    coding: Coding,
     dataset: RawDataset,
     raw_folder: Path,
     notes: Iterable[str],
 ) -> WrittenDatasets:
-    labels = [*dataset.labels, IGNORE]
+    labels = {**dataset.labels, IGNORE: coding.ignore}
     drawn = {} if dataset.dense_only else _total(labels, [result.scribble_voxels for result in checked])
     dense = _total(dataset.labels, [result.dense_voxels for result in checked]) if dataset.with_dense else {}
     return WrittenDatasets(
@@ -426,7 +427,7 @@ def _each(run: Map, function, cases: Sequence, description: str, progress: bool)
     return show_progress(run(function, cases), total=len(cases), description=description, enabled=progress)
 
 
-def _total(names: Iterable[str], counts: Iterable[list[int]]) -> dict[str, int]:
-    """Of all cases in which voxels were counted; `names` may leave out the last values, as `ignore` of dense labels."""
+def _total(labels: Mapping[str, int], counts: Iterable[list[int]]) -> dict[str, int]:
+    """Of all cases in which voxels were counted by value."""
     counted = [*filter(None, counts)]
-    return {name: sum(count[i] for count in counted) for i, name in enumerate(names)}
+    return {name: sum(count[value] for count in counted) for name, value in labels.items()}

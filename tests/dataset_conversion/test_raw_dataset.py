@@ -75,6 +75,14 @@ def write(tmp_path):
     return run
 
 
+def test_voxels_are_counted_by_value_in_whatever_order_labels_are_named(inputs, write, strokes, dense):
+    labels = {"background": 0, "LV": 3, "MYO": 2, "RV": 1}
+    written = write(_cases(inputs), labels=labels)
+    values = {**labels, "ignore": 4}
+    assert written.scribble_voxels == {name: 2 * int((strokes == value).sum()) for name, value in values.items()}
+    assert written.dense_voxels == {name: 2 * int((dense == value).sum()) for name, value in labels.items()}
+
+
 def _listing(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
