@@ -183,7 +183,7 @@ def write_raw_datasets(
     with ExitStack() as stack:
         if not found:
             with _nothing_kept():
-                stack.enter_context(reserved(writing.raw_folder, map(str, dataset.ids), "dataset ID"))
+                stack.enter_context(reserved(writing.raw_folder, map("{:03d}".format, dataset.ids), "dataset ID"))
         # What a killed run had finished is put in its place, and the ID is taken then.
         leftovers = [] if found else finish_interrupted(writing.raw_folder, f"{dataset.dataset_id:03d}")
         found += taken_id_problems(

@@ -100,7 +100,7 @@ def next_slices(
     with ExitStack() as alone:
         if os.access(raw.parent, os.W_OK):
             # From reading labels to writing them: a call for another folder would put old ones back.
-            alone.enter_context(reserved(raw.parent, [str(int(raw.name[7:10]))], "dataset ID", wait=True))
+            alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID", wait=True))
         state = read_state(folder, raw.name)
         training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
         reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
