@@ -54,9 +54,13 @@ def inspect(
 
     Example:  attenscribble inspect 601 --dense labels -o sheet.png --cases 50
     """
+    from nnunet_attenscribble.dataset_conversion.description import read_description
     from nnunet_attenscribble.dataset_conversion.inspection import find_twin, inspect_dataset
 
     source = dataset_folder("nnUNet_raw", dataset)
+    channels = len(read_description(source).channels)
+    if channel >= channels:
+        raise AttenScribbleError(f"channel {channel}: {source.name} has the channels 0 to {channels - 1}")
     if dense is None:
         truth = find_twin(source)
     elif dense == "none":
@@ -64,10 +68,6 @@ def inspect(
     else:
         truth = Path(dense) if Path(dense).is_dir() else dataset_folder("nnUNet_raw", dense)
     found = inspect_dataset(source, truth, workers=workers, progress=True)
-    if channel >= len(found.description.channels):
-        raise AttenScribbleError(
-            f"channel {channel}: {source.name} has the channels 0 to {len(found.description.channels) - 1}"
-        )
     _print_findings(source.name, found, None if truth is None else truth.name)
     target = png or Path(f"{source.name}.png")
     with ExitStack() as parts:  # both files or none
