@@ -452,6 +452,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     raw, preprocessed = (Path(os.path.abspath(place)) for place in (raw, preprocessed))
     new = [addition for addition in additions if addition.case.label is None]
     images = [image for addition in new for image in addition.case.images]
+    images += dict.fromkeys(sidecar for image in images if (sidecar := find_sidecar(image)) is not None)
     places = [place for place in (raw, preprocessed) if place.is_dir()]
     texts, problems = _grow_descriptions(places, new)
     provenance = _read_provenance(raw / "provenance.json", additions)
@@ -478,8 +479,6 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
             _write_label(addition, stage(raw / "labelsTr" / name if is_new else _label_file(addition)), reader)
         for image in images:
             shutil.copyfile(image, stage(raw / "imagesTr" / image.name))
-            if (sidecar := find_sidecar(image)) is not None:
-                shutil.copyfile(sidecar, stage(raw / "imagesTr" / sidecar.name))
         for file, content in texts.items():
             stage(file).write_text(encode_json(content), encoding="utf-8")
     for image in images:

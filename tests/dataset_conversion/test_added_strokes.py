@@ -20,8 +20,9 @@ from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion import loop_folder
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS, write_drawing
+from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS, write_drawing, write_tiff
 from nnunet_attenscribble.dataset_conversion.loop_folder import (
+    Addition,
     CaseToDraw,
     DrawnCase,
     add_strokes,
@@ -487,6 +488,26 @@ def test_test_cases_move_and_scored_ones_are_refused(work, linked):
     assert not list(tests.iterdir())
     assert (images / "c_0000.nii.gz").is_file() == linked
     assert (work.raw / "imagesTr/c_0000.nii.gz").is_file()
+
+
+def test_what_lies_beside_a_tiff_moves_with_it(work):
+    reader = {"file_ending": ".tif", "overwrite_image_reader_writer": "Tiff3DIO"}
+    tests = work.raw / "imagesTs"
+    for place in (work.raw, work.preprocessed):
+        content = json.loads((place / "dataset.json").read_text())
+        del content["dataset"]
+        (place / "dataset.json").write_text(json.dumps(content | reader))
+    tests.mkdir()
+    for channel in range(2):
+        write_tiff(tests / f"c_{channel:04d}.tif", sitk.GetArrayFromImage(make_scan(channel)))
+    (tests / "c.json").write_text('{"spacing": [8.0, 1.5, 1.5]}')
+    found = find_reader(reader, tests / "c_0000.tif")
+    case = CaseToDraw.of_files("c", [tests / f"c_{channel:04d}.tif" for channel in range(2)], found, 2)
+    label = drawn((STRAY, 1))
+    add_strokes(work.raw, work.preprocessed, [Addition(case, label, {"RV": 1}, 0, 0, ())], found)
+    assert not list(tests.iterdir())
+    moved = {file.name for file in (work.raw / "imagesTr").iterdir()}
+    assert {"c_0000.tif", "c_0001.tif", "c.json"} <= moved
 
 
 def test_another_image_of_a_name_that_is_taken(work):
