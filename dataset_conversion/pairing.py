@@ -15,12 +15,15 @@ from nnunet_attenscribble.common.text import list_some, normalise
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *DETACHED)
 _SEGMENTATION = ".seg.nrrd"  # of 3D Slicer, which nobody means as a part of the name
-#: Last words of the names of scribbles, and of labels of any kind, where both lie among images.
-_SCRIBBLE_WORDS = {"scribble", "scribbles", "scrib", "stroke", "strokes", "drawn", "drawing"}
-_LABEL_WORDS = _SCRIBBLE_WORDS | {
-    *("seg", "segmentation", "label", "labels", "labelmap", "mask", "gt", "groundtruth", "truth", "dense", "manual"),
-    *("annotation", "annotations", "roi", "rois", "segmentations", "masks"),
+#: What drawings are called: last words of the names of files that lie among images, and names of folders.
+SCRIBBLE_WORDS = {"scribble", "scribbles", "scrib", "scribs", "stroke", "strokes", "drawn", "drawing", "drawings"}
+DENSE_WORDS = {"dense", "gt", "groundtruth", "truth", "manual"}
+#: Of drawings of either kind.
+LABEL_WORDS = {
+    *("label", "labels", "labelmap", "labelmaps", "mask", "masks", "seg", "segs", "segmentation", "segmentations"),
+    *("annotation", "annotations", "roi", "rois"),
 }
+_DRAWING_WORDS = SCRIBBLE_WORDS | DENSE_WORDS | LABEL_WORDS
 #: Of what lies beside images. Anything else may be an image of a kind not thought of, and is not to be lost in silence.
 _COMPANION_ENDINGS = (
     *(".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".pdf", ".xml", ".yaml", ".yml", ".html", ".htm", ".log"),
@@ -155,13 +158,13 @@ def split_by_words(folder: Path, files: Iterable[Path]) -> tuple[list[Path], lis
         for file in files
     }
     words = {file: {word.casefold()} for file, word in last.items()}
-    if not any(told & _LABEL_WORDS for told in words.values()):
+    if not any(told & _DRAWING_WORDS for told in words.values()):
         words = {file: {part.casefold() for part in file.relative_to(folder).parts[:-1]} for file in files}
     images: list[Path] = []
     scribbles: list[Path] = []
     others: list[Path] = []
     for file, told in words.items():
-        (scribbles if told & _SCRIBBLE_WORDS else others if told & _LABEL_WORDS else images).append(file)
+        (scribbles if told & SCRIBBLE_WORDS else others if told & _DRAWING_WORDS else images).append(file)
     return images, scribbles, others
 
 

@@ -42,26 +42,24 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     split_layers,
 )
 from nnunet_attenscribble.dataset_conversion.meanings import fold
-from nnunet_attenscribble.dataset_conversion.pairing import stem, unusable_files
+from nnunet_attenscribble.dataset_conversion.pairing import DENSE_WORDS, LABEL_WORDS, SCRIBBLE_WORDS, stem, unusable_files
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _DEFAULT = re.compile(r"(segment|label|new label)[ _]?\d+")
 _FEW = 16  # values of what may be a label
 _MOST_COLOURS = 64  # beyond, they are shades, and the file is no drawing
+#: Of folders, in small letters and without what stands between words.
 _NAMES = {
-    "images": "image images imagestr trainimages img imgs scan scans volume volumes",
-    "scribbles": "scribble scribbles scrib scribs scribbledata labelsscribble stroke strokes drawing drawings drawn",
-    "labels": "label labels labelstr trainlabels labelmap labelmaps mask masks seg segs segmentation segmentations "
-    "annotation annotations roi rois",
-    "dense": "dense denselabels labelsdense labelstrdense gt groundtruth truth reference manual",
-    "test_images": "imagests testimages imagestest",
-    "test_labels": "labelsts testlabels labelstest",
+    "images": {"image", "images", "imagestr", "trainimages", "img", "imgs", "scan", "scans", "volume", "volumes"},
+    "scribbles": {*SCRIBBLE_WORDS, "scribbledata", "labelsscribble"},
+    "labels": {*LABEL_WORDS, "labelstr", "trainlabels"},
+    "dense": {*DENSE_WORDS, "denselabels", "labelsdense", "labelstrdense", "reference"},
+    "test_images": {"imagests", "testimages", "imagestest"},
+    "test_labels": {"labelsts", "testlabels", "labelstest"},
 }
-_ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
+_ROLES = {name: role for role, names in _NAMES.items() for name in names}
 _TEST = {"test", "testing", "testset"}  # of folders with folders for images and labels in them
 _DRAWN = ("scribbles", "labels", "dense")
-#: Last words of names that scribbles do not have.
-_DENSE_WORDS = {"dense", "gt", "groundtruth", "truth", "manual"}
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,7 @@ def _plain(name: str) -> str:
 
 def _kind(files: Iterable[Path]) -> str | None:
     words = {re.split("[_. -]", stem(file) or "")[-1].casefold() for file in files}
-    return "dense" if words and words <= _DENSE_WORDS else None
+    return "dense" if words and words <= DENSE_WORDS else None
 
 
 def _count(root: Path, files: Iterable[Path]) -> dict[Path, int]:
