@@ -216,7 +216,7 @@ def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
 @app.command()
 def fingerprint(
     dataset: Annotated[str, typer.Argument(help="ID or name of the scribble dataset in nnUNet_raw.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 4,
+    workers: Workers = None,
 ) -> None:
     """Make nnU-Net's fingerprint from what was drawn, before planning: for CT, and for images with zeros around.
 
