@@ -28,7 +28,6 @@ def convert_acdc(
     *,
     dataset_id: int,
     dense_id: int | None = None,
-    dense: bool = True,
     name: str = "ACDC",
     split: str = "nnunet",
     test: str | None = None,
@@ -43,7 +42,6 @@ def convert_acdc(
         scribbles: the released zip archive, or a folder.
         dataset_id: of the dataset.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
-        dense: False for no twin.
         name: of the dataset.
         split: `nnunet` (nnU-Net's five folds, drawn by patient), `contiguous` (fold k validates patients 20k+1 to
             20k+20) or `maag` (one fold).
@@ -55,11 +53,7 @@ def convert_acdc(
         AttenScribbleError: every problem of the input, one sentence each.
     """
     test_patients = parse_patients(test) if test else frozenset()
-    if dense_id is not None and not dense:
-        raise AttenScribbleError(f"dense ID {dense_id}: contradicts leaving the dense twin out: give one of the two")
-
     values = scribble_values(LABELS, coding)
-
     with unpacked(scribbles) as scribble_folder:
         images, truths, problems = _find_scans(folder, test_patients)
         strokes, more = _find_scribbles(scribble_folder, scribbles)
@@ -76,7 +70,7 @@ def convert_acdc(
             )
             for key, image in images.items()
         ]
-        if dense and dense_id is None and any(case.dense is not None and not case.test for case in cases):
+        if dense_id is None and any(case.dense is not None and not case.test for case in cases):
             dense_id = dataset_id + 1
         problems += _absent_test_patients(test, test_patients, {patient for patient, _ in images})
         training: dict[int, list[str]] = {}

@@ -42,7 +42,13 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     split_layers,
 )
 from nnunet_attenscribble.dataset_conversion.meanings import fold
-from nnunet_attenscribble.dataset_conversion.pairing import DENSE_WORDS, LABEL_WORDS, SCRIBBLE_WORDS, stem, unusable_files
+from nnunet_attenscribble.dataset_conversion.pairing import (
+    DENSE_WORDS,
+    LABEL_WORDS,
+    SCRIBBLE_WORDS,
+    stem,
+    unusable_files,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _DEFAULT = re.compile(r"(segment|label|new label)[ _]?\d+")
@@ -199,14 +205,12 @@ class LabelContent:
         how: what its marks are: `name`, `value` or `colour`.
         voxels: of each mark that is drawn; of a file with names, 0 are those in no segment.
         declared: names that its own header has, drawn or not; none of other files.
-        tool: that wrote the names.
         hidden: voxels that are wholly transparent, and so of no mark.
     """
 
     how: str
     voxels: Mapping[int | str, int]
     declared: tuple[str, ...] = ()
-    tool: str | None = None
     hidden: int = 0
 
     @property
@@ -390,7 +394,7 @@ def _read_names(file: Path, legend: Legend, count: int, layers: Iterator[sitk.Im
                 drawn |= mask
     voxels[0] = int((~drawn).sum())  # 3D Slicer cuts files to what is drawn
     own = legend.source == file
-    return LabelContent("name", voxels, tuple(segment.name for segment in legend.segments) if own else (), legend.tool)
+    return LabelContent("name", voxels, tuple(segment.name for segment in legend.segments) if own else ())
 
 
 def _count_colours(pixels: sitk.Image, name: str) -> LabelContent:

@@ -83,7 +83,6 @@ def acdc(
     ],
     dataset_id: DatasetId,
     dense_id: DenseId = None,
-    dense: Annotated[bool, typer.Option("--dense/--no-dense", help="Write the dense twin.")] = True,
     name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")] = "ACDC",
     split: Annotated[
         AcdcSplit,
@@ -121,7 +120,6 @@ def acdc(
         folder,
         scribbles,
         dense_id=dense_id,
-        dense=dense,
         name=name,
         split=split,
         test=test,
