@@ -7,7 +7,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,6 +29,7 @@ from nnunet_attenscribble.common.volumes import (
     label_values,
     read_volume,
     sha256,
+    unscale_label,
     write_volume,
 )
 from nnunet_attenscribble.dataset_conversion.label_files import list_masks
@@ -131,18 +132,15 @@ class Coding:
             return [f"{len(values)} labels: at most 255 fit"]
         return []
 
-    def scribble(
-        self, label: sitk.Image, name: str, notes: list[str], case: Case | None = None
-    ) -> tuple[np.ndarray, bool]:
+    def scribble(self, label: sitk.Image, name: str, case: Case | None = None) -> tuple[np.ndarray, bool]:
         """Voxels of a scribble in this dataset's values, (z, y, x) uint8, and whether it need not look like strokes.
 
         Args:
-            label: as it was read.
+            label: see `unscale_label`.
             name: for errors.
-            notes: as of `label_values`.
             case: tells whether single slices are dense, and which classes are annotated; None: strokes of all.
         """
-        values, whole = _coded(label_values(label, name, notes), self.scribble_values, self.ignore, name), False
+        values, whole = _coded(label_values(label, name), self.scribble_values, self.ignore, name), False
         if case is not None and case.dense_slices is not None:
             values, whole = complete_slices(values, self.ignore, case.dense_slices, self.axis, label, name)
         if case is not None and case.annotated is not None:
@@ -173,9 +171,9 @@ class Coding:
             "swapped, as in the scribbles of CHAOS: give --coding chaos, or --unlabelled and --background-scribble"
         ]
 
-    def dense(self, label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
-        """Voxels of a dense label in this dataset's values, (z, y, x) uint8; `notes` as of `label_values`."""
-        return _coded(label_values(label, name, notes), self.dense_values, self.ignore - 1, name)
+    def dense(self, label: sitk.Image, name: str) -> np.ndarray:
+        """Voxels of a dense label in this dataset's values, (z, y, x) uint8."""
+        return _coded(label_values(label, name), self.dense_values, self.ignore - 1, name)
 
 
 def _coded(values: np.ndarray, mapping: Mapping[int, int] | None, highest: int, name: str) -> np.ndarray:
@@ -261,10 +259,10 @@ class _Check:
         if case.scribble is None or not case.scribbled:
             return
 
-        def decode(label: sitk.Image, name: str, notes: list[str]) -> tuple[np.ndarray, bool]:
+        def decode(label: sitk.Image, name: str) -> tuple[np.ndarray, bool]:
             if self._first is not None and not result.problems:
                 label = place_on(label, self._first)  # in whose order slices count
-            return self._coding.scribble(label, name, notes, case)
+            return self._coding.scribble(label, name, case)
 
         decoded = self._read_label(case.scribble, "scribble", decode)
         if decoded is None:
@@ -326,19 +324,20 @@ class _Check:
         if is_turned(self._first, image):
             self.result.remarks.append((_TURNED, name))
 
-    def _read_label(self, source: Source, role: str, decode: Callable[[Any, str, list[str]], _T]) -> _T | None:
+    def _read_label(self, source: Source, role: str, decode: Callable[[sitk.Image, str], _T]) -> _T | None:
         """What `decode` makes of a label; None where it cannot be read."""
         label, name = self._read(source.stand_in if isinstance(source, Drawing) else source, role, label=True)
         if label is None:
             return None
         self._compare(label, name)
-        notes: list[str] = []
+        assert isinstance(label, sitk.Image)  # labels are read whole
+        label, is_rounded = unscale_label(label)
         try:
-            decoded = decode(label, name, notes)
+            decoded = decode(label, name)
         except AttenScribbleError as error:
             self.result.problems += error.problems
             return None
-        self.result.remarks += [(_ROUNDED, name)] * len(notes)
+        self.result.remarks += [(_ROUNDED, name)] if is_rounded else []
         return decoded
 
     def _count(self, values: np.ndarray) -> list[int]:
@@ -426,10 +425,10 @@ def write_case(
 
     if case.scribbled and case.scribble is not None:
         recoded = any(given is not None for given in (coding.scribble_values, case.dense_slices, case.annotated))
-        write_label(case.scribble, lambda label: coding.scribble(label, "", [], case)[0], recoded, home / "labelsTr")
+        write_label(case.scribble, lambda label: coding.scribble(label, "", case)[0], recoded, home / "labelsTr")
     folder = home / "labelsTs" if case.test else dense and dense / "labelsTr"
     if coding.uses_dense(case) and case.dense is not None and folder is not None:
-        write_label(case.dense, lambda label: coding.dense(label, "", []), coding.dense_values is not None, folder)
+        write_label(case.dense, lambda label: coding.dense(label, ""), coding.dense_values is not None, folder)
     return written
 
 
@@ -457,13 +456,13 @@ def coded_label(case: Case, coding: Coding) -> sitk.Image:
     grid = PlainGrid.of(read_volume(case.images[0], "", thorough=False, whole=False))
     grid = grid if case.spacing is None else replace(grid, spacing=case.spacing[: len(grid.size)])
     given = _place_label(source, read_volume(source, "", thorough=False), grid)
-    values = coding.scribble(given, "", [], case)[0] if case.scribbled else coding.dense(given, "", [])
+    values = coding.scribble(given, "", case)[0] if case.scribbled else coding.dense(given, "")
     return grid.put(sitk.GetImageFromArray(values))
 
 
 def _place_label(source: Source, label: sitk.Image, grid: PlainGrid) -> sitk.Image:
     """A label in the order of its image, with the spacing that it was checked with."""
-    label, file = flatten_onto(label, grid), _stating_file(source)
+    label, file = flatten_onto(unscale_label(label)[0], grid), _stating_file(source)
     if file is not None and not states_spacing(file, label):
         label = _spaced(label, grid.spacing)
     return place_on(label, grid)

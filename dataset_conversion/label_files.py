@@ -36,6 +36,7 @@ from nnunet_attenscribble.common.volumes import (
     label_values,
     read_pixels,
     read_volume,
+    unscale_label,
 )
 from nnunet_attenscribble.dataset_conversion.pairing import stem
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -413,7 +414,7 @@ def _read_masks(files: Sequence[Path]) -> Iterator[sitk.Image]:
                 mask = flatten_onto(mask, first)
                 problems += geometry_problems(first, mask, str(file), str(files[0]))
                 mask = mask if problems else place_on(mask, first)
-            values = label_values(mask, str(file), [])
+            values = label_values(unscale_label(mask)[0], str(file))
             held = [str(value) for value in np.unique(values[values != 0])]
             if len(held) > 1 or read_header(file) is not None:
                 told = f"holds the values {list_some(held)}" if len(held) > 1 else "names its segments itself"

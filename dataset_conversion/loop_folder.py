@@ -22,7 +22,15 @@ from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_readable, keeps_files, open_files, write_label
 from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_json, read_shaped
-from nnunet_attenscribble.common.volumes import Source, describe, file_of, read_volume, sha256, write_volume
+from nnunet_attenscribble.common.volumes import (
+    Source,
+    describe,
+    file_of,
+    read_volume,
+    sha256,
+    unscale_label,
+    write_volume,
+)
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.description import Description
 from nnunet_attenscribble.dataset_conversion.loop_drawings import (
@@ -115,8 +123,8 @@ class CaseToDraw:
         if self.label is None:
             return _as_volume(np.full(grid.size[::-1], len(labels), np.uint8))
         name = describe(self.label, f"label of case {self.identifier}")
-        label = read_volume(self.label, name, label=True)
-        return _as_volume(Coding(labels, None, None, False).scribble(place_on(label, grid), name, [])[0])
+        label = unscale_label(read_volume(self.label, name, label=True))[0]
+        return _as_volume(Coding(labels, None, None, False).scribble(place_on(label, grid), name)[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,16 @@ from nnunet_attenscribble.common.grids import (
 )
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import as_readable
-from nnunet_attenscribble.common.volumes import AIR, Source, count_values, describe, file_of, label_values, read_volume
+from nnunet_attenscribble.common.volumes import (
+    AIR,
+    Source,
+    count_values,
+    describe,
+    file_of,
+    label_values,
+    read_volume,
+    unscale_label,
+)
 from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
@@ -377,7 +386,7 @@ def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
         return _count_colours(pixels, str(label.file))
     read_volume(pixels, str(label.file), label=True)  # refuses several values per voxel
-    return LabelContent("value", dict(count_values(label_values(pixels, str(label.file), [])).items()))
+    return LabelContent("value", dict(count_values(label_values(unscale_label(pixels)[0], str(label.file))).items()))
 
 
 def _read_names(file: Path, legend: Legend, count: int, layers: Iterator[sitk.Image]) -> LabelContent:

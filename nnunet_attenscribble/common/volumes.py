@@ -162,17 +162,37 @@ def _path_of(source: Source | None) -> Path | None:
     return source if isinstance(source, Path) else getattr(source, "file", None)
 
 
-def label_values(label: sitk.Image, name: str, notes: list[str] | None = None) -> np.ndarray:
-    """The voxels of a label as integers, in numpy's order (z, y, x).
+def unscale_label(label: sitk.Image) -> tuple[sitk.Image, bool]:
+    """A label with the integers that its values were before its header scaled them, and whether any is another now.
 
     A NIfTI file may hold its values divided by a slope, as nibabel writes numbers with a fraction: 1 is read as 1.0039
-    then. Values that are integers but for half a step of the slope, which must be below 1, were integers.
+    then. Values that are integers but for half a step of the slope, which must be below 1, were integers. A label with
+    any other stays as it is.
+    """
+    slope, values = _slope(label), sitk.GetArrayViewFromImage(label)
+    if slope >= 1 or np.issubdtype(values.dtype, np.integer) or not (np.abs(values) < _TOO_LARGE).all():
+        return label, False
+    whole = np.round(values)
+    away = np.abs(values - whole)
+    if not away.any() or (away > slope / 2 + _ROUNDING * np.abs(values)).any():
+        return label, False
+    rounded = sitk.GetImageFromArray(whole)
+    rounded.CopyInformation(label)
+    for key in label.GetMetaDataKeys():
+        rounded.SetMetaData(key, label.GetMetaData(key))
+    return rounded, True
+
+
+def _slope(label: sitk.Image) -> float:
+    return abs(float(label.GetMetaData("scl_slope"))) if label.HasMetaDataKey("scl_slope") else 1.0
+
+
+def label_values(label: sitk.Image, name: str) -> np.ndarray:
+    """The voxels of a label as integers, in numpy's order (z, y, x).
 
     Args:
-        label: as it was read.
+        label: as it was read; see `unscale_label` for those that nnU-Net, which cuts fractions off, does not read.
         name: how errors call it.
-        notes: where such values are rounded, a sentence about it is added here; None: they are refused, as nnU-Net,
-            which cuts fractions off, must not read them.
 
     Raises:
         AttenScribbleError: where a voxel is not an integer.
@@ -183,19 +203,15 @@ def label_values(label: sitk.Image, name: str, notes: list[str] | None = None) -
         whole = np.stack([(np.abs(plane) < _TOO_LARGE) & (plane == np.round(plane)) for plane in values])
         if not whole.all():
             found = ", ".join(str(value) for value in np.unique(values[~whole])[:5])
-            slope = abs(float(label.GetMetaData("scl_slope"))) if label.HasMetaDataKey("scl_slope") else 1.0
-            fits = slope < 1 and (np.abs(values) < _TOO_LARGE).all()
-            if fits and (np.abs(values - np.round(values)) <= slope / 2 + _ROUNDING * np.abs(values)).all():
-                told = f"{name}: its header scales values by {slope:g} (scl_slope), so that they are read as {found}"
-                if notes is None:
-                    raise AttenScribbleError(f"{told}, which nnU-Net cuts to integers: save it as integers, unscaled")
-                notes.append(f"{told}: rounded to integers")
-                values = np.round(values)
-            else:
+            if unscale_label(label)[1]:
                 raise AttenScribbleError(
-                    f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
-                    "Export it again with nearest neighbour"
+                    f"{name}: its header scales values by {_slope(label):g} (scl_slope), so that they are read as "
+                    f"{found}, which nnU-Net cuts to integers: save it as integers, unscaled"
                 )
+            raise AttenScribbleError(
+                f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
+                "Export it again with nearest neighbour"
+            )
         in_a_byte = values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max  # as in most files of integers
         values = values.astype(np.uint8 if in_a_byte else np.int64)
     return values
