@@ -307,7 +307,8 @@ class _Check:
         if first is not None and not holds_place(self._first_file):
             # Of a format that has no place for more either; whoever compares grids will tell of others.
             return _spaced(image, first.GetSpacing()) if len(image.GetSize()) <= len(first.GetSize()) else image
-        if image.GetDimension() == 3 and not isinstance(source, DatasetFile):
+        is_of_nnunet = isinstance(source, DatasetFile) and source.reader is not None
+        if image.GetDimension() == 3 and not is_of_nnunet:
             if first is not None and not holds_place(file):
                 raise AttenScribbleError(
                     f"{name}: cannot say how far apart and where its voxels lie, as {self._first_name} does: save it "

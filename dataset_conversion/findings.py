@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.readers import count_colours, split_channels
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.volumes import Channel, Source, describe
+from nnunet_attenscribble.common.volumes import Source, describe
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom, read_series
 from nnunet_attenscribble.dataset_conversion.label_files import (
@@ -19,7 +20,6 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     Legend,
     NamedLabel,
     Unreadable,
-    count_colours,
     find_legends,
     format_colour,
     is_picture,
@@ -149,8 +149,7 @@ def find_images(files: Iterable[Path]) -> _Images:
     images = _Images({}, {}, [])
     for file in files:
         if stem(file) is not None:
-            colours = count_colours(file) if is_picture(file) else 1
-            images.sources[file] = tuple(Channel(file, colour) for colour in range(colours)) if colours > 1 else (file,)
+            images.sources[file] = split_channels(file) if is_picture(file) else (file,)
         elif is_dicom(file):
             images.series[file.parent] = (*images.series.get(file.parent, ()), file)
         else:

@@ -18,7 +18,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
-from nnunet_attenscribble.common.formats import is_grey_bmp, is_planar, is_tiff
 from nnunet_attenscribble.common.grids import (
     Grid,
     are_whole,
@@ -473,32 +472,6 @@ def _offset(label: sitk.Image, grid: Grid, name: str, image_name: str) -> tuple[
 def is_picture(file: Path) -> bool:
     """Whether it may hold colours."""
     return file.name.lower().endswith(_PICTURES)
-
-
-def count_colours(file: Path) -> int:
-    """Values per pixel by its header; 1 where that cannot be read, as will be told elsewhere."""
-    if is_tiff(file):
-        return _count_samples(file)
-    if is_grey_bmp(file):
-        return 1
-    try:
-        return read_image_header(file).GetNumberOfComponents()
-    except RuntimeError:
-        return 1
-
-
-def _count_samples(file: Path) -> int:
-    """As `read_tiff` reads them: a volume of three slices has no colours, whatever its tags say."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(file) as content:
-            series = content.series[0]
-            if is_planar(series):
-                return series.shape[0]
-            return series.shape[-1] if series.axes.endswith("S") else 1
-    except Exception:  # as in read_tiff
-        return 1
 
 
 def is_colour(text: str) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, overload
 
@@ -113,37 +111,9 @@ def read_pixels(file: Path) -> sitk.Image:
     return image
 
 
-@dataclass(frozen=True)
-class Channel:
-    """One colour of a picture, as a source of its own."""
-
-    file: Path
-    number: int
-
-    def __call__(self) -> sitk.Image:
-        """The colour as a scalar image; raises as `read_volume` does."""
-        return sitk.VectorIndexSelectionCast(_read_colours(self.file, stamp(self.file)), self.number)
-
-
 def stamp(file: Path) -> tuple[int, int] | None:
     """What is another when a file has changed; None where there is none."""
     return (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
-
-
-@lru_cache(maxsize=1)  # a picture is asked for one colour after the other
-def _read_colours(file: Path, _stamp: tuple[int, int] | None) -> sitk.Image:
-    return read_pixels(file)
-
-
-def split_channels(file: Path) -> tuple[Source, ...]:
-    """The file, or a source for each of its colours where it is a picture with several.
-
-    Raises:
-        AttenScribbleError: where it cannot be read.
-    """
-    image = _read_file(file, thorough=True, whole=False)
-    colours = image.GetNumberOfComponentsPerPixel() if isinstance(image, sitk.Image) else 1
-    return (file,) if colours == 1 else tuple(Channel(file, number) for number in range(colours))
 
 
 def describe(source: Source, role: str) -> str:

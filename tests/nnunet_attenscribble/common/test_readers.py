@@ -20,6 +20,7 @@ from PIL import Image
 from nnunet_attenscribble.common import volumes
 from nnunet_attenscribble.common.readers import (
     _OWN_ENDINGS,
+    DatasetFile,
     find_reader,
     keeps_files,
     open_files,
@@ -141,7 +142,7 @@ def test_a_colour_picture_is_decoded_once_for_all_channels(tmp_path, monkeypatch
         file = write_picture(tmp_path / "a.png", colours)
         found = open_files([file], NaturalImage2DIO, channels=3)
         assert decoded == []  # to count them
-        for sources in (found, [volumes.Channel(file, channel) for channel in range(3)]):
+        for sources in (found, [DatasetFile(file, None, channel, 3) for channel in range(3)]):
             images = [source() for source in sources]
             np.testing.assert_array_equal(np.stack([*map(sitk.GetArrayFromImage, images)], axis=-1), colours)
             images[0].SetSpacing((3, 3))
