@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -39,12 +38,12 @@ def convert_chaos(
     scribbles: Path | None,
     *,
     dataset_id: int,
+    writing: Writing,
     sequence: str = "t1-in",
     dense_id: int | None = None,
     name: str | None = None,
     split: str = "nnunet",
     coding: ScribbleCoding = PRESETS["chaos"],
-    **writing: Any,
 ) -> WrittenDatasets:
     """Write CHAOS MR as a scribble dataset with its dense twin, or without scribbles as a dense dataset alone.
 
@@ -55,11 +54,11 @@ def convert_chaos(
         sequence: `t1-in` or `t1-out`, one phase; `t1`, both as two channels; `t1-both`, both as cases of their own;
             `t2`.
         dataset_id: of the dataset.
+        writing: where and how.
         dense_id: of the twin; None: the dataset's plus one.
         name: of the dataset; None: CHAOS with the sequence.
         split: `nnunet` (five folds, drawn by patient), `pacingpseudo` (five) or `attenscribble` (three).
         coding: of the scribbles.
-        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -112,7 +111,7 @@ def convert_chaos(
             dense_only=scribbles is None,
             splits=splits,
         ),
-        Writing(**writing),
+        writing,
         problems=problems,
         notes=notes,
     )

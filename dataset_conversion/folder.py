@@ -104,12 +104,12 @@ class FolderOptions:
     trust_scribbles: bool = False
     """See `Writing`."""
 
-    def convert(self, *, provenance: Mapping[str, object] | None = None, **writing: Any) -> WrittenDatasets:
+    def convert(self, writing: Writing, *, provenance: Mapping[str, object] | None = None) -> WrittenDatasets:
         """Write the folders as a scribble dataset, with its dense twin where there are dense labels.
 
         Args:
+            writing: where and how; whether to link and to trust scribbles is said here.
             provenance: of the source, for the JSON beside dataset.json.
-            writing: further fields of `Writing`: `raw_folder`, `workers`...
 
         Raises:
             AttenScribbleError: every problem of the input, one sentence each.
@@ -214,7 +214,7 @@ class FolderOptions:
                 reader=reader,
                 splits=splits,
             ),
-            Writing(link=self.link, trust_scribbles=self.trust_scribbles, **writing),
+            replace(writing, link=self.link, trust_scribbles=self.trust_scribbles),
             problems=problems,
             notes=[*found.tell_readings(), *notes],
         )

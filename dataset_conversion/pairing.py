@@ -8,9 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
 from nnunet_attenscribble.common.text import list_some, normalise
+
+Key = TypeVar("Key")
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *DETACHED)
@@ -145,6 +148,29 @@ def pair_files(
             return attempts[-1]
     sound = [attempt for attempt in attempts if not attempt.problems]
     return [*sound, *attempts, Pairing({}, [{} for _ in labels], [], [])][0]
+
+
+def sort_by_role(
+    files: Iterable[Path], pattern: re.Pattern[str], key: Callable[[re.Match[str]], Key], roles: Iterable[str]
+) -> tuple[dict[str, dict[Key, Path]], list[str]]:
+    """Files of a published dataset by role and key, and a problem for each that another has as well.
+
+    Args:
+        files: whose names match the pattern, or are passed over.
+        pattern: with a group `role`.
+        key: of a match.
+        roles: that are looked for; copies of one scribble are no problem, as it may lie in two folders.
+    """
+    found: dict[str, dict[Key, Path]] = {role: {} for role in roles}
+    problems = []
+    for file in files:
+        match = pattern.fullmatch(file.name)
+        if match is None or match["role"] not in found:
+            continue
+        other = found[match["role"]].setdefault(key(match), file)
+        if other != file and not (match["role"] == "_scribble" and other.read_bytes() == file.read_bytes()):
+            problems.append(f"{file}: the same file is also at {other}: remove one of them")
+    return found, problems
 
 
 def split_by_words(folder: Path, files: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -124,7 +124,8 @@ def acdc(
         split=split,
         test=test,
         coding=choose_coding(coding, unlabelled, background_scribble),
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
 
@@ -183,7 +184,8 @@ def chaos(
         name=name,
         split=split,
         coding=choose_coding(coding, unlabelled, background_scribble, default="chaos"),
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
 
@@ -225,7 +227,8 @@ def mscmr(
         dense_id=dense_id,
         name=name,
         coding=choose_coding(coding, unlabelled, background_scribble),
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
 
@@ -282,7 +285,8 @@ def h5(
         split=split,
         subject=subject,
         coding=choose_coding(coding, unlabelled, background_scribble),
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
 
@@ -318,7 +322,8 @@ def scribblebench(
         name=name,
         subject=subject,
         dense_id=dense_id,
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed, planning="")
 
@@ -427,15 +432,8 @@ def folder(
         annotated=annotated,
         trust_scribbles=trust_scribbles,
     )
-    written = options.convert(**where_to_write(workers, raw, preprocessed))
+    written = options.convert(where_to_write(workers, raw, preprocessed))
     report_written(written, raw=raw, preprocessed=preprocessed, planning="")
-
-
-def _writing_options(
-    dataset_id: int, workers: int | None, raw: Path | None, preprocessed: Path | None, trust: bool
-) -> dict[str, Any]:
-    """What every converter of published datasets passes on to `write_raw_datasets`."""
-    return {"dataset_id": dataset_id, "trust_scribbles": trust, **where_to_write(workers, raw, preprocessed)}
 
 
 def report_written(

@@ -17,6 +17,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, Inspection
+    from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
     from nnunet_attenscribble.dataset_conversion.scribble_dataset import ScribbledDataset
 
 _MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense label
@@ -192,15 +193,20 @@ def _name_cases(counts: dict[str, int]) -> str:
     return f" (most in {list_some([f'{name}: {counts[name]}' for name in worst])})" if worst else ""
 
 
-def where_to_write(workers: int | None, raw: Path | None, preprocessed: Path | None) -> dict[str, Any]:
-    """nnU-Net's folders, by options or by its environment, and what else of `Writing` is no matter of the data."""
-    return {
-        "raw_folder": raw or nnunet_folder("nnUNet_raw"),
-        "preprocessed_folder": preprocessed or find_folder("nnUNet_preprocessed"),
-        "results_folder": find_folder("nnUNet_results"),
-        "workers": workers,
-        "progress": True,
-    }
+def where_to_write(
+    workers: int | None, raw: Path | None = None, preprocessed: Path | None = None, trust_scribbles: bool = False
+) -> Writing:
+    """nnU-Net's folders, by options or by its environment."""
+    from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
+
+    return Writing(
+        raw or nnunet_folder("nnUNet_raw"),
+        preprocessed or find_folder("nnUNet_preprocessed"),
+        find_folder("nnUNet_results"),
+        trust_scribbles,
+        workers=workers,
+        progress=True,
+    )
 
 
 def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
@@ -314,7 +320,7 @@ def scribble(
         dataset_id=dataset_id,
         name=name or f"{source.name.partition('_')[2]}Scribble",
         rules=chosen,
-        **where_to_write(workers, None, None),
+        writing=where_to_write(workers),
     )
     typer.echo(f"{result.written.scribble} holds {result.written.training} cases; {_tell_images(result, source.name)}.")
     _print_coverage(result.coverage)

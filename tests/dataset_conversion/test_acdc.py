@@ -13,13 +13,14 @@ import SimpleITK as sitk
 from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc, parse_patients
 from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST, MAAG_VALIDATION
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import with_writing
 
 
 @pytest.fixture
 def convert(tmp_path):
     def run(folder, scribbles, **options):
         defaults = {"raw_folder": tmp_path / "raw", "dataset_id": 501, "workers": 1}
-        return convert_acdc(folder, scribbles, **{**defaults, **options})
+        return convert_acdc(folder, scribbles, **with_writing(**{**defaults, **options}))
 
     return run
 
