@@ -24,7 +24,7 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     format_colour,
     is_picture,
     list_masks,
-    read_header,
+    read_legend,
 )
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, Marks, Reading
 from nnunet_attenscribble.dataset_conversion.pairing import (
@@ -238,7 +238,7 @@ def tell_files_apart(folder: Path, files: Iterable[Path]) -> tuple[list[Path], l
 def _names_segments(file: Path) -> bool:
     """Whether its header does, as no image's does: MITK gives segmentations any name."""
     try:
-        return read_header(file) is not None
+        return read_legend(file) is not None
     except AttenScribbleError:
         return True  # what is wrong with it is told where it is read
 

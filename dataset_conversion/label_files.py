@@ -25,8 +25,8 @@ from nnunet_attenscribble.common.grids import (
     geometry_problems,
     measure_steps,
     place_on,
+    read_header,
 )
-from nnunet_attenscribble.common.grids import read_header as read_image_header
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
@@ -84,7 +84,7 @@ class Legend:
     segments: tuple[Segment, ...]
 
 
-def read_header(file: Path) -> Legend | None:
+def read_legend(file: Path) -> Legend | None:
     """The names in an NRRD header, as 3D Slicer (`.seg.nrrd`) and MITK write them, or those of the files in a folder
     with one per class; None where there are none.
 
@@ -97,7 +97,7 @@ def read_header(file: Path) -> Legend | None:
     if file.suffix.lower() not in NRRD:
         return None
     try:
-        reader = read_image_header(file)
+        reader = read_header(file)
     except RuntimeError:
         return None  # whoever reads it will tell
     header = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
@@ -190,7 +190,7 @@ def find_legends(
     found = {}
     for case, file in labels.items():
         try:
-            header = read_header(file)
+            header = read_legend(file)
         except AttenScribbleError as error:
             problems += error.problems
             continue
@@ -415,7 +415,7 @@ def _read_masks(files: Sequence[Path]) -> Iterator[sitk.Image]:
                 mask = mask if problems else place_on(mask, first)
             values = label_values(unscale_label(mask)[0], str(file))
             held = [str(value) for value in np.unique(values[values != 0])]
-            if len(held) > 1 or read_header(file) is not None:
+            if len(held) > 1 or read_legend(file) is not None:
                 told = f"holds the values {list_some(held)}" if len(held) > 1 else "names its segments itself"
                 raise AttenScribbleError(
                     f"{file}: {told}, and its folder holds {len(files)} labels of one case: keep one, with all classes "

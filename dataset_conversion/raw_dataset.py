@@ -241,7 +241,7 @@ def _write(
             leftovers=leftovers,
         )
         tasks = [
-            (case, fingerprint(case, result, coding, writing.link)) for case, result in zip(cases, checked, strict=True)
+            (case, case_key(case, result, coding, writing.link)) for case, result in zip(cases, checked, strict=True)
         ]
         files = [file for case in _each(run, write, tasks, "Writing", writing.progress) for file in case]
         gone = [file for file in files if not os.path.lexists(hidden / file)]  # links fit where it will lie
@@ -255,7 +255,7 @@ def _version() -> str:
     return version("nnunet-attenscribble")
 
 
-def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) -> str | None:
+def case_key(case: Case, checked: CheckedCase, coding: Coding, link: bool) -> str | None:
     """What the written files of a case depend on, as a hash; None where that cannot be told."""
     sources = (*case.images, case.scribble, case.dense)
     calls = [source for source in sources if callable(source)]
@@ -286,7 +286,7 @@ def _write_or_resume(
     """Put one case into the dataset folders: taken over from a killed run, or written; runs in a worker process.
 
     Args:
-        task: the case and its fingerprint.
+        task: the case and its key.
         coding: of its labels.
         datasets: folders of the dataset with the images and, if any, of its twin, in the hidden folder of this run.
         with_dense: dense labels of training cases are written, into the last of them.
@@ -305,7 +305,7 @@ def _write_or_resume(
     for leftover in leftovers if key is not None else ():
         try:
             told = json.loads((leftover / note).read_text(encoding="utf-8"))
-            if told["fingerprint"] == key:
+            if told["key"] == key:
                 for file in told["files"]:
                     os.rename(leftover / file, hidden / file)
                 write_json(hidden / note, told, indent=None)
@@ -317,7 +317,7 @@ def _write_or_resume(
     )
     files = [str(file.relative_to(hidden)) for file in written]
     if key is not None:
-        write_json(hidden / note, {"fingerprint": key, "files": files}, indent=None)
+        write_json(hidden / note, {"key": key, "files": files}, indent=None)
     return files
 
 

@@ -27,7 +27,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
 Source = Path | sitk.Image | Callable[[], sitk.Image]
-Grid = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
+Opened = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
 
 #: Hounsfield units, below which CT has air and nothing else has anything.
 AIR = -900
@@ -50,8 +50,8 @@ def read_volume(
     source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: Literal[True] = True
 ) -> sitk.Image: ...
 @overload
-def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool) -> Grid: ...
-def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool = True) -> Grid:
+def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool) -> Opened: ...
+def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool = True) -> Opened:
     """Read one scalar 2D or 3D image.
 
     Args:
@@ -218,7 +218,7 @@ def slice_axis(shape: Sequence[int], spacing: Sequence[float], drawn: int | None
     return int(np.argmax(steps >= steps.max() * (1 - SPACING_TOLERANCE)))
 
 
-def has_consistent_header(image: Grid) -> bool:
+def has_consistent_header(image: Opened) -> bool:
     """Whether every NIfTI reader will see the spacing that SimpleITK sees.
 
     Some files, ACDC's among them, carry an sform of unit scale beside the true voxel size. SimpleITK falls back to the
@@ -300,12 +300,12 @@ def check_file(path: Path, *, thorough: bool = True) -> int | None:
     return size
 
 
-def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
+def _read_file(path: Path, thorough: bool, whole: bool) -> Opened:
     size = check_file(path, thorough=thorough)
     is_nifti = size is not None or (not thorough and path.name.lower().endswith((".nii", ".nii.gz")))
     try:
         with quiet():
-            image: Grid | None = None if whole or not is_nifti or is_nifti2(path) else read_header(path)
+            image: Opened | None = None if whole or not is_nifti or is_nifti2(path) else read_header(path)
             if image is None or not image.HasMetaDataKey("bitpix") or image.GetPixelID() not in _SCALARS:
                 image = read_image(path)
     except (EOFError, zlib.error):
