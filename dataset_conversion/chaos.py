@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.dataset_conversion import ChaosSequence, ChaosSplit
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.dicom_series import read_series, sort_series
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
@@ -27,8 +29,8 @@ from nnunet_attenscribble.errors import AttenScribbleError
 LABELS = {"background": 0, "liver": 1, "right_kidney": 2, "left_kidney": 3, "spleen": 4}
 #: Lowest and highest grey value of each organ in the ground truth, as CHAOS's own evaluation reads it.
 GREY = {(55, 70): 1, (110, 135): 2, (175, 200): 3, (240, 255): 4}
-SEQUENCES = ("t1-in", "t1-out", "t1", "t1-both", "t2")
-SPLITS = ("nnunet", "pacingpseudo", "attenscribble")
+SEQUENCES: tuple[str, ...] = get_args(ChaosSequence)
+SPLITS: tuple[str, ...] = get_args(ChaosSplit)
 
 _BLOCKS = {"pacingpseudo": CHAOS_PACINGPSEUDO, "attenscribble": CHAOS_ATTENSCRIBBLE}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from nnunet_attenscribble.common.shapes import SIZE, read_keys
 from nnunet_attenscribble.common.volumes import slice_axis
+from nnunet_attenscribble.dataset_conversion import Style
 from nnunet_attenscribble.dataset_conversion.strokes import (
     MARGIN,
     deepest_point,
@@ -30,7 +31,7 @@ from nnunet_attenscribble.dataset_conversion.strokes import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-STYLES = ("interior", "interior+border", "skeleton", "points")
+STYLES: tuple[str, ...] = get_args(Style)
 _EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one component
 
 Box = tuple[slice, slice]  # rows and columns of a slice

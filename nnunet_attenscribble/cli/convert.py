@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import Workers, planning_commands, where_to_write
 from nnunet_attenscribble.common.text import format_percent
+from nnunet_attenscribble.dataset_conversion import AcdcSplit, ChaosSequence, ChaosSplit, CodingName
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
@@ -20,12 +21,6 @@ convert = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(convert, name="convert")
-
-# Of `meanings.PRESETS`, `splits.ACDC_SPLITS`, `chaos.SEQUENCES` and `chaos.SPLITS`, without importing these modules.
-CodingName = Literal["acdc", "chaos", "prostatex"]
-AcdcSplit = Literal["nnunet", "contiguous", "maag"]
-ChaosSequence = Literal["t1-in", "t1-out", "t1", "t1-both", "t2"]
-ChaosSplit = Literal["nnunet", "pacingpseudo", "attenscribble"]
 
 DatasetId = Annotated[int, typer.Option("--dataset-id", "-d", metavar="ID", help="ID of the dataset.")]
 DenseId = Annotated[

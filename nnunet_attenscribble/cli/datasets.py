@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import encode_json, replaced_file
 from nnunet_attenscribble.common.nnunet import dataset_folder, find_folder, nnunet_folder, read_drawn_axis
 from nnunet_attenscribble.common.text import format_percent, format_plain, list_some
+from nnunet_attenscribble.dataset_conversion import Style
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.scribble_dataset import ScribbledDataset
 
 _MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense label
-
-# `scribbles.STYLES`, without importing that module.
-Style = Literal["interior", "interior+border", "skeleton", "points"]
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")]
 

@@ -7,7 +7,7 @@ import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import tell_training
 from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder, read_dataset_json, read_drawn_axis
 from nnunet_attenscribble.common.text import format_csv, format_plain
+from nnunet_attenscribble.dataset_conversion import Tool
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -34,10 +35,6 @@ class _Dataset:
     description: Description
     training: Mapping[str, CaseToDraw]
     reader: Reader
-
-
-# `loop_drawings.TOOLS`, without importing that module.
-Tool = Literal["slicer", "itk-snap", "napari"]
 
 
 @app.command("next")
