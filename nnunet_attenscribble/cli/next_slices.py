@@ -13,7 +13,14 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import tell_training
-from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder, read_dataset_json, read_drawn_axis
+from nnunet_attenscribble.common.nnunet import (
+    PLANS,
+    dataset_folder,
+    label_problems,
+    nnunet_folder,
+    read_dataset_json,
+    read_drawn_axis,
+)
 from nnunet_attenscribble.common.text import format_csv, format_plain
 from nnunet_attenscribble.dataset_conversion import Tool
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -123,9 +130,8 @@ def _check_labels(raw: Path, description: Description) -> None:
     file = raw / "dataset.json"
     if description.ignore is None:
         raise AttenScribbleError(f"{file}: has no label `ignore`: its labels are dense, and there is nothing to draw")
-    problems = Coding(description.labels, None, None, False).problems()
-    if not problems and description.ignore != len(description.labels):
-        problems = [f"`ignore` is {description.ignore}, it must be {len(description.labels)}, one more than the others"]
+    problems = [f"{told}: {advice}" for told, advice in label_problems(read_dataset_json(file)["labels"])]
+    problems = problems or Coding(description.labels, None, None, False).problems()
     names = [" ".join(name.split()).casefold() for name in description.labels]
     if len(set(names)) < len(names):
         problems.append("two labels have the same name, in small letters and without blanks: rename one")

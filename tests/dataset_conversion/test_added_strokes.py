@@ -623,7 +623,7 @@ def test_an_id_below_100_is_held_under_the_key_of_conversions(work, tmp_path, mo
     monkeypatch.setattr(files, "reserved", hold)
     with pytest.raises(InterruptedError):
         next_slices("7")
-    assert held == [str(7)]  # as of `map(str, ids)` in raw_dataset.py
+    assert held == ["007"]  # as in raw_dataset.py
 
 
 def test_labels_are_refused_before_a_model_is_asked_for(work, tmp_path, monkeypatch):
@@ -635,6 +635,13 @@ def test_labels_are_refused_before_a_model_is_asked_for(work, tmp_path, monkeypa
     file.write_text(json.dumps(content))
     with pytest.raises(AttenScribbleError, match="its labels are dense, and there is nothing to draw"):
         next_slices(NAME)
+    file.write_text(json.dumps(content | {"labels": {"background": 0, "RV": 1, "rv": 3, "ignore": 9}}))
+    with pytest.raises(AttenScribbleError) as refused:
+        next_slices(NAME)
+    gap, ignore, names = refused.value.problems
+    assert gap.startswith(f"{file}: no label is 2, and 3 is the next: number the labels 0, 1, 2, ...")
+    assert ignore.startswith(f"{file}: `ignore` is 9: set it to 4")
+    assert "have the same name" in names
 
 
 def test_long_names_of_cases_are_shown_to_their_end(capsys, monkeypatch):
