@@ -12,7 +12,8 @@ import typer
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import encode_json, replaced_file
 from nnunet_attenscribble.common.nnunet import dataset_folder, find_folder, nnunet_folder, read_drawn_axis
-from nnunet_attenscribble.common.text import format_percent, format_plain, list_some
+from nnunet_attenscribble.common.progress import print_table
+from nnunet_attenscribble.common.text import format_percent, list_some
 from nnunet_attenscribble.dataset_conversion import Style
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -114,7 +115,8 @@ def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
         rows.append(row)
     header = ["class", "scribbled voxels" if sparse else "voxels", "of all", "slices with"]
     header += ["of the class", "slices without", "pieces without", "outside the class"] if dense else []
-    typer.echo("\n" + format_plain(header, rows))
+    typer.echo()
+    print_table(header, rows)
     if sparse:
         empty = sum(case.slices_without for case in cases.values())
         typer.echo(
@@ -133,13 +135,15 @@ def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
     for axis, letter in enumerate("xyz"[: sizes.shape[1]]):
         for what, values, digits in (("voxels", sizes, 0), ("mm", spacings, 4)):
             rows.append([f"{letter}, {what}", *(f"{part:.{digits}f}" for part in spread(values[:, axis]))])
-    typer.echo("\n" + format_plain(["size, spacing", "lowest", "median", "highest"], rows))
+    typer.echo()
+    print_table(["size, spacing", "lowest", "median", "highest"], rows)
     rows = []
     for number, channel in enumerate(found.description.channels.values()):
         values = np.array([case.intensities[number] for case in cases.values()])
         for share, column in zip(PERCENTILES, values.T, strict=True):
             rows.append([f"{channel}, {share} %", *(f"{part:.6g}" for part in spread(column))])
-    typer.echo("\n" + format_plain(["intensity percentile", "lowest case", "median case", "highest case"], rows))
+    typer.echo()
+    print_table(["intensity percentile", "lowest case", "median case", "highest case"], rows)
     _print_warnings(found)
 
 
@@ -350,4 +354,4 @@ def _print_coverage(coverage: dict[str, ClassCoverage]) -> None:
         ]
         for name, entry in coverage.items()
     ]
-    typer.echo(format_plain(["class", "scribbled voxels", "of the class", "slices without", "pieces without"], rows))
+    print_table(["class", "scribbled voxels", "of the class", "slices without", "pieces without"], rows)

@@ -21,7 +21,8 @@ from nnunet_attenscribble.common.nnunet import (
     read_dataset_json,
     read_drawn_axis,
 )
-from nnunet_attenscribble.common.text import format_csv, format_plain
+from nnunet_attenscribble.common.progress import print_table
+from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.dataset_conversion import Tool
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -148,7 +149,11 @@ def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reade
         told = ", ".join(f"{name} {count}" for name, count in addition.added.items() if count) or "none"
         state = "new" if addition.case.label is None else ""
         rows.append([addition.case.identifier, state, told, str(addition.changed or ""), str(addition.kept or "")])
-    typer.echo(format_plain(["case", "", "voxels drawn since", "of another class before", "taken out, kept"], rows))
+    print_table(
+        ["case", "", "voxels drawn since", "of another class before", "taken out, kept"],
+        rows,
+        left=("", "voxels drawn since"),
+    )
     if any(addition.changed for addition in additions):
         typer.echo("A stroke over an older one counts.")
     if any(addition.kept for addition in additions):
@@ -254,22 +259,18 @@ def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedMode
 
 
 def _print_slices(rows: Sequence[Mapping[str, Any]], tool: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "case", "slice", "entropy", "mirrors", "why"):
-        table.add_column(title, overflow="fold", justify="right" if title in ("", "entropy", "mirrors") else "left")
-    for row in rows:
-        table.add_row(
+    table = [
+        [
             str(row["rank"]),
             row["case"],
             row["slice"],
             f"{row['entropy']:.3f}",
             f"{row['disagreement']:.3f}",
             row["reason"],
-        )
-    Console(highlight=False, markup=False).print(table)
+        ]
+        for row in rows
+    ]
+    print_table(["", "case", "slice", "entropy", "mirrors", "why"], table, left=("case", "slice", "why"))
     numbers = {
         "slicer": "voxels from 0 (Data Probe), millimetres at the slider",
         "itk-snap": "from 1 (Cursor Inspector)",

@@ -27,6 +27,7 @@ from nnunet_attenscribble.cli.convert import (
 )
 from nnunet_attenscribble.cli.datasets import Workers, where_to_write
 from nnunet_attenscribble.cli.training import list_exports
+from nnunet_attenscribble.common.progress import print_table
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -239,20 +240,10 @@ def _show(
     checked: tuple[FolderOptions, Sequence[Case], Sequence[CheckedCase], Coding] | None,
 ) -> None:
     """Tables of cases and of marks; with figures where everything was checked."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
 
     def show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in header:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))  # no markup: names may hold brackets
-        console.print()
-        console.print(table)
+        typer.echo()
+        print_table(header, rows, left=header)
 
     if beliefs.cases is not None:
         show(*_case_rows(folder, beliefs))

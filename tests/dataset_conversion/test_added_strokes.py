@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -644,12 +645,15 @@ def test_labels_are_refused_before_a_model_is_asked_for(work, tmp_path, monkeypa
     assert "have the same name" in names
 
 
-def test_long_names_of_cases_are_shown_to_their_end(capsys, monkeypatch):
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_long_names_of_cases_are_shown_to_their_end(capsys, monkeypatch, is_terminal):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if is_terminal else "0")
     names = [f"patient_hospital_north_of_the_river_{number}" for number in (1, 2)]
     told = {"slice": "K 12 (S -123.5 mm)", "entropy": 0.1, "disagreement": 0.1, "reason": "most unsure of the heart"}
     _print_slices([{"rank": 1, "case": name, **told} for name in names], "slicer")
-    lines = capsys.readouterr().out.splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert (len(lines) == 1 + 2 + 1) != is_terminal  # in a log a row is a line
     assert "".join(line[3 : lines[0].index("slice")].strip() for line in lines[1:-1]) == "".join(names)
 
 
