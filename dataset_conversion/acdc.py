@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from nnunet_attenscribble.common.files import find_files, unpacked
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
+from nnunet_attenscribble.dataset_conversion.pairing import sort_by_role
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST, MAAG_VALIDATION, acdc_folds, make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -27,13 +26,12 @@ def convert_acdc(
     scribbles: Path,
     *,
     dataset_id: int,
+    writing: Writing,
     dense_id: int | None = None,
-    dense: bool = True,
     name: str = "ACDC",
     split: str = "nnunet",
     test: str | None = None,
     coding: ScribbleCoding = PRESETS["acdc"],
-    **writing: Any,
 ) -> WrittenDatasets:
     """Write ACDC as a scribble dataset and, where its dense labels are there, the densely labelled twin.
 
@@ -42,24 +40,19 @@ def convert_acdc(
             files. What lies in a folder `testing` is only used for patients of `test`.
         scribbles: the released zip archive, or a folder.
         dataset_id: of the dataset.
+        writing: where and how.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
-        dense: False for no twin.
         name: of the dataset.
         split: `nnunet` (nnU-Net's five folds, drawn by patient), `contiguous` (fold k validates patients 20k+1 to
             20k+20) or `maag` (one fold).
         test: patients kept out of training, see `parse_patients`.
         coding: of the scribbles.
-        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
     """
     test_patients = parse_patients(test) if test else frozenset()
-    if dense_id is not None and not dense:
-        raise AttenScribbleError(f"dense ID {dense_id}: contradicts leaving the dense twin out: give one of the two")
-
     values = scribble_values(LABELS, coding)
-
     with unpacked(scribbles) as scribble_folder:
         images, truths, problems = _find_scans(folder, test_patients)
         strokes, more = _find_scribbles(scribble_folder, scribbles)
@@ -76,7 +69,7 @@ def convert_acdc(
             )
             for key, image in images.items()
         ]
-        if dense and dense_id is None and any(case.dense is not None and not case.test for case in cases):
+        if dense_id is None and any(case.dense is not None and not case.test for case in cases):
             dense_id = dataset_id + 1
         problems += _absent_test_patients(test, test_patients, {patient for patient, _ in images})
         training: dict[int, list[str]] = {}
@@ -106,7 +99,7 @@ def convert_acdc(
                 dense_id=dense_id,
                 splits=splits,
             ),
-            Writing(**writing),
+            writing,
             problems=problems,
             notes=notes,
         )
@@ -133,19 +126,6 @@ def parse_patients(text: str) -> frozenset[int]:
     return frozenset(patients)
 
 
-def _by_role(files: Iterable[Path], *roles: str) -> tuple[dict[str, _Files], list[str]]:
-    found: dict[str, _Files] = {role: {} for role in roles}
-    problems = []
-    for file in files:
-        match = _FILE.fullmatch(file.name)
-        if match is None or match["role"] not in found:
-            continue
-        other = found[match["role"]].setdefault((int(match["patient"]), int(match["frame"])), file)
-        if other != file:
-            problems.append(f"{file}: the same file is also at {other}: remove one of them")
-    return found, problems
-
-
 def _find_scans(folder: Path, test_patients: frozenset[int]) -> tuple[_Files, _Files, list[str]]:
     """Images, dense labels, and every problem."""
 
@@ -154,7 +134,7 @@ def _find_scans(folder: Path, test_patients: frozenset[int]) -> tuple[_Files, _F
         held_back = "testing" in file.relative_to(folder).parts[:-1]
         return match is not None and (not held_back or int(match["patient"]) in test_patients)
 
-    found, problems = _by_role(filter(wanted, find_files(folder)), "", "_gt")
+    found, problems = sort_by_role(filter(wanted, find_files(folder)), _FILE, _key, ("", "_gt"))
     images, dense = found[""], found["_gt"]
     if not images:
         problems.append(
@@ -170,7 +150,7 @@ def _find_scans(folder: Path, test_patients: frozenset[int]) -> tuple[_Files, _F
 
 
 def _find_scribbles(folder: Path, given: Path) -> tuple[_Files, list[str]]:
-    found, problems = _by_role(find_files(folder), "_scribble")
+    found, problems = sort_by_role(find_files(folder), _FILE, _key, ("_scribble",))
     if not found["_scribble"]:
         raise AttenScribbleError(
             f"{given}: holds no patientXXX_frameYY_scribble.nii.gz: give the released archive, or its folder"
@@ -184,6 +164,10 @@ def _absent_test_patients(text: str | None, wanted: frozenset[int], present: set
     if not absent or (text in _NAMED_PATIENTS and wanted & present):
         return []
     return [f"test patients {', '.join(map(str, absent))}: are not in the data: correct the list of test patients"]
+
+
+def _key(match: re.Match[str]) -> tuple[int, int]:
+    return int(match["patient"]), int(match["frame"])
 
 
 def _identifier(patient: int, frame: int) -> str:

@@ -7,20 +7,26 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import link_file, write_json
 from nnunet_attenscribble.common.formats import find_sidecar, holds_place, is_tiff, stated_spacing, states_spacing
-from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, flatten_onto, geometry_problems, is_turned, place_on
-from nnunet_attenscribble.common.grids import Grid as PlainGrid
+from nnunet_attenscribble.common.grids import (
+    SPACING_TOLERANCE,
+    Grid,
+    flatten_onto,
+    geometry_problems,
+    is_turned,
+    place_on,
+)
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
 from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2, voxels_file
 from nnunet_attenscribble.common.text import format_vector, list_some
 from nnunet_attenscribble.common.volumes import (
-    Grid,
+    Opened,
     Source,
     count_values,
     describe,
@@ -29,6 +35,7 @@ from nnunet_attenscribble.common.volumes import (
     label_values,
     read_volume,
     sha256,
+    unscale_label,
     write_volume,
 )
 from nnunet_attenscribble.dataset_conversion.label_files import list_masks
@@ -131,18 +138,15 @@ class Coding:
             return [f"{len(values)} labels: at most 255 fit"]
         return []
 
-    def scribble(
-        self, label: sitk.Image, name: str, notes: list[str], case: Case | None = None
-    ) -> tuple[np.ndarray, bool]:
+    def scribble(self, label: sitk.Image, name: str, case: Case | None = None) -> tuple[np.ndarray, bool]:
         """Voxels of a scribble in this dataset's values, (z, y, x) uint8, and whether it need not look like strokes.
 
         Args:
-            label: as it was read.
+            label: see `unscale_label`.
             name: for errors.
-            notes: as of `label_values`.
             case: tells whether single slices are dense, and which classes are annotated; None: strokes of all.
         """
-        values, whole = _coded(label_values(label, name, notes), self.scribble_values, self.ignore, name), False
+        values, whole = _coded(label_values(label, name), self.scribble_values, self.ignore, name), False
         if case is not None and case.dense_slices is not None:
             values, whole = complete_slices(values, self.ignore, case.dense_slices, self.axis, label, name)
         if case is not None and case.annotated is not None:
@@ -173,9 +177,9 @@ class Coding:
             "swapped, as in the scribbles of CHAOS: give --coding chaos, or --unlabelled and --background-scribble"
         ]
 
-    def dense(self, label: sitk.Image, name: str, notes: list[str]) -> np.ndarray:
-        """Voxels of a dense label in this dataset's values, (z, y, x) uint8; `notes` as of `label_values`."""
-        return _coded(label_values(label, name, notes), self.dense_values, self.ignore - 1, name)
+    def dense(self, label: sitk.Image, name: str) -> np.ndarray:
+        """Voxels of a dense label in this dataset's values, (z, y, x) uint8."""
+        return _coded(label_values(label, name), self.dense_values, self.ignore - 1, name)
 
 
 def _coded(values: np.ndarray, mapping: Mapping[int, int] | None, highest: int, name: str) -> np.ndarray:
@@ -214,7 +218,7 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     check.look_at_scribble()
     check.look_at_dense_label()
     if not check.result.problems:
-        check.result.inputs = _fingerprints(case, coding)
+        check.result.inputs = _hash_inputs(case, coding)
     return check.result
 
 
@@ -237,7 +241,7 @@ class _Check:
     def __init__(self, case: Case, coding: Coding):
         self._case, self._coding = case, coding
         self.result = CheckedCase()
-        self._first: Grid | None = None
+        self._first: Opened | None = None
         self._first_name = ""
         self._first_file: Path | None = None
 
@@ -256,15 +260,15 @@ class _Check:
                 self.result.problems.append(NOT_FINITE.format(name))
 
     def look_at_scribble(self) -> None:
-        """Grid and values, and whether they look like strokes."""
+        """Opened and values, and whether they look like strokes."""
         case, result = self._case, self.result
         if case.scribble is None or not case.scribbled:
             return
 
-        def decode(label: sitk.Image, name: str, notes: list[str]) -> tuple[np.ndarray, bool]:
+        def decode(label: sitk.Image, name: str) -> tuple[np.ndarray, bool]:
             if self._first is not None and not result.problems:
                 label = place_on(label, self._first)  # in whose order slices count
-            return self._coding.scribble(label, name, notes, case)
+            return self._coding.scribble(label, name, case)
 
         decoded = self._read_label(case.scribble, "scribble", decode)
         if decoded is None:
@@ -278,12 +282,12 @@ class _Check:
             result.problems += self._coding.strokes_problems(result.scribble_voxels, name)
 
     def look_at_dense_label(self) -> None:
-        """Grid and values."""
+        """Opened and values."""
         if self._case.dense is not None and self._coding.uses_dense(self._case):
             values = self._read_label(self._case.dense, "dense label", self._coding.dense)
             self.result.dense_voxels = [] if values is None or self._case.test else self._count(values)
 
-    def _read(self, source: Source, role: str, *, label: bool) -> tuple[Grid | None, str]:
+    def _read(self, source: Source, role: str, *, label: bool) -> tuple[Opened | None, str]:
         name = describe(source, f"{role} of case {self._case.identifier}")
         try:
             image = read_volume(source, name, label=label, whole=label)
@@ -294,7 +298,7 @@ class _Check:
             self.result.problems += error.problems
             return None, name
 
-    def _settle_spacing(self, source: Source, image: Grid, name: str) -> Grid:
+    def _settle_spacing(self, source: Source, image: Opened, name: str) -> Opened:
         """The image with the spacing that its file states, its first image has, or the caller gave."""
         file, given, first = _stating_file(source), self._case.spacing, self._first
         if file is None:
@@ -309,7 +313,8 @@ class _Check:
         if first is not None and not holds_place(self._first_file):
             # Of a format that has no place for more either; whoever compares grids will tell of others.
             return _spaced(image, first.GetSpacing()) if len(image.GetSize()) <= len(first.GetSize()) else image
-        if image.GetDimension() == 3 and not isinstance(source, DatasetFile):
+        is_of_nnunet = isinstance(source, DatasetFile) and source.reader is not None
+        if image.GetDimension() == 3 and not is_of_nnunet:
             if first is not None and not holds_place(file):
                 raise AttenScribbleError(
                     f"{name}: cannot say how far apart and where its voxels lie, as {self._first_name} does: save it "
@@ -319,26 +324,27 @@ class _Check:
         self.result.remarks.append((_ASSUMED, name))
         return image
 
-    def _compare(self, image: Grid, name: str) -> None:
+    def _compare(self, image: Opened, name: str) -> None:
         if self._first is None:
             return
         self.result.problems += geometry_problems(self._first, image, name, self._first_name)
         if is_turned(self._first, image):
             self.result.remarks.append((_TURNED, name))
 
-    def _read_label(self, source: Source, role: str, decode: Callable[[Any, str, list[str]], _T]) -> _T | None:
+    def _read_label(self, source: Source, role: str, decode: Callable[[sitk.Image, str], _T]) -> _T | None:
         """What `decode` makes of a label; None where it cannot be read."""
         label, name = self._read(source.stand_in if isinstance(source, Drawing) else source, role, label=True)
         if label is None:
             return None
         self._compare(label, name)
-        notes: list[str] = []
+        assert isinstance(label, sitk.Image)  # labels are read whole
+        label, is_rounded = unscale_label(label)
         try:
-            decoded = decode(label, name, notes)
+            decoded = decode(label, name)
         except AttenScribbleError as error:
             self.result.problems += error.problems
             return None
-        self.result.remarks += [(_ROUNDED, name)] * len(notes)
+        self.result.remarks += [(_ROUNDED, name)] if is_rounded else []
         return decoded
 
     def _count(self, values: np.ndarray) -> list[int]:
@@ -347,7 +353,7 @@ class _Check:
         return [counts.get(value, 0) for value in range(self._coding.ignore + 1)]
 
 
-def _spaced(image: Grid, spacing: Sequence[float]) -> sitk.Image:
+def _spaced(image: Opened, spacing: Sequence[float]) -> sitk.Image:
     assert isinstance(image, sitk.Image)  # only NIfTI is read by its header alone, and always states a spacing
     image = sitk.Image(image)  # the caller's may be in use elsewhere
     image.SetSpacing([float(step) for step in spacing[: image.GetDimension()]])
@@ -377,7 +383,7 @@ def _ask_for_spacing(file: Path) -> str:
     return f"{told}, or correct its header"
 
 
-def _fingerprints(case: Case, coding: Coding) -> dict[str, object]:
+def _hash_inputs(case: Case, coding: Coding) -> dict[str, object]:
     """Name and SHA-256 of the files of a case. Names only: folders are the machine's business."""
     roles: dict[str, Iterable[Source | None]] = {
         "images": case.images,
@@ -418,7 +424,7 @@ def write_case(
         as_it_is = links_from is not None and not recoded
         given = read_volume(source, "", thorough=False, whole=not as_it_is)
         file = _usable_file(source, given) if as_it_is else None
-        if file is not None and PlainGrid.of(given) == grid and not _is_scaled(given):
+        if file is not None and Grid.of(given) == grid and not _is_scaled(given):
             _take_over(file, target, later and later.parent / target.parent.relative_to(home.parent))
             return
         label = sitk.GetImageFromArray(code(_place_label(source, _read_whole(source, given), grid)))
@@ -426,10 +432,10 @@ def write_case(
 
     if case.scribbled and case.scribble is not None:
         recoded = any(given is not None for given in (coding.scribble_values, case.dense_slices, case.annotated))
-        write_label(case.scribble, lambda label: coding.scribble(label, "", [], case)[0], recoded, home / "labelsTr")
+        write_label(case.scribble, lambda label: coding.scribble(label, "", case)[0], recoded, home / "labelsTr")
     folder = home / "labelsTs" if case.test else dense and dense / "labelsTr"
     if coding.uses_dense(case) and case.dense is not None and folder is not None:
-        write_label(case.dense, lambda label: coding.dense(label, "", []), coding.dense_values is not None, folder)
+        write_label(case.dense, lambda label: coding.dense(label, ""), coding.dense_values is not None, folder)
     return written
 
 
@@ -454,22 +460,22 @@ def coded_label(case: Case, coding: Coding) -> sitk.Image:
     """The scribble of a checked case, or its dense label where there is none, as it will be written."""
     source = case.scribble if case.scribbled else case.dense
     assert source is not None  # or there would be nothing to show
-    grid = PlainGrid.of(read_volume(case.images[0], "", thorough=False, whole=False))
+    grid = Grid.of(read_volume(case.images[0], "", thorough=False, whole=False))
     grid = grid if case.spacing is None else replace(grid, spacing=case.spacing[: len(grid.size)])
     given = _place_label(source, read_volume(source, "", thorough=False), grid)
-    values = coding.scribble(given, "", [], case)[0] if case.scribbled else coding.dense(given, "", [])
+    values = coding.scribble(given, "", case)[0] if case.scribbled else coding.dense(given, "")
     return grid.put(sitk.GetImageFromArray(values))
 
 
-def _place_label(source: Source, label: sitk.Image, grid: PlainGrid) -> sitk.Image:
+def _place_label(source: Source, label: sitk.Image, grid: Grid) -> sitk.Image:
     """A label in the order of its image, with the spacing that it was checked with."""
-    label, file = flatten_onto(label, grid), _stating_file(source)
+    label, file = flatten_onto(unscale_label(label)[0], grid), _stating_file(source)
     if file is not None and not states_spacing(file, label):
         label = _spaced(label, grid.spacing)
     return place_on(label, grid)
 
 
-def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[list[Path], PlainGrid]:
+def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[list[Path], Grid]:
     """Write the channels of a checked case, `CASE_0000.nii.gz` and so on.
 
     Args:
@@ -485,14 +491,14 @@ def write_images(case: Case, folder: Path, later: Path | None = None) -> tuple[l
         OSError: where they cannot be written.
     """
     written: list[Path] = []
-    grid: PlainGrid | None = None
+    grid: Grid | None = None
     for channel, source in enumerate(case.images):
         target = folder / f"{case.identifier}_{channel:04d}{ENDING}"
         written.append(target)
         image = read_volume(source, "", thorough=False, whole=case.spacing is not None)
         if case.spacing is not None:  # no file states another
             image = _spaced(image, case.spacing)
-        own = PlainGrid.of(image)
+        own = Grid.of(image)
         grid = own if grid is None else grid
         is_close = _close_grid(own, grid)
         if is_close and (file := _usable_file(source, image)) is not None:
@@ -514,17 +520,17 @@ def copy_images(case: Case, folder: Path, ending: str) -> None:
         OSError: where they cannot be written.
     """
     sources = {file: source for source in case.images if (file := file_of(source)) is not None}  # colours share a file
-    grid: PlainGrid | None = None
+    grid: Grid | None = None
     for channel, (file, source) in enumerate(sources.items()):
         target = folder / f"{case.identifier}_{channel:04d}{ending}"
         if not holds_place(file) and not is_tiff(file):  # pictures
             shutil.copyfile(file, target)
             continue
         image = read_volume(source, "", thorough=False, whole=case.spacing is not None)
-        stored = PlainGrid.of(image)
+        stored = Grid.of(image)
         if case.spacing is not None:  # no file states another
             image = _spaced(image, case.spacing)
-        grid = PlainGrid.of(image) if grid is None else grid
+        grid = Grid.of(image) if grid is None else grid
         if not holds_place(file) or _close_grid(stored, grid):
             shutil.copyfile(file, target)
         else:
@@ -536,7 +542,7 @@ def copy_images(case: Case, folder: Path, ending: str) -> None:
             write_json(beside, {"spacing": grid.spacing[::-1]})
 
 
-def _read_whole(source: Source, image: Grid) -> sitk.Image:
+def _read_whole(source: Source, image: Opened) -> sitk.Image:
     """What was read, or its header alone, with all voxels."""
     return image if isinstance(image, sitk.Image) else read_volume(source, "", thorough=False)
 
@@ -548,7 +554,7 @@ def _take_over(source: Path, target: Path, later: Path | None) -> None:
         link_file(target, source, later)
 
 
-def _usable_file(source: Source, image: Grid) -> Path | None:
+def _usable_file(source: Source, image: Opened) -> Path | None:
     """The file that can stand in a dataset as it is; None where there is none."""
     file = file_of(source)
     if file is None or not file.name.endswith(ENDING):
@@ -558,11 +564,11 @@ def _usable_file(source: Source, image: Grid) -> Path | None:
     return file if isinstance(source, Path) and has_consistent_header(image) and not is_nifti2(file) else None
 
 
-def _is_scaled(label: Grid) -> bool:
+def _is_scaled(label: Opened) -> bool:
     """Whether nnU-Net would read its values scaled."""
     return label.HasMetaDataKey("scl_slope") and float(label.GetMetaData("scl_slope")) not in (0, 1)
 
 
-def _close_grid(grid: PlainGrid, other: PlainGrid) -> bool:
+def _close_grid(grid: Grid, other: Grid) -> bool:
     """Whether nnU-Net takes both for channels of a case: it compares closer than `geometry_problems`, in this way."""
     return all(np.allclose(getattr(grid, part), getattr(other, part)) for part in _GRID)

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.dataset_conversion import ChaosSequence, ChaosSplit
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.dicom_series import read_series, sort_series
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
@@ -28,8 +29,8 @@ from nnunet_attenscribble.errors import AttenScribbleError
 LABELS = {"background": 0, "liver": 1, "right_kidney": 2, "left_kidney": 3, "spleen": 4}
 #: Lowest and highest grey value of each organ in the ground truth, as CHAOS's own evaluation reads it.
 GREY = {(55, 70): 1, (110, 135): 2, (175, 200): 3, (240, 255): 4}
-SEQUENCES = ("t1-in", "t1-out", "t1", "t1-both", "t2")
-SPLITS = ("nnunet", "pacingpseudo", "attenscribble")
+SEQUENCES: tuple[str, ...] = get_args(ChaosSequence)
+SPLITS: tuple[str, ...] = get_args(ChaosSplit)
 
 _BLOCKS = {"pacingpseudo": CHAOS_PACINGPSEUDO, "attenscribble": CHAOS_ATTENSCRIBBLE}
 
@@ -39,12 +40,12 @@ def convert_chaos(
     scribbles: Path | None,
     *,
     dataset_id: int,
+    writing: Writing,
     sequence: str = "t1-in",
     dense_id: int | None = None,
     name: str | None = None,
     split: str = "nnunet",
     coding: ScribbleCoding = PRESETS["chaos"],
-    **writing: Any,
 ) -> WrittenDatasets:
     """Write CHAOS MR as a scribble dataset with its dense twin, or without scribbles as a dense dataset alone.
 
@@ -55,11 +56,11 @@ def convert_chaos(
         sequence: `t1-in` or `t1-out`, one phase; `t1`, both as two channels; `t1-both`, both as cases of their own;
             `t2`.
         dataset_id: of the dataset.
+        writing: where and how.
         dense_id: of the twin; None: the dataset's plus one.
         name: of the dataset; None: CHAOS with the sequence.
         split: `nnunet` (five folds, drawn by patient), `pacingpseudo` (five) or `attenscribble` (three).
         coding: of the scribbles.
-        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -112,7 +113,7 @@ def convert_chaos(
             dense_only=scribbles is None,
             splits=splits,
         ),
-        Writing(**writing),
+        writing,
         problems=problems,
         notes=notes,
     )

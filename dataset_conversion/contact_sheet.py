@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -23,6 +22,7 @@ from nnunet_attenscribble.common.figures import (
     draw_outline,
     encode_png,
     find_box,
+    new_figure,
     show_scan,
     wrap_name,
 )
@@ -35,7 +35,6 @@ from nnunet_attenscribble.common.volumes import Source, count_values, file_of, r
 _COLUMNS = 5
 _WIDTH = 2.4  # inches of a tile
 _LETTERS = 42  # of its title in a line
-_DPI = 160
 
 
 def draw_contact_sheet(
@@ -114,8 +113,7 @@ def _lay_out(count: int) -> tuple[Figure, Sequence[Axes]]:
     columns = min(_COLUMNS, count)
     rows = math.ceil(count / columns)
     width = _WIDTH * max(columns, 2)  # of one tile for a legend and a title too
-    figure = Figure(figsize=(width, (_WIDTH + 0.25) * rows + 0.5), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((_WIDTH + 0.25) * rows + 0.5, width=width)
     tiles = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in tiles:
         axes.set_axis_off()

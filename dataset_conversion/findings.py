@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_attenscribble.common.files import find_files
+from nnunet_attenscribble.common.readers import count_colours, split_channels
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.volumes import Channel, Source, describe
+from nnunet_attenscribble.common.volumes import Source, describe
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom, read_series
 from nnunet_attenscribble.dataset_conversion.label_files import (
@@ -19,12 +20,11 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     Legend,
     NamedLabel,
     Unreadable,
-    count_colours,
     find_legends,
     format_colour,
     is_picture,
     list_masks,
-    read_header,
+    read_legend,
 )
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, Marks, Reading
 from nnunet_attenscribble.dataset_conversion.pairing import (
@@ -149,8 +149,7 @@ def find_images(files: Iterable[Path]) -> _Images:
     images = _Images({}, {}, [])
     for file in files:
         if stem(file) is not None:
-            colours = count_colours(file) if is_picture(file) else 1
-            images.sources[file] = tuple(Channel(file, colour) for colour in range(colours)) if colours > 1 else (file,)
+            images.sources[file] = split_channels(file) if is_picture(file) else (file,)
         elif is_dicom(file):
             images.series[file.parent] = (*images.series.get(file.parent, ()), file)
         else:
@@ -239,7 +238,7 @@ def tell_files_apart(folder: Path, files: Iterable[Path]) -> tuple[list[Path], l
 def _names_segments(file: Path) -> bool:
     """Whether its header does, as no image's does: MITK gives segmentations any name."""
     try:
-        return read_header(file) is not None
+        return read_legend(file) is not None
     except AttenScribbleError:
         return True  # what is wrong with it is told where it is read
 

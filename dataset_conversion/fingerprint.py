@@ -16,7 +16,7 @@ import numpy as np
 from nnunet_attenscribble.common.files import naming, write_json
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.volumes import label_values, read_volume
-from nnunet_attenscribble.common.workers import run_all
+from nnunet_attenscribble.common.workers import default_workers, run_all
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.normalisation import FINGERPRINT, MARK, SMALLEST_WITHOUT_MASK, read_fingerprint
@@ -25,7 +25,7 @@ _PREPROCESSED = "nnUNet_preprocessed"
 _SIZE = "median_relative_size_after_cropping"
 
 
-def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[str, Any]:
+def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int | None = None) -> dict[str, Any]:
     """Have nnU-Net make its fingerprint, with unlabelled voxels as background: the foreground is what was drawn.
 
     nnU-Net keeps a fingerprint that is there already when it plans. Where its images are mostly zero around the
@@ -36,7 +36,7 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
     Args:
         raw: folder of the dataset in the `nnUNet_raw` that nnU-Net was imported with.
         preprocessed: its folder in `nnUNet_preprocessed`; made where it is not there.
-        workers: processes.
+        workers: processes; None for one per processor, 8 at most.
 
     Returns:
         the fingerprint, as it was written.
@@ -49,7 +49,7 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int) -> dict[st
     ignore = read_description(raw).ignore
     if ignore is None:
         raise AttenScribbleError(f"{raw.name} has no `ignore` label, so its labels are dense: plan it as it is")
-    extractor = DatasetFingerprintExtractor(raw.name, workers)
+    extractor = DatasetFingerprintExtractor(raw.name, default_workers() if workers is None else workers)
     cases = extractor.dataset
     if not cases:
         raise AttenScribbleError(f"{raw}: nnU-Net finds no training cases in it: see docs/datasets.md")

@@ -104,12 +104,12 @@ class FolderOptions:
     trust_scribbles: bool = False
     """See `Writing`."""
 
-    def convert(self, *, provenance: Mapping[str, object] | None = None, **writing: Any) -> WrittenDatasets:
+    def convert(self, writing: Writing, *, provenance: Mapping[str, object] | None = None) -> WrittenDatasets:
         """Write the folders as a scribble dataset, with its dense twin where there are dense labels.
 
         Args:
+            writing: where and how; whether to link and to trust scribbles is said here.
             provenance: of the source, for the JSON beside dataset.json.
-            writing: further fields of `Writing`: `raw_folder`, `workers`...
 
         Raises:
             AttenScribbleError: every problem of the input, one sentence each.
@@ -120,29 +120,11 @@ class FolderOptions:
         is_coded = self.coding is not None or values != [None, None]
         coding = choose_coding(self.coding, *values) if is_coded else None
         dense_only = self.scribbles is None
-        if dense_only and self.dense is None:
-            raise AttenScribbleError(f"{self.images}: has nothing to learn from: give --scribbles, or --dense, or both")
         marks = Marks(self.labels, coding, background=names[1], unlabelled=names[0])
-        if marks.problems():
-            raise AttenScribbleError(marks.problems())
-        of_scribbles = {"--dense-slices": self.dense_slices, "--annotated": self.annotated}
-        lone = [
-            f"{option} {value}: is about --scribbles: give the labels as these, dense ones too"
-            for option, value in of_scribbles.items()
-            if value is not None and dense_only
-        ]
-        if self.axis is not None and self.dense_slices is None:
-            lone.append(f"--axis {self.axis}: is about --dense-slices: give both, or neither")
-        if self.test_labels is not None and self.test_images is None:
-            lone.append(
-                f"--test-labels {self.test_labels}: has no --test-images; the dense labels of images that nobody drew "
-                "on (--undrawn-as-test) are found in --dense"
-            )
-        lone += spacing_problems(self.spacing)
-        if lone:
-            raise AttenScribbleError(lone)
+        if refused := [*marks.problems(), *self._lone_options()]:
+            raise AttenScribbleError(refused)
         step = None if self.spacing is None else tuple(self.spacing)
-        whole = _compile(self.dense_slices)
+        whole = None if self.dense_slices is None else re.compile(self.dense_slices)
         scribble_values = None if dense_only else marks.scribble_values  # refused where one value would mean two things
         folders = Folders(self.images, self.scribbles, self.dense, self.test_images, self.test_labels)
         found = look_at_folders(folders, marks, self.channels)
@@ -151,14 +133,7 @@ class FolderOptions:
         if self.undrawn_as_test:
             cases = [case.or_test(dense_only=dense_only) for case in cases]
         training = [case.identifier for case in cases if not case.test]
-        if self.subject is not None:
-            groups, note, more = group_by_subject(training, self.subject)
-            problems += more
-            splits, notes = make_splits(groups, None, problems)
-            notes.insert(0, note)
-        else:
-            splits, notes = make_splits_by_case(training, problems)
-            notes += tell_likely_subjects(training)
+        splits, notes = self._make_splits(training, problems)
         if whole is not None and not any(map(whole.search, training)):
             problems.append(
                 f"--dense-slices {self.dense_slices!r}: is found in the name of no case: `.` is all of them"
@@ -214,10 +189,45 @@ class FolderOptions:
                 reader=reader,
                 splits=splits,
             ),
-            Writing(link=self.link, trust_scribbles=self.trust_scribbles, **writing),
+            replace(writing, link=self.link, trust_scribbles=self.trust_scribbles),
             problems=problems,
             notes=[*found.tell_readings(), *notes],
         )
+
+    def _lone_options(self) -> list[str]:
+        """Problems of options that need others, or contradict them, or cannot be read."""
+        dense_only, problems = self.scribbles is None, []
+        if dense_only and self.dense is None:
+            problems.append(f"{self.images}: has nothing to learn from: give --scribbles, or --dense, or both")
+        problems += [
+            f"{option} {value}: is about --scribbles: give the labels as these, dense ones too"
+            for option, value in {"--dense-slices": self.dense_slices, "--annotated": self.annotated}.items()
+            if value is not None and dense_only
+        ]
+        if self.axis is not None and self.dense_slices is None:
+            problems.append(f"--axis {self.axis}: is about --dense-slices: give both, or neither")
+        if self.test_labels is not None and self.test_images is None:
+            problems.append(
+                f"--test-labels {self.test_labels}: has no --test-images; the dense labels of images that nobody drew "
+                "on (--undrawn-as-test) are found in --dense"
+            )
+        try:
+            re.compile(self.dense_slices or "")
+        except re.error as error:
+            problems.append(f"--dense-slices {self.dense_slices!r}: is no regular expression ({error})")
+        return problems + spacing_problems(self.spacing)
+
+    def _make_splits(
+        self, training: list[str], problems: list[str]
+    ) -> tuple[list[dict[str, list[str]]] | None, list[str]]:
+        """Folds of these cases and notes; problems are added."""
+        if self.subject is None:
+            splits, notes = make_splits_by_case(training, problems)
+            return splits, notes + tell_likely_subjects(training)
+        groups, note, more = group_by_subject(training, self.subject)
+        problems += more
+        splits, notes = make_splits(groups, None, problems)
+        return splits, [note, *notes]
 
 
 def _channel_notes(cases: Sequence[Case], channels: Sequence[str]) -> list[str]:
@@ -256,13 +266,6 @@ def _read_sheared(cases: list[Case]) -> tuple[list[Case], Reader]:
         )
         for case in cases
     ], as_reader(NibabelIO)
-
-
-def _compile(pattern: str | None) -> re.Pattern[str] | None:
-    try:
-        return None if pattern is None else re.compile(pattern)
-    except re.error as error:
-        raise AttenScribbleError(f"--dense-slices {pattern!r}: is no regular expression ({error})") from None
 
 
 def parse_labels(text: str) -> dict[str, int]:

@@ -29,6 +29,7 @@ def convert_h5(
     folder: Path,
     *,
     dataset_id: int,
+    writing: Writing,
     spacing: Sequence[float] | None = None,
     spacing_csv: Path | None = None,
     classes: Mapping[str, int] | None = None,
@@ -37,7 +38,6 @@ def convert_h5(
     split: str = "nnunet",
     subject: str | None = None,
     coding: ScribbleCoding = PRESETS["acdc"],
-    **writing: Any,
 ) -> WrittenDatasets:
     """Write h5 volumes as a scribble dataset and, where all have a `label`, its dense twin.
 
@@ -51,12 +51,12 @@ def convert_h5(
         spacing_csv: in place of it, a table with the columns case, sx, sy, sz, and perhaps nx, ny, nz to be checked.
         classes: name to value, without background; None: those of ACDC.
         dataset_id: of the dataset.
+        writing: where and how.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         name: of the dataset.
         split: `nnunet` (five folds, drawn by patient), or for ACDC's patients `contiguous` or `maag`.
         subject: regular expression that finds the patient elsewhere in a name, as its first group or the whole match.
         coding: of the scribbles.
-        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -130,7 +130,7 @@ def convert_h5(
             dense_id=dense_id,
             splits=splits,
         ),
-        Writing(**writing),
+        writing,
         problems=problems,
         notes=notes,
     )

@@ -18,7 +18,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import find_files
-from nnunet_attenscribble.common.formats import is_grey_bmp, is_planar, is_tiff
 from nnunet_attenscribble.common.grids import (
     Grid,
     are_whole,
@@ -26,8 +25,8 @@ from nnunet_attenscribble.common.grids import (
     geometry_problems,
     measure_steps,
     place_on,
+    read_header,
 )
-from nnunet_attenscribble.common.grids import read_header as read_image_header
 from nnunet_attenscribble.common.readers import as_readable
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import (
@@ -36,6 +35,7 @@ from nnunet_attenscribble.common.volumes import (
     label_values,
     read_pixels,
     read_volume,
+    unscale_label,
 )
 from nnunet_attenscribble.dataset_conversion.pairing import stem
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -84,7 +84,7 @@ class Legend:
     segments: tuple[Segment, ...]
 
 
-def read_header(file: Path) -> Legend | None:
+def read_legend(file: Path) -> Legend | None:
     """The names in an NRRD header, as 3D Slicer (`.seg.nrrd`) and MITK write them, or those of the files in a folder
     with one per class; None where there are none.
 
@@ -97,7 +97,7 @@ def read_header(file: Path) -> Legend | None:
     if file.suffix.lower() not in NRRD:
         return None
     try:
-        reader = read_image_header(file)
+        reader = read_header(file)
     except RuntimeError:
         return None  # whoever reads it will tell
     header = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
@@ -190,7 +190,7 @@ def find_legends(
     found = {}
     for case, file in labels.items():
         try:
-            header = read_header(file)
+            header = read_legend(file)
         except AttenScribbleError as error:
             problems += error.problems
             continue
@@ -413,9 +413,9 @@ def _read_masks(files: Sequence[Path]) -> Iterator[sitk.Image]:
                 mask = flatten_onto(mask, first)
                 problems += geometry_problems(first, mask, str(file), str(files[0]))
                 mask = mask if problems else place_on(mask, first)
-            values = label_values(mask, str(file), [])
+            values = label_values(unscale_label(mask)[0], str(file))
             held = [str(value) for value in np.unique(values[values != 0])]
-            if len(held) > 1 or read_header(file) is not None:
+            if len(held) > 1 or read_legend(file) is not None:
                 told = f"holds the values {list_some(held)}" if len(held) > 1 else "names its segments itself"
                 raise AttenScribbleError(
                     f"{file}: {told}, and its folder holds {len(files)} labels of one case: keep one, with all classes "
@@ -472,32 +472,6 @@ def _offset(label: sitk.Image, grid: Grid, name: str, image_name: str) -> tuple[
 def is_picture(file: Path) -> bool:
     """Whether it may hold colours."""
     return file.name.lower().endswith(_PICTURES)
-
-
-def count_colours(file: Path) -> int:
-    """Values per pixel by its header; 1 where that cannot be read, as will be told elsewhere."""
-    if is_tiff(file):
-        return _count_samples(file)
-    if is_grey_bmp(file):
-        return 1
-    try:
-        return read_image_header(file).GetNumberOfComponents()
-    except RuntimeError:
-        return 1
-
-
-def _count_samples(file: Path) -> int:
-    """As `read_tiff` reads them: a volume of three slices has no colours, whatever its tags say."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(file) as content:
-            series = content.series[0]
-            if is_planar(series):
-                return series.shape[0]
-            return series.shape[-1] if series.axes.endswith("S") else 1
-    except Exception:  # as in read_tiff
-        return 1
 
 
 def is_colour(text: str) -> bool:

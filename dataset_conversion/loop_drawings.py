@@ -13,10 +13,10 @@ from nnunet_attenscribble.common.figures import BACKGROUND_COLOUR, choose_colour
 from nnunet_attenscribble.common.formats import holds_place
 from nnunet_attenscribble.common.grids import Grid, flatten_onto, geometry_problems, place_on
 from nnunet_attenscribble.common.readers import as_readable
-from nnunet_attenscribble.common.volumes import Source, describe, read_volume, write_volume
+from nnunet_attenscribble.common.volumes import Source, describe, read_volume, unscale_label, write_volume
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.findings import find_reading
-from nnunet_attenscribble.dataset_conversion.label_files import read_header
+from nnunet_attenscribble.dataset_conversion.label_files import read_legend
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, PRESETS, Marks
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -144,7 +144,7 @@ def read_drawing(file: Path, image: Source, labels: Mapping[str, int], *, dense:
         AttenScribbleError: it cannot be read, lies on another grid, or has values or names that are no class.
     """
     marks = Marks({_clean(name): None for name, value in labels.items() if value}, None if dense else _CODING)
-    found = find_reading(file, image, read_header(file), marks, dense=dense)
+    found = find_reading(file, image, read_legend(file), marks, dense=dense)
     drawn = read_volume(as_readable(found.source, label=True), str(file), label=True)
     grid = Grid.of(read_volume(image, describe(image, "its image"), thorough=False, whole=False))
     drawn = flatten_onto(drawn, grid)
@@ -155,8 +155,8 @@ def read_drawing(file: Path, image: Source, labels: Mapping[str, int], *, dense:
     stroke = len(labels)  # of background; painted into a prediction it is no mistake
     known = {**{value: value for value in range(stroke)}, stroke: 0}
     coding = Coding(labels, marks.scribble_values, known, with_dense=True, trusted=True)
-    drawn = place_on(drawn, grid)
-    values = coding.dense(drawn, str(file), []) if dense else coding.scribble(drawn, str(file), [])[0]
+    drawn = place_on(unscale_label(drawn)[0], grid)
+    values = coding.dense(drawn, str(file)) if dense else coding.scribble(drawn, str(file))[0]
     return values if values.ndim == 3 else values[None]
 
 

@@ -22,7 +22,15 @@ from nnunet_attenscribble.common.grids import Grid, place_on
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_readable, keeps_files, open_files, write_label
 from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_json, read_shaped
-from nnunet_attenscribble.common.volumes import Source, describe, file_of, read_volume, sha256, write_volume
+from nnunet_attenscribble.common.volumes import (
+    Source,
+    describe,
+    file_of,
+    read_volume,
+    sha256,
+    unscale_label,
+    write_volume,
+)
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.description import Description
 from nnunet_attenscribble.dataset_conversion.loop_drawings import (
@@ -115,8 +123,8 @@ class CaseToDraw:
         if self.label is None:
             return _as_volume(np.full(grid.size[::-1], len(labels), np.uint8))
         name = describe(self.label, f"label of case {self.identifier}")
-        label = read_volume(self.label, name, label=True)
-        return _as_volume(Coding(labels, None, None, False).scribble(place_on(label, grid), name, [])[0])
+        label = unscale_label(read_volume(self.label, name, label=True))[0]
+        return _as_volume(Coding(labels, None, None, False).scribble(place_on(label, grid), name)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -452,6 +460,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     raw, preprocessed = (Path(os.path.abspath(place)) for place in (raw, preprocessed))
     new = [addition for addition in additions if addition.case.label is None]
     images = [image for addition in new for image in addition.case.images]
+    images += dict.fromkeys(sidecar for image in images if (sidecar := find_sidecar(image)) is not None)
     places = [place for place in (raw, preprocessed) if place.is_dir()]
     texts, problems = _grow_descriptions(places, new)
     provenance = _read_provenance(raw / "provenance.json", additions)
@@ -478,8 +487,6 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
             _write_label(addition, stage(raw / "labelsTr" / name if is_new else _label_file(addition)), reader)
         for image in images:
             shutil.copyfile(image, stage(raw / "imagesTr" / image.name))
-            if (sidecar := find_sidecar(image)) is not None:
-                shutil.copyfile(sidecar, stage(raw / "imagesTr" / sidecar.name))
         for file, content in texts.items():
             stage(file).write_text(encode_json(content), encoding="utf-8")
     for image in images:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCoding, scribble_values
+from nnunet_attenscribble.dataset_conversion.pairing import sort_by_role
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import MSCMR_TEST, MSCMR_VALIDATION, make_splits
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -26,10 +25,10 @@ def convert_mscmr(
     scribbles: Path | None = None,
     *,
     dataset_id: int,
+    writing: Writing,
     dense_id: int | None = None,
     name: str = "MSCMR",
     coding: ScribbleCoding = PRESETS["acdc"],
-    **writing: Any,
 ) -> WrittenDatasets:
     """Write MSCMRseg as a scribble dataset, with a dense twin where all its training subjects have dense labels.
 
@@ -40,17 +39,17 @@ def convert_mscmr(
         folder: `MSCMR_dataset` of CycleMix (`train/images/subject2_DE.nii.gz`, ...), or any folder with such files.
         scribbles: where they lie elsewhere.
         dataset_id: of the dataset.
+        writing: where and how.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         name: of the dataset.
         coding: of the scribbles.
-        writing: fields of `Writing`: `raw_folder`, `workers`...
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
     """
     values = scribble_values(LABELS, coding)
     files = find_files(folder) + ([] if scribbles is None else find_files(scribbles))
-    found, problems = _by_role(files)
+    found, problems = sort_by_role(files, _FILE, lambda match: int(match["subject"]), ("", "_scribble", "_manual"))
     images, drawn, dense = found[""], found["_scribble"], found["_manual"]
     if not images:
         raise AttenScribbleError(
@@ -101,23 +100,10 @@ def convert_mscmr(
             dense_id=dense_id,
             splits=splits,
         ),
-        Writing(**writing),
+        writing,
         problems=problems,
         notes=notes,
     )
-
-
-def _by_role(files: Iterable[Path]) -> tuple[dict[str, dict[int, Path]], list[str]]:
-    found: dict[str, dict[int, Path]] = {"": {}, "_scribble": {}, "_manual": {}}
-    problems = []
-    for file in dict.fromkeys(files):
-        match = _FILE.fullmatch(file.name)
-        if match is None:
-            continue
-        other = found[match["role"]].setdefault(int(match["subject"]), file)
-        if other != file and not (match["role"] == "_scribble" and other.read_bytes() == file.read_bytes()):
-            problems.append(f"{file}: the same file is also at {other}: remove one of them")
-    return found, problems
 
 
 def _identifier(subject: int) -> str:

@@ -8,19 +8,25 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
 from nnunet_attenscribble.common.text import list_some, normalise
 
+Key = TypeVar("Key")
+
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *DETACHED)
 _SEGMENTATION = ".seg.nrrd"  # of 3D Slicer, which nobody means as a part of the name
-#: Last words of the names of scribbles, and of labels of any kind, where both lie among images.
-_SCRIBBLE_WORDS = {"scribble", "scribbles", "scrib", "stroke", "strokes", "drawn", "drawing"}
-_LABEL_WORDS = _SCRIBBLE_WORDS | {
-    *("seg", "segmentation", "label", "labels", "labelmap", "mask", "gt", "groundtruth", "truth", "dense", "manual"),
-    *("annotation", "annotations", "roi", "rois", "segmentations", "masks"),
+#: What drawings are called: last words of the names of files that lie among images, and names of folders.
+SCRIBBLE_WORDS = {"scribble", "scribbles", "scrib", "scribs", "stroke", "strokes", "drawn", "drawing", "drawings"}
+DENSE_WORDS = {"dense", "gt", "groundtruth", "truth", "manual"}
+#: Of drawings of either kind.
+LABEL_WORDS = {
+    *("label", "labels", "labelmap", "labelmaps", "mask", "masks", "seg", "segs", "segmentation", "segmentations"),
+    *("annotation", "annotations", "roi", "rois"),
 }
+_DRAWING_WORDS = SCRIBBLE_WORDS | DENSE_WORDS | LABEL_WORDS
 #: Of what lies beside images. Anything else may be an image of a kind not thought of, and is not to be lost in silence.
 _COMPANION_ENDINGS = (
     *(".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".pdf", ".xml", ".yaml", ".yml", ".html", ".htm", ".log"),
@@ -144,6 +150,29 @@ def pair_files(
     return [*sound, *attempts, Pairing({}, [{} for _ in labels], [], [])][0]
 
 
+def sort_by_role(
+    files: Iterable[Path], pattern: re.Pattern[str], key: Callable[[re.Match[str]], Key], roles: Iterable[str]
+) -> tuple[dict[str, dict[Key, Path]], list[str]]:
+    """Files of a published dataset by role and key, and a problem for each that another has as well.
+
+    Args:
+        files: whose names match the pattern, or are passed over.
+        pattern: with a group `role`.
+        key: of a match.
+        roles: that are looked for; copies of one scribble are no problem, as it may lie in two folders.
+    """
+    found: dict[str, dict[Key, Path]] = {role: {} for role in roles}
+    problems = []
+    for file in files:
+        match = pattern.fullmatch(file.name)
+        if match is None or match["role"] not in found:
+            continue
+        other = found[match["role"]].setdefault(key(match), file)
+        if other != file and not (match["role"] == "_scribble" and other.read_bytes() == file.read_bytes()):
+            problems.append(f"{file}: the same file is also at {other}: remove one of them")
+    return found, problems
+
+
 def split_by_words(folder: Path, files: Iterable[Path]) -> tuple[list[Path], list[Path], list[Path]]:
     """Images, scribbles and other labels that lie in one folder, told by the last word of their names.
 
@@ -155,13 +184,13 @@ def split_by_words(folder: Path, files: Iterable[Path]) -> tuple[list[Path], lis
         for file in files
     }
     words = {file: {word.casefold()} for file, word in last.items()}
-    if not any(told & _LABEL_WORDS for told in words.values()):
+    if not any(told & _DRAWING_WORDS for told in words.values()):
         words = {file: {part.casefold() for part in file.relative_to(folder).parts[:-1]} for file in files}
     images: list[Path] = []
     scribbles: list[Path] = []
     others: list[Path] = []
     for file, told in words.items():
-        (scribbles if told & _SCRIBBLE_WORDS else others if told & _LABEL_WORDS else images).append(file)
+        (scribbles if told & SCRIBBLE_WORDS else others if told & _DRAWING_WORDS else images).append(file)
     return images, scribbles, others
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nnunet_attenscribble.common.text import has_control_character, list_some
+from nnunet_attenscribble.common.text import has_control_character, list_some, normalise
 from nnunet_attenscribble.common.volumes import describe
 from nnunet_attenscribble.dataset_conversion.cases import IGNORE, Case, CheckedCase, Coding
 
@@ -97,7 +96,7 @@ def identifier_problems(identifiers: Sequence[str]) -> list[str]:
     ]
     alike: dict[str, list[str]] = {}
     for name in counts:
-        alike.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+        alike.setdefault(normalise(name).casefold(), []).append(name)
     problems += [
         f"cases {' and '.join(names)}: are one file on macOS and Windows: rename all but one"
         for names in alike.values()

@@ -183,7 +183,7 @@ def write_raw_datasets(
     with ExitStack() as stack:
         if not found:
             with _nothing_kept():
-                stack.enter_context(reserved(writing.raw_folder, map(str, dataset.ids), "dataset ID"))
+                stack.enter_context(reserved(writing.raw_folder, map("{:03d}".format, dataset.ids), "dataset ID"))
         # What a killed run had finished is put in its place, and the ID is taken then.
         leftovers = [] if found else finish_interrupted(writing.raw_folder, f"{dataset.dataset_id:03d}")
         found += taken_id_problems(
@@ -206,7 +206,7 @@ def write_raw_datasets(
         finally:
             remove_leftovers(leftovers)
     _put_splits(dataset, writing)
-    return _summarise(cases, checked, dataset, writing.raw_folder, notes)
+    return _summarise(cases, checked, coding, dataset, writing.raw_folder, notes)
 
 
 @contextmanager
@@ -241,7 +241,7 @@ def _write(
             leftovers=leftovers,
         )
         tasks = [
-            (case, fingerprint(case, result, coding, writing.link)) for case, result in zip(cases, checked, strict=True)
+            (case, case_key(case, result, coding, writing.link)) for case, result in zip(cases, checked, strict=True)
         ]
         files = [file for case in _each(run, write, tasks, "Writing", writing.progress) for file in case]
         gone = [file for file in files if not os.path.lexists(hidden / file)]  # links fit where it will lie
@@ -255,7 +255,7 @@ def _version() -> str:
     return version("nnunet-attenscribble")
 
 
-def fingerprint(case: Case, checked: CheckedCase, coding: Coding, link: bool) -> str | None:
+def case_key(case: Case, checked: CheckedCase, coding: Coding, link: bool) -> str | None:
     """What the written files of a case depend on, as a hash; None where that cannot be told."""
     sources = (*case.images, case.scribble, case.dense)
     calls = [source for source in sources if callable(source)]
@@ -286,7 +286,7 @@ def _write_or_resume(
     """Put one case into the dataset folders: taken over from a killed run, or written; runs in a worker process.
 
     Args:
-        task: the case and its fingerprint.
+        task: the case and its key.
         coding: of its labels.
         datasets: folders of the dataset with the images and, if any, of its twin, in the hidden folder of this run.
         with_dense: dense labels of training cases are written, into the last of them.
@@ -305,7 +305,7 @@ def _write_or_resume(
     for leftover in leftovers if key is not None else ():
         try:
             told = json.loads((leftover / note).read_text(encoding="utf-8"))
-            if told["fingerprint"] == key:
+            if told["key"] == key:
                 for file in told["files"]:
                     os.rename(leftover / file, hidden / file)
                 write_json(hidden / note, told, indent=None)
@@ -317,7 +317,7 @@ def _write_or_resume(
     )
     files = [str(file.relative_to(hidden)) for file in written]
     if key is not None:
-        write_json(hidden / note, {"fingerprint": key, "files": files}, indent=None)
+        write_json(hidden / note, {"key": key, "files": files}, indent=None)
     return files
 
 
@@ -338,11 +338,12 @@ def _put_splits(dataset: RawDataset, writing: Writing) -> None:
 def _summarise(
     cases: Sequence[Case],
     checked: Sequence[CheckedCase],
+    coding: Coding,
     dataset: RawDataset,
     raw_folder: Path,
     notes: Iterable[str],
 ) -> WrittenDatasets:
-    labels = [*dataset.labels, IGNORE]
+    labels = {**dataset.labels, IGNORE: coding.ignore}
     drawn = {} if dataset.dense_only else _total(labels, [result.scribble_voxels for result in checked])
     dense = _total(dataset.labels, [result.dense_voxels for result in checked]) if dataset.with_dense else {}
     return WrittenDatasets(
@@ -426,7 +427,7 @@ def _each(run: Map, function, cases: Sequence, description: str, progress: bool)
     return show_progress(run(function, cases), total=len(cases), description=description, enabled=progress)
 
 
-def _total(names: Iterable[str], counts: Iterable[list[int]]) -> dict[str, int]:
-    """Of all cases in which voxels were counted; `names` may leave out the last values, as `ignore` of dense labels."""
+def _total(labels: Mapping[str, int], counts: Iterable[list[int]]) -> dict[str, int]:
+    """Of all cases in which voxels were counted by value."""
     counted = [*filter(None, counts)]
-    return {name: sum(count[i] for count in counted) for i, name in enumerate(names)}
+    return {name: sum(count[value] for count in counted) for name, value in labels.items()}

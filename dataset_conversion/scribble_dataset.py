@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -49,7 +48,7 @@ def scribble_dataset(
     dataset_id: int,
     name: str,
     rules: ScribbleRules,
-    **given: Any,
+    writing: Writing,
 ) -> ScribbledDataset:
     """Draw scribbles into the training labels of a raw dataset.
 
@@ -61,12 +60,12 @@ def scribble_dataset(
         source: DatasetNNN_Name in nnUNet_raw, with dense labels.
         dataset_id, name: see `RawDataset`.
         rules: what to draw.
-        given: fields of `Writing`: `raw_folder`, `workers`...
+        writing: where and how; always with links, and what is drawn is trusted.
 
     Raises:
         AttenScribbleError: every problem of the source, one sentence each.
     """
-    writing = Writing(**given, trust_scribbles=True, link=True)
+    writing = replace(writing, trust_scribbles=True, link=True)
     description = read_description(source)
     _refuse_what_cannot_be_drawn(source, description)
     labels = description.labels

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
-from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing, WrittenDatasets
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _NEEDED = ("imagesTr", "labelsTr")
@@ -20,13 +19,12 @@ def convert_scribblebench(
     folder: Path,
     *,
     dataset_id: int,
+    writing: Writing,
     dense_id: int | None = None,
     classes: Mapping[str, int] | None = None,
     channels: list[str] | None = None,
     name: str | None = None,
     subject: str | None = None,
-    trust_scribbles: bool = False,
-    **writing: Any,
 ) -> WrittenDatasets:
     """Link a dataset of ScribbleBench into a numbered nnU-Net dataset, and its `labelsTr_dense` into the dense twin.
 
@@ -35,12 +33,12 @@ def convert_scribblebench(
             `imagesTs`, `labelsTs` and a dataset.json, in which `ignore` (or `unlabelled`), if named, must be one more
             than the classes.
         dataset_id: of the dataset.
+        writing: where and how; always with links.
         dense_id: of the twin; None: the dataset's plus one where there are dense labels.
         classes: name to value; None: those of dataset.json.
         channels: names; None: those of dataset.json.
         name: of the dataset; None: that of the folder.
-        subject, trust_scribbles: see `FolderOptions`.
-        writing: further fields of `Writing`: `raw_folder`, `workers`...
+        subject: see `FolderOptions`.
 
     Raises:
         AttenScribbleError: every problem of the input, one sentence each.
@@ -69,14 +67,14 @@ def convert_scribblebench(
         subject=subject,
         link=True,
         dense_id=dense_id,
-        trust_scribbles=trust_scribbles,
+        trust_scribbles=writing.trust_scribbles,
     )
     provenance = {
         "source": f"{given} of ScribbleBench (Gotkowski et al., MICCAI 2025)",
         "reference": "https://github.com/MIC-DKFZ/ScribbleBench",
         "license": "that of the dataset behind it",
     }
-    return options.convert(provenance=provenance, **writing)
+    return options.convert(writing, provenance=provenance)
 
 
 def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:

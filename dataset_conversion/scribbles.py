@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from nnunet_attenscribble.common.shapes import SIZE, read_keys
 from nnunet_attenscribble.common.volumes import slice_axis
+from nnunet_attenscribble.dataset_conversion import Style
 from nnunet_attenscribble.dataset_conversion.strokes import (
     MARGIN,
     deepest_point,
@@ -30,7 +31,7 @@ from nnunet_attenscribble.dataset_conversion.strokes import (
 )
 from nnunet_attenscribble.errors import AttenScribbleError
 
-STYLES = ("interior", "interior+border", "skeleton", "points")
+STYLES: tuple[str, ...] = get_args(Style)
 _EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one component
 
 Box = tuple[slice, slice]  # rows and columns of a slice
@@ -52,7 +53,6 @@ class ScribbleRules:
             root of its area), lowest and highest.
         background_wander: by how much of its distance that stroke comes nearer and goes farther on its way, as the
             standard deviation of the distance's logarithm; 0 keeps the distance.
-        background_length: share of the line around every object that the background stroke takes in the mean.
         border_share: lowest and highest share of the outline that a border stroke takes.
         border_depth: pixels from the outline to a border stroke, lowest and highest.
         slices: share of each case's slices that are annotated at all, of those with and of those without foreground.
@@ -72,7 +72,6 @@ class ScribbleRules:
     coverage: float = 0.16
     background_distance: tuple[float, float] = (0.1, 0.45)
     background_wander: float = 0.4
-    background_length: float = 1.0
     border_share: tuple[float, float] = (0.07, 0.15)
     border_depth: tuple[float, float] = (2.0, 5.0)
     slices: float = 1.0
@@ -91,7 +90,7 @@ class ScribbleRules:
             problems.append(f"style is {self.style!r}: choose one of {', '.join(STYLES)}")
         if not 0 < self.thickness < float("inf"):
             problems.append(f"thickness is {self.thickness}: give a number of pixels above 0")
-        for name in ("coverage", "background_length", "slices", "classes", "strokes"):
+        for name in ("coverage", "slices", "classes", "strokes"):
             if not 0 < getattr(self, name) <= 1:
                 problems.append(f"{name} is {getattr(self, name)}: give a share above 0, 1 at most")
         low, high = self.background_distance
@@ -310,7 +309,7 @@ def _draw_background(
         if rules.background_wander:
             field = distance * np.exp(rules.background_wander * smooth_noise(rng, mask.shape, breadth / 4))
         parts = [
-            part_of_line(rng, line, rules.background_length * measure_line(line) * rng.uniform(0.8, 1.4))
+            part_of_line(rng, line, measure_line(line) * rng.uniform(0.8, 1.4))
             for line in _lines_around(field, min(away, 0.5 * float(field.max())), ~mask)
         ]
     thickness = rules.thickness

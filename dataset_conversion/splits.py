@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
 from nnunet_attenscribble.common.text import find_subject
+from nnunet_attenscribble.dataset_conversion import AcdcSplit
 from nnunet_attenscribble.errors import AttenScribbleError
 
 Patient = TypeVar("Patient", int, str)
@@ -38,7 +39,7 @@ MSCMR_TEST = (3, 5, 10, 11, 12, 16, 17, 23, 28, 30, 33, 35, 38, 40, 43)
 #: Of a note: what a single patient is not enough for.
 NO_FOLDS = "makes no folds: train with `all` in place of nnU-Net's fold number"
 
-ACDC_SPLITS = ("nnunet", "contiguous", "maag")
+ACDC_SPLITS: tuple[str, ...] = get_args(AcdcSplit)
 ACDC_BLOCKS = tuple(tuple(range(first, first + 20)) for first in range(1, 101, 20))
 
 

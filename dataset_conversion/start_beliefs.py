@@ -249,7 +249,7 @@ def free_id(folders: Iterable[Path | None]) -> int:
     names = {entry.name[:11] for folder in places for entry in folder.iterdir()}
 
     def is_free(number: int) -> bool:
-        held = any(is_held_by_another_user(folder, str(number)) for folder in places)
+        held = any(is_held_by_another_user(folder, f"{number:03d}") for folder in places)
         return not held and f"Dataset{number:03d}_" not in names
 
     return next((n for n in range(_FIRST_ID, 999) if is_free(n) and is_free(n + 1)), _FIRST_ID)

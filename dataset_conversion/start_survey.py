@@ -24,7 +24,16 @@ from nnunet_attenscribble.common.grids import (
     read_header,
 )
 from nnunet_attenscribble.common.readers import as_readable
-from nnunet_attenscribble.common.volumes import AIR, Source, count_values, describe, file_of, label_values, read_volume
+from nnunet_attenscribble.common.volumes import (
+    AIR,
+    Source,
+    count_values,
+    describe,
+    file_of,
+    label_values,
+    read_volume,
+    unscale_label,
+)
 from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, FoundCase, FoundLabel, tell_files_apart
@@ -41,26 +50,30 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     split_layers,
 )
 from nnunet_attenscribble.dataset_conversion.meanings import fold
-from nnunet_attenscribble.dataset_conversion.pairing import stem, unusable_files
+from nnunet_attenscribble.dataset_conversion.pairing import (
+    DENSE_WORDS,
+    LABEL_WORDS,
+    SCRIBBLE_WORDS,
+    stem,
+    unusable_files,
+)
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _DEFAULT = re.compile(r"(segment|label|new label)[ _]?\d+")
 _FEW = 16  # values of what may be a label
 _MOST_COLOURS = 64  # beyond, they are shades, and the file is no drawing
+#: Of folders, in small letters and without what stands between words.
 _NAMES = {
-    "images": "image images imagestr trainimages img imgs scan scans volume volumes",
-    "scribbles": "scribble scribbles scrib scribs scribbledata labelsscribble stroke strokes drawing drawings drawn",
-    "labels": "label labels labelstr trainlabels labelmap labelmaps mask masks seg segs segmentation segmentations "
-    "annotation annotations roi rois",
-    "dense": "dense denselabels labelsdense labelstrdense gt groundtruth truth reference manual",
-    "test_images": "imagests testimages imagestest",
-    "test_labels": "labelsts testlabels labelstest",
+    "images": {"image", "images", "imagestr", "trainimages", "img", "imgs", "scan", "scans", "volume", "volumes"},
+    "scribbles": {*SCRIBBLE_WORDS, "scribbledata", "labelsscribble"},
+    "labels": {*LABEL_WORDS, "labelstr", "trainlabels"},
+    "dense": {*DENSE_WORDS, "denselabels", "labelsdense", "labelstrdense", "reference"},
+    "test_images": {"imagests", "testimages", "imagestest"},
+    "test_labels": {"labelsts", "testlabels", "labelstest"},
 }
-_ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
+_ROLES = {name: role for role, names in _NAMES.items() for name in names}
 _TEST = {"test", "testing", "testset"}  # of folders with folders for images and labels in them
 _DRAWN = ("scribbles", "labels", "dense")
-#: Last words of names that scribbles do not have.
-_DENSE_WORDS = {"dense", "gt", "groundtruth", "truth", "manual"}
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,7 @@ def _plain(name: str) -> str:
 
 def _kind(files: Iterable[Path]) -> str | None:
     words = {re.split("[_. -]", stem(file) or "")[-1].casefold() for file in files}
-    return "dense" if words and words <= _DENSE_WORDS else None
+    return "dense" if words and words <= DENSE_WORDS else None
 
 
 def _count(root: Path, files: Iterable[Path]) -> dict[Path, int]:
@@ -200,14 +213,12 @@ class LabelContent:
         how: what its marks are: `name`, `value` or `colour`.
         voxels: of each mark that is drawn; of a file with names, 0 are those in no segment.
         declared: names that its own header has, drawn or not; none of other files.
-        tool: that wrote the names.
         hidden: voxels that are wholly transparent, and so of no mark.
     """
 
     how: str
     voxels: Mapping[int | str, int]
     declared: tuple[str, ...] = ()
-    tool: str | None = None
     hidden: int = 0
 
     @property
@@ -373,7 +384,7 @@ def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
         return _count_colours(pixels, str(label.file))
     read_volume(pixels, str(label.file), label=True)  # refuses several values per voxel
-    return LabelContent("value", dict(count_values(label_values(pixels, str(label.file), [])).items()))
+    return LabelContent("value", dict(count_values(label_values(unscale_label(pixels)[0], str(label.file))).items()))
 
 
 def _read_names(file: Path, legend: Legend, count: int, layers: Iterator[sitk.Image]) -> LabelContent:
@@ -390,7 +401,7 @@ def _read_names(file: Path, legend: Legend, count: int, layers: Iterator[sitk.Im
                 drawn |= mask
     voxels[0] = int((~drawn).sum())  # 3D Slicer cuts files to what is drawn
     own = legend.source == file
-    return LabelContent("name", voxels, tuple(segment.name for segment in legend.segments) if own else (), legend.tool)
+    return LabelContent("name", voxels, tuple(segment.name for segment in legend.segments) if own else ())
 
 
 def _count_colours(pixels: sitk.Image, name: str) -> LabelContent:

@@ -163,7 +163,7 @@ class LabelImage:
         labels: integers, (Y, X) or (Z, Y, X).
         spacing: millimetres per axis of `labels`.
         grid: where its voxels lie.
-        rounded: values that the file's header scales were rounded, see `volumes.label_values`.
+        rounded: values that the file's header scales were rounded, see `volumes.unscale_label`.
         names: of its values, where it says them itself (3D Slicer), in small letters.
     """
 
@@ -218,13 +218,12 @@ def read_label_image(file: Path, reader: Reader = None) -> LabelImage:
     """
 
     from nnunet_attenscribble.common.readers import read_label
-    from nnunet_attenscribble.common.volumes import label_values
+    from nnunet_attenscribble.common.volumes import label_values, unscale_label
 
-    notes: list[str] = []
-    image = read_label(file, reader)
-    labels = label_values(image, str(file), notes)
+    image, rounded = unscale_label(read_label(file, reader))
+    labels = label_values(image, str(file))
     # The array's axes are those of the file turned round, (x, y, z) to (z, y, x); the spacing must follow.
-    return LabelImage(labels, image.GetSpacing()[::-1], Grid.of(image), bool(notes), _read_names(image))
+    return LabelImage(labels, image.GetSpacing()[::-1], Grid.of(image), rounded, _read_names(image))
 
 
 def _read_names(image: Image) -> dict[str, int]:

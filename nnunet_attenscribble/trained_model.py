@@ -270,7 +270,7 @@ class TrainedModel:
         from nnunet_attenscribble.common.formats import holds_place
         from nnunet_attenscribble.common.grids import Grid, geometry_problems, turn_onto
         from nnunet_attenscribble.common.readers import as_reader, open_files, read_label
-        from nnunet_attenscribble.common.volumes import describe, label_values, read_volume
+        from nnunet_attenscribble.common.volumes import describe, label_values, read_volume, unscale_label
 
         reader = as_reader(self.reader)
         sources = open_files(images, reader, channels=len(self.predictor.dataset_json["channel_names"]))
@@ -286,7 +286,7 @@ class TrainedModel:
             label = read_label(labels, reader)
             problems += geometry_problems(first, label, str(labels), names[0])
             if not problems:
-                values = turn_onto(label_values(label, str(labels), []), label, first)
+                values = turn_onto(label_values(unscale_label(label)[0], str(labels)), label, first)
                 known = values.astype("float32").reshape(1, -1, *values.shape[-2:])
         if problems:
             raise AttenScribbleError(problems)

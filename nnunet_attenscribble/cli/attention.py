@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.common.text import format_mean_sd, format_plain
+from nnunet_attenscribble.common.progress import print_table
+from nnunet_attenscribble.common.text import format_mean_sd
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -160,4 +161,4 @@ def _tell(pairs: list[PairMean]) -> None:
         for entry in average_pairs(pairs)
     ]
     if rows:
-        typer.echo(format_plain(["neighbours", "pairs", "cases", "similarity"], rows))
+        print_table(["neighbours", "pairs", "cases", "similarity"], rows)

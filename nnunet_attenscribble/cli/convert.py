@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import Workers, planning_commands, where_to_write
 from nnunet_attenscribble.common.text import format_percent
+from nnunet_attenscribble.dataset_conversion import AcdcSplit, ChaosSequence, ChaosSplit, CodingName
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
@@ -20,12 +21,6 @@ convert = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(convert, name="convert")
-
-# Of `meanings.PRESETS`, `splits.ACDC_SPLITS`, `chaos.SEQUENCES` and `chaos.SPLITS`, without importing these modules.
-CodingName = Literal["acdc", "chaos", "prostatex"]
-AcdcSplit = Literal["nnunet", "contiguous", "maag"]
-ChaosSequence = Literal["t1-in", "t1-out", "t1", "t1-both", "t2"]
-ChaosSplit = Literal["nnunet", "pacingpseudo", "attenscribble"]
 
 DatasetId = Annotated[int, typer.Option("--dataset-id", "-d", metavar="ID", help="ID of the dataset.")]
 DenseId = Annotated[
@@ -83,7 +78,6 @@ def acdc(
     ],
     dataset_id: DatasetId,
     dense_id: DenseId = None,
-    dense: Annotated[bool, typer.Option("--dense/--no-dense", help="Write the dense twin.")] = True,
     name: Annotated[str, typer.Option(help="Name of the dataset; the twin's name is this and Dense.")] = "ACDC",
     split: Annotated[
         AcdcSplit,
@@ -121,12 +115,12 @@ def acdc(
         folder,
         scribbles,
         dense_id=dense_id,
-        dense=dense,
         name=name,
         split=split,
         test=test,
         coding=choose_coding(coding, unlabelled, background_scribble),
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
 
@@ -185,7 +179,8 @@ def chaos(
         name=name,
         split=split,
         coding=choose_coding(coding, unlabelled, background_scribble, default="chaos"),
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
 
@@ -227,7 +222,8 @@ def mscmr(
         dense_id=dense_id,
         name=name,
         coding=choose_coding(coding, unlabelled, background_scribble),
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
 
@@ -284,7 +280,8 @@ def h5(
         split=split,
         subject=subject,
         coding=choose_coding(coding, unlabelled, background_scribble),
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed)
 
@@ -320,7 +317,8 @@ def scribblebench(
         name=name,
         subject=subject,
         dense_id=dense_id,
-        **_writing_options(dataset_id, workers, raw, preprocessed, trust_scribbles),
+        dataset_id=dataset_id,
+        writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
     report_written(written, raw=raw, preprocessed=preprocessed, planning="")
 
@@ -429,15 +427,8 @@ def folder(
         annotated=annotated,
         trust_scribbles=trust_scribbles,
     )
-    written = options.convert(**where_to_write(workers, raw, preprocessed))
+    written = options.convert(where_to_write(workers, raw, preprocessed))
     report_written(written, raw=raw, preprocessed=preprocessed, planning="")
-
-
-def _writing_options(
-    dataset_id: int, workers: int | None, raw: Path | None, preprocessed: Path | None, trust: bool
-) -> dict[str, Any]:
-    """What every converter of published datasets passes on to `write_raw_datasets`."""
-    return {"dataset_id": dataset_id, "trust_scribbles": trust, **where_to_write(workers, raw, preprocessed)}
 
 
 def report_written(

@@ -5,24 +5,24 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import encode_json, replaced_file
 from nnunet_attenscribble.common.nnunet import dataset_folder, find_folder, nnunet_folder, read_drawn_axis
-from nnunet_attenscribble.common.text import format_percent, format_plain, list_some
+from nnunet_attenscribble.common.progress import print_table
+from nnunet_attenscribble.common.text import format_percent, list_some
+from nnunet_attenscribble.dataset_conversion import Style
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, Inspection
+    from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
     from nnunet_attenscribble.dataset_conversion.scribble_dataset import ScribbledDataset
 
 _MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense label
-
-# `scribbles.STYLES`, without importing that module.
-Style = Literal["interior", "interior+border", "skeleton", "points"]
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")]
 
@@ -54,9 +54,13 @@ def inspect(
 
     Example:  attenscribble inspect 601 --dense labels -o sheet.png --cases 50
     """
+    from nnunet_attenscribble.dataset_conversion.description import read_description
     from nnunet_attenscribble.dataset_conversion.inspection import find_twin, inspect_dataset
 
     source = dataset_folder("nnUNet_raw", dataset)
+    channels = len(read_description(source).channels)
+    if channel >= channels:
+        raise AttenScribbleError(f"channel {channel}: {source.name} has the channels 0 to {channels - 1}")
     if dense is None:
         truth = find_twin(source)
     elif dense == "none":
@@ -64,10 +68,6 @@ def inspect(
     else:
         truth = Path(dense) if Path(dense).is_dir() else dataset_folder("nnUNet_raw", dense)
     found = inspect_dataset(source, truth, workers=workers, progress=True)
-    if channel >= len(found.description.channels):
-        raise AttenScribbleError(
-            f"channel {channel}: {source.name} has the channels 0 to {len(found.description.channels) - 1}"
-        )
     _print_findings(source.name, found, None if truth is None else truth.name)
     target = png or Path(f"{source.name}.png")
     with ExitStack() as parts:  # both files or none
@@ -115,7 +115,8 @@ def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
         rows.append(row)
     header = ["class", "scribbled voxels" if sparse else "voxels", "of all", "slices with"]
     header += ["of the class", "slices without", "pieces without", "outside the class"] if dense else []
-    typer.echo("\n" + format_plain(header, rows))
+    typer.echo()
+    print_table(header, rows)
     if sparse:
         empty = sum(case.slices_without for case in cases.values())
         typer.echo(
@@ -134,13 +135,15 @@ def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
     for axis, letter in enumerate("xyz"[: sizes.shape[1]]):
         for what, values, digits in (("voxels", sizes, 0), ("mm", spacings, 4)):
             rows.append([f"{letter}, {what}", *(f"{part:.{digits}f}" for part in spread(values[:, axis]))])
-    typer.echo("\n" + format_plain(["size, spacing", "lowest", "median", "highest"], rows))
+    typer.echo()
+    print_table(["size, spacing", "lowest", "median", "highest"], rows)
     rows = []
     for number, channel in enumerate(found.description.channels.values()):
         values = np.array([case.intensities[number] for case in cases.values()])
         for share, column in zip(PERCENTILES, values.T, strict=True):
             rows.append([f"{channel}, {share} %", *(f"{part:.6g}" for part in spread(column))])
-    typer.echo("\n" + format_plain(["intensity percentile", "lowest case", "median case", "highest case"], rows))
+    typer.echo()
+    print_table(["intensity percentile", "lowest case", "median case", "highest case"], rows)
     _print_warnings(found)
 
 
@@ -192,15 +195,20 @@ def _name_cases(counts: dict[str, int]) -> str:
     return f" (most in {list_some([f'{name}: {counts[name]}' for name in worst])})" if worst else ""
 
 
-def where_to_write(workers: int | None, raw: Path | None, preprocessed: Path | None) -> dict[str, Any]:
-    """nnU-Net's folders, by options or by its environment, and what else of `Writing` is no matter of the data."""
-    return {
-        "raw_folder": raw or nnunet_folder("nnUNet_raw"),
-        "preprocessed_folder": preprocessed or find_folder("nnUNet_preprocessed"),
-        "results_folder": find_folder("nnUNet_results"),
-        "workers": workers,
-        "progress": True,
-    }
+def where_to_write(
+    workers: int | None, raw: Path | None = None, preprocessed: Path | None = None, trust_scribbles: bool = False
+) -> Writing:
+    """nnU-Net's folders, by options or by its environment."""
+    from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
+
+    return Writing(
+        raw or nnunet_folder("nnUNet_raw"),
+        preprocessed or find_folder("nnUNet_preprocessed"),
+        find_folder("nnUNet_results"),
+        trust_scribbles,
+        workers=workers,
+        progress=True,
+    )
 
 
 def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
@@ -216,7 +224,7 @@ def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
 @app.command()
 def fingerprint(
     dataset: Annotated[str, typer.Argument(help="ID or name of the scribble dataset in nnUNet_raw.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 4,
+    workers: Workers = None,
 ) -> None:
     """Make nnU-Net's fingerprint from what was drawn, before planning: for CT, and for images with zeros around.
 
@@ -314,7 +322,7 @@ def scribble(
         dataset_id=dataset_id,
         name=name or f"{source.name.partition('_')[2]}Scribble",
         rules=chosen,
-        **where_to_write(workers, None, None),
+        writing=where_to_write(workers),
     )
     typer.echo(f"{result.written.scribble} holds {result.written.training} cases; {_tell_images(result, source.name)}.")
     _print_coverage(result.coverage)
@@ -346,4 +354,4 @@ def _print_coverage(coverage: dict[str, ClassCoverage]) -> None:
         ]
         for name, entry in coverage.items()
     ]
-    typer.echo(format_plain(["class", "scribbled voxels", "of the class", "slices without", "pieces without"], rows))
+    print_table(["class", "scribbled voxels", "of the class", "slices without", "pieces without"], rows)

@@ -14,7 +14,7 @@ from nnunet_attenscribble.common.files import find_files, finish_interrupted, un
 from nnunet_attenscribble.common.nnunet import FOLDERS, trainers_folder
 from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc
 from nnunet_attenscribble.dataset_conversion.phantom import make_phantom, phantom_index, write_phantoms
-from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing, WrittenDatasets
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.workspace import (
     Model,
@@ -118,10 +118,12 @@ class Datasets:
         finish_interrupted(places.raw, f"{_ID:03d}")
         if (places.raw / places.scribble).is_dir() and (places.raw / places.dense).is_dir():
             return None
-        ids: dict[str, Any] = {"raw_folder": places.raw, "dataset_id": _ID, "dense_id": _DENSE_ID, "name": places.name}
+        ids: dict[str, Any] = {"dataset_id": _ID, "dense_id": _DENSE_ID, "name": places.name}
         if places.acdc is None or places.scribbles is None:
-            return write_phantoms(**ids)
-        return convert_acdc(places.acdc, places.scribbles, **ids, test="maag-validation", progress=True)
+            return write_phantoms(raw_folder=places.raw, **ids)
+        return convert_acdc(
+            places.acdc, places.scribbles, **ids, test="maag-validation", writing=Writing(places.raw, progress=True)
+        )
 
     def plan_steps(self) -> list[Step]:
         """nnU-Net's planning of each."""

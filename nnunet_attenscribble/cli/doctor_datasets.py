@@ -21,6 +21,7 @@ from nnunet_attenscribble.common.nnunet import (
     count_preprocessed,
     dataset_folder,
     entry_values,
+    label_problems,
     nnunet_folder,
     read_dataset_json,
 )
@@ -92,24 +93,12 @@ def check_dataset(dataset: str, workers: int | None = None) -> list[Finding]:
 def check_labels(name: str, description: Mapping[str, Any]) -> list[Finding]:
     """Whether the labels are as nnU-Net wants them: consecutive, regions with their order, `ignore` alone and last."""
     labels = description["labels"]
-    problems: list[Finding] = []
-    if labels.get("background") not in (0, "0", 0.0):
-        told = f"`background` is {labels['background']!r}" if "background" in labels else "has no label `background`"
-        problems.append(Finding(name, told, PROBLEM, "background must be there, and 0"))
-    values = sorted({value for key, entry in labels.items() if key != "ignore" for value in entry_values(entry)} | {0})
-    if values[-1] != len(values) - 1:
-        gap = next(number for number, value in enumerate(values) if number != value)
-        advice = "number the labels 0, 1, 2, ... without a gap, in dataset.json and in labelsTr"
-        problems.append(Finding(name, f"no label is {gap}, and {values[gap]} is the next", PROBLEM, advice))
+    problems = [Finding(name, told, PROBLEM, advice) for told, advice in label_problems(labels)]
     problems += _check_regions(name, labels, description.get("regions_class_order"))
     if "ignore" not in labels:
         advice = f"train it with nnUNetTrainer, or draw scribbles: attenscribble scribble {name} -o NEW_ID"
         return problems or [Finding(name, "has no label `ignore`: its labels are dense", NOTE, advice)]
-    ignore = labels["ignore"]
-    if not isinstance(ignore, int) or ignore != values[-1] + 1:
-        advice = f"set it to {values[-1] + 1}, one more than the highest label, in dataset.json and in labelsTr"
-        problems.append(Finding(name, f"`ignore` is {ignore!r}", PROBLEM, advice))
-    told = f"scribbles of {list_some([key for key in labels if key != 'ignore'])}; {ignore} is `ignore`"
+    told = f"scribbles of {list_some([key for key in labels if key != 'ignore'])}; {labels['ignore']} is `ignore`"
     return problems or [Finding(name, told)]
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.common.progress import show_waiting
-from nnunet_attenscribble.common.text import count_rows, format_mean_sd, format_number, format_plain
+from nnunet_attenscribble.common.progress import print_table, show_waiting
+from nnunet_attenscribble.common.text import count_rows, format_mean_sd, format_number
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -241,25 +241,10 @@ def _check_writable(folder: Path) -> None:
 
 
 def _print_summary(summary: Summary) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 
-    header, rows = _tabulate(summary)
-    console = Console()
-    if not console.is_terminal:
-        typer.echo(format_plain(header, rows))
-        return
     rows_of = count_rows(len(summary.cases), PROTOCOLS[summary.protocol].unit)
-    table = Table(title=f"{rows_of}, mean ± SD; volume: median")
-    for column in header:
-        # Folded where the terminal is narrow: names that are cut off may read alike.
-        table.add_column(column, justify="left" if column == header[0] else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # no markup: names may hold brackets
-    console.print(table)
+    print_table(*_tabulate(summary), title=f"{rows_of}, mean ± SD; volume: median")
 
 
 def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -359,7 +344,7 @@ def _print_decisions(result: Postprocessed) -> None:
             ]
         )
     header = ["class", "kept", "scribbled cases", "in one object", "share", "predictions changed", "voxels removed"]
-    typer.echo(format_plain(header, rows))
+    print_table(header, rows)
     for decision in result.decisions:
         typer.echo(f"{decision.structure}: {decision.reason}")
     if result.left_out:

@@ -7,14 +7,23 @@ import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import tell_training
-from nnunet_attenscribble.common.nnunet import PLANS, dataset_folder, nnunet_folder, read_dataset_json, read_drawn_axis
-from nnunet_attenscribble.common.text import format_csv, format_plain
+from nnunet_attenscribble.common.nnunet import (
+    PLANS,
+    dataset_folder,
+    label_problems,
+    nnunet_folder,
+    read_dataset_json,
+    read_drawn_axis,
+)
+from nnunet_attenscribble.common.progress import print_table
+from nnunet_attenscribble.common.text import format_csv
+from nnunet_attenscribble.dataset_conversion import Tool
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -34,10 +43,6 @@ class _Dataset:
     description: Description
     training: Mapping[str, CaseToDraw]
     reader: Reader
-
-
-# `loop_drawings.TOOLS`, without importing that module.
-Tool = Literal["slicer", "itk-snap", "napari"]
 
 
 @app.command("next")
@@ -100,7 +105,7 @@ def next_slices(
     with ExitStack() as alone:
         if os.access(raw.parent, os.W_OK):
             # From reading labels to writing them: a call for another folder would put old ones back.
-            alone.enter_context(reserved(raw.parent, [str(int(raw.name[7:10]))], "dataset ID", wait=True))
+            alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID", wait=True))
         state = read_state(folder, raw.name)
         training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
         reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
@@ -126,9 +131,8 @@ def _check_labels(raw: Path, description: Description) -> None:
     file = raw / "dataset.json"
     if description.ignore is None:
         raise AttenScribbleError(f"{file}: has no label `ignore`: its labels are dense, and there is nothing to draw")
-    problems = Coding(description.labels, None, None, False).problems()
-    if not problems and description.ignore != len(description.labels):
-        problems = [f"`ignore` is {description.ignore}, it must be {len(description.labels)}, one more than the others"]
+    problems = [f"{told}: {advice}" for told, advice in label_problems(read_dataset_json(file)["labels"])]
+    problems = problems or Coding(description.labels, None, None, False).problems()
     names = [" ".join(name.split()).casefold() for name in description.labels]
     if len(set(names)) < len(names):
         problems.append("two labels have the same name, in small letters and without blanks: rename one")
@@ -145,7 +149,11 @@ def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reade
         told = ", ".join(f"{name} {count}" for name, count in addition.added.items() if count) or "none"
         state = "new" if addition.case.label is None else ""
         rows.append([addition.case.identifier, state, told, str(addition.changed or ""), str(addition.kept or "")])
-    typer.echo(format_plain(["case", "", "voxels drawn since", "of another class before", "taken out, kept"], rows))
+    print_table(
+        ["case", "", "voxels drawn since", "of another class before", "taken out, kept"],
+        rows,
+        left=("", "voxels drawn since"),
+    )
     if any(addition.changed for addition in additions):
         typer.echo("A stroke over an older one counts.")
     if any(addition.kept for addition in additions):
@@ -251,22 +259,18 @@ def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedMode
 
 
 def _print_slices(rows: Sequence[Mapping[str, Any]], tool: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "case", "slice", "entropy", "mirrors", "why"):
-        table.add_column(title, overflow="fold", justify="right" if title in ("", "entropy", "mirrors") else "left")
-    for row in rows:
-        table.add_row(
+    table = [
+        [
             str(row["rank"]),
             row["case"],
             row["slice"],
             f"{row['entropy']:.3f}",
             f"{row['disagreement']:.3f}",
             row["reason"],
-        )
-    Console(highlight=False, markup=False).print(table)
+        ]
+        for row in rows
+    ]
+    print_table(["", "case", "slice", "entropy", "mirrors", "why"], table, left=("case", "slice", "why"))
     numbers = {
         "slicer": "voxels from 0 (Data Probe), millimetres at the slider",
         "itk-snap": "from 1 (Cursor Inspector)",

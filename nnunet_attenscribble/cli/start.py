@@ -27,12 +27,13 @@ from nnunet_attenscribble.cli.convert import (
 )
 from nnunet_attenscribble.cli.datasets import Workers, where_to_write
 from nnunet_attenscribble.cli.training import list_exports
+from nnunet_attenscribble.common.progress import print_table
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
     from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
-    from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
+    from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing, WrittenDatasets
     from nnunet_attenscribble.dataset_conversion.start_beliefs import Beliefs
     from nnunet_attenscribble.dataset_conversion.start_doubts import Doubt, Given
 
@@ -117,16 +118,14 @@ def start(
     if folder is not None:
         written = _start(folder, plan, yes, said, writing)
     elif plan is not None:
-        written = replace(read_options(plan), **said).convert(**writing)
+        written = replace(read_options(plan), **said).convert(writing)
     else:
         raise AttenScribbleError("nothing to start from: give a folder with images and drawings, or --plan YAML")
     report_written(written, raw=raw, preprocessed=preprocessed)
     _tell_training(written)
 
 
-def _start(
-    folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], writing: dict[str, Any]
-) -> WrittenDatasets:
+def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], writing: Writing) -> WrittenDatasets:
     from nnunet_attenscribble.common.files import replaced_file, write_text
     from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options
     from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, name_problems, taken_id_problems
@@ -149,7 +148,7 @@ def _start(
         f"{problem}; what is agreed on is kept there: --plan FILE puts it elsewhere"
         for problem in folder_problems(file.absolute().parent, None)
     ]
-    folders = (writing["raw_folder"], writing["preprocessed_folder"], writing["results_folder"])
+    folders = (writing.raw_folder, writing.preprocessed_folder, writing.results_folder)
     number, name = said.pop("dataset_id", free_id(folders)), said.pop("name", name_dataset(folder))
     # Told again where all is checked, but after every file was read and every question answered.
     problems += [*name_problems(name, number, None, False), *taken_id_problems({number}, folders)]
@@ -157,7 +156,7 @@ def _start(
         raise AttenScribbleError(problems)
     own = {option: said.pop(option) for option in ("subject", "trust_scribbles") if option in said}
     defaults = FolderOptions(folder, number, name, {}, **own)
-    believer = Believer(folder, defaults, workers=writing["workers"], progress=True)
+    believer = Believer(folder, defaults, workers=writing.workers, progress=True)
     beliefs = believer.believe(Given(**said))
     asks = not yes and is_terminal()
     if beliefs.problems or beliefs.doubts:
@@ -184,7 +183,7 @@ def _start(
                         "--background-scribble or --channels (attenscribble start --help)"
                     )
 
-        written = options.convert(confirm=confirm, **writing)
+        written = options.convert(replace(writing, confirm=confirm))
         try:
             with replaced_file(sheet) as part:
                 shutil.copyfile(drawn, part)
@@ -241,20 +240,10 @@ def _show(
     checked: tuple[FolderOptions, Sequence[Case], Sequence[CheckedCase], Coding] | None,
 ) -> None:
     """Tables of cases and of marks; with figures where everything was checked."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
 
     def show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in header:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))  # no markup: names may hold brackets
-        console.print()
-        console.print(table)
+        typer.echo()
+        print_table(header, rows, left=header)
 
     if beliefs.cases is not None:
         show(*_case_rows(folder, beliefs))

@@ -26,9 +26,9 @@ from nnunet_attenscribble.common.nnunet import (
     read_dataset_json,
     trainers_folder,
 )
-from nnunet_attenscribble.common.progress import show_waiting
+from nnunet_attenscribble.common.progress import print_table, show_waiting
 from nnunet_attenscribble.common.shapes import unique_keys
-from nnunet_attenscribble.common.text import format_duration, format_number, format_plain
+from nnunet_attenscribble.common.text import format_duration, format_number
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -316,7 +316,12 @@ def status(
 
 
 def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    typer.echo(f"{title}\n{format_plain(header, rows)}\n" if rows else f"{title}: none\n")
+    if not rows:
+        typer.echo(f"{title}: none\n")
+        return
+    typer.echo(title)
+    print_table(header, rows)
+    typer.echo()
 
 
 def _print_datasets(states: list[DatasetState]) -> None:

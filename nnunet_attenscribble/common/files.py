@@ -355,7 +355,7 @@ def reserved(parent: Path, keys: Iterable[str], what: str, *, wait: bool = False
 
     Args:
         parent: made if it is not there, and removed again where nothing came to lie in it.
-        keys: of what will be written.
+        keys: of what will be written, as `staged_folders` has them: `004` of a dataset.
         what: how errors call a key (`dataset ID`).
         wait: until whoever holds one of them lets go, unless it is another user.
 

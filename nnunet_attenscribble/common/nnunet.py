@@ -334,6 +334,26 @@ def entry_values(entry: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in (entry if isinstance(entry, list) else [entry]))
 
 
+def label_problems(labels: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What keeps nnU-Net from the values of labels in dataset.json, and what to do: they are 0, 1, 2... from
+    `background` on, and `ignore`, where there is one, comes last.
+    """
+    problems = []
+    if labels.get("background") not in (0, "0", 0.0):
+        told = f"`background` is {labels['background']!r}" if "background" in labels else "has no label `background`"
+        problems.append((told, "background must be there, and 0"))
+    values = sorted({value for key, entry in labels.items() if key != "ignore" for value in entry_values(entry)} | {0})
+    if values[-1] != len(values) - 1:
+        gap = next(number for number, value in enumerate(values) if number != value)
+        advice = "number the labels 0, 1, 2, ... without a gap, in dataset.json and in labelsTr"
+        problems.append((f"no label is {gap}, and {values[gap]} is the next", advice))
+    ignore = labels.get("ignore")
+    if "ignore" in labels and (not isinstance(ignore, int) or ignore != values[-1] + 1):
+        advice = f"set it to {values[-1] + 1}, one more than the highest label, in dataset.json and in labelsTr"
+        problems.append((f"`ignore` is {ignore!r}", advice))
+    return problems
+
+
 def means_ignore(name: str) -> bool:
     """Whether a label called so is where nobody drew: `ignore`, `Unlabelled`, `un-annotated voxels`..."""
     return _IGNORE.fullmatch(name) is not None

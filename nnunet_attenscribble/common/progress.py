@@ -1,11 +1,13 @@
-"""Progress on stderr: a bar on a terminal, a few plain lines in a log."""
+"""Progress on stderr, a bar on a terminal, a few plain lines in a log; and tables on stdout, in whole lines there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
+
+from nnunet_attenscribble.common.text import format_plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +50,34 @@ def show_waiting(description: str) -> Iterator[None]:
         return
     with console.status(f"{description} ..."):
         yield
+
+
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str] = (), title: str | None = None
+) -> None:
+    """Print a table on stdout: folded into the width of a terminal, as names that are cut off may read alike; in a log
+    or a pipe a row stays a line.
+
+    Args:
+        header: titles of the columns.
+        rows: of cells.
+        left: titles of the columns that are aligned left, besides the first.
+        title: above the table on a terminal.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        print(format_plain(header, rows, left=left))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title)
+    for column in header:
+        table.add_column(column, overflow="fold", justify="left" if column == header[0] or column in left else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))  # no markup: names may hold brackets
+    console.print(table)
 
 
 def _console() -> Console:

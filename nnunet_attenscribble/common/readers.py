@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.formats import TiffError, is_sheared, is_tiff, place, stated_spacing
-from nnunet_attenscribble.common.grids import SPACING_TOLERANCE
+from nnunet_attenscribble.common.formats import (
+    TiffError,
+    is_grey_bmp,
+    is_planar,
+    is_sheared,
+    is_tiff,
+    place,
+    stated_spacing,
+)
+from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, read_header
 from nnunet_attenscribble.common.soundness import is_nifti2, read_scaling
-from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_volume, split_channels, stamp
+from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_pixels, read_volume, stamp
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -86,6 +94,7 @@ class DatasetFile:
 
     file: Path
     reader: Reader
+    """None only for a file of several."""
     channel: int = 0
     channels: int = 1
     """Of the whole file."""
@@ -97,6 +106,38 @@ class DatasetFile:
             return _read(self.file, self.reader, label=self.label)[self.channel]
         # A copy, as the caller may change it; its voxels are shared until then.
         return sitk.Image(_read_colours(replace(self, channel=0), stamp(self.file))[self.channel])
+
+
+def split_channels(file: Path) -> tuple[Source, ...]:
+    """The file, or a source for each of its colours where it is a picture with several."""
+    colours = count_colours(file)
+    return (file,) if colours == 1 else tuple(DatasetFile(file, None, number, colours) for number in range(colours))
+
+
+def count_colours(file: Path) -> int:
+    """Values per pixel by its header; 1 where that cannot be read, as will be told elsewhere."""
+    if is_tiff(file):
+        return _count_samples(file)
+    if is_grey_bmp(file):
+        return 1
+    try:
+        return read_header(file).GetNumberOfComponents()
+    except RuntimeError:
+        return 1
+
+
+def _count_samples(file: Path) -> int:
+    """As `read_tiff` reads them: a volume of three slices has no colours, whatever its tags say."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file) as content:
+            series = content.series[0]
+            if is_planar(series):
+                return series.shape[0]
+            return series.shape[-1] if series.axes.endswith("S") else 1
+    except Exception:  # as in read_tiff
+        return 1
 
 
 def as_readable(source: Source, *, label: bool = False) -> Source:
@@ -124,7 +165,10 @@ def open_files(files: list[Path], reader: Reader, *, channels: int = 1, label: b
     for file in files:
         if reader is None:
             _refuse_nifti2(file)
-            found += [file] if len(files) >= channels else split_channels(file)
+            own = (file,) if len(files) >= channels else split_channels(file)
+            if len(own) == 1 and len(files) < channels:
+                read_pixels(file)  # which tells what is wrong with it, if it is not that it has one colour
+            found += own
             continue
         count = 1 if len(files) >= channels else _count_channels(file, reader, label=label)
         found += [DatasetFile(file, reader, number, count, label) for number in range(count)]
@@ -165,12 +209,14 @@ def _count_channels(file: Path, reader: Reader, *, label: bool) -> int:
 
 
 @lru_cache(maxsize=1)  # a picture is asked for one colour after the other
-def _read_colours(first: DatasetFile, _stamp: tuple[int, int] | None) -> list[sitk.Image]:
+def _read_colours(first: DatasetFile, _: tuple[int, int] | None) -> list[sitk.Image]:
     return _read(first.file, first.reader, label=first.label)
 
 
 def _read(file: Path, reader: Reader, *, label: bool) -> list[sitk.Image]:
-    assert reader is not None
+    if reader is None:
+        pixels = read_pixels(file)
+        return [sitk.VectorIndexSelectionCast(pixels, n) for n in range(pixels.GetNumberOfComponentsPerPixel())]
     check_file(file)
     stated = _read_stated(file)
     try:

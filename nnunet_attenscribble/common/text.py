@@ -7,7 +7,7 @@ import io
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import compress, zip_longest
 from pathlib import Path
 
@@ -43,12 +43,14 @@ def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
-def format_plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of spaces, for files and pipes."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+def format_plain(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str] = ()) -> str:
+    """A table of spaces, for files and pipes; the first column and those in `left` aligned left, the others right."""
+    widths = [max(map(len, cells)) for cells in zip(header, *rows, strict=True)]
+    is_left = [not number or title in left for number, title in enumerate(header)]
     lines = [
         "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            cell.ljust(width) if first else cell.rjust(width)
+            for cell, width, first in zip(row, widths, is_left, strict=True)
         )
         for row in (header, *rows)
     ]

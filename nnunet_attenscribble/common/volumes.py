@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, overload
 
@@ -29,7 +27,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
 Source = Path | sitk.Image | Callable[[], sitk.Image]
-Grid = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
+Opened = sitk.Image | sitk.ImageFileReader  # the reader, behind a header, answers for the grid as the image does
 
 #: Hounsfield units, below which CT has air and nothing else has anything.
 AIR = -900
@@ -52,8 +50,8 @@ def read_volume(
     source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: Literal[True] = True
 ) -> sitk.Image: ...
 @overload
-def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool) -> Grid: ...
-def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool = True) -> Grid:
+def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool) -> Opened: ...
+def read_volume(source: Source, name: str, *, thorough: bool = True, label: bool = False, whole: bool = True) -> Opened:
     """Read one scalar 2D or 3D image.
 
     Args:
@@ -113,37 +111,9 @@ def read_pixels(file: Path) -> sitk.Image:
     return image
 
 
-@dataclass(frozen=True)
-class Channel:
-    """One colour of a picture, as a source of its own."""
-
-    file: Path
-    number: int
-
-    def __call__(self) -> sitk.Image:
-        """The colour as a scalar image; raises as `read_volume` does."""
-        return sitk.VectorIndexSelectionCast(_read_colours(self.file, stamp(self.file)), self.number)
-
-
 def stamp(file: Path) -> tuple[int, int] | None:
     """What is another when a file has changed; None where there is none."""
     return (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
-
-
-@lru_cache(maxsize=1)  # a picture is asked for one colour after the other
-def _read_colours(file: Path, _stamp: tuple[int, int] | None) -> sitk.Image:
-    return read_pixels(file)
-
-
-def split_channels(file: Path) -> tuple[Source, ...]:
-    """The file, or a source for each of its colours where it is a picture with several.
-
-    Raises:
-        AttenScribbleError: where it cannot be read.
-    """
-    image = _read_file(file, thorough=True, whole=False)
-    colours = image.GetNumberOfComponentsPerPixel() if isinstance(image, sitk.Image) else 1
-    return (file,) if colours == 1 else tuple(Channel(file, number) for number in range(colours))
 
 
 def describe(source: Source, role: str) -> str:
@@ -162,17 +132,37 @@ def _path_of(source: Source | None) -> Path | None:
     return source if isinstance(source, Path) else getattr(source, "file", None)
 
 
-def label_values(label: sitk.Image, name: str, notes: list[str] | None = None) -> np.ndarray:
-    """The voxels of a label as integers, in numpy's order (z, y, x).
+def unscale_label(label: sitk.Image) -> tuple[sitk.Image, bool]:
+    """A label with the integers that its values were before its header scaled them, and whether any is another now.
 
     A NIfTI file may hold its values divided by a slope, as nibabel writes numbers with a fraction: 1 is read as 1.0039
-    then. Values that are integers but for half a step of the slope, which must be below 1, were integers.
+    then. Values that are integers but for half a step of the slope, which must be below 1, were integers. A label with
+    any other stays as it is.
+    """
+    slope, values = _slope(label), sitk.GetArrayViewFromImage(label)
+    if slope >= 1 or np.issubdtype(values.dtype, np.integer) or not (np.abs(values) < _TOO_LARGE).all():
+        return label, False
+    whole = np.round(values)
+    away = np.abs(values - whole)
+    if not away.any() or (away > slope / 2 + _ROUNDING * np.abs(values)).any():
+        return label, False
+    rounded = sitk.GetImageFromArray(whole)
+    rounded.CopyInformation(label)
+    for key in label.GetMetaDataKeys():
+        rounded.SetMetaData(key, label.GetMetaData(key))
+    return rounded, True
+
+
+def _slope(label: sitk.Image) -> float:
+    return abs(float(label.GetMetaData("scl_slope"))) if label.HasMetaDataKey("scl_slope") else 1.0
+
+
+def label_values(label: sitk.Image, name: str) -> np.ndarray:
+    """The voxels of a label as integers, in numpy's order (z, y, x).
 
     Args:
-        label: as it was read.
+        label: as it was read; see `unscale_label` for those that nnU-Net, which cuts fractions off, does not read.
         name: how errors call it.
-        notes: where such values are rounded, a sentence about it is added here; None: they are refused, as nnU-Net,
-            which cuts fractions off, must not read them.
 
     Raises:
         AttenScribbleError: where a voxel is not an integer.
@@ -183,19 +173,15 @@ def label_values(label: sitk.Image, name: str, notes: list[str] | None = None) -
         whole = np.stack([(np.abs(plane) < _TOO_LARGE) & (plane == np.round(plane)) for plane in values])
         if not whole.all():
             found = ", ".join(str(value) for value in np.unique(values[~whole])[:5])
-            slope = abs(float(label.GetMetaData("scl_slope"))) if label.HasMetaDataKey("scl_slope") else 1.0
-            fits = slope < 1 and (np.abs(values) < _TOO_LARGE).all()
-            if fits and (np.abs(values - np.round(values)) <= slope / 2 + _ROUNDING * np.abs(values)).all():
-                told = f"{name}: its header scales values by {slope:g} (scl_slope), so that they are read as {found}"
-                if notes is None:
-                    raise AttenScribbleError(f"{told}, which nnU-Net cuts to integers: save it as integers, unscaled")
-                notes.append(f"{told}: rounded to integers")
-                values = np.round(values)
-            else:
+            if unscale_label(label)[1]:
                 raise AttenScribbleError(
-                    f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
-                    "Export it again with nearest neighbour"
+                    f"{name}: its header scales values by {_slope(label):g} (scl_slope), so that they are read as "
+                    f"{found}, which nnU-Net cuts to integers: save it as integers, unscaled"
                 )
+            raise AttenScribbleError(
+                f"{name}: label values that are not integers ({found}): was it resampled with interpolation? "
+                "Export it again with nearest neighbour"
+            )
         in_a_byte = values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max  # as in most files of integers
         values = values.astype(np.uint8 if in_a_byte else np.int64)
     return values
@@ -232,7 +218,7 @@ def slice_axis(shape: Sequence[int], spacing: Sequence[float], drawn: int | None
     return int(np.argmax(steps >= steps.max() * (1 - SPACING_TOLERANCE)))
 
 
-def has_consistent_header(image: Grid) -> bool:
+def has_consistent_header(image: Opened) -> bool:
     """Whether every NIfTI reader will see the spacing that SimpleITK sees.
 
     Some files, ACDC's among them, carry an sform of unit scale beside the true voxel size. SimpleITK falls back to the
@@ -314,12 +300,12 @@ def check_file(path: Path, *, thorough: bool = True) -> int | None:
     return size
 
 
-def _read_file(path: Path, thorough: bool, whole: bool) -> Grid:
+def _read_file(path: Path, thorough: bool, whole: bool) -> Opened:
     size = check_file(path, thorough=thorough)
     is_nifti = size is not None or (not thorough and path.name.lower().endswith((".nii", ".nii.gz")))
     try:
         with quiet():
-            image: Grid | None = None if whole or not is_nifti or is_nifti2(path) else read_header(path)
+            image: Opened | None = None if whole or not is_nifti or is_nifti2(path) else read_header(path)
             if image is None or not image.HasMetaDataKey("bitpix") or image.GetPixelID() not in _SCALARS:
                 image = read_image(path)
     except (EOFError, zlib.error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
-from nnunet_attenscribble.dataset_conversion.raw_dataset import WrittenDatasets
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing, WrittenDatasets
 from tests.tiny import (
     DIRECTION,
     ORIGIN,
@@ -166,4 +167,10 @@ def convert_folder(
 ) -> WrittenDatasets:
     """Convert with these `FolderOptions`."""
     told = FolderOptions(images, dataset_id, name, classes, scribbles=scribbles, **options)
-    return told.convert(raw_folder=raw_folder, workers=workers)
+    return told.convert(Writing(raw_folder, workers=workers))
+
+
+def with_writing(**options):
+    """The same arguments, of which those that are fields of `Writing` are one."""
+    own = {field.name: options.pop(field.name) for field in fields(Writing) if field.name in options}
+    return {**options, "writing": Writing(**own)}

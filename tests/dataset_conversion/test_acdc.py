@@ -13,13 +13,14 @@ import SimpleITK as sitk
 from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc, parse_patients
 from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST, MAAG_VALIDATION
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import with_writing
 
 
 @pytest.fixture
 def convert(tmp_path):
     def run(folder, scribbles, **options):
         defaults = {"raw_folder": tmp_path / "raw", "dataset_id": 501, "workers": 1}
-        return convert_acdc(folder, scribbles, **{**defaults, **options})
+        return convert_acdc(folder, scribbles, **with_writing(**{**defaults, **options}))
 
     return run
 
@@ -135,12 +136,6 @@ def test_without_dense_labels_there_is_no_twin(write_acdc, convert):
     assert caught.value.problems[0].startswith("case patient001_frame01: has no dense label")
 
 
-def test_the_twin_can_be_left_out(write_acdc, convert):
-    folder, scribbles = write_acdc()
-    next(folder.rglob("*_gt.nii.gz")).write_bytes(b"not read then")
-    assert convert(folder, scribbles, dense=False).dense is None
-
-
 def _empty(folder):
     shutil.rmtree(folder)
     folder.mkdir()
@@ -184,7 +179,6 @@ def _empty(folder):
         pytest.param(None, {"test": "1-5"}, "every case is a test case", id="all tested"),
         pytest.param(None, {"test": "1-x"}, "test patients '1-x': '1-x' is no number", id="test patients misspelt"),
         pytest.param(None, {"split": "random"}, "split 'random': choose one of nnunet, contiguous, maag", id="split"),
-        pytest.param(None, {"dense": False, "dense_id": 7}, "contradicts", id="twin wanted and not"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(tmp_path, write_acdc, convert, damage, options, told):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,9 @@ from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion import loop_folder
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS, write_drawing
+from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS, write_drawing, write_tiff
 from nnunet_attenscribble.dataset_conversion.loop_folder import (
+    Addition,
     CaseToDraw,
     DrawnCase,
     add_strokes,
@@ -489,6 +491,26 @@ def test_test_cases_move_and_scored_ones_are_refused(work, linked):
     assert (work.raw / "imagesTr/c_0000.nii.gz").is_file()
 
 
+def test_what_lies_beside_a_tiff_moves_with_it(work):
+    reader = {"file_ending": ".tif", "overwrite_image_reader_writer": "Tiff3DIO"}
+    tests = work.raw / "imagesTs"
+    for place in (work.raw, work.preprocessed):
+        content = json.loads((place / "dataset.json").read_text())
+        del content["dataset"]
+        (place / "dataset.json").write_text(json.dumps(content | reader))
+    tests.mkdir()
+    for channel in range(2):
+        write_tiff(tests / f"c_{channel:04d}.tif", sitk.GetArrayFromImage(make_scan(channel)))
+    (tests / "c.json").write_text('{"spacing": [8.0, 1.5, 1.5]}')
+    found = find_reader(reader, tests / "c_0000.tif")
+    case = CaseToDraw.of_files("c", [tests / f"c_{channel:04d}.tif" for channel in range(2)], found, 2)
+    label = drawn((STRAY, 1))
+    add_strokes(work.raw, work.preprocessed, [Addition(case, label, {"RV": 1}, 0, 0, ())], found)
+    assert not list(tests.iterdir())
+    moved = {file.name for file in (work.raw / "imagesTr").iterdir()}
+    assert {"c_0000.tif", "c_0001.tif", "c.json"} <= moved
+
+
 def test_another_image_of_a_name_that_is_taken(work):
     assert new_case_problems(work.raw, {"a": [work.raw / "imagesTr/a_0000.nii.gz"]}) == []
     other = work.further / "a_0000.nii.gz"
@@ -602,7 +624,7 @@ def test_an_id_below_100_is_held_under_the_key_of_conversions(work, tmp_path, mo
     monkeypatch.setattr(files, "reserved", hold)
     with pytest.raises(InterruptedError):
         next_slices("7")
-    assert held == [str(7)]  # as of `map(str, ids)` in raw_dataset.py
+    assert held == ["007"]  # as in raw_dataset.py
 
 
 def test_labels_are_refused_before_a_model_is_asked_for(work, tmp_path, monkeypatch):
@@ -614,14 +636,24 @@ def test_labels_are_refused_before_a_model_is_asked_for(work, tmp_path, monkeypa
     file.write_text(json.dumps(content))
     with pytest.raises(AttenScribbleError, match="its labels are dense, and there is nothing to draw"):
         next_slices(NAME)
+    file.write_text(json.dumps(content | {"labels": {"background": 0, "RV": 1, "rv": 3, "ignore": 9}}))
+    with pytest.raises(AttenScribbleError) as refused:
+        next_slices(NAME)
+    gap, ignore, names = refused.value.problems
+    assert gap.startswith(f"{file}: no label is 2, and 3 is the next: number the labels 0, 1, 2, ...")
+    assert ignore.startswith(f"{file}: `ignore` is 9: set it to 4")
+    assert "have the same name" in names
 
 
-def test_long_names_of_cases_are_shown_to_their_end(capsys, monkeypatch):
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_long_names_of_cases_are_shown_to_their_end(capsys, monkeypatch, is_terminal):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if is_terminal else "0")
     names = [f"patient_hospital_north_of_the_river_{number}" for number in (1, 2)]
     told = {"slice": "K 12 (S -123.5 mm)", "entropy": 0.1, "disagreement": 0.1, "reason": "most unsure of the heart"}
     _print_slices([{"rank": 1, "case": name, **told} for name in names], "slicer")
-    lines = capsys.readouterr().out.splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert (len(lines) == 1 + 2 + 1) != is_terminal  # in a log a row is a line
     assert "".join(line[3 : lines[0].index("slice")].strip() for line in lines[1:-1]) == "".join(names)
 
 

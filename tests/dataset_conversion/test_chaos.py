@@ -12,14 +12,16 @@ import SimpleITK as sitk
 from nnunet_attenscribble.dataset_conversion.chaos import convert_chaos
 from nnunet_attenscribble.dataset_conversion.meanings import PRESETS
 from nnunet_attenscribble.errors import AttenScribbleError
-from tests.dataset_conversion.downloads import STEP, organ_strokes, organs, write_chaos
+from tests.dataset_conversion.downloads import STEP, organ_strokes, organs, with_writing, write_chaos
 from tests.tiny import DIRECTION, ORIGIN, SPACING, make_scan
 
 
 @pytest.fixture
 def convert(tmp_path):
     defaults = {"raw_folder": tmp_path / "raw", "dataset_id": 521, "workers": 1}
-    return lambda folder, scribbles, **options: convert_chaos(folder, scribbles, **{**defaults, **options})
+    return lambda folder, scribbles, **options: convert_chaos(
+        folder, scribbles, **with_writing(**{**defaults, **options})
+    )
 
 
 def _read(file):

@@ -1,6 +1,11 @@
+from typing import get_args
+
 import pytest
 
+from nnunet_attenscribble.dataset_conversion import CodingName, Tool
+from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS
 from nnunet_attenscribble.dataset_conversion.meanings import (
+    PRESETS,
     ScribbleCoding,
     choose_coding,
     dense_values,
@@ -9,6 +14,11 @@ from nnunet_attenscribble.dataset_conversion.meanings import (
 from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(("names", "table"), [(CodingName, PRESETS), (Tool, TOOLS)])
+def test_options_have_the_names_of_what_there_is(names, table):
+    assert get_args(names) == tuple(table)
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ def test_coverage_by_class(attenscribble, write_acdc, dense, strokes):
 def test_folders_by_option(tmp_path, attenscribble, write_acdc, monkeypatch):
     monkeypatch.delenv("nnUNet_raw")
     monkeypatch.delenv("nnUNet_preprocessed")
-    folder, scribbles = write_acdc()
+    folder, scribbles = write_acdc(dense=False)
     code, out, _ = attenscribble(
-        *("convert", "acdc", folder, "-s", scribbles, "-d", 7, "--raw", tmp_path / "mine", "--no-dense", "--workers", 1)
+        *("convert", "acdc", folder, "-s", scribbles, "-d", 7, "--raw", tmp_path / "mine", "--workers", 1)
     )
     assert code == 0
     assert f'export nnUNet_raw="{tmp_path / "mine"}"' in out

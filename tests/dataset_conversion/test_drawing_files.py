@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import tifffile
 
 from nnunet_attenscribble.common.grids import Grid
-from nnunet_attenscribble.dataset_conversion.label_files import Segment, parse_description, read_header
+from nnunet_attenscribble.dataset_conversion.label_files import Segment, parse_description, read_legend
 from nnunet_attenscribble.dataset_conversion.loop_drawings import (
     TOOLS,
     describe_labels,
@@ -64,7 +64,7 @@ def test_tools_see_0_where_nobody_drew(image, tmp_path):
 def test_slicer_finds_names_and_colours(tmp_path):
     file = tmp_path / "a.seg.nrrd"
     write_drawing(file, make_strokes(), Grid.of(make_scan(0)), {"background": 0, 'left "x"\n': 1}, dense=False)
-    assert [segment.name for segment in read_header(file).segments] == ["left 'x'", "background"]
+    assert [segment.name for segment in read_legend(file).segments] == ["left 'x'", "background"]
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     reader.ReadImageInformation()

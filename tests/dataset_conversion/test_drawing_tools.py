@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.dataset_conversion.label_files import NamedLabel, read_header
+from nnunet_attenscribble.dataset_conversion.label_files import NamedLabel, read_legend
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import convert_folder
 from tests.dataset_conversion.drawing_tools import (
@@ -352,7 +352,7 @@ def test_of_files_per_class_one_is_in_memory_at_a_time(tmp_path):
     for value in range(20):
         sitk.WriteImage(sitk.GetImageFromArray((values == value).astype(np.uint8)), tmp_path / f"{value:02}.mha")
     label = NamedLabel(
-        *(tmp_path, read_header(tmp_path), tuple(range(20)), 0),
+        *(tmp_path, read_legend(tmp_path), tuple(range(20)), 0),
         **{"is_sure": True, "unlabelled": None, "classes": "", "image": sitk.GetImageFromArray(values)},
     )
     found = label()  # with what is imported for it

@@ -89,6 +89,11 @@ LAYOUTS = {
         {"images": "d", "scribbles": "d"},
         {"p1": ("d/p1_image.nii.gz", "d/p1_seg.nii.gz"), "p2": ("d/p2_image.nii.gz", "d/p2_seg.nii.gz")},
     ),
+    "one folder, words in the plural": (
+        [f"d/p{n}{what}.nii.gz" for n in (1, 2) for what in ("", "_drawings", "_segs")],
+        {"images": "d", "scribbles": "d", "dense": "d"},
+        {f"p{n}": tuple(f"d/p{n}{what}.nii.gz" for what in ("", "_drawings", "_segs")) for n in (1, 2)},
+    ),
     "one folder, Slicer's ending": (
         ["d/p1.nrrd", "d/p2.nrrd", "d/p1.seg.nrrd", "d/p2.seg.nrrd"],
         {"images": "d", "scribbles": "d"},

@@ -22,7 +22,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
 )
 from nnunet_attenscribble.dataset_conversion.scribblebench import convert_scribblebench
 from nnunet_attenscribble.errors import AttenScribbleError
-from tests.dataset_conversion.downloads import convert_folder, write_folders, write_scribblebench
+from tests.dataset_conversion.downloads import convert_folder, with_writing, write_folders, write_scribblebench
 from tests.tiny import DIRECTION, SPACING, make_dense, make_scan, make_strokes, make_volume
 
 CLASSES = {"RV": 1, "MYO": 2, "LV": 3}
@@ -111,6 +111,12 @@ def test_options_that_go_with_nothing_are_refused(tmp_path, writing):
         "--dense-slices",
         "--annotated",
         "--test-labels",
+    ]
+    marks = {"unlabelled": "on", "background_scribble": "on", "dense_slices": "("}
+    with pytest.raises(AttenScribbleError) as caught:  # all at once
+        convert_folder(images, scribbles, classes=CLASSES, **marks, spacing=(1, 0, 1), **writing)
+    assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
+        *("'on' cannot mean both unlabelled and background", "--dense-slices '('", "spacing (1, 0, 1)"),
     ]
     with pytest.raises(AttenScribbleError, match="--axis 0: is about --dense-slices"):
         convert_folder(images, scribbles, classes=CLASSES, axis=0, **writing)
@@ -236,7 +242,7 @@ def test_labels_are_parsed():
 def test_scribblebench_is_linked(tmp_path, writing):
     folder = write_scribblebench(tmp_path)
     writing.pop("name")
-    written = convert_scribblebench(folder, **writing)
+    written = convert_scribblebench(folder, **with_writing(**writing))
     assert (written.scribble.name, written.dense.name) == ("Dataset601_Hearts", "Dataset602_HeartsDense")
     for mine, theirs in (
         (written.scribble / "imagesTr" / "a_0000.nii.gz", "imagesTr/a_0000.nii.gz"),
@@ -255,7 +261,7 @@ def test_scribblebench_on_another_drive_of_windows_is_linked(tmp_path, writing, 
 
     folder = write_scribblebench(tmp_path)
     monkeypatch.setattr(os.path, "relpath", refuse)
-    written = convert_scribblebench(folder, **writing)
+    written = convert_scribblebench(folder, **with_writing(**writing))
     link = written.scribble / "imagesTr" / "a_0000.nii.gz"
     assert os.path.isabs(os.readlink(link))
     assert link.samefile(folder / "imagesTr" / "a_0000.nii.gz")
@@ -266,7 +272,7 @@ def test_scribblebench_with_another_name_of_what_is_unlabelled(tmp_path, writing
     folder = write_scribblebench(tmp_path)
     description = {"channel_names": {"0": "MRI"}, "labels": {"Background": 0, **CLASSES, name: 4}}
     (folder / "dataset.json").write_text(json.dumps(description))
-    written = convert_scribblebench(folder, **writing)
+    written = convert_scribblebench(folder, **with_writing(**writing))
     labels = {"background": 0, **CLASSES, "ignore": 4}
     assert json.loads((written.scribble / "dataset.json").read_text())["labels"] == labels
 
@@ -274,7 +280,7 @@ def test_scribblebench_with_another_name_of_what_is_unlabelled(tmp_path, writing
 def test_scribblebench_from_within(tmp_path, writing, monkeypatch):
     monkeypatch.chdir(write_scribblebench(tmp_path))
     writing.pop("name")
-    assert convert_scribblebench(Path(), **writing).scribble.name == "Dataset601_Hearts"
+    assert convert_scribblebench(Path(), **with_writing(**writing)).scribble.name == "Dataset601_Hearts"
 
 
 def test_scribblebench_with_a_description_of_the_decathlon_or_none(tmp_path, writing):
@@ -282,16 +288,16 @@ def test_scribblebench_with_a_description_of_the_decathlon_or_none(tmp_path, wri
     old = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "RV", "2": "MYO", "3": "LV"}}
     (folder / "dataset.json").write_text(json.dumps(old))
     shutil.rmtree(folder / "labelsTr_dense")
-    written = convert_scribblebench(folder, **writing)
+    written = convert_scribblebench(folder, **with_writing(**writing))
     description = json.loads((written.scribble / "dataset.json").read_text())
     assert description["labels"] == {"background": 0, **CLASSES, "ignore": 4}
     assert description["channel_names"] == {"0": "CT"}
     assert written.dense is None
     (folder / "dataset.json").unlink()
     with pytest.raises(AttenScribbleError, match=r"dataset\.json: does not exist: give --labels and --channels"):
-        convert_scribblebench(folder, **writing)
+        convert_scribblebench(folder, **with_writing(**writing))
     writing["dataset_id"] = 611
-    assert convert_scribblebench(folder, classes=CLASSES, channels=["MRI"], **writing).training == 3
+    assert convert_scribblebench(folder, classes=CLASSES, channels=["MRI"], **with_writing(**writing)).training == 3
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.h5 import convert_h5, read_spacing
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import write_h5
 from tests.tiny import SPACING, make_dense, make_strokes
@@ -18,7 +19,7 @@ from tests.tiny import SPACING, make_dense, make_strokes
 @pytest.fixture
 def convert(tmp_path):
     return lambda folder, **options: convert_h5(
-        folder, raw_folder=tmp_path / "raw", dataset_id=541, workers=1, **options
+        folder, dataset_id=541, writing=Writing(tmp_path / "raw", workers=1), **options
     )
 
 
@@ -148,19 +149,19 @@ def test_the_real_volumes(shared_folder, convert):
     ],
     ids=lambda odd: type(odd).__name__,
 )
-def test_a_member_that_is_no_volume_is_told(tmp_path, odd):
+def test_a_member_that_is_no_volume_is_told(tmp_path, convert, odd):
     file = tmp_path / "case001.h5"
     with h5py.File(file, "w") as content:
         content["image"] = odd
         content["scribble"] = np.zeros((0, 4, 4))
     with pytest.raises(AttenScribbleError, match=r"case001\.h5: "):
-        convert_h5(tmp_path, dataset_id=541, spacing=(1, 1, 1), raw_folder=tmp_path / "raw", workers=1)
+        convert(tmp_path, spacing=(1, 1, 1))
 
 
-def test_no_room_is_made_for_voxels_that_cannot_be_there(tmp_path):
+def test_no_room_is_made_for_voxels_that_cannot_be_there(tmp_path, convert):
     file = tmp_path / "case001.h5"
     with h5py.File(file, "w") as content:
         for key in ("image", "scribble"):
             content.create_dataset(key, (100_000,) * 3, "u1", chunks=(1, 64, 64))
     with pytest.raises(AttenScribbleError, match=r"tells of 9.31e\+05 GiB of voxels, which \d+ bytes cannot hold"):
-        convert_h5(tmp_path, dataset_id=541, spacing=(1, 1, 1), raw_folder=tmp_path / "raw")
+        convert(tmp_path, spacing=(1, 1, 1))

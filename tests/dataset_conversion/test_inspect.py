@@ -156,6 +156,13 @@ def test_what_is_not_there_is_told(raw, arguments, told):
         run(*arguments)
 
 
+def test_a_channel_that_is_not_there_is_told_before_files_are_read(raw):
+    image = raw / "Dataset601_Mine" / "imagesTr" / "a_0000.nii.gz"
+    image.write_bytes(image.read_bytes()[:-40])
+    with pytest.raises(AttenScribbleError, match="channel 1: Dataset601_Mine has the channels 0 to 0"):
+        run("601", "--channel", "1")
+
+
 def test_names_with_dollars_are_no_formulas_on_the_sheet(raw, tmp_path):
     source, name = raw / "Dataset601_Mine", "p0$a_{$"
     for file in list(source.glob("*Tr/b*")):

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_attenscribble.dataset_conversion.mscmr import convert_mscmr
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
 from tests.dataset_conversion.downloads import write_mscmr
 from tests.tiny import make_dense, make_strokes, make_volume
 
@@ -17,7 +18,7 @@ from tests.tiny import make_dense, make_strokes, make_volume
 @pytest.fixture
 def convert(tmp_path):
     return lambda folder, scribbles=None: convert_mscmr(
-        folder, scribbles, raw_folder=tmp_path / "raw", dataset_id=531, workers=1
+        folder, scribbles, dataset_id=531, writing=Writing(tmp_path / "raw", workers=1)
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_attenscribble.common.files import staged_folders
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, write_raw_datasets
@@ -73,6 +74,27 @@ def write(tmp_path):
         return write_raw_datasets(cases, dataset, writing, problems=problems)
 
     return run
+
+
+def test_voxels_are_counted_by_value_in_whatever_order_labels_are_named(inputs, write, strokes, dense):
+    labels = {"background": 0, "LV": 3, "MYO": 2, "RV": 1}
+    written = write(_cases(inputs), labels=labels)
+    values = {**labels, "ignore": 4}
+    assert written.scribble_voxels == {name: 2 * int((strokes == value).sum()) for name, value in values.items()}
+    assert written.dense_voxels == {name: 2 * int((dense == value).sum()) for name, value in labels.items()}
+
+
+def test_what_another_users_run_left_of_an_id_is_told_by_the_name_it_has(inputs, write, tmp_path, monkeypatch):
+    raw = tmp_path / "raw"
+    with staged_folders(raw, [], "004") as hidden:  # of a run that was killed: the lock of its ID stays as well
+        theirs = [hidden, raw / ".attenscribble-004.lock"]
+        theirs[1].touch()
+        monkeypatch.setattr(os, "access", lambda path, mode: path not in theirs)
+        with pytest.raises(AttenScribbleError) as caught:
+            write(_cases(inputs), dataset_id=4, dense_id=5)
+        (problem,) = caught.value.problems
+        pattern = Path(problem.partition(": ")[0])
+        assert sorted(pattern.parent.glob(pattern.name)) == sorted(theirs)
 
 
 def _listing(folder: Path) -> list[str]:

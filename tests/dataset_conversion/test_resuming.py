@@ -99,12 +99,12 @@ def test_a_file_that_is_taken_away_meanwhile_is_missed(tmp_path, convert, monkey
     assert not (tmp_path / "raw").exists()
 
 
-def test_what_is_only_in_memory_has_no_fingerprint(tmp_path):
+def test_what_is_only_in_memory_has_no_key(tmp_path):
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
 
     coding = Coding({"background": 0, "a": 1}, None, None, False)
-    assert raw_dataset.fingerprint(Case("a", (make_volume(),)), CheckedCase(), coding, False) is None
-    assert raw_dataset.fingerprint(Case("a", (make_volume,)), CheckedCase(), coding, False) is None
-    assert raw_dataset.fingerprint(Case("a", (lambda: None,), inputs=(tmp_path,)), CheckedCase(), coding, False) is None
-    known = raw_dataset.fingerprint(Case("a", (make_volume,), inputs=(tmp_path,)), CheckedCase(), coding, False)
-    assert known != raw_dataset.fingerprint(Case("a", (make_scan,), inputs=(tmp_path,)), CheckedCase(), coding, False)
+    assert raw_dataset.case_key(Case("a", (make_volume(),)), CheckedCase(), coding, False) is None
+    assert raw_dataset.case_key(Case("a", (make_volume,)), CheckedCase(), coding, False) is None
+    assert raw_dataset.case_key(Case("a", (lambda: None,), inputs=(tmp_path,)), CheckedCase(), coding, False) is None
+    known = raw_dataset.case_key(Case("a", (make_volume,), inputs=(tmp_path,)), CheckedCase(), coding, False)
+    assert known != raw_dataset.case_key(Case("a", (make_scan,), inputs=(tmp_path,)), CheckedCase(), coding, False)

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES, inspect_dataset
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.quick_nnunet import verify
 
@@ -147,7 +148,7 @@ def test_each_case_is_drawn_once(raw, monkeypatch):
     monkeypatch.setattr(module, "draw_scribbles", draw)
     rules = module.ScribbleRules()
     source = raw / "Dataset007_Balls"
-    result = module.scribble_dataset(source, raw_folder=raw, dataset_id=507, name="B", rules=rules, workers=1)
+    result = module.scribble_dataset(source, dataset_id=507, name="B", rules=rules, writing=Writing(raw, workers=1))
     assert drawn == ["a", "b b", "ç"]
     voxels = [sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in result.written.scribble.glob("labelsTr/*")]
     counts = np.bincount(np.ravel(voxels), minlength=4)

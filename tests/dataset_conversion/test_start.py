@@ -23,6 +23,7 @@ from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.volumes import file_of, read_volume
 from nnunet_attenscribble.dataset_conversion import contact_sheet
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
+from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.drawing_tools import describe_labels, recode, write_mitk, write_slicer
 from tests.tiny import SIZE, make_dense, make_scan, make_strokes, make_volume, save
@@ -906,7 +907,7 @@ def test_what_is_not_clear_is_asked(tmp_path, answer, make):
         check_labels(dataset)
     before = read_tree(dataset / "labelsTr")
     options = read_options(tmp_path / "hearts_start.yaml")
-    options.convert(raw_folder=tmp_path / "again", workers=1)
+    options.convert(Writing(tmp_path / "again", workers=1))
     assert read_tree(tmp_path / "again" / "Dataset601_hearts" / "labelsTr") == before
 
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.formats import find_sidecar, states_spacing
+from nnunet_attenscribble.common.readers import count_colours
 from nnunet_attenscribble.common.volumes import read_image, read_volume
-from nnunet_attenscribble.dataset_conversion.label_files import count_colours
 from nnunet_attenscribble.errors import AttenScribbleError
 
 

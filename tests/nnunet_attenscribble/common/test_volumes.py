@@ -24,6 +24,7 @@ from nnunet_attenscribble.common.volumes import (
     has_consistent_header,
     label_values,
     read_volume,
+    unscale_label,
     write_volume,
 )
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -185,7 +186,7 @@ def test_label_values_must_be_integers(volume):
     scaled = volume(1e20, np.float64)
     scaled.SetMetaData("scl_slope", "0.5")
     with pytest.raises(AttenScribbleError, match=r"not integers \(1e\+20\)"):
-        label_values(scaled, "it", [])
+        label_values(unscale_label(scaled)[0], "it")
 
 
 def test_values_are_counted_without_a_copy_of_the_volume():
@@ -212,11 +213,9 @@ def test_labels_that_a_header_scales_are_rounded_and_told(tmp_path, kind, highes
     write_scaled(file, values, kind)
     label = read_volume(file, "a", label=True)
     assert (sitk.GetArrayFromImage(label).ravel() != values.ravel()).any()  # or it would show nothing
-    notes: list[str] = []
-    np.testing.assert_array_equal(label_values(label, "a", notes).ravel(), values.ravel())
-    (note,) = notes
-    assert note.startswith("a: its header scales values by ")
-    assert note.endswith("rounded to integers")
+    rounded, is_rounded = unscale_label(label)
+    assert is_rounded
+    np.testing.assert_array_equal(label_values(rounded, "a").ravel(), values.ravel())
     with pytest.raises(AttenScribbleError, match=r"\(scl_slope\), so that they are read as .*, which nnU-Net cuts"):
         label_values(label, "a")
 
@@ -235,7 +234,7 @@ def test_what_is_between_integers_is_not_rounded(tmp_path, values, slope):
         image.header.set_slope_inter(slope, 0)
         nibabel.save(image, file)
     with pytest.raises(AttenScribbleError, match="label values that are not integers"):
-        label_values(read_volume(file, "a", label=True), "a", [])
+        label_values(unscale_label(read_volume(file, "a", label=True))[0], "a")
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
