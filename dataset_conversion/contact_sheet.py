@@ -20,6 +20,7 @@ from nnunet_attenscribble.common.figures import (
     background_patch,
     choose_colour,
     draw_outline,
+    edge_background,
     encode_png,
     find_box,
     new_figure,
@@ -69,6 +70,8 @@ def draw_contact_sheet(
     legend = [Patch(color=colours[value], label=wrap_name(name)) for name, value in painted.items()]
     if ignore is not None:
         legend.append(background_patch())
+    if any(dense is not None for _, _, dense in cases.values()):
+        legend.append(_outline_entry("dense label"))
     _finish(figure, legend, title)
     with replaced_file(file) as part:
         figure.savefig(part, format="png")
@@ -90,12 +93,13 @@ class Section:
     aspect: float
 
 
-def draw_sections(sections: Sequence[Section], *, labels: Mapping[str, int], title: str) -> bytes:
+def draw_sections(sections: Sequence[Section], *, labels: Mapping[str, int], outlined: str, title: str) -> bytes:
     """A PNG with a tile for each slice: the outlines of its labels over the scan.
 
     Args:
         sections: to show.
         labels: name to value, background included.
+        outlined: what the outlines are of, for the legend.
         title: above all tiles.
     """
     figure, tiles = _lay_out(len(sections))
@@ -105,7 +109,7 @@ def draw_sections(sections: Sequence[Section], *, labels: Mapping[str, int], tit
         _outline(axes, section.labels, colours)
         axes.set_title(wrap_name(section.title, _LETTERS), fontsize=6, pad=2)
     legend = [Patch(color=colours[value], label=wrap_name(name)) for name, value in labels.items() if value > 0]
-    _finish(figure, legend, title)
+    _finish(figure, [*legend, _outline_entry(outlined)], title)
     return encode_png(figure)
 
 
@@ -123,6 +127,10 @@ def _lay_out(count: int) -> tuple[Figure, Sequence[Axes]]:
 def _finish(figure: Figure, legend: Sequence[Patch], title: str) -> None:
     figure.suptitle(wrap_name(title, int(13 * figure.get_figwidth())), fontsize=9)
     add_legend(figure, legend)
+
+
+def _outline_entry(what: str) -> Patch:
+    return Patch(facecolor="none", edgecolor="0.3", linewidth=0.6, label=f"outline: {what}")
 
 
 def _outline(axes: Axes, labels: np.ndarray, colours: Mapping[int, str]) -> None:
@@ -156,6 +164,8 @@ def _draw_tile(
     for value, colour in colours.items():
         overlay[label[window] == value] = (*to_rgb(colour), 1.0 if ignore is not None else 0.45)
     axes.imshow(overlay, interpolation="nearest", aspect=down / across)
+    if ignore is not None:
+        edge_background(axes, label[window] == 0)
     axes.set_title(wrap_name(f"{case}, slice {position + 1} of {len(volumes[1])}", _LETTERS), fontsize=6, pad=2)
 
 

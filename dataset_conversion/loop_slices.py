@@ -197,7 +197,7 @@ class Search:
     def draw(self, tool: str, title: str) -> bytes:
         """A PNG of the chosen slices with what is predicted."""
         sections = []
-        for chosen in self.chosen:
+        for rank, chosen in enumerate(self.chosen, 1):
             case, slices = self.cases[chosen.case], self.slices[chosen.case]
             scan = sitk.GetArrayFromImage(read_volume(case.shown, "", thorough=False))
             scan = scan if scan.ndim == 3 else scan[None]
@@ -207,9 +207,9 @@ class Search:
             # As the tool shows it: napari as it is stored.
             known = grid if tool != "napari" and holds_place(file_of(case.shown)) else None
             (section, labels), (down, across) = turn_upright(cut, spacing, slices.axis, known)
-            told = f"{chosen.case}, {tell_slice(tool, slices.axis, chosen.position, grid)}"
+            told = f"{rank}: {chosen.case}, {tell_slice(tool, slices.axis, chosen.position, grid)}"
             sections.append(Section(told, section.astype(float), labels, down / across))
-        return draw_sections(sections, labels=self.labels, title=title)
+        return draw_sections(sections, labels=self.labels, outlined="prediction", title=title)
 
     def _read_prediction(self, name: str) -> np.ndarray:
         with np.load(self.predictions / f"{name}.npz") as file:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor, nn
 
+from nnunet_attenscribble.common.figures import choose_look, escape_name
 from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss
 from nnunet_attenscribble.losses.rival import RivalLoss
@@ -158,13 +159,14 @@ def append_epoch(file: Path, epoch: int, values: Mapping[str, float]) -> None:
 
 
 @style.context("default")  # nnU-Net's progress.png changes matplotlib's settings for good
-def plot_epochs(file: Path, picture: Path) -> None:
+def plot_epochs(file: Path, picture: Path, labels: Mapping[int, str] | None = None) -> None:
     """Draw every column of the CSV over the epochs, each in axes of its own, because their scales differ; the labels'
     shares share one, with a logarithmic scale.
 
     Args:
         file: written by `append_epoch`.
         picture: PNG to write.
+        labels: names for the columns annotated_0, annotated_1 and so on.
     """
     with file.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -175,11 +177,15 @@ def plot_epochs(file: Path, picture: Path) -> None:
     figure = Figure(figsize=(9, 1.6 * ((len(panels) + 1) // 2)), layout="constrained")
     for index, (panel, names) in enumerate(panels.items()):
         axes = figure.add_subplot((len(panels) + 1) // 2, 2, index + 1)
-        for name in names:
+        for position, name in enumerate(names):
             points = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
-            label = "all" if name == panel else name.removeprefix("annotated_")
-            color = "#0072B2" if len(names) == 1 else None
-            axes.plot(*zip(*points, strict=True), color=color, label=label, marker="." if len(points) < 30 else "")
+            label = name.removeprefix("annotated_")
+            label = "all" if name == panel else escape_name((labels or {}).get(int(label), label))
+            look = choose_look(position, reference=name == panel and len(names) > 1)
+            every = max(1, len(points) // 15)
+            axes.plot(
+                *zip(*points, strict=True), color=look.colour, label=label, marker=look.marker, markevery=every, ms=4
+            )
         if 1 < len(names) <= _MOST_IN_LEGEND:
             axes.legend(fontsize="x-small", ncols=2)
         if len(names) > 1:

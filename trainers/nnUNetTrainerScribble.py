@@ -309,7 +309,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         append_epoch(file, self.current_epoch, terms)
         # As often as a checkpoint, for a GPU waits for the drawing.
         if (self.current_epoch + 1) % self.save_every == 0 or self.current_epoch + 1 == self.num_epochs:
-            plot_epochs(file, file.with_suffix(".png"))
+            names = {value: name for name, value in self.dataset_json["labels"].items() if isinstance(value, int)}
+            plot_epochs(file, file.with_suffix(".png"), names)
 
 
 def _in_plane_first(configuration_manager) -> list[float]:

@@ -26,6 +26,7 @@ from nnunet_attenscribble.common.figures import (
     background_patch,
     choose_colour,
     draw_outline,
+    edge_background,
     escape_name,
     find_box,
     new_figure,
@@ -439,6 +440,7 @@ def _paint_scribble(axes: Axes, scribble: np.ndarray, structures: Sequence[Struc
     overlay = np.zeros((*scribble.shape, 4))
     if unlabelled is not None:
         overlay[scribble == 0] = to_rgba(BACKGROUND_COLOUR)
+        edge_background(axes, scribble == 0)
     for i, structure in enumerate(structures):
         overlay[select_structure(scribble, structure.values)] = to_rgba(choose_colour(i))
     axes.imshow(overlay, interpolation="nearest")
@@ -450,8 +452,7 @@ def _draw_contour(axes: Axes, mask: np.ndarray, colour: str, *, dashed: bool) ->
         return
     if dashed:
         drawn.set_linestyle(_DASHES)
-    else:
-        drawn.set_path_effects([Stroke(linewidth=2.4, foreground="black"), Normal()])
+    drawn.set_path_effects([Stroke(linewidth=1.6 if dashed else 2.4, foreground="black"), Normal()])
 
 
 def _draw_legend(structures: Sequence[Structure]) -> Figure:

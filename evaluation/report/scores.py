@@ -374,8 +374,9 @@ def draw_budgets(points: Sequence[BudgetPoint], measure: str, dense: float) -> F
         methods.setdefault(point.method, []).append(point)
     for position, (method, own) in enumerate(methods.items()):
         look = choose_look(position)
+        beside = 1.02 ** (position - (len(methods) - 1) / 2)  # so that bars of one x do not cover each other
         ordered = sorted(own, key=lambda point: getattr(point.annotation, measure))
-        across = [factor * getattr(point.annotation, measure) for point in ordered]
+        across = [beside * factor * getattr(point.annotation, measure) for point in ordered]
         means = [point.dice for point in ordered]
         bars = [[point.dice - point.low for point in ordered], [point.high - point.dice for point in ordered]]
         line = axes.errorbar(across, means, bars, color=look.colour, marker=look.marker, capsize=2)
@@ -390,7 +391,7 @@ def draw_budgets(points: Sequence[BudgetPoint], measure: str, dense: float) -> F
     axes.set_xticks(ticks, [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXES[measure])
-    axes.set_ylabel("Dice")
+    axes.set_ylabel("Dice, 95 % interval over cases")
     axes.legend(fontsize=7)
     return figure
 

@@ -80,6 +80,11 @@ def draw_outline(axes: Axes, mask: np.ndarray, **look: Any) -> QuadContourSet | 
     return drawn
 
 
+def edge_background(axes: Axes, mask: np.ndarray) -> None:
+    """A dark edge around strokes of background, which are white as much tissue is."""
+    draw_outline(axes, mask, colors=["black"], linewidths=0.4)
+
+
 def find_box(mask: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of a mask (Y, X) with a margin around it; all of them where it is empty."""
     if not mask.any():
