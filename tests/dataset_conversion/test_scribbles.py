@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
 
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
@@ -160,6 +161,49 @@ def _disk_and_distance(size=160, radius=25):
     return (away <= 0)[None].astype(np.uint8), np.sqrt((away <= 0).sum()), away
 
 
+@pytest.mark.parametrize(
+    ("what", "few", "many"),
+    [
+        ("interior", {"coverage": 0.02, "thickness": 3.0}, {"coverage": 0.08, "thickness": 3.0}),
+        ("border", {"border_share": (0.1, 0.1)}, {"border_share": (0.4, 0.4)}),
+    ],
+)
+def test_strokes_are_as_long_as_asked(what, few, many):
+    for value in (0, 1) if what == "border" else (1,):
+        less, more = (np.mean([drawn[value].sum() for drawn in _draw_disk(what, **rules)]) for rules in (few, many))
+        assert 2.5 * less < more < 5 * less
+
+
+@pytest.mark.parametrize("what", ["interior", "border"])
+def test_strokes_are_as_thick_as_asked(what):
+    for thickness in (2.0, 8.0):
+        drawn = [stroke for both in _draw_disk(what, thickness=thickness, coverage=0.3) for stroke in both]
+        assert np.median([distance_transform_edt(stroke).max() for stroke in drawn]) == pytest.approx(
+            thickness / 2, abs=1
+        )
+
+
+@pytest.mark.parametrize("depth", [1.0, 6.0])
+def test_border_strokes_lie_as_deep_as_asked(depth):
+    _, _, away = _disk_and_distance()
+    for outside, inside in _draw_disk("border", border_depth=(depth, depth), background_distance=(0.8, 0.8)):
+        for distances in (away[outside], -away[inside]):
+            assert depth - 1.5 < distances.min()
+            assert distances.max() < depth + 1.25 + 1.5
+
+
+def _draw_disk(what, **options):
+    """Background and disk, as drawn with some seeds: strokes of the interior, or those along borders alone."""
+    labels, _, _ = _disk_and_distance()
+    for seed in range(4):
+        inner, both = (
+            draw_scribbles(labels, (5, 1, 1), ScribbleRules(style=style, seed=seed, **options), IGNORE, "c")[0]
+            for style in ("interior", "interior+border")
+        )
+        drawn = inner if what == "interior" else np.where(inner == IGNORE, both, IGNORE)
+        yield drawn == 0, drawn == 1
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.1, 0.1), (0.3, 0.6)])
 def test_without_wandering_the_background_stroke_keeps_its_distance(low, high):
     labels, width, away = _disk_and_distance()
@@ -248,6 +292,8 @@ def test_slices_are_cut_across_the_coarsest_axis_or_the_one_asked_for(axis, expe
 )
 def test_an_axis_of_one_voxel_is_the_slice_axis(shape, spacing, expected):
     assert slice_axis(shape, spacing) == expected
+    # What was drawn on across another axis says more than spacings, and no more than a single slice.
+    assert slice_axis(shape, spacing, drawn=2) == (expected if shape.count(1) == 1 else 2)
 
 
 def test_a_single_slice_is_drawn_as_a_whole():

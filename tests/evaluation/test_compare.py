@@ -41,7 +41,7 @@ def make_summary(dice, distance, structures=(RV, MYO), cases=None, **changes):
 
 
 DENSE = make_summary([[0.9, 0.8], [0.9, 0.8], [0.7, 0.8], [0.9, 0.8]], [[2, 4], [2, 4], [4, 4], [4, 4]])
-SCRIBBLE = make_summary([[0.9, 0.6], [0.8, 0.6], [0.0, 0.6], [0.8, 0.6]], [[3, 8], [3, 8], [INF, 8], [6, 8]])
+SCRIBBLE = make_summary([[0.9, 0.6], [0.8, 0.6], [0.0, 0.6], [0.8, 0.6]], [[3, 8], [3, 8], [INF, 5], [6, 8]])
 
 
 def test_rows_by_hand():

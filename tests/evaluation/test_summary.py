@@ -2,6 +2,7 @@ import csv
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -166,6 +167,25 @@ def test_results_of_an_earlier_run_are_replaced_whole(tmp_path, summary):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_where_one_file_cannot_be_written_both_stay_as_they_were(tmp_path, summary, monkeypatch):
+    write_summary(summary, tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    calls = []
+
+    def write_text(file, *arguments, **options):
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return really(file, *arguments, **options)
+
+    really = Path.write_text
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(AttenScribbleError, match="json: cannot be written"):
+        write_summary(replace(summary, hd95="monai", cases=dict(reversed(summary.cases.items()))), tmp_path)
+    assert len(calls) == 2
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_what_is_refused(tmp_path, summary):
     with pytest.raises(AttenScribbleError, match=rf"no {SUMMARY_FILE} at .*: run `attenscribble evaluate` first"):
         read_summary(tmp_path)
@@ -186,6 +206,11 @@ def test_what_is_refused(tmp_path, summary):
         ({"cases": [{"case": "a"}]}, r"has no 'cases\[0\].shape': it must be a list"),
         ({"notes": 1}, "'notes' is 1: it must be a list"),
         ({"cases": content["cases"][:1] * 2}, "a case stands twice"),
+        ({"cases": [content["cases"][0] | {"shape": [4, 5]}]}, "shape and spacing have not as many axes"),
+        *(
+            ({"cases": [content["cases"][0] | {"confusion": [[voxels]]}]}, rf"confusion\[0\]\[0\]' is {voxels}")
+            for voxels in (-0.5, INF, None)
+        ),
     ):
         file.write_text(json.dumps(content | change))
         with pytest.raises(AttenScribbleError, match=message):
