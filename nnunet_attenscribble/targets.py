@@ -6,7 +6,10 @@ Here and not in the trainers, because worker processes must be able to unpickle 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
+from math import prod
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
@@ -18,6 +21,7 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from torch import Tensor
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.losses.segmentation import PADDING  # as nnU-Net's data loader writes it
 
 
@@ -29,7 +33,8 @@ def keep_padding(transforms: ComposeTransforms, replacement: int | None = None) 
         replacement: None leaves them; a label turns them into that one.
 
     Raises:
-        RuntimeError: the pipeline has no single step that removes them, so that its handling of padding is not known.
+        AttenScribbleError: the pipeline has no single step that removes them, so that its handling of padding is not
+            known.
     """
     steps = [
         step
@@ -37,10 +42,7 @@ def keep_padding(transforms: ComposeTransforms, replacement: int | None = None) 
         if isinstance(step, RemoveLabelTransform) and step.label_value == PADDING and step.set_to == 0
     ]
     if len(steps) != 1:
-        raise RuntimeError(
-            f"nnU-Net's augmentation has {len(steps)} steps that turn padding into background, expected 1: this "
-            "version of nnU-Net is not supported"
-        )
+        raise _unknown(f"{len(steps)} steps that turn padding into background", "1")
     if replacement is None:
         # In the further channel of a cascade, too, where nnU-Net makes a channel of each label above 0 and of no other.
         transforms.transforms.remove(steps[0])
@@ -61,7 +63,9 @@ def keep_labels(transforms: ComposeTransforms) -> ComposeTransforms:
     return transforms
 
 
-def keep_scribbles(transforms: ComposeTransforms, ignore_label: int) -> ComposeTransforms:
+def keep_scribbles(
+    transforms: ComposeTransforms, ignore_label: int, deep_supervision: bool = False
+) -> ComposeTransforms:
     """Let thin scribbles survive augmentation and the coarser targets of deep supervision.
 
     nnU-Net interpolates every label and takes the strongest, which makes small what is small already: rotated and
@@ -72,24 +76,36 @@ def keep_scribbles(transforms: ComposeTransforms, ignore_label: int) -> ComposeT
     Args:
         transforms: nnU-Net's pipeline, changed in place.
         ignore_label: of the dataset.
+        deep_supervision: whether the pipeline has to make coarser targets.
 
     Raises:
-        RuntimeError: the pipeline augments images, but has no step that rotates and scales.
+        AttenScribbleError: the pipeline augments images, but has no step that rotates and scales; that step has no mode
+            for labels; or coarser targets come from no step that is known.
     """
     steps = transforms.transforms
     if any(isinstance(step, RandomTransform) for step in steps) and not any(
         isinstance(step, SpatialTransform) for step in steps
     ):
-        raise RuntimeError(
-            "nnU-Net's augmentation has no step that rotates and scales labels where one was expected: this version of "
-            "nnU-Net is not supported"
-        )
-    for position, step in enumerate(transforms.transforms):
+        raise _unknown("no step that rotates and scales labels", "one")
+    coarser = [step for step in steps if isinstance(step, DownsampleSegForDSTransform)]
+    if deep_supervision and len(coarser) != 1:
+        raise _unknown(f"{len(coarser)} steps DownsampleSegForDSTransform that make coarser targets", "1")
+    for position, step in enumerate(steps):
         if isinstance(step, SpatialTransform):
+            if not hasattr(step, "mode_seg"):  # which setting it would make without a word
+                raise _unknown("a SpatialTransform without `mode_seg`, how labels are sampled", "one with it")
             step.mode_seg = "nearest"
         elif isinstance(step, DownsampleSegForDSTransform):
-            transforms.transforms[position] = DownsampleScribblesTransform(step.ds_scales, ignore_label)
+            steps[position] = DownsampleScribblesTransform(step.ds_scales, ignore_label)
     return transforms
+
+
+def _unknown(there: str, expected: str) -> AttenScribbleError:
+    versions = " and ".join(f"{name} {version(name)}" for name in ("nnunetv2", "batchgeneratorsv2"))
+    return AttenScribbleError(
+        f"nnU-Net's augmentation has {there}, expected {expected}: {versions} together are not supported, install an "
+        "earlier one"
+    )
 
 
 class DownsampleScribblesTransform(SegOnlyTransform):
@@ -109,29 +125,35 @@ class DownsampleScribblesTransform(SegOnlyTransform):
         self.ignore_label = ignore_label
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params) -> list[torch.Tensor]:
-        ndim = segmentation.ndim - 1
-        pool = getattr(F, f"adaptive_avg_pool{ndim}d")
-        labels = segmentation[:1]
-        scales = [s if isinstance(s, (tuple, list)) else [s] * ndim for s in self.ds_scales]
-        targets, coarse = [], []
-        for scale in scales:
+        labels, ndim = segmentation[0], segmentation.ndim - 1
+        # Annotated pixels alone, as they are few: with many labels a mask of each takes longer than all else here.
+        places = ((labels >= 0) & (labels < self.ignore_label)).flatten().nonzero()[:, 0]
+        drawn = labels.flatten().index_select(0, places)
+        outside = labels[None] == PADDING
+        padding = outside.float() if outside.any() else None
+        targets = []
+        for scale in self.ds_scales:
+            scale = scale if isinstance(scale, (tuple, list)) else [scale] * ndim
             if all(s == 1 for s in scale):
                 targets.append(segmentation)
                 continue
-            shape = [round(size * s) for size, s in zip(labels.shape[1:], scale, strict=True)]
-            targets.append(labels.new_full((1, *shape), self.ignore_label))
-            coarse.append((targets[-1], torch.zeros(1, *shape)))
-        # One label at a time: with a hundred classes, the masks of all of them are gigabytes. From the highest down, as
-        # the first of equals stays, and padding last, which has what no stroke lies in.
-        for label in range(self.ignore_label - 1, PADDING - 1, -1):
-            mask = labels == label
-            if not mask.any():
-                continue
-            mask = mask.float()
-            for target, most in coarse:
-                share = pool(mask, target.shape[1:])
-                target[(share >= 0.5) & (most == 0) if label == PADDING else share > most] = label
-                torch.maximum(most, share, out=most)
+            shape = tuple(round(size * s) for size, s in zip(labels.shape, scale, strict=True))
+            target = labels.new_full((1, *shape), self.ignore_label)
+            if padding is not None:
+                target[getattr(F, f"adaptive_avg_pool{ndim}d")(padding, shape) >= 0.5] = PADDING
+            # NumPy sorts 32 bits several times as fast as PyTorch sorts 64.
+            integer = torch.int32 if prod(shape) * self.ignore_label < 2**31 else torch.int64
+            cell = torch.zeros((), dtype=integer)  # of every pixel
+            for size, cells in zip(labels.shape, shape, strict=True):
+                cell = cell[..., None] * cells + torch.arange(size, dtype=integer) * cells // size
+            keys = cell.flatten().index_select(0, places) * self.ignore_label + drawn.to(integer)
+            unique, counts = map(torch.from_numpy, np.unique(keys.numpy(), return_counts=True))
+            ranks = counts * self.ignore_label + unique % self.ignore_label
+            # The largest is that of the label that is there most often, of several the highest; 0 where none is.
+            most = torch.zeros(prod(shape), dtype=torch.int64)
+            most.scatter_reduce_(0, unique.long() // self.ignore_label, ranks, "amax")
+            most = most.view(target.shape)
+            targets.append(torch.where(most > 0, (most % self.ignore_label).to(target.dtype), target))
         return targets
 
 

@@ -279,6 +279,8 @@ def test_tells_that_a_class_was_never_seen_and_logs_where_nnunet_does(nnunet):
     assert log.count("where the image is not zero") == 1
     assert "no scribble of 'ring'" not in log
     assert ("terms/annotated_2", 0) in told
+    trainer.logger = SimpleNamespace(log=lambda *_: None)  # as nnU-Net's may have no others behind it some day
+    trainer.on_train_epoch_end([trainer.train_step(batch)])
 
 
 def test_refuses_dense_labels(nnunet):
@@ -286,6 +288,7 @@ def test_refuses_dense_labels(nnunet):
     del content["labels"]["ignore"]
     with pytest.raises(AttenScribbleError, match=r"no `ignore` label.*: use nnUNetTrainer"):
         nnunet.make("nnUNetTrainerAttenScribble", dataset_json=content)
+    assert not nnunet.results.exists()  # a model's folder would look like a training
 
 
 def test_refuses_a_setting_it_does_not_know(nnunet):
@@ -293,11 +296,13 @@ def test_refuses_a_setting_it_does_not_know(nnunet):
     plans["configurations"]["tiny"]["attenscribble"]["crf_wieght"] = 1
     with pytest.raises(AttenScribbleError, match="crf_wieght"):
         nnunet.make("nnUNetTrainerAttenScribble", plans=plans)
+    assert not nnunet.results.exists()
 
 
 def test_refuses_the_base_class(nnunet):
     with pytest.raises(AttenScribbleError, match="use nnUNetTrainerAttenScribble"):
         nnunet.make("nnUNetTrainerScribble")
+    assert not nnunet.results.exists()
 
 
 def read_checkpoint(model: Path) -> dict:
@@ -342,6 +347,12 @@ def test_another_augmentation_keeps_scribbles_too(nnunet, variant, steps):
     transforms = trainer.dataloader_train.data_loader.transforms.transforms
     assert len(transforms) == steps
     assert [type(step).__name__ for step in transforms].count("DownsampleScribblesTransform") == 1
+
+
+def test_augmentation_may_be_asked_for_by_position(nnunet):
+    trainer = nnunet.make("nnUNetTrainerPartialCE")
+    arguments = ((32, 32), (-3.14, 3.14), [[1, 1], [0.5, 0.5]], (0, 1), False, [False], False, [1, 2], None, IGNORE)
+    assert trainer.get_training_transforms(*arguments).transforms[-1].ignore_label == IGNORE
 
 
 @pytest.mark.parametrize("rung", ["nnUNetTrainerAttenScribble", "nnUNetTrainerDMPLS"])
