@@ -142,6 +142,15 @@ def test_dense_datasets_other_folders_and_warnings(raw, tmp_path):
     assert "no case has a scribble of MYO: it cannot be learnt" in output
 
 
+def test_values_that_are_swapped_are_told(raw):
+    assert "swapped" not in run("601", "--cases", "0")
+    for case in ("a", "b"):
+        strokes = np.array([4, 1, 2, 3, 0])[make_strokes()]  # 0 where nobody drew
+        sitk.WriteImage(make_volume(strokes), raw / "Dataset601_Mine" / "labelsTr" / f"{case}.nii.gz")
+    told = "in 2 of 2 cases more than half of the voxels are background, where strokes cover a few percent (a: 80 %"
+    assert f"Look at:  {told}" in run("601", "--cases", "0")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

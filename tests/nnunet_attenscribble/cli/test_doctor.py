@@ -312,6 +312,23 @@ def test_what_scribbles_lack(folders):
     assert (NOTE, "no case has a stroke of background") in found
 
 
+def test_values_that_are_swapped_are_a_note(folders):
+    write_dataset(folders / "nnUNet_raw", np.array([2, 1, 0])[scribble()], LABELS)  # 0 where nobody drew
+    (status, found) = told(check_dataset("501"))[2]
+    assert status == NOTE
+    assert found.startswith("in 2 of 2 cases more than half of the voxels are background, where strokes cover a few")
+    assert "(a: 93 %, and 4.2 % `ignore`)" in found
+    assert found.endswith("the two values are probably swapped")
+
+
+def test_slices_labelled_as_a_whole_are_no_swapped_values(folders):
+    label = scribble()
+    label[0] = 0
+    label[0, 2:4, 2:4] = 1
+    write_dataset(folders / "nnUNet_raw", label, LABELS)
+    assert not any("swapped" in found for _, found in told(check_dataset("501")))
+
+
 def test_dense_labels_that_are_called_scribbles(folders):
     write_dataset(folders / "nnUNet_raw", scribble() % 2, LABELS)
     assert (PROBLEM, "no voxel is `ignore` (2): the labels are dense") in told(check_dataset("501"))
