@@ -39,6 +39,16 @@ def is_dicom(file: Path) -> bool:
         return False
 
 
+def read_modality(file: Path) -> str | None:
+    """What a slice says that it was taken with (`CT`, `MR`, `PT`...); None where it does not."""
+    import pydicom
+
+    try:
+        return str(pydicom.dcmread(file, specific_tags=["Modality"], stop_before_pixels=True).Modality) or None
+    except Exception:  # what is wrong with it is told where it is read
+        return None
+
+
 def sort_series(files: Sequence[Path]) -> list[Path]:
     """The files of one series in the order of their slices, along the direction in which SimpleITK stacks them.
 

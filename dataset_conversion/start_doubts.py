@@ -311,6 +311,19 @@ def channel_doubts(cases: Findings, given: Given, channels: tuple[str, ...], sur
                 answer,
             )
         ]
+    if survey.modalities and len(channels) == 1:
+        told = list_some(list(survey.modalities))
+        kinds = tuple(dict.fromkeys(survey.modalities.values()))
+        said = f"headers or names of images say {' and '.join(kinds)} ({told})"
+        options = " or ".join(f"--channels {kind}" for kind in (*kinds, *MRI))
+        return [
+            Doubt(
+                f"{said}: say {options}; nnU-Net normalises CT by its own rule",
+                f"{said[0].upper()}{said[1:]}. What are they?",
+                answer,
+                (*kinds, *MRI),
+            )
+        ]
     if survey.like_ct and len(channels) == 1:
         told = list_some(survey.like_ct)
         return [

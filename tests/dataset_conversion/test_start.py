@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import tifffile
@@ -22,9 +23,11 @@ from nnunet_attenscribble.cli import start as command
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.volumes import file_of, read_volume
 from nnunet_attenscribble.dataset_conversion import contact_sheet
+from nnunet_attenscribble.dataset_conversion.dicom_series import read_series
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import STEP, write_slice
 from tests.dataset_conversion.drawing_tools import describe_labels, recode, write_mitk, write_slicer
 from tests.tiny import SIZE, make_dense, make_scan, make_strokes, make_volume, save
 
@@ -309,6 +312,26 @@ def ct(root):
         write_segments(root / "labels" / f"p{number}.seg.nrrd")
 
 
+def ct_by_its_header(root):
+    """Without air in the field of view."""
+    for number in range(2):
+        for place, plane in enumerate(sitk.GetArrayFromImage(make_scan(number))):
+            write_slice(root / f"p{number}" / "DICOM" / f"{place}.dcm", plane, place * STEP, f"1.2.{number}")
+            header = pydicom.dcmread(root / f"p{number}" / "DICOM" / f"{place}.dcm")
+            header.Modality = "CT"
+            header.save_as(root / f"p{number}" / "DICOM" / f"{place}.dcm")
+        drawn = sitk.GetImageFromArray(make_strokes())
+        image = read_series(sorted((root / f"p{number}" / "DICOM").iterdir()))
+        drawn.CopyInformation(image)
+        save(root / f"p{number}" / "scribble.nii.gz", drawn)
+
+
+def ct_by_its_name(root):
+    for number in range(2):
+        save(root / "images" / f"p{number}_ct.nii.gz", make_scan(number))
+        write_segments(root / "labels" / f"p{number}_ct.seg.nrrd")
+
+
 def numbered_channels(root):
     for channel in range(2):
         save(root / "images" / f"p0_000{channel}.nii.gz", make_scan(channel))
@@ -391,6 +414,9 @@ DOUBTS = {
     ),
     ct: (["images go down to -900 and below, as CT does (p0, p1): say --channels CT, or --channels MRI"],
          ["--channels", "MRI"]),
+    ct_by_its_header: (["headers or names of images say CT (p0, p1): say --channels CT or --channels MRI; nnU-Net"],
+                       ["--channels", "CT"]),
+    ct_by_its_name: (["headers or names of images say CT (p0, p1): say --channels CT"], ["--channels", "CT"]),
     numbered_channels: (["images have 2 channels, _0000, _0001 and so on: name them in this order, as --channels"],
                         ["--channels", "T1,FLAIR"]),
     no_spacing: (["p0.tif: state no spacing, by which nnU-Net plans: give it with --spacing X Y Z, in mm"],
@@ -421,6 +447,7 @@ def test_what_is_not_clear_is_refused_at_once_and_answered_by_the_options_that_i
     root = tmp_path / "hearts"
     make(root)
     given = ["--labels", "RV,MYO,LV", "--background-scribble", 4] if make is no_spacing else []
+    given += ["--labels", "RV,MYO,LV"] if make is ct_by_its_header else []
     given += OF_COLOURS if make is colours_with_opacity else []
     before = read_tree(tmp_path)
     code, _, err = start(root, *OPTIONS, *given)
@@ -890,6 +917,7 @@ ANSWERS = {
     another_word_for_background: ("scribbles", "background", "y"),
     unlabelled_by_name: ("background", "y"),
     ct: ("3", "CT", "y"),
+    ct_by_its_name: ("CT", "y"),
     numbered_channels: ("T1", "T1, FLAIR", "y"),
     a_label_among_images: ("yes", "y"),
     zeros_that_are_no_majority: ("unlabelled", "A", "background", "y"),
