@@ -24,7 +24,7 @@ DENSE_WORDS = {"dense", "gt", "groundtruth", "truth", "manual"}
 #: Of drawings of either kind.
 LABEL_WORDS = {
     *("label", "labels", "labelmap", "labelmaps", "mask", "masks", "seg", "segs", "segmentation", "segmentations"),
-    *("annotation", "annotations", "roi", "rois"),
+    *("annotation", "annotations", "roi", "rois", "labelled", "labeled"),
 }
 _DRAWING_WORDS = SCRIBBLE_WORDS | DENSE_WORDS | LABEL_WORDS
 #: Of what lies beside images. Anything else may be an image of a kind not thought of, and is not to be lost in silence.

@@ -797,6 +797,7 @@ def test_test_folders_a_dense_twin_and_a_folder_each(tmp_path, start):
         ("{}/image/scan.nrrd", "{}/mask/scan.nrrd"),
         ("imagesTr/{}_0000.nrrd", "labelsTr/{}.nrrd"),
         ("{}_image.nrrd", "{}_seg.nrrd"),
+        ("{}.nrrd", "{}-labelled.nrrd"),
         ("{}.nrrd", "scribbles/{}.nrrd"),
         ("ground_truth/images/{}.nrrd", "ground_truth/masks/{}.nrrd"),
         ("Scans/{}.nrrd", "Drawings by Anna/{}-label.nrrd"),
