@@ -91,6 +91,11 @@ def folder_doubts(layout: Layout, given: Given) -> tuple[list[Doubt], list[str]]
         if len(layout.unknown) > 1:
             doubts.append(_ask_for_drawings(layout, given))
             return doubts, []
+        if layout.test_labels is not None:
+            return doubts, [
+                f"{layout.root}: its drawings lie in {layout.test_labels}, which holds those of test cases alone: put "
+                "those to train with into a folder scribbles or labelsTr, named as their images"
+            ]
         files = ", ".join(f"{folder} ({_count(count)})" for folder, count in layout.unknown.items())
         return doubts, [
             f"{layout.root}: holds images and no drawing ({files or 'no name is that of one'}): call drawings "

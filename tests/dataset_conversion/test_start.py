@@ -526,6 +526,10 @@ PROBLEMS = {
         ["images/a_0000.mha", "images/a_0001.mha", "images/b_0000.mha", "images/c_0000.mha", "scribbles/a.mha"],
         "{root}/images/a_0000.mha: its case has 2 channels and others have 1: give each as many",
     ),
+    "of test cases alone": (
+        ["imagesTr/a_0000.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz"],
+        "{root}: its drawings lie in {root}/labelsTs, which holds those of test cases alone: put those to train with",
+    ),
     "twice": (["images/x/a.nii.gz", "images/y/a.nii.gz", "images/y/b.nii.gz", "scribbles/a.nii.gz"], "is called as"),
     "two of one case": (
         ["images/a.nii.gz", "scribbles/a_anna.nii.gz", "scribbles/a_ben.nii.gz"],
