@@ -306,6 +306,8 @@ def channel_doubts(cases: Findings, given: Given, channels: tuple[str, ...], sur
     if given.channels is not None:
         return []
     if channels[0] == "channel 0":
+        if len({len(case.images) for case in cases.cases}) > 1:
+            return []  # a problem that is told, which no name mends
         is_picture = all(len(set(map(file_of, case.images))) == 1 for case in cases.cases)
         told = "the last of them opacity (alpha)" if is_picture else "_0000, _0001 and so on"
         return [

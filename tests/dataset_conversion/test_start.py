@@ -182,6 +182,28 @@ def masks(folder: Path) -> tuple:
 TOOLS = {make.__name__: make for make in (slicer, itk_snap, napari, mitk, qupath, colours_of_sixteen_bits, masks)}
 
 
+def test_opacity_that_is_full_everywhere_is_no_channel(tmp_path, start):
+    root = tmp_path / "hearts"
+    options = qupath(root)
+    for file in (root / "images").iterdir():
+        Image.open(file).convert("RGBA").save(file)
+    code, _, err = start(root, *OPTIONS, *options)
+    assert code == 0, err
+    images = tmp_path / "nnUNet_raw" / "Dataset601_hearts" / "imagesTr"
+    assert len(list(images.iterdir())) == 2 * 3
+    blue = np.asarray(Image.open(root / "images" / "p0.png"))[..., 2]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(images / "p0_0002.nii.gz")), blue)
+
+
+def test_a_grey_picture_among_those_in_colour_is_told_once(tmp_path, start):
+    options = qupath(tmp_path / "hearts")
+    file = tmp_path / "hearts" / "images" / "p1.png"
+    Image.open(file).convert("L").save(file)
+    _, _, err = start(tmp_path / "hearts", *OPTIONS, *options)
+    assert "its case has" in err
+    assert len(err.splitlines()) == 1, err
+
+
 def test_one_subject_is_trained_with_all(tmp_path, start):
     options = slicer(tmp_path / "hearts")
     code, out, err = start(tmp_path / "hearts", *OPTIONS, *options, "--subject", "p")
@@ -364,7 +386,9 @@ def a_value_below_zero(root):
 def colours_with_opacity(root):
     qupath(root)
     for file in (root / "images").iterdir():
-        Image.open(file).convert("RGBA").save(file)
+        picture = Image.open(file).convert("RGBA")
+        picture.putpixel((0, 0), (9, 9, 9, 0))
+        picture.save(file)
 
 
 def unknown_folders(root):
@@ -416,7 +440,7 @@ DOUBTS = {
          ["--channels", "MRI"]),
     ct_by_its_header: (["headers or names of images say CT (p0, p1): say --channels CT or --channels MRI; nnU-Net"],
                        ["--channels", "CT"]),
-    ct_by_its_name: (["headers or names of images say CT (p0, p1): say --channels CT"], ["--channels", "CT"]),
+    ct_by_its_name: (["headers or names of images say CT (p0_ct, p1_ct): say --channels CT or"], ["--channels", "CT"]),
     numbered_channels: (["images have 2 channels, _0000, _0001 and so on: name them in this order, as --channels"],
                         ["--channels", "T1,FLAIR"]),
     no_spacing: (["p0.tif: state no spacing, by which nnU-Net plans: give it with --spacing X Y Z, in mm"],
