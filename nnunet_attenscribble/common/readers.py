@@ -125,9 +125,10 @@ def split_channels(file: Path, *, drop_opacity: bool = False) -> tuple[Source, .
 @lru_cache(maxsize=1 << 16)  # names are looked at more than once
 def _is_opaque(file: Path, _: tuple[int, int] | None) -> bool:
     try:
-        values = sitk.GetArrayViewFromImage(read_pixels(file))[..., -1]
+        pixels = read_pixels(file)
     except AttenScribbleError:
         return False  # which is told where it is read
+    values = sitk.GetArrayViewFromImage(pixels)[..., -1]
     return np.issubdtype(values.dtype, np.integer) and bool((values == np.iinfo(values.dtype).max).all())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from functools import partial
 from hashlib import sha256
@@ -202,6 +203,37 @@ def test_a_grey_picture_among_those_in_colour_is_told_once(tmp_path, start):
     _, _, err = start(tmp_path / "hearts", *OPTIONS, *options)
     assert "its case has" in err
     assert len(err.splitlines()) == 1, err
+
+
+def test_names_in_a_dataset_json_are_those_of_labels_and_channels(tmp_path, start):
+    root = tmp_path / "hearts"
+    for number in range(2):
+        save(root / "imagesTr" / f"p{number}_0000.nii.gz", make_scan(number))
+        save(root / "labelsTr" / f"p{number}.nii.gz", make_strokes())
+    labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3, "ignore": 4}
+    told = {"labels": labels, "channel_names": {"0": "T1"}, "numTraining": 2, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(told))
+    code, out, err = start(root, *OPTIONS)
+    assert code == 0, err
+    assert "whose labels have `ignore` already: it can go into nnUNet_raw as it is" in " ".join(out.split())
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+    assert read_options(tmp_path / "hearts_start.yaml").channels == ("T1",)
+
+
+def test_names_of_the_decathlon(tmp_path, start):
+    root = tmp_path / "Task02_Heart"
+    for number in range(2):
+        save(root / "imagesTr" / f"la_{number}.nii.gz", make_scan(number))
+        save(root / "labelsTr" / f"la_{number}.nii.gz", np.array([4, 1, 2, 3, 0])[make_strokes()])
+    names = {"0": "background", "1": "RV", "2": "MYO", "3": "LV", "4": "outside"}
+    (root / "dataset.json").write_text(json.dumps({"labels": names, "modality": {"0": "MRI"}}))
+    code, _, err = start(root, *OPTIONS)
+    assert code == 2
+    (doubt,) = err.splitlines()
+    assert "nothing says whether these are scribbles" in doubt
+    code, _, err = start(root, *OPTIONS, "--background-scribble", 4)
+    assert code == 0, err
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_Task02_Heart")
 
 
 def test_one_subject_is_trained_with_all(tmp_path, start):
