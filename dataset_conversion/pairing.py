@@ -128,9 +128,11 @@ def pair_files(
         for kind in labels:
             matched, more, strangers = match_labels(kind.files, cases, kind.what)
             if more or not matched:
-                by_folder = match_labels(kind.files, cases, kind.what, _namer_by_folder(kind.folder, parents))
-                if by_folder[0] and not by_folder[1]:
-                    matched, more, strangers = by_folder
+                for namer in (_namer_by_folder, _namer_by_folder_and_name):
+                    by_folder = match_labels(kind.files, cases, kind.what, namer(kind.folder, parents))
+                    if by_folder[0] and not by_folder[1]:
+                        matched, more, strangers = by_folder
+                        break
             if more and (folders := _match_folders(kind, parents)):
                 matched, more, strangers = folders, [], []
             if not matched and cases:
@@ -247,7 +249,8 @@ def _name_by_all(
         keys = {file: tuple(part for at, part in enumerate(path) if at not in shared) for file, path in parents.items()}
         several = len({(keys[file], split[file][0]) for file in stems}) > len(set(keys.values()))
         cases = {file: "_".join([*keys[file], *([split[file][0]] if several else [])]) for file in stems}
-        by_key = {} if several else {keys[file]: cases[file] for file in stems}
+        # Of several images in a folder, as of a hospital, the name is the last of what stands for a case.
+        by_key = {(*keys[file], *([split[file][0]] if several else [])): cases[file] for file in stems}
         yield {file: (cases[file], split[file][1]) for file in stems}, by_key
 
 
@@ -294,6 +297,29 @@ def _namer_by_folder(folder: Path, cases: Mapping[tuple[str, ...], str]) -> Call
     def name(file: Path) -> str | None:
         own = stem(file)
         return own if own is None else find(file.parent) or own
+
+    return name
+
+
+def _namer_by_folder_and_name(folder: Path, cases: Mapping[tuple[str, ...], str]) -> Callable[[Path], str | None]:
+    """What names a label file where folders hold several cases each: the case of its folders and the beginning of its
+    name, with what is behind that; else its own name.
+    """
+
+    named: dict[str, list[tuple[str, ...]]] = {}
+    for key in cases:
+        named.setdefault(key[-1], []).append(key)
+
+    def name(file: Path) -> str | None:
+        own = stem(file)
+        if own is None:
+            return None
+        parts = tuple(map(normalise, file.parent.relative_to(folder).parts))
+        for start in reversed(_starts(own)):  # the longest first
+            fitting = [cases[key] for key in named.get(start, ()) if _is_within(key[:-1], parts)]
+            if len(fitting) == 1:
+                return fitting[0] + own[len(start) :]
+        return own
 
     return name
 
