@@ -33,6 +33,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
     Labels,
     numbered_cases,
     pair_files,
+    shared_endings,
     split_by_words,
     stem,
     unusable_files,
@@ -277,6 +278,11 @@ def _find_cases(
     folder = getattr(folders, pictures)
     pairing = pair_files(folder, images.counts, list(sets.values()), channels)
     problems = [*pairing.problems, *unusable_files(images.others)]
+    if pairing.problems and len(channels) == 1 and (names := shared_endings(images.sources)):
+        told = ",".join(names)
+        problems.append(
+            f"{folder}: every case has {list_some(names)}: where these are channels, give --channels {told}"
+        )
     labels: dict[str, dict[str, FoundLabel]] = {}
     for (role, kind), matched in zip(sets.items(), pairing.labels, strict=True):
         problems += unusable_files(kind.files)

@@ -152,6 +152,21 @@ def pair_files(
     return [*sound, *attempts, Pairing({}, [{} for _ in labels], [], [])][0]
 
 
+def shared_endings(images: Iterable[Path]) -> tuple[str, ...]:
+    """Last words of the names of images, or of folders of a DICOM series, that are the same for every case: what may be
+    channels; none where they are not.
+    """
+    cases: dict[tuple[str, str], list[str]] = {}
+    for image in images:
+        name = _image_name(image) or ""
+        last = re.split("[_. -]", name)[-1]
+        cases.setdefault((str(image.parent), name.removesuffix(last)), []).append(last)
+    sets = {tuple(sorted(words)) for words in cases.values()}
+    names = next(iter(sets), ())
+    alike = len(sets) == 1 and len(cases) > 1 and len(names) > 1
+    return names if alike and not any(name.isdecimal() for name in names) else ()
+
+
 def sort_by_role(
     files: Iterable[Path], pattern: re.Pattern[str], key: Callable[[re.Match[str]], Key], roles: Iterable[str]
 ) -> tuple[dict[str, dict[Key, Path]], list[str]]:

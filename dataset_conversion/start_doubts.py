@@ -12,10 +12,11 @@ from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import file_of
+from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import MASKS
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, fold
-from nnunet_attenscribble.dataset_conversion.pairing import stem
+from nnunet_attenscribble.dataset_conversion.pairing import shared_endings, stem
 from nnunet_attenscribble.dataset_conversion.start_survey import Drawings, Layout, Survey
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -277,21 +278,10 @@ def number_channels(cases: Findings) -> tuple[str, ...]:
 def channel_names(folders: Folders) -> tuple[str, ...]:
     """Last words of the names of images that are the same for every case; none where they are not."""
     taken = [folder for folder in (folders.scribbles, folders.dense) if folder not in (None, folders.images)]
-    files = [
-        file
-        for file in find_files(folders.images)
-        if stem(file) is not None and not any(folder in file.parents for folder in taken)
-    ]
-    images = tell_files_apart(folders.images, files)[0]
-    cases: dict[tuple[str, str], list[str]] = {}
-    for file in images:
-        name = stem(file) or ""
-        last = re.split("[_. -]", name)[-1]
-        cases.setdefault((str(file.parent), name.removesuffix(last)), []).append(last)
-    sets = {tuple(sorted(words)) for words in cases.values()}
-    names = next(iter(sets), ())
-    alike = len(sets) == 1 and len(cases) > 1 and len(names) > 1
-    return names if alike and not any(name.isdecimal() for name in names) else ()
+    files = [file for file in find_files(folders.images) if not any(folder in file.parents for folder in taken)]
+    pictures = [file for file in files if stem(file) is not None]
+    series = {file.parent for file in files if stem(file) is None and is_dicom(file)}
+    return shared_endings([*tell_files_apart(folders.images, pictures)[0], *series])
 
 
 def channel_doubts(cases: Findings, given: Given, channels: tuple[str, ...], survey: Survey) -> list[Doubt]:

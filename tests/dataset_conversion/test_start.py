@@ -848,6 +848,26 @@ def test_test_folders_a_dense_twin_and_a_folder_each(tmp_path, start):
     np.testing.assert_array_equal(read_labels(raw / "Dataset013_heartsDense")["p0"], make_dense())
 
 
+def test_a_folder_of_dicom_for_every_channel(tmp_path, start, attenscribble):
+    root = tmp_path / "hearts"
+    for patient in range(2):
+        for name in ("T1", "T2"):
+            for place, plane in enumerate(sitk.GetArrayFromImage(make_scan(patient))):
+                uid = f"1.2.{patient}.{name[1]}"
+                write_slice(root / f"p{patient}" / name / f"{place}.dcm", plane, place * STEP, uid)
+        drawn = sitk.GetImageFromArray(make_strokes())
+        drawn.CopyInformation(read_series(sorted((root / f"p{patient}" / "T1").iterdir())))
+        save(root / f"p{patient}" / "scribble.nii.gz", drawn)
+    words = ["-s", root, "-d", 611, "--name", "hearts", "--labels", "RV,MYO,LV", "--workers", 1]
+    code, _, err = attenscribble("convert", "folder", root, *words)
+    assert code == 2
+    assert f"{root}: every case has T1, T2: where these are channels, give --channels T1,T2" in err
+    code, _, err = start(root, *OPTIONS, "--labels", "RV,MYO,LV")
+    assert code == 0, err
+    assert read_options(tmp_path / "hearts_start.yaml").channels == ("T1", "T2")
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+
+
 @pytest.mark.parametrize(
     ("image", "drawing"),
     [
