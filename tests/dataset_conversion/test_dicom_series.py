@@ -87,7 +87,7 @@ def test_every_reason_is_told(tmp_path):
     ):
         with pytest.raises(AttenScribbleError, match=told) as refused:
             read_series(_write(tmp_path / name, heights))
-        assert len(refused.value.problems) == len(heights) - len(set(heights)) if "twice" in name else 1
+        assert len(refused.value.problems) == (len(heights) - len(set(heights)) if "twice" in name else 1)
     files = _write(tmp_path / "tilted", [0.0, STEP])
     write_slice(files[1], np.zeros((5, 6)), STEP, SERIES, shift=1.0)
     with pytest.raises(AttenScribbleError, match=r"1\.dcm: lies 1 mm aside"):

@@ -183,6 +183,15 @@ def test_names_with_dollars_are_no_formulas_on_the_sheet(raw, tmp_path):
     assert (tmp_path / "sheet.png").is_file()
 
 
+@pytest.mark.filterwarnings("error")
+def test_names_in_other_scripts_are_drawn_without_a_warning(raw, tmp_path):
+    source = raw / "Dataset601_Mine"
+    files = source / "imagesTr" / "a_0000.nii.gz", source / "labelsTr" / "a.nii.gz", None
+    names = ("\u738b \u4f1f", "M\u00fcller", "\U00012000")  # Chinese, accents, cuneiform
+    draw_contact_sheet(tmp_path / "s.png", dict.fromkeys(names, files), labels={"\u5fc3": 1}, ignore=4, title=names[0])
+    assert imread(tmp_path / "s.png").shape[-1] == 4
+
+
 def test_channels_are_counted_from_0_whatever_their_numbers(raw):
     source = raw / "Dataset601_Mine"
     description = json.loads((source / "dataset.json").read_text())
