@@ -142,9 +142,16 @@ def check_cases(folder: Path, description: Mapping[str, Any], workers: int | Non
     absent = [file.name for file in files if not file.is_file()]
     if absent:
         told = f"{len(absent)} files are missing: {list_some(absent)}"
-        return [*problems, Finding(folder.name, told, PROBLEM, "copy them, or take their cases out")]
+        problems.append(Finding(folder.name, told, PROBLEM, "copy them, or take their cases out"))
+        cases = {
+            case: entry
+            for case, entry in cases.items()
+            if all(Path(file).is_file() for file in (*entry["images"], entry["label"]))
+        }
+        if not cases:
+            return problems
     try:
-        reader = find_reader(description, files[0])
+        reader = find_reader(description, Path(next(iter(cases.values()))["images"][0]))
     except AttenScribbleError as error:
         return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
     look = partial(
@@ -160,6 +167,8 @@ def check_cases(folder: Path, description: Mapping[str, Any], workers: int | Non
     problems += [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_images]
     of_labels = [problem for own in found for problem in own.label_problems]
     wrong = [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_labels]
+    if absent:
+        return [*problems, *wrong]  # what is not drawn may be in the files that are missing
     if "ignore" not in description["labels"]:
         return [*problems, *wrong] or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
     counts: Counter[int] = sum((own.counts for own in found), Counter())
