@@ -279,10 +279,19 @@ def _split_channel(name: str, channels: Sequence[str]) -> tuple[str, int]:
     """Case and channel: by four digits at the end of a name, or by the name of one of the channels."""
     if match := re.fullmatch(r"(.+)_(\d{4})", name):
         return match[1], int(match[2])
+    return _split_named(name, channels) or (name, 0)
+
+
+def _split_named(name: str, channels: Sequence[str]) -> tuple[str, int] | None:
     for number, channel in enumerate(channels):
         if match := re.fullmatch(rf"(?:(.+)[_. -])?{re.escape(channel)}", name, re.IGNORECASE):
             return match[1] or "", number
-    return name, 0
+    return None
+
+
+def split_named_channel(image: Path, channels: Sequence[str]) -> tuple[str, int] | None:
+    """Case, empty where its folder tells, and channel of an image that is called after one; None for any other."""
+    return _split_named(_image_name(image) or "", channels)
 
 
 def _shared_positions(paths: Sequence[tuple[str, ...]]) -> set[int]:
