@@ -182,6 +182,44 @@ class Coding:
         return _coded(label_values(label, name), self.dense_values, self.ignore - 1, name)
 
 
+def find_swapped(
+    values: np.ndarray, names: Mapping[int, str], ignore: int, axis: int
+) -> tuple[str, float, float] | None:
+    """The class with more than half of the voxels, as strokes never have, its share, and that of `ignore`.
+
+    It is not told where that comes of slices without any `ignore`: these were labelled as a whole.
+
+    Args:
+        values: of a label in a dataset, (z, y, x) or (y, x).
+        names: of the classes, by value.
+        ignore: the value of unlabelled voxels.
+        axis: of a volume, across which slices are cut.
+    """
+    counts = count_values(values)
+    value = max(counts, key=lambda one: counts[one])
+    if value not in names or counts[value] <= _MOST * values.size or ignore not in counts:
+        return None
+    most, unlabelled = values == value, values == ignore
+    if values.ndim == 3:
+        mixed = unlabelled.any(tuple({0, 1, 2} - {axis}))
+        if np.compress(mixed, most, axis).mean() <= _MOST:
+            return None
+    return names[value], counts[value] / values.size, counts[ignore] / values.size
+
+
+def tell_swapped(cases: Mapping[str, tuple[str, float, float] | None]) -> list[str]:
+    """What `find_swapped` found in the cases of a dataset, in a sentence."""
+    found = {case: entry for case, entry in cases.items() if entry is not None}
+    if not found:
+        return []
+    case, (name, share, unlabelled) = next(iter(found.items()))
+    return [
+        f"in {len(found)} of {len(cases)} cases more than half of the voxels are {name}, where strokes cover a few "
+        f"percent ({case}: {100 * share:.0f} %, and {100 * unlabelled:.2g} % `ignore`): unless they are labelled as a "
+        "whole, the two values are probably swapped"
+    ]
+
+
 def _coded(values: np.ndarray, mapping: Mapping[int, int] | None, highest: int, name: str) -> np.ndarray:
     if mapping is None and values.min() >= 0 and values.max() <= highest:
         return values.astype(np.uint8)  # the usual case, without sorting out each value

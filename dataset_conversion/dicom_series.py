@@ -39,6 +39,16 @@ def is_dicom(file: Path) -> bool:
         return False
 
 
+def read_modality(file: Path) -> str | None:
+    """What a slice says that it was taken with (`CT`, `MR`, `PT`...); None where it does not."""
+    import pydicom
+
+    try:
+        return str(pydicom.dcmread(file, specific_tags=["Modality"], stop_before_pixels=True).Modality) or None
+    except Exception:  # what is wrong with it is told where it is read
+        return None
+
+
 def sort_series(files: Sequence[Path]) -> list[Path]:
     """The files of one series in the order of their slices, along the direction in which SimpleITK stacks them.
 
@@ -117,7 +127,14 @@ def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
         if shift > max(_TOLERANCE, 0.1 * float(min(first.PixelSpacing)))
     ]
     steps = np.diff(heights)
-    usual = float(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else 0.0  # the lower median: gaps only widen
+    again = _count_visits(steps)
+    if again > 1:
+        raise AttenScribbleError(
+            f"{folder}: every position occurs {again} times, as in a series of several phases or echoes: give a folder "
+            "with the slices of one, or make NIfTI of it with dcm2niix"
+        )
+    apart = steps[steps >= _TOLERANCE]
+    usual = float(np.sort(apart)[(len(apart) - 1) // 2]) if len(apart) else 0.0  # the lower median: gaps only widen
     for (before, _), (file, _), step in zip(ordered, ordered[1:], steps, strict=False):
         if step < _TOLERANCE:
             problems.append(f"{file}: lies where {before.name} lies: give every slice once")
@@ -129,6 +146,13 @@ def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
     if problems:
         raise AttenScribbleError(problems)
     return ordered
+
+
+def _count_visits(steps: np.ndarray) -> int:
+    """How often every position occurs, by the distances of slices in order; 1 where some occur more often."""
+    ends = np.flatnonzero(np.append(steps, np.inf) >= _TOLERANCE)
+    visits = np.unique(np.diff(ends, prepend=-1))
+    return int(visits[0]) if len(visits) == 1 and len(ends) > 1 else 1
 
 
 def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,9 +12,9 @@ from pathlib import Path
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.readers import count_colours, split_channels
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.volumes import Source, describe
+from nnunet_attenscribble.common.volumes import Source, describe, file_of
 from nnunet_attenscribble.dataset_conversion.cases import Case
-from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom, read_series
+from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom, read_modality, read_series
 from nnunet_attenscribble.dataset_conversion.label_files import (
     MASKS,
     ColourLabel,
@@ -32,6 +33,7 @@ from nnunet_attenscribble.dataset_conversion.pairing import (
     Labels,
     numbered_cases,
     pair_files,
+    shared_endings,
     split_by_words,
     stem,
     unusable_files,
@@ -65,6 +67,11 @@ class FoundLabel:
     """What the file, or that description, calls its values."""
 
 
+#: What a header or a word of a name says an image is, as channels are called; MR, which is the rule, is none of them.
+_MODALITIES = {"ct": "CT", "pt": "PET", "us": "US"}
+_WORDS = {"ct": "CT", "cta": "CT", "cbct": "CT", "pet": "PET"}  # `pt` is more often a patient
+
+
 @dataclass(frozen=True)
 class FoundCase:
     """One case."""
@@ -76,6 +83,17 @@ class FoundCase:
     test: bool = False
     inputs: tuple[Path, ...] = ()
     """Files of images that are no file, such as a DICOM series."""
+
+    @property
+    def modality(self) -> str | None:
+        """What its first image is, where its DICOM header, its name or that of its folder says that it is no MRI."""
+        if self.inputs:
+            return _MODALITIES.get((read_modality(self.inputs[0]) or "").casefold())
+        file = file_of(self.images[0]) if self.images else None
+        if file is None:
+            return None
+        words = re.split("[_. -]", f"{file.parent.name}_{file.name}".casefold())
+        return next((_WORDS[word] for word in words if word in _WORDS), None)
 
     def or_test(self, *, dense_only: bool) -> FoundCase:
         """The case as it is where there is a label to train with, as a test case otherwise."""
@@ -149,7 +167,7 @@ def find_images(files: Iterable[Path]) -> _Images:
     images = _Images({}, {}, [])
     for file in files:
         if stem(file) is not None:
-            images.sources[file] = split_channels(file) if is_picture(file) else (file,)
+            images.sources[file] = split_channels(file, drop_opacity=True) if is_picture(file) else (file,)
         elif is_dicom(file):
             images.series[file.parent] = (*images.series.get(file.parent, ()), file)
         else:
@@ -260,6 +278,11 @@ def _find_cases(
     folder = getattr(folders, pictures)
     pairing = pair_files(folder, images.counts, list(sets.values()), channels)
     problems = [*pairing.problems, *unusable_files(images.others)]
+    if pairing.problems and len(channels) == 1 and (names := shared_endings(images.sources)):
+        told = ",".join(names)
+        problems.append(
+            f"{folder}: every case has {list_some(names)}: where these are channels, give --channels {told}"
+        )
     labels: dict[str, dict[str, FoundLabel]] = {}
     for (role, kind), matched in zip(sets.items(), pairing.labels, strict=True):
         problems += unusable_files(kind.files)

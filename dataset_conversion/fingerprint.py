@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from nnunet_attenscribble.common.files import naming, write_json
+from nnunet_attenscribble.common.nnunet import label_problems, read_dataset_json
+from nnunet_attenscribble.common.progress import QUIET
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.volumes import label_values, read_volume
 from nnunet_attenscribble.common.workers import default_workers, run_all
@@ -49,7 +51,11 @@ def write_fingerprint(raw: Path, preprocessed: Path, *, workers: int | None = No
     ignore = read_description(raw).ignore
     if ignore is None:
         raise AttenScribbleError(f"{raw.name} has no `ignore` label, so its labels are dense: plan it as it is")
+    labels = read_dataset_json(raw / "dataset.json")["labels"]
+    if wrong := [f"{raw / 'dataset.json'}: {told}: {advice}" for told, advice in label_problems(labels)]:
+        raise AttenScribbleError(wrong)
     extractor = DatasetFingerprintExtractor(raw.name, default_workers() if workers is None else workers)
+    extractor.show_progress_bar = not os.environ.get(QUIET)
     cases = extractor.dataset
     if not cases:
         raise AttenScribbleError(f"{raw}: nnU-Net finds no training cases in it: see docs/datasets.md")

@@ -155,7 +155,7 @@ class FolderOptions:
                 for case in cases
             ]
         )
-        notes += _channel_notes(written, self.channels)
+        notes += _channel_notes(written, self.channels, cases[0].modality if cases else None)
         if reader is not None:
             notes.append(
                 f"images have axes that are not at right angles: dataset.json names {reader.__name__} for nnU-Net"
@@ -230,10 +230,15 @@ class FolderOptions:
         return splits, [note, *notes]
 
 
-def _channel_notes(cases: Sequence[Case], channels: Sequence[str]) -> list[str]:
-    """Whether the first image looks like CT, and no channel is called so."""
+def _channel_notes(cases: Sequence[Case], channels: Sequence[str], modality: str | None) -> list[str]:
+    """Whether the first image is CT by its header, name or values, and no channel is called so."""
     if not cases or any(name.casefold() == "ct" for name in channels):
         return []
+    if modality == "CT" and len(channels) == 1:
+        return [
+            f"header or name of the images of {cases[0].identifier} says CT: if it is, convert again with --channels "
+            "CT, as nnU-Net normalises CT by its own rule"
+        ]
     try:
         image = read_volume(cases[0].images[0], "")
     except AttenScribbleError:

@@ -26,6 +26,7 @@ from nnunet_attenscribble.common.volumes import (
     slice_axis,
 )
 from nnunet_attenscribble.common.workers import run_all
+from nnunet_attenscribble.dataset_conversion.cases import find_swapped
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.plan_problems import unlike_dimensions
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -117,6 +118,7 @@ class CaseFindings:
         size: voxels along x, y, z.
         spacing: mm along x, y, z.
         intensities: of each channel, its `PERCENTILES`.
+        swapped: see `find_swapped`.
     """
 
     classes: Mapping[str, ClassCoverage]
@@ -128,6 +130,7 @@ class CaseFindings:
     size: tuple[int, ...]
     spacing: tuple[float, ...]
     intensities: tuple[tuple[float, ...], ...]
+    swapped: tuple[str, float, float] | None
 
     @property
     def scribbled(self) -> int:
@@ -271,6 +274,9 @@ def _inspect_case(
             tuple(np.percentile(sitk.GetArrayViewFromImage(image), PERCENTILES).tolist())
             for image in volumes[: len(images)]
         ),
+        swapped=None
+        if ignore is None
+        else find_swapped(values[0], {value: name for name, value in labels.items()}, ignore, axis),
     )
 
 

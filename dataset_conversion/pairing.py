@@ -24,7 +24,7 @@ DENSE_WORDS = {"dense", "gt", "groundtruth", "truth", "manual"}
 #: Of drawings of either kind.
 LABEL_WORDS = {
     *("label", "labels", "labelmap", "labelmaps", "mask", "masks", "seg", "segs", "segmentation", "segmentations"),
-    *("annotation", "annotations", "roi", "rois"),
+    *("annotation", "annotations", "roi", "rois", "labelled", "labeled"),
 }
 _DRAWING_WORDS = SCRIBBLE_WORDS | DENSE_WORDS | LABEL_WORDS
 #: Of what lies beside images. Anything else may be an image of a kind not thought of, and is not to be lost in silence.
@@ -128,9 +128,11 @@ def pair_files(
         for kind in labels:
             matched, more, strangers = match_labels(kind.files, cases, kind.what)
             if more or not matched:
-                by_folder = match_labels(kind.files, cases, kind.what, _namer_by_folder(kind.folder, parents))
-                if by_folder[0] and not by_folder[1]:
-                    matched, more, strangers = by_folder
+                for namer in (_namer_by_folder, _namer_by_folder_and_name):
+                    by_folder = match_labels(kind.files, cases, kind.what, namer(kind.folder, parents))
+                    if by_folder[0] and not by_folder[1]:
+                        matched, more, strangers = by_folder
+                        break
             if more and (folders := _match_folders(kind, parents)):
                 matched, more, strangers = folders, [], []
             if not matched and cases:
@@ -148,6 +150,21 @@ def pair_files(
             return attempts[-1]
     sound = [attempt for attempt in attempts if not attempt.problems]
     return [*sound, *attempts, Pairing({}, [{} for _ in labels], [], [])][0]
+
+
+def shared_endings(images: Iterable[Path]) -> tuple[str, ...]:
+    """Last words of the names of images, or of folders of a DICOM series, that are the same for every case: what may be
+    channels; none where they are not.
+    """
+    cases: dict[tuple[str, str], list[str]] = {}
+    for image in images:
+        name = _image_name(image) or ""
+        last = re.split("[_. -]", name)[-1]
+        cases.setdefault((str(image.parent), name.removesuffix(last)), []).append(last)
+    sets = {tuple(sorted(words)) for words in cases.values()}
+    names = next(iter(sets), ())
+    alike = len(sets) == 1 and len(cases) > 1 and len(names) > 1
+    return names if alike and not any(name.isdecimal() for name in names) else ()
 
 
 def sort_by_role(
@@ -247,7 +264,8 @@ def _name_by_all(
         keys = {file: tuple(part for at, part in enumerate(path) if at not in shared) for file, path in parents.items()}
         several = len({(keys[file], split[file][0]) for file in stems}) > len(set(keys.values()))
         cases = {file: "_".join([*keys[file], *([split[file][0]] if several else [])]) for file in stems}
-        by_key = {} if several else {keys[file]: cases[file] for file in stems}
+        # Of several images in a folder, as of a hospital, the name is the last of what stands for a case.
+        by_key = {(*keys[file], *([split[file][0]] if several else [])): cases[file] for file in stems}
         yield {file: (cases[file], split[file][1]) for file in stems}, by_key
 
 
@@ -261,10 +279,19 @@ def _split_channel(name: str, channels: Sequence[str]) -> tuple[str, int]:
     """Case and channel: by four digits at the end of a name, or by the name of one of the channels."""
     if match := re.fullmatch(r"(.+)_(\d{4})", name):
         return match[1], int(match[2])
+    return _split_named(name, channels) or (name, 0)
+
+
+def _split_named(name: str, channels: Sequence[str]) -> tuple[str, int] | None:
     for number, channel in enumerate(channels):
         if match := re.fullmatch(rf"(?:(.+)[_. -])?{re.escape(channel)}", name, re.IGNORECASE):
             return match[1] or "", number
-    return name, 0
+    return None
+
+
+def split_named_channel(image: Path, channels: Sequence[str]) -> tuple[str, int] | None:
+    """Case, empty where its folder tells, and channel of an image that is called after one; None for any other."""
+    return _split_named(_image_name(image) or "", channels)
 
 
 def _shared_positions(paths: Sequence[tuple[str, ...]]) -> set[int]:
@@ -294,6 +321,29 @@ def _namer_by_folder(folder: Path, cases: Mapping[tuple[str, ...], str]) -> Call
     def name(file: Path) -> str | None:
         own = stem(file)
         return own if own is None else find(file.parent) or own
+
+    return name
+
+
+def _namer_by_folder_and_name(folder: Path, cases: Mapping[tuple[str, ...], str]) -> Callable[[Path], str | None]:
+    """What names a label file where folders hold several cases each: the case of its folders and the beginning of its
+    name, with what is behind that; else its own name.
+    """
+
+    named: dict[str, list[tuple[str, ...]]] = {}
+    for key in cases:
+        named.setdefault(key[-1], []).append(key)
+
+    def name(file: Path) -> str | None:
+        own = stem(file)
+        if own is None:
+            return None
+        parts = tuple(map(normalise, file.parent.relative_to(folder).parts))
+        for start in reversed(_starts(own)):  # the longest first
+            fitting = [cases[key] for key in named.get(start, ()) if _is_within(key[:-1], parts)]
+            if len(fitting) == 1:
+                return fitting[0] + own[len(start) :]
+        return own
 
     return name
 

@@ -22,7 +22,8 @@ def read_annotated(
     """The annotated classes of the cases that a table names, as values; 0 where background strokes are in none of all.
 
     Args:
-        file: CSV with the columns `case` and `classes`, the latter with `;` between them.
+        file: CSV with the columns `case` and `classes`, the latter with `;` between them; or `;` between columns, as
+            spreadsheets of many languages write it, and `;` or `,` between classes.
         labels: name to value, background among them.
         cases: identifiers of the training cases.
         problems: gets every line that cannot be.
@@ -30,16 +31,23 @@ def read_annotated(
     Raises:
         AttenScribbleError: the file cannot be read, or has other columns.
     """
+    between = ";"
     try:
         columns, rows = read_table(file)
+        if len(columns) == 1 and ";" in columns[0]:
+            columns, rows = read_table(file, ";")
+            between = ","
     except AttenScribbleError as error:
         raise AttenScribbleError(f"{error}: {_FORM}") from None
-    if columns != _COLUMNS:
+    spelled = {name.strip().casefold(): name for name in columns}
+    if list(spelled) != _COLUMNS:
         raise AttenScribbleError(f"{file}: its columns are {', '.join(columns) or 'none'}: {_FORM}")
     found: dict[str, tuple[int, ...]] = {}
     for number, row in rows:
-        case, text = normalise(row["case"] or "").strip(), row["classes"] or ""
-        names = [name.strip() for name in text.split(";") if name.strip()]
+        case, text = normalise(row[spelled["case"]] or "").strip(), row[spelled["classes"]] or ""
+        parts = [part.strip() for part in text.split(";")]
+        split = [[part] if part in labels else part.split(between) for part in parts]
+        names = [name.strip() for part in split for name in part if name.strip()]
         unknown = [name for name in names if name not in labels]
         where = f"{file}, line {number}"
         if row.get(None):  # what it has too much

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from nnunet_attenscribble.common.formats import is_tiff
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import find_reader, keeps_files, open_files
 from nnunet_attenscribble.common.shapes import read_json
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
@@ -23,7 +25,14 @@ from nnunet_attenscribble.dataset_conversion.cases import (
 )
 from nnunet_attenscribble.dataset_conversion.description import read_description
 from nnunet_attenscribble.dataset_conversion.findings import find_images, tell_files_apart
-from nnunet_attenscribble.dataset_conversion.pairing import FOUR_DIGITS, pair_files, stem, unusable_files
+from nnunet_attenscribble.dataset_conversion.label_files import is_picture
+from nnunet_attenscribble.dataset_conversion.pairing import (
+    FOUR_DIGITS,
+    pair_files,
+    split_named_channel,
+    stem,
+    unusable_files,
+)
 from nnunet_attenscribble.dataset_conversion.plan_problems import (
     dimension_problems,
     folder_problems,
@@ -87,12 +96,12 @@ def prepare_images(
         for case, paths in sorted(pairing.images.items())
     ]
     problems += identifier_problems([case.identifier for case in cases])
-    problems += [
+    unlike = [case for case in cases if len(case.images) != len(channels)]
+    problems += (_tell_channels(images, list(found.sources), channels) if unlike else []) or [
         f"case {case.identifier}: has {len(case.images)} image channels, the dataset {len(channels)} "
         f"({', '.join(channels)}): give as many"
         + (f"; {FOUR_DIGITS}" if len(pairing.images[case.identifier]) > 1 else "")  # and no colours of one picture
-        for case in cases
-        if len(case.images) != len(channels)
+        for case in unlike
     ]
     if as_it_is:
         problems += [
@@ -116,6 +125,29 @@ def prepare_images(
             if problems := _output_problems(images, output):  # another run was quicker
                 raise AttenScribbleError(problems)
     return [case.identifier for case in cases], collect_remarks(checked)
+
+
+def _tell_channels(folder: Path, images: Sequence[Path], channels: Sequence[str]) -> list[str]:
+    """Where files may be called after channels: those that a case lacks, or that no name is that of one."""
+    if len(channels) < 2:
+        return []
+    found = [(image.parent, named) for image in images if (named := split_named_channel(image, channels)) is not None]
+    by_name: dict[tuple[Path, str], set[int]] = {}
+    for parent, (case, number) in found:
+        by_name.setdefault((parent, case), set()).add(number)
+    known = f"the dataset has the channels {', '.join(channels)}"
+    numbered = any(re.search(r"_\d{4}$", stem(image) or "") for image in images)
+    if not by_name and not numbered and len(images) >= len(channels) and not any(map(is_picture, images)):
+        names = list_some([stem(image) or image.name for image in images])
+        return [
+            f"{folder}: its images are called {names}, and {known}: end their names in these, or in _0000 and so on"
+        ]
+    problems = []
+    for (parent, case), numbers in by_name.items():
+        if lacking := [name for number, name in enumerate(channels) if number not in numbers]:
+            verb = "is" if len(lacking) == 1 else "are"
+            problems.append(f"case {case or parent.name}: {', '.join(lacking)} {verb} missing: {known}")
+    return problems
 
 
 def _output_problems(images: Path, output: Path) -> list[str]:

@@ -39,6 +39,8 @@ MSCMR_TEST = (3, 5, 10, 11, 12, 16, 17, 23, 28, 30, 33, 35, 38, 40, 43)
 #: Of a note: what a single patient is not enough for.
 NO_FOLDS = "makes no folds: train with `all` in place of nnU-Net's fold number"
 
+_VISIT, _TILE = "(.+)_", r"(.+) \["  # what is a subject in names as p1_v2, or slide1 [x=0,y=64,w=80,h=64]
+
 ACDC_SPLITS: tuple[str, ...] = get_args(AcdcSplit)
 ACDC_BLOCKS = tuple(tuple(range(first, first + 20)) for first in range(1, 101, 20))
 
@@ -128,16 +130,18 @@ def group_by_subject(cases: Collection[str], subject: str) -> tuple[dict[str, li
 
 
 def tell_likely_subjects(cases: Collection[str]) -> list[str]:
-    """A note where names that are alike up to their last underscore look as if a subject had several cases."""
-    alike: dict[str, list[str]] = {}
-    for case in sorted(cases):
-        alike.setdefault(case.rpartition("_")[0] or case, []).append(case)
-    several = [found for found in alike.values() if len(found) > 1]
-    if not several or len(alike) == 1:  # of one beginning are all names of a dataset
-        return []
-    return [
-        f"folds are by case: if {several[0][0]} and {several[0][1]} are of one subject, convert with --subject '(.+)_'"
-    ]
+    """A note where names that are alike up to their last underscore, or up to QuPath's place of a tile, look as if a
+    subject had several cases.
+    """
+    for pattern in (_TILE, _VISIT):
+        alike: dict[str, list[str]] = {}
+        for case in sorted(cases):
+            alike.setdefault(find_subject(re.compile(pattern), case) or case, []).append(case)
+        several = [found for found in alike.values() if len(found) > 1]
+        if several and (len(alike) > 1 or pattern == _TILE):  # of one beginning are all names of a dataset
+            told = f"folds are by case: if {several[0][0]} and {several[0][1]} are of one subject"
+            return [f"{told}, convert with --subject '{pattern}'"]
+    return []
 
 
 def make_splits_by_case(

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from nnunet_attenscribble.common.files import find_files, is_held_by_another_user
-from nnunet_attenscribble.common.nnunet import means_ignore
+from nnunet_attenscribble.common.nnunet import label_problems, means_ignore
+from nnunet_attenscribble.common.shapes import mapping, read_if_shaped
 from nnunet_attenscribble.common.text import format_percent, list_some
 from nnunet_attenscribble.common.volumes import describe
 from nnunet_attenscribble.dataset_conversion.findings import (
@@ -238,6 +240,44 @@ def name_dataset(root: Path) -> str:
     name = unicodedata.normalize("NFKD", re.sub(r"^Dataset\d{3}_", "", Path(os.path.abspath(root)).name))
     name = "".join(sign for sign in name if not unicodedata.combining(sign))
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-") or "Drawn"
+
+
+def read_names(root: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a dataset.json of nnU-Net or of the Medical Segmentation Decathlon in the folder says, as fields of `Given`.
+
+    Args:
+        root: the user's folder.
+        given: what its owner said, by field, which goes before.
+
+    Returns:
+        the fields, and a sentence each on what follows.
+    """
+    content = read_if_shaped(root / "dataset.json", mapping({"labels": mapping()}))
+    entries = content.get("labels", {})
+    if entries and all(key.isdecimal() and isinstance(name, str) for key, name in entries.items()):  # the Decathlon's
+        entries = {name: int(key) for key, name in entries.items()}
+    said: dict[str, Any] = {}
+    channels = content.get("channel_names") or content.get("modality")
+    if isinstance(channels, dict) and all(map(str.isdecimal, channels)):
+        said["channels"] = tuple(str(channels[number]) for number in sorted(channels, key=int))
+    if not entries or not all(type(value) is int for value in entries.values()):
+        return {}, []  # regions, or another program's file
+    if "labels" not in given:
+        marks = {given.get(key) for key in ("unlabelled", "background_scribble")}
+        open_values = [value for name, value in entries.items() if means_ignore(name) and value]
+        said["labels"] = {
+            name: value
+            for name, value in entries.items()
+            if value and value not in open_values and value not in marks and fold(name) != BACKGROUND
+        }
+        if open_values and marks == {None}:
+            said |= {"unlabelled": open_values[0], "background_scribble": 0}
+    told = [f"Names not given otherwise are those of {root / 'dataset.json'}"]
+    if "ignore" in entries and {"file_ending", "channel_names"} <= content.keys() and not label_problems(entries):
+        told.append(
+            f"{root} is a dataset of nnU-Net whose labels have `ignore` already: it can go into nnUNet_raw as it is"
+        )
+    return {key: value for key, value in said.items() if key not in given and value}, told
 
 
 def free_id(folders: Iterable[Path | None]) -> int:

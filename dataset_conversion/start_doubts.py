@@ -12,10 +12,11 @@ from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.nnunet import means_ignore
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import file_of
+from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import MASKS
 from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, fold
-from nnunet_attenscribble.dataset_conversion.pairing import stem
+from nnunet_attenscribble.dataset_conversion.pairing import shared_endings, stem
 from nnunet_attenscribble.dataset_conversion.start_survey import Drawings, Layout, Survey
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -91,6 +92,11 @@ def folder_doubts(layout: Layout, given: Given) -> tuple[list[Doubt], list[str]]
         if len(layout.unknown) > 1:
             doubts.append(_ask_for_drawings(layout, given))
             return doubts, []
+        if layout.test_labels is not None:
+            return doubts, [
+                f"{layout.root}: its drawings lie in {layout.test_labels}, which holds those of test cases alone: put "
+                "those to train with into a folder scribbles or labelsTr, named as their images"
+            ]
         files = ", ".join(f"{folder} ({_count(count)})" for folder, count in layout.unknown.items())
         return doubts, [
             f"{layout.root}: holds images and no drawing ({files or 'no name is that of one'}): call drawings "
@@ -272,21 +278,10 @@ def number_channels(cases: Findings) -> tuple[str, ...]:
 def channel_names(folders: Folders) -> tuple[str, ...]:
     """Last words of the names of images that are the same for every case; none where they are not."""
     taken = [folder for folder in (folders.scribbles, folders.dense) if folder not in (None, folders.images)]
-    files = [
-        file
-        for file in find_files(folders.images)
-        if stem(file) is not None and not any(folder in file.parents for folder in taken)
-    ]
-    images = tell_files_apart(folders.images, files)[0]
-    cases: dict[tuple[str, str], list[str]] = {}
-    for file in images:
-        name = stem(file) or ""
-        last = re.split("[_. -]", name)[-1]
-        cases.setdefault((str(file.parent), name.removesuffix(last)), []).append(last)
-    sets = {tuple(sorted(words)) for words in cases.values()}
-    names = next(iter(sets), ())
-    alike = len(sets) == 1 and len(cases) > 1 and len(names) > 1
-    return names if alike and not any(name.isdecimal() for name in names) else ()
+    files = [file for file in find_files(folders.images) if not any(folder in file.parents for folder in taken)]
+    pictures = [file for file in files if stem(file) is not None]
+    series = {file.parent for file in files if stem(file) is None and is_dicom(file)}
+    return shared_endings([*tell_files_apart(folders.images, pictures)[0], *series])
 
 
 def channel_doubts(cases: Findings, given: Given, channels: tuple[str, ...], survey: Survey) -> list[Doubt]:
@@ -301,6 +296,8 @@ def channel_doubts(cases: Findings, given: Given, channels: tuple[str, ...], sur
     if given.channels is not None:
         return []
     if channels[0] == "channel 0":
+        if len({len(case.images) for case in cases.cases}) > 1:
+            return []  # a problem that is told, which no name mends
         is_picture = all(len(set(map(file_of, case.images))) == 1 for case in cases.cases)
         told = "the last of them opacity (alpha)" if is_picture else "_0000, _0001 and so on"
         return [
@@ -309,6 +306,19 @@ def channel_doubts(cases: Findings, given: Given, channels: tuple[str, ...], sur
                 "--channels T1,FLAIR; CT is normalised as such, others by z-score",
                 f"What are the {len(channels)} channels, {told}, called in this order (as T1,FLAIR)?",
                 answer,
+            )
+        ]
+    if survey.modalities and len(channels) == 1:
+        told = list_some(list(survey.modalities))
+        kinds = tuple(dict.fromkeys(survey.modalities.values()))
+        said = f"headers or names of images say {' and '.join(kinds)} ({told})"
+        options = " or ".join(f"--channels {kind}" for kind in (*kinds, *MRI))
+        return [
+            Doubt(
+                f"{said}: say {options}; nnU-Net normalises CT by its own rule",
+                f"{said[0].upper()}{said[1:]}. What are they?",
+                answer,
+                (*kinds, *MRI),
             )
         ]
     if survey.like_ct and len(channels) == 1:

@@ -252,6 +252,7 @@ class _Look:
 
     labels: dict[str, LabelContent] = field(default_factory=dict)
     lowest: float = 0.0
+    modality: str | None = None
     dimensions: int = 0
     few_values: tuple[int, ...] = ()
     states_spacing: bool = True
@@ -265,6 +266,7 @@ class Survey:
     Attributes:
         labels: content by role and case.
         like_ct: cases whose images go down to air.
+        modalities: what headers or names say images are, by case, where that is no MRI.
         like_labels: images that hold few whole numbers, with these.
         without_spacing: volumes that state none.
         problems: of files that cannot be read.
@@ -272,6 +274,7 @@ class Survey:
 
     labels: Mapping[str, Mapping[str, LabelContent]]
     like_ct: tuple[str, ...]
+    modalities: Mapping[str, str]
     like_labels: Mapping[str, tuple[int, ...]]
     without_spacing: tuple[str, ...]
     problems: tuple[str, ...]
@@ -319,6 +322,7 @@ def survey_cases(found: Findings, *, workers: int | None = None, progress: bool 
             for role in ("scribble", "dense")
         },
         tuple(case for case, look in named.items() if look.lowest <= AIR),
+        {case: look.modality for case, look in named.items() if look.modality is not None},
         {first[case]: look.few_values for case, look in named.items() if look.few_values},
         tuple(first[case] for case, look in named.items() if look.dimensions == 3 and not look.states_spacing),
         tuple(dict.fromkeys(problem for look in looks for problem in look.problems)),
@@ -327,7 +331,7 @@ def survey_cases(found: Findings, *, workers: int | None = None, progress: bool 
 
 def _look(case: FoundCase) -> _Look:
     """Runs in a worker process."""
-    look, image = _Look(), None
+    look, image = _Look(modality=case.modality), None
     source = as_readable(case.images[0])
     name = describe(source, f"image of case {case.identifier}")
     try:

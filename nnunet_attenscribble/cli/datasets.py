@@ -148,6 +148,8 @@ def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
 
 
 def _print_warnings(found: Inspection) -> None:
+    from nnunet_attenscribble.dataset_conversion.cases import tell_swapped
+
     if all(case.spacing == (1, 1, 1) for case in found.cases.values()):
         typer.echo("\nLook at:  every volume says 1 mm along every axis, or says nothing, and nnU-Net plans by that")
     if found.description.ignore is None:
@@ -156,7 +158,8 @@ def _print_warnings(found: Inspection) -> None:
     much = {
         name: case.wrong / case.scribbled for name, case in found.cases.items() if case.wrong > _MUCH * case.scribbled
     }
-    warnings = [f"{len(bare)} cases have no scribble at all: {list_some(bare)}"] if bare else []
+    warnings = tell_swapped({name: case.swapped for name, case in found.cases.items()})
+    warnings += [f"{len(bare)} cases have no scribble at all: {list_some(bare)}"] if bare else []
     warnings += [
         f"no case has a scribble of {label}: it cannot be learnt"
         for label in found.description.labels

@@ -24,11 +24,13 @@ from nnunet_attenscribble.common.nnunet import (
     label_problems,
     nnunet_folder,
     read_dataset_json,
+    read_drawn_axis,
 )
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume
+from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume, slice_axis
 from nnunet_attenscribble.common.workers import run_all
+from nnunet_attenscribble.dataset_conversion.cases import find_swapped, tell_swapped
 from nnunet_attenscribble.errors import AttenScribbleError
 
 _MEND_FILE = "put it right, or take its case out: see docs/datasets.md"
@@ -139,33 +141,59 @@ def check_cases(folder: Path, description: Mapping[str, Any], workers: int | Non
     absent = [file.name for file in files if not file.is_file()]
     if absent:
         told = f"{len(absent)} files are missing: {list_some(absent)}"
-        return [*problems, Finding(folder.name, told, PROBLEM, "copy them, or take their cases out")]
+        problems.append(Finding(folder.name, told, PROBLEM, "copy them, or take their cases out"))
+        cases = {
+            case: entry
+            for case, entry in cases.items()
+            if all(Path(file).is_file() for file in (*entry["images"], entry["label"]))
+        }
+        if not cases:
+            return problems
     try:
-        reader = find_reader(description, files[0])
+        reader = find_reader(description, Path(next(iter(cases.values()))["images"][0]))
     except AttenScribbleError as error:
         return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
-    look = partial(_look, reader=reader, channels=len(description["channel_names"]))
+    look = partial(
+        _look,
+        reader=reader,
+        channels=len(description["channel_names"]),
+        labels=description["labels"],
+        across=read_drawn_axis(folder),
+    )
     found = run_all(look, cases.items(), workers, "Reading")
     of_images = dict.fromkeys(problem for own in found for problem in own.problems)
     problems += [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_images]
     of_labels = [problem for own in found for problem in own.label_problems]
     wrong = [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_labels]
+    if absent:
+        return [*problems, *wrong]  # what is not drawn may be in the files that are missing
     if "ignore" not in description["labels"]:
         return [*problems, *wrong] or [Finding(folder.name, f"{len(cases)} cases, every file is there")]
     counts: Counter[int] = sum((own.counts for own in found), Counter())
-    return [*problems, *_check_scribbles(folder.name, description["labels"], counts, wrong)]
+    swapped = tell_swapped({case: own.swapped for case, own in zip(cases, found, strict=True)})
+    advice = f"write {description['labels']['ignore']} wherever nobody drew, or convert again: attenscribble start"
+    return [
+        *problems,
+        *_check_scribbles(folder.name, description["labels"], counts, wrong),
+        *(Finding(folder.name, told, NOTE, advice) for told in swapped),
+    ]
 
 
 @dataclass
 class _Look:
-    """What was found in the files of a case: problems of images and of its label, and voxels by value."""
+    """What was found in the files of a case: problems of images and of its label, voxels by value, and what
+    `find_swapped` tells.
+    """
 
     problems: list[str] = field(default_factory=list)
     label_problems: list[str] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
+    swapped: tuple[str, float, float] | None = None
 
 
-def _look(case: tuple[str, Mapping[str, Any]], *, reader: Reader, channels: int) -> _Look:
+def _look(
+    case: tuple[str, Mapping[str, Any]], *, reader: Reader, channels: int, labels: Mapping[str, Any], across: int | None
+) -> _Look:
     """Whether all files of a case are whole, as nnU-Net opens them, on one grid, and none is absent.
 
     Runs in a worker process.
@@ -189,7 +217,12 @@ def _look(case: tuple[str, Mapping[str, Any]], *, reader: Reader, channels: int)
         volume = read_volume(label, file, label=True)
         if first is not None:
             look.label_problems += geometry_problems(first[1], volume, file, first[0], as_stored=True)
-        look.counts.update(count_values(label_values(volume, file)))
+        values = label_values(volume, file)
+        look.counts.update(count_values(values))
+        if "ignore" in labels:
+            names = {value: key for key, entry in labels.items() for value in entry_values(entry) if key != "ignore"}
+            axis = slice_axis(values.shape, volume.GetSpacing()[::-1], across)
+            look.swapped = find_swapped(values, names, labels["ignore"], axis)
     except AttenScribbleError as error:
         look.label_problems += error.problems
     return look

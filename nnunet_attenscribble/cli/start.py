@@ -129,7 +129,7 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     from nnunet_attenscribble.common.files import replaced_file, write_text
     from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options
     from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, name_problems, taken_id_problems
-    from nnunet_attenscribble.dataset_conversion.start_beliefs import Believer, free_id, name_dataset
+    from nnunet_attenscribble.dataset_conversion.start_beliefs import Believer, free_id, name_dataset, read_names
     from nnunet_attenscribble.dataset_conversion.start_doubts import Given
 
     home = Path(os.path.abspath(folder))
@@ -154,6 +154,10 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     problems += [*name_problems(name, number, None, False), *taken_id_problems({number}, folders)]
     if problems:
         raise AttenScribbleError(problems)
+    names, told = read_names(folder, said)
+    for sentence in told:
+        typer.echo(f"{sentence}.")
+    said = {**names, **said}
     own = {option: said.pop(option) for option in ("subject", "trust_scribbles") if option in said}
     defaults = FolderOptions(folder, number, name, {}, **own)
     believer = Believer(folder, defaults, workers=writing.workers, progress=True)

@@ -7,9 +7,11 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib import font_manager, rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,6 +31,8 @@ _FURTHER = (
     *("green", "magenta", "teal", "lightpink", "darkseagreen"),
 )
 BACKGROUND_COLOUR = "#FFFFFF"
+_NO_SIGN = "\N{WHITE SQUARE}"
+_OF_BOXES = "lastresort"  # in the names of fonts that have a box for every sign
 _MARGIN = 0.1  # of a slice, around everything that is drawn
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")  # 11 and 6: no pair comes twice before 66
 _REFERENCE_MARKER = "o"
@@ -130,5 +134,28 @@ def wrap_name(name: str, width: int = 24) -> str:
 
 
 def escape_name(text: str) -> str:
-    """For matplotlib, which takes what stands between dollars for a formula and leaves `_name` out of legends."""
-    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+    """For matplotlib, which takes what stands between dollars for a formula, leaves `_name` out of legends, and warns
+    of signs that its font lacks: those are of another installed font, or a box stands there.
+    """
+    shown = "".join(sign if sign.isspace() or _is_drawn(sign) else _NO_SIGN for sign in text)
+    return f"{' ' * shown.startswith('_')}{shown}".replace("$", r"\$")
+
+
+@cache
+def _is_drawn(sign: str) -> bool:
+    """Whether a font has it; one that is found for it stands behind matplotlib's own from then on."""
+    if _has_sign(font_manager.findfont(font_manager.FontProperties()), sign):
+        return True
+    for font in font_manager.fontManager.ttflist:
+        if _OF_BOXES not in font.name.casefold().replace(" ", "") and _has_sign(font.fname, sign):
+            if font.name not in rcParams["font.family"]:
+                rcParams["font.family"] = [*rcParams["font.family"], font.name]
+            return True
+    return False
+
+
+def _has_sign(file: str, sign: str) -> bool:
+    try:
+        return font_manager.get_font(file).get_char_index(ord(sign)) > 0
+    except (OSError, RuntimeError):  # a font that is gone or damaged
+        return False

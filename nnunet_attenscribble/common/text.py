@@ -7,6 +7,7 @@ import io
 import math
 import re
 import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Collection, Iterable, Sequence
 from itertools import compress, zip_longest
 from pathlib import Path
@@ -101,20 +102,27 @@ def normalise(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def read_table(file: Path) -> tuple[list[str], list[tuple[int, dict]]]:
+def read_table(file: Path, separator: str = ",") -> tuple[list[str], list[tuple[int, dict]]]:
     """Columns of a CSV, and its rows with the number of their line; what a row has too much stands under None.
 
-    Emptied rows and columns, which spreadsheets save as commas alone, are left out.
+    Emptied rows and columns, which spreadsheets save as commas alone, are left out. Text is UTF-8, or UTF-16 where the
+    file begins as that does.
+
+    Args:
+        file: to read.
+        separator: between columns.
 
     Raises:
         AttenScribbleError: where it cannot be read.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, skipinitialspace=True)
+        with file.open("rb") as content:
+            wide = content.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE)
+        with file.open(encoding="utf-16" if wide else "utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, skipinitialspace=True, delimiter=separator)
             header = next(reader, [])
             rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeError, csv.Error) as error:
         told = getattr(error, "strerror", None) or error
         raise AttenScribbleError(f"{file}: cannot be read as CSV ({told})") from None
     width = len(header)

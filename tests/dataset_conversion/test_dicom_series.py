@@ -82,9 +82,12 @@ def test_every_reason_is_told(tmp_path):
     for name, heights, told in (
         ("gap", [0.0, STEP, 3 * STEP], "a slice is missing between 1.dcm and 2.dcm: they are 13 mm apart, others 6.5"),
         ("twice", [0.0, STEP, STEP], "2.dcm: lies where 1.dcm lies"),
+        ("phases", [0.0, STEP, 2 * STEP] * 3, "phases: every position occurs 3 times, as in a series of several"),
+        ("many twice", [0.0, STEP, STEP, 2 * STEP, 2 * STEP], "2.dcm: lies where 1.dcm lies"),
     ):
-        with pytest.raises(AttenScribbleError, match=told):
+        with pytest.raises(AttenScribbleError, match=told) as refused:
             read_series(_write(tmp_path / name, heights))
+        assert len(refused.value.problems) == (len(heights) - len(set(heights)) if "twice" in name else 1)
     files = _write(tmp_path / "tilted", [0.0, STEP])
     write_slice(files[1], np.zeros((5, 6)), STEP, SERIES, shift=1.0)
     with pytest.raises(AttenScribbleError, match=r"1\.dcm: lies 1 mm aside"):

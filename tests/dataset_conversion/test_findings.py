@@ -135,6 +135,21 @@ LAYOUTS = {
         {"images": "i", "scribbles": "s"},
         {"p1": ("i/p1/t1.nii", "s/p1/drawn/x.nii"), "p1_v2": ("i/p1/v2/t1.nii", "s/p1/v2/drawn/x.nii")},
     ),
+    "sites": (
+        [f"d/{site}/{what}/p{n}.nii" for site in "AB" for n in (1, 2) for what in ("images", "labels")],
+        {"images": "d", "scribbles": "d"},
+        {f"{s}_p{n}": (f"d/{s}/images/p{n}.nii", f"d/{s}/labels/p{n}.nii") for s in "AB" for n in (1, 2)},
+    ),
+    "sites, with words behind names": (
+        [f"i/{site}/p{n}.nii" for site in "AB" for n in (1, 2)] + ["s/A/p1_x.nii", "s/B/p2_x.nii"],
+        {"images": "i", "scribbles": "s"},
+        {
+            "A_p1": ("i/A/p1.nii", "s/A/p1_x.nii"),
+            "A_p2": ("i/A/p2.nii",),
+            "B_p1": ("i/B/p1.nii",),
+            "B_p2": ("i/B/p2.nii", "s/B/p2_x.nii"),
+        },
+    ),
     "a label above its image": (
         [f"d/p{n}/1.2.{n}/4.{n}/scan.nii" for n in (1, 2)] + [f"d/p{n}/Segmentation.seg.nrrd" for n in (1, 2)],
         {"images": "d", "scribbles": "d"},

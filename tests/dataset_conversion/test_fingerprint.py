@@ -272,6 +272,10 @@ def test_dense_labels_and_labels_without_a_class_are_refused(folders):
     result = run("711")
     assert "no case has a stroke of any class but background" in str(result.exception)
     description = json.loads((raw / "dataset.json").read_text())
+    description["labels"]["ignore"] = 255
+    (raw / "dataset.json").write_text(json.dumps(description))
+    told = f"dataset.json: `ignore` is 255: set it to {IGNORE}, one more than the highest label, in dataset.json and in"
+    assert told in str(run("711").exception)
     del description["labels"]["ignore"]
     (raw / "dataset.json").write_text(json.dumps(description))
     assert "its labels are dense" in str(run("711").exception)

@@ -142,6 +142,15 @@ def test_dense_datasets_other_folders_and_warnings(raw, tmp_path):
     assert "no case has a scribble of MYO: it cannot be learnt" in output
 
 
+def test_values_that_are_swapped_are_told(raw):
+    assert "swapped" not in run("601", "--cases", "0")
+    for case in ("a", "b"):
+        strokes = np.array([4, 1, 2, 3, 0])[make_strokes()]  # 0 where nobody drew
+        sitk.WriteImage(make_volume(strokes), raw / "Dataset601_Mine" / "labelsTr" / f"{case}.nii.gz")
+    told = "in 2 of 2 cases more than half of the voxels are background, where strokes cover a few percent (a: 80 %"
+    assert f"Look at:  {told}" in run("601", "--cases", "0")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -172,6 +181,15 @@ def test_names_with_dollars_are_no_formulas_on_the_sheet(raw, tmp_path):
     (source / "dataset.json").write_text(json.dumps(description))
     run("601", "--dense", "none", "-o", str(tmp_path / "sheet.png"))
     assert (tmp_path / "sheet.png").is_file()
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_other_scripts_are_drawn_without_a_warning(raw, tmp_path):
+    source = raw / "Dataset601_Mine"
+    files = source / "imagesTr" / "a_0000.nii.gz", source / "labelsTr" / "a.nii.gz", None
+    names = ("\u738b \u4f1f", "M\u00fcller", "\U00012000")  # Chinese, accents, cuneiform
+    draw_contact_sheet(tmp_path / "s.png", dict.fromkeys(names, files), labels={"\u5fc3": 1}, ignore=4, title=names[0])
+    assert imread(tmp_path / "s.png").shape[-1] == 4
 
 
 def test_channels_are_counted_from_0_whatever_their_numbers(raw):

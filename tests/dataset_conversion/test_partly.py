@@ -116,6 +116,22 @@ def test_lines_are_counted_in_the_file_and_accents_are_one_sign(tmp_path):
     assert problems == [f"{file}, line 5: there is no training case 'x': correct its name, or leave the line out"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Case, Classes\na, RV; LV\n",
+        "\ufeffcase;classes\r\na;RV,LV\r\n".encode(),
+        b'CASE ; classes\na;"RV;LV"\n',
+        "case,classes\na,RV;LV\n".encode("utf-16"),
+    ],
+)
+def test_tables_of_spreadsheets(tmp_path, content):
+    (tmp_path / "t.csv").write_bytes(content)
+    problems = []
+    assert read_annotated(tmp_path / "t.csv", LABELS, {"a"}, problems) == {"a": (1, 3)}
+    assert problems == []
+
+
 @pytest.mark.parametrize("content", [None, b"", b"name;classes\n", b"case,classes\n", b"\xff\xfe\0"], ids=repr)
 def test_what_is_no_table_is_told(tmp_path, content):
     file, problems = tmp_path / "t.csv", []

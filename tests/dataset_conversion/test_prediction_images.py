@@ -102,6 +102,18 @@ def test_channels_by_name_and_a_folder_per_patient(tmp_path, prepare):
     assert sitk.Hash(first) == sitk.Hash(make_scan(1))
 
 
+def test_channels_that_are_missing_or_called_otherwise_are_told_by_their_names(tmp_path, prepare):
+    for name in ("x0_T1", "x0_flair", "x1_t1", "x1_t1ce", "x1_flair"):
+        sitk.WriteImage(make_scan(0), tmp_path / "images" / f"{name}.mha")
+    code, _, err = prepare(channels=("flair", "t1", "t1ce"))
+    known = "the dataset has the channels flair, t1, t1ce"
+    assert (code, err) == (2, f"error: case x0: t1ce is missing: {known}\n")
+    code, _, err = prepare(channels=("T1w", "T2w"))
+    assert code == 2
+    told = "its images are called x0_T1, x0_flair, x1_flair, x1_t1, x1_t1ce, and the dataset has the channels T1w, T2w"
+    assert err == f"error: {tmp_path / 'images'}: {told}: end their names in these, or in _0000 and so on\n"
+
+
 def test_colour_pictures_for_a_dataset_of_channels_and_for_one_of_pictures(tmp_path, prepare):
     colours = np.random.default_rng(0).integers(0, 255, (9, 8, 3), np.uint8)
     sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), tmp_path / "images" / "a.png")

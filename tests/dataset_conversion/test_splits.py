@@ -11,6 +11,7 @@ from nnunet_attenscribble.dataset_conversion.splits import (
     MAAG_VALIDATION,
     Fold,
     five_nnunet_folds,
+    group_by_subject,
     leave_block_out_folds,
     maag_folds,
     splits_by_patient,
@@ -76,9 +77,13 @@ def test_nnunet_folds_need_five_patients():
         (["slide0_t0", "slide0_t1", "slide1_t0"], ["slide0_t0 and slide0_t1 are of one subject"]),
         (["heart_001", "heart_002", "heart_003"], []),  # of a dataset
         (["a", "b_1", "c_1"], []),
+        (["s_1 [x=0,y=0]", "s_1 [x=9,y=0]"], ["s_1 [x=0,y=0] and s_1 [x=9,y=0] are of one subject"]),
     ],
 )
 def test_names_that_look_like_several_cases_of_a_subject_are_told(cases, told):
     notes = tell_likely_subjects(cases)
     assert len(notes) == len(told)
     assert all(part in note for part, note in zip(told, notes, strict=True))
+    for note in notes:
+        subject = note.partition("--subject ")[2].strip("'")
+        assert len(group_by_subject(cases, subject)[0]) < len(cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from functools import partial
 from hashlib import sha256
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import tifffile
@@ -22,9 +24,11 @@ from nnunet_attenscribble.cli import start as command
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.volumes import file_of, read_volume
 from nnunet_attenscribble.dataset_conversion import contact_sheet
+from nnunet_attenscribble.dataset_conversion.dicom_series import read_series
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
 from nnunet_attenscribble.errors import AttenScribbleError
+from tests.dataset_conversion.downloads import STEP, write_slice
 from tests.dataset_conversion.drawing_tools import describe_labels, recode, write_mitk, write_slicer
 from tests.tiny import SIZE, make_dense, make_scan, make_strokes, make_volume, save
 
@@ -179,6 +183,59 @@ def masks(folder: Path) -> tuple:
 TOOLS = {make.__name__: make for make in (slicer, itk_snap, napari, mitk, qupath, colours_of_sixteen_bits, masks)}
 
 
+def test_opacity_that_is_full_everywhere_is_no_channel(tmp_path, start):
+    root = tmp_path / "hearts"
+    options = qupath(root)
+    for file in (root / "images").iterdir():
+        Image.open(file).convert("RGBA").save(file)
+    code, _, err = start(root, *OPTIONS, *options)
+    assert code == 0, err
+    images = tmp_path / "nnUNet_raw" / "Dataset601_hearts" / "imagesTr"
+    assert len(list(images.iterdir())) == 2 * 3
+    blue = np.asarray(Image.open(root / "images" / "p0.png"))[..., 2]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(images / "p0_0002.nii.gz")), blue)
+
+
+def test_a_grey_picture_among_those_in_colour_is_told_once(tmp_path, start):
+    options = qupath(tmp_path / "hearts")
+    file = tmp_path / "hearts" / "images" / "p1.png"
+    Image.open(file).convert("L").save(file)
+    _, _, err = start(tmp_path / "hearts", *OPTIONS, *options)
+    assert "its case has" in err
+    assert len(err.splitlines()) == 1, err
+
+
+def test_names_in_a_dataset_json_are_those_of_labels_and_channels(tmp_path, start):
+    root = tmp_path / "hearts"
+    for number in range(2):
+        save(root / "imagesTr" / f"p{number}_0000.nii.gz", make_scan(number))
+        save(root / "labelsTr" / f"p{number}.nii.gz", make_strokes())
+    labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3, "ignore": 4}
+    told = {"labels": labels, "channel_names": {"0": "T1"}, "numTraining": 2, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(told))
+    code, out, err = start(root, *OPTIONS)
+    assert code == 0, err
+    assert "whose labels have `ignore` already: it can go into nnUNet_raw as it is" in " ".join(out.split())
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+    assert read_options(tmp_path / "hearts_start.yaml").channels == ("T1",)
+
+
+def test_names_of_the_decathlon(tmp_path, start):
+    root = tmp_path / "Task02_Heart"
+    for number in range(2):
+        save(root / "imagesTr" / f"la_{number}.nii.gz", make_scan(number))
+        save(root / "labelsTr" / f"la_{number}.nii.gz", np.array([4, 1, 2, 3, 0])[make_strokes()])
+    names = {"0": "background", "1": "RV", "2": "MYO", "3": "LV", "4": "outside"}
+    (root / "dataset.json").write_text(json.dumps({"labels": names, "modality": {"0": "MRI"}}))
+    code, _, err = start(root, *OPTIONS)
+    assert code == 2
+    (doubt,) = err.splitlines()
+    assert "nothing says whether these are scribbles" in doubt
+    code, _, err = start(root, *OPTIONS, "--background-scribble", 4)
+    assert code == 0, err
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_Task02_Heart")
+
+
 def test_one_subject_is_trained_with_all(tmp_path, start):
     options = slicer(tmp_path / "hearts")
     code, out, err = start(tmp_path / "hearts", *OPTIONS, *options, "--subject", "p")
@@ -309,6 +366,26 @@ def ct(root):
         write_segments(root / "labels" / f"p{number}.seg.nrrd")
 
 
+def ct_by_its_header(root):
+    """Without air in the field of view."""
+    for number in range(2):
+        for place, plane in enumerate(sitk.GetArrayFromImage(make_scan(number))):
+            write_slice(root / f"p{number}" / "DICOM" / f"{place}.dcm", plane, place * STEP, f"1.2.{number}")
+            header = pydicom.dcmread(root / f"p{number}" / "DICOM" / f"{place}.dcm")
+            header.Modality = "CT"
+            header.save_as(root / f"p{number}" / "DICOM" / f"{place}.dcm")
+        drawn = sitk.GetImageFromArray(make_strokes())
+        image = read_series(sorted((root / f"p{number}" / "DICOM").iterdir()))
+        drawn.CopyInformation(image)
+        save(root / f"p{number}" / "scribble.nii.gz", drawn)
+
+
+def ct_by_its_name(root):
+    for number in range(2):
+        save(root / "images" / f"p{number}_ct.nii.gz", make_scan(number))
+        write_segments(root / "labels" / f"p{number}_ct.seg.nrrd")
+
+
 def numbered_channels(root):
     for channel in range(2):
         save(root / "images" / f"p0_000{channel}.nii.gz", make_scan(channel))
@@ -341,7 +418,9 @@ def a_value_below_zero(root):
 def colours_with_opacity(root):
     qupath(root)
     for file in (root / "images").iterdir():
-        Image.open(file).convert("RGBA").save(file)
+        picture = Image.open(file).convert("RGBA")
+        picture.putpixel((0, 0), (9, 9, 9, 0))
+        picture.save(file)
 
 
 def unknown_folders(root):
@@ -391,6 +470,9 @@ DOUBTS = {
     ),
     ct: (["images go down to -900 and below, as CT does (p0, p1): say --channels CT, or --channels MRI"],
          ["--channels", "MRI"]),
+    ct_by_its_header: (["headers or names of images say CT (p0, p1): say --channels CT or --channels MRI; nnU-Net"],
+                       ["--channels", "CT"]),
+    ct_by_its_name: (["headers or names of images say CT (p0_ct, p1_ct): say --channels CT or"], ["--channels", "CT"]),
     numbered_channels: (["images have 2 channels, _0000, _0001 and so on: name them in this order, as --channels"],
                         ["--channels", "T1,FLAIR"]),
     no_spacing: (["p0.tif: state no spacing, by which nnU-Net plans: give it with --spacing X Y Z, in mm"],
@@ -421,6 +503,7 @@ def test_what_is_not_clear_is_refused_at_once_and_answered_by_the_options_that_i
     root = tmp_path / "hearts"
     make(root)
     given = ["--labels", "RV,MYO,LV", "--background-scribble", 4] if make is no_spacing else []
+    given += ["--labels", "RV,MYO,LV"] if make is ct_by_its_header else []
     given += OF_COLOURS if make is colours_with_opacity else []
     before = read_tree(tmp_path)
     code, _, err = start(root, *OPTIONS, *given)
@@ -498,6 +581,10 @@ PROBLEMS = {
     "one channel less": (
         ["images/a_0000.mha", "images/a_0001.mha", "images/b_0000.mha", "images/c_0000.mha", "scribbles/a.mha"],
         "{root}/images/a_0000.mha: its case has 2 channels and others have 1: give each as many",
+    ),
+    "of test cases alone": (
+        ["imagesTr/a_0000.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz"],
+        "{root}: its drawings lie in {root}/labelsTs, which holds those of test cases alone: put those to train with",
     ),
     "twice": (["images/x/a.nii.gz", "images/y/a.nii.gz", "images/y/b.nii.gz", "scribbles/a.nii.gz"], "is called as"),
     "two of one case": (
@@ -761,6 +848,26 @@ def test_test_folders_a_dense_twin_and_a_folder_each(tmp_path, start):
     np.testing.assert_array_equal(read_labels(raw / "Dataset013_heartsDense")["p0"], make_dense())
 
 
+def test_a_folder_of_dicom_for_every_channel(tmp_path, start, attenscribble):
+    root = tmp_path / "hearts"
+    for patient in range(2):
+        for name in ("T1", "T2"):
+            for place, plane in enumerate(sitk.GetArrayFromImage(make_scan(patient))):
+                uid = f"1.2.{patient}.{name[1]}"
+                write_slice(root / f"p{patient}" / name / f"{place}.dcm", plane, place * STEP, uid)
+        drawn = sitk.GetImageFromArray(make_strokes())
+        drawn.CopyInformation(read_series(sorted((root / f"p{patient}" / "T1").iterdir())))
+        save(root / f"p{patient}" / "scribble.nii.gz", drawn)
+    words = ["-s", root, "-d", 611, "--name", "hearts", "--labels", "RV,MYO,LV", "--workers", 1]
+    code, _, err = attenscribble("convert", "folder", root, *words)
+    assert code == 2
+    assert f"{root}: every case has T1, T2: where these are channels, give --channels T1,T2" in err
+    code, _, err = start(root, *OPTIONS, "--labels", "RV,MYO,LV")
+    assert code == 0, err
+    assert read_options(tmp_path / "hearts_start.yaml").channels == ("T1", "T2")
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+
+
 @pytest.mark.parametrize(
     ("image", "drawing"),
     [
@@ -770,6 +877,7 @@ def test_test_folders_a_dense_twin_and_a_folder_each(tmp_path, start):
         ("{}/image/scan.nrrd", "{}/mask/scan.nrrd"),
         ("imagesTr/{}_0000.nrrd", "labelsTr/{}.nrrd"),
         ("{}_image.nrrd", "{}_seg.nrrd"),
+        ("{}.nrrd", "{}-labelled.nrrd"),
         ("{}.nrrd", "scribbles/{}.nrrd"),
         ("ground_truth/images/{}.nrrd", "ground_truth/masks/{}.nrrd"),
         ("Scans/{}.nrrd", "Drawings by Anna/{}-label.nrrd"),
@@ -890,6 +998,7 @@ ANSWERS = {
     another_word_for_background: ("scribbles", "background", "y"),
     unlabelled_by_name: ("background", "y"),
     ct: ("3", "CT", "y"),
+    ct_by_its_name: ("CT", "y"),
     numbered_channels: ("T1", "T1, FLAIR", "y"),
     a_label_among_images: ("yes", "y"),
     zeros_that_are_no_majority: ("unlabelled", "A", "background", "y"),

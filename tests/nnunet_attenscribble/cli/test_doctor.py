@@ -313,6 +313,23 @@ def test_what_scribbles_lack(folders):
     assert (NOTE, "no case has a stroke of background") in found
 
 
+def test_values_that_are_swapped_are_a_note(folders):
+    write_dataset(folders / "nnUNet_raw", np.array([2, 1, 0])[scribble()], LABELS)  # 0 where nobody drew
+    (status, found) = told(check_dataset("501"))[2]
+    assert status == NOTE
+    assert found.startswith("in 2 of 2 cases more than half of the voxels are background, where strokes cover a few")
+    assert "(a: 93 %, and 4.2 % `ignore`)" in found
+    assert found.endswith("the two values are probably swapped")
+
+
+def test_slices_labelled_as_a_whole_are_no_swapped_values(folders):
+    label = scribble()
+    label[0] = 0
+    label[0, 2:4, 2:4] = 1
+    write_dataset(folders / "nnUNet_raw", label, LABELS)
+    assert not any("swapped" in found for _, found in told(check_dataset("501")))
+
+
 def test_dense_labels_that_are_called_scribbles(folders):
     write_dataset(folders / "nnUNet_raw", scribble() % 2, LABELS)
     assert (PROBLEM, "no voxel is `ignore` (2): the labels are dense") in told(check_dataset("501"))
@@ -335,6 +352,10 @@ def test_files_that_are_missing_or_too_many(folders):
     (folder / "labelsTr" / "b.nii.gz").symlink_to("gone.nii.gz")
     found = told(check_dataset("501"))
     assert (PROBLEM, "numTraining is 3, there are 2 cases") in found
+    assert (PROBLEM, "1 files are missing: b.nii.gz") in found
+    sitk.WriteImage(sitk.GetImageFromArray(scribble()[:1].astype(np.uint8)), folder / "labelsTr" / "a.nii.gz")
+    found = told(check_dataset("501"))
+    assert any("a.nii.gz: size" in problem for _, problem in found)
     assert (PROBLEM, "1 files are missing: b.nii.gz") in found
 
 
