@@ -133,11 +133,11 @@ class DownsampleScribblesTransform(SegOnlyTransform):
         padding = outside.float() if outside.any() else None
         targets = []
         for scale in self.ds_scales:
-            scale = scale if isinstance(scale, (tuple, list)) else [scale] * ndim
-            if all(s == 1 for s in scale):
+            scales = [float(scale)] * ndim if isinstance(scale, (int, float)) else scale
+            if all(s == 1 for s in scales):
                 targets.append(segmentation)
                 continue
-            shape = tuple(round(size * s) for size, s in zip(labels.shape, scale, strict=True))
+            shape = tuple(round(size * s) for size, s in zip(labels.shape, scales, strict=True))
             target = labels.new_full((1, *shape), self.ignore_label)
             if padding is not None:
                 target[getattr(F, f"adaptive_avg_pool{ndim}d")(padding, shape) >= 0.5] = PADDING
