@@ -212,14 +212,15 @@ class Marks:
             return None
         given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
         if self.coding is not None and not dense:
-            given |= {self.coding.background or -1: BACKGROUND, self.coding.unlabelled or -1: UNLABELLED}
+            others = ((self.coding.background, BACKGROUND), (self.coding.unlabelled, UNLABELLED))
+            given |= {value: meaning for value, meaning in others if value is not None}
         wrong = [
             f"{segment.value} {segment.name}"
             for segment, meaning in zip(legend.segments, found, strict=True)
             if meaning is not None and given.get(segment.value, meaning) != meaning
         ]
         if wrong:
-            told = ", ".join(f"{value} {name}" for value, name in sorted(given.items()) if value >= 0)
+            told = ", ".join(f"{value} {name}" for value, name in sorted(given.items()))
             raise AttenScribbleError(
                 f"{legend.source}: says {list_some(wrong)}, where the options say {told}: leave the values out of the "
                 "options, and names are gone by, or correct one of the two"

@@ -30,6 +30,8 @@ JSON has neither:
                             lesions_found, lesions_missed and lesions_false
     cases[].confusion       voxels by true class (rows) and predicted class (columns)
 
+    Of several runs, `prediction_voxels`, `confusion` and the numbers of lesions are means.
+
     Where a protocol ignores the spacing, hd95_mm and assd_mm are called hd95_voxels and assd_voxels.
 
 CSV: one row per case and structure with the same columns; `nan` and `inf` as such, a region's values joined by "+".
@@ -85,12 +87,14 @@ _NOT_COMPUTED = "not part of this protocol"
 SCORE = Shape(
     'a number, null or "inf"', lambda value: value is None or value in ("inf", "-inf") or NUMBER.accept(value)
 )
+# Voxels; of several runs the mean, which need not be whole.
+_VOXELS = Shape("a number from 0", lambda value: NUMBER.accept(value) and 0 <= value < float("inf"))
 _TEXTS = list_of(TEXT)
 _STATUS = Shape(
     "present, missed, spurious or absent", lambda value: value in ("present", "missed", "spurious", "absent")
 )
 _SCORES = mapping(
-    {"status": _STATUS, "dice": SCORE, "iou": SCORE, "prediction_voxels": COUNT, "dense_voxels": COUNT},
+    {"status": _STATUS, "dice": SCORE, "iou": SCORE, "prediction_voxels": _VOXELS, "dense_voxels": COUNT},
     dict.fromkeys(("hd95_mm", "hd95_voxels", "assd_mm", "assd_voxels", "volume_difference_ml"), SCORE),
 )
 _GRID = {"shape": list_of(SIZE), "spacing_mm": list_of(NUMBER)}
@@ -108,7 +112,7 @@ _ASKED = {
     "lesions": mapping({"iou": mapping(each=NUMBER)}),
     "classes": _TEXTS,
 }
-_COUNTS = list_of(list_of(COUNT))
+_COUNTS = list_of(list_of(_VOXELS))
 _CASES = list_of(mapping({"case": TEXT, "structures": mapping(each=_SCORES), **_GRID}, {"confusion": _COUNTS}))
 _SUMMARY = mapping({**_TOLD, "cases": _CASES}, _ASKED)
 #: What kept scores tell of a training beside the scores, and of cases.

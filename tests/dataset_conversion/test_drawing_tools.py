@@ -207,6 +207,18 @@ def test_values_that_contradict_names_are_refused(tmp_path, convert):
         convert(classes={"RV": 2, "MYO": 1, "LV": 3})
 
 
+@pytest.mark.parametrize(
+    ("zero", "option", "told"),
+    [("background", "unlabelled", "0 unlabelled"), ("unlabelled", "background_scribble", "0 background")],
+)
+def test_a_name_of_0_contradicts_values_as_others_do(tmp_path, convert, zero, option, told):
+    _snap(tmp_path, "a", (4, 1, 2, 3))
+    names = describe_labels((1, "RV"), (2, "MYO"), (3, "LV"), (4, "ignore")).replace("Clear Label", zero)
+    (tmp_path / "scribbles" / "labels.txt").write_text(names)
+    with pytest.raises(AttenScribbleError, match=rf"labels\.txt: says 0 {zero}, where the options say {told}"):
+        convert(**{option: 0})
+
+
 def test_values_without_a_name_are_refused(tmp_path, convert):
     write_slicer(
         tmp_path / "scribbles" / "a.seg.nrrd", [recode(make_strokes(), (1, 2, 3, 4))], segments(1, 2, 3, 4)[:3]

@@ -10,7 +10,7 @@ from nnunet_attenscribble.evaluation.comparison_files import tabulate_confusion,
 from nnunet_attenscribble.evaluation.metrics import StructureScores
 from nnunet_attenscribble.evaluation.pooling import pool_runs
 from nnunet_attenscribble.evaluation.structures import Structure
-from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
+from nnunet_attenscribble.evaluation.summary import Summary, read_summary, tell_not_predicted, write_summary
 
 NAN, INF = math.nan, math.inf
 RV = Structure("RV", (1,))
@@ -61,17 +61,20 @@ def test_seeds_are_averaged_case_by_case_before_anything_else():
     assert [run.cases["a"]["RV"].dice for run in pooled.runs] == [0.8, 0.6]
 
 
-def test_volumes_lesions_and_confusion_are_averaged():
+def test_volumes_lesions_and_confusion_are_averaged(tmp_path):
     tables = [((5, 1), (1, 3)), ((6, 0), (0, 4))]
     runs = []
     for voxels, f1, table in zip((90, 91), (0.5, NAN), tables, strict=True):
-        entry = replace(present(0.8), prediction_voxels=voxels, lesion_f1=f1, lesions_found=1 if f1 == 0.5 else 0)
-        runs.append(summary({"a": entry}, confusions={"a": table}))
+        entry = replace(present(0.8), prediction_voxels=voxels, lesion_f1=f1, lesions_found=1 if f1 == 0.5 else 0,
+                        lesions_missed=0, lesions_false=0)  # fmt: skip
+        runs.append(summary({"a": entry}, confusions={"a": table}, lesions={"RV": 0.1}))
     pooled = pool_runs("model", runs)
     scores = pooled.cases["a"]["RV"]
     assert scores.volume_share == pytest.approx(0.905)
     assert (scores.lesion_f1, scores.lesions_found, scores.nsd) == (0.5, 0.5, None)
     assert pooled.confusions == {"a": ((5.5, 0.5), (0.5, 3.5))}
+    write_summary(pooled, tmp_path)
+    assert repr(read_summary(tmp_path)) == repr(replace(pooled, runs=()))
     # Results of an earlier version have none.
     runs[1] = replace(runs[1], confusions={})
     assert pool_runs("model", runs).confusions == {}

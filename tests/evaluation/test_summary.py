@@ -186,6 +186,11 @@ def test_what_is_refused(tmp_path, summary):
         ({"cases": [{"case": "a"}]}, r"has no 'cases\[0\].shape': it must be a list"),
         ({"notes": 1}, "'notes' is 1: it must be a list"),
         ({"cases": content["cases"][:1] * 2}, "a case stands twice"),
+        ({"cases": [content["cases"][0] | {"shape": [4, 5]}]}, "shape and spacing have not as many axes"),
+        *(
+            ({"cases": [content["cases"][0] | {"confusion": [[voxels]]}]}, rf"confusion\[0\]\[0\]' is {voxels}")
+            for voxels in (-0.5, INF, None)
+        ),
     ):
         file.write_text(json.dumps(content | change))
         with pytest.raises(AttenScribbleError, match=message):
