@@ -125,6 +125,11 @@ LAYOUTS = {
         {"images": "i", "scribbles": "s"},
         {f"p{n}_{day}": (f"i/p{n}/{day}/t1.nii", f"s/p{n}/{day}/x.nii") for n in (1, 2) for day in "ab"},
     ),
+    "a session in the folder of another": (
+        ["i/p1/t1.nii", "i/p1/v2/t1.nii", "s/p1/drawn/x.nii", "s/p1/v2/drawn/x.nii"],
+        {"images": "i", "scribbles": "s"},
+        {"p1": ("i/p1/t1.nii", "s/p1/drawn/x.nii"), "p1_v2": ("i/p1/v2/t1.nii", "s/p1/v2/drawn/x.nii")},
+    ),
     "a label above its image": (
         [f"d/p{n}/1.2.{n}/4.{n}/scan.nii" for n in (1, 2)] + [f"d/p{n}/Segmentation.seg.nrrd" for n in (1, 2)],
         {"images": "d", "scribbles": "d"},
@@ -168,14 +173,14 @@ def test_labels_that_a_link_in_the_folder_of_the_images_leads_to_are_no_images(t
 
 
 def test_channels_by_their_names(tmp_path):
-    names = ("flair", "T1", "T1ce")
+    names = ("T1", "flair", "T1ce")
     touch(tmp_path, *(f"i/p{n}/p{n}_{name}.nii" for n in (1, 2) for name in ("t1", "t1ce", "flair")), "s/p1_seg.nii")
     cases, problems = look(tmp_path, images="i", scribbles="s", channels=names)
     assert problems == ()
-    assert cases["p1"] == ("i/p1/p1_flair.nii", "i/p1/p1_t1.nii", "i/p1/p1_t1ce.nii", "s/p1_seg.nii")
+    assert cases["p1"] == ("i/p1/p1_t1.nii", "i/p1/p1_flair.nii", "i/p1/p1_t1ce.nii", "s/p1_seg.nii")
     touch(tmp_path, *(f"j/p{n}/{name}.nii" for n in (1, 2) for name in ("T1ce", "T1", "FLAIR")))
     cases, problems = look(tmp_path, images="j", channels=names)
-    assert (problems, cases["p2"]) == ((), ("j/p2/FLAIR.nii", "j/p2/T1.nii", "j/p2/T1ce.nii"))
+    assert (problems, cases["p2"]) == ((), ("j/p2/T1.nii", "j/p2/FLAIR.nii", "j/p2/T1ce.nii"))
 
 
 @pytest.mark.parametrize(
@@ -210,6 +215,11 @@ def test_channels_by_their_names(tmp_path):
             ["d/p1/a/t1.nii", "d/p1/b/t1.nii", "d/p2/c/t1.nii", "d/p1/seg.nii", "d/p2/seg.nii"],
             {"images": "d", "scribbles": "d"},  # p1 has two images
             "d/p2/c/t1.nii: is called as {root}/d/p1/a/t1.nii",
+        ),
+        (
+            ["i/p1.nii", *(f"s/p1/{again}/{name}.nii" for again in "xy" for name in ("MYO", "RV"))],
+            {"images": "i", "scribbles": "s"},
+            "s: holds no scribble named as one of the images: they are called MYO, RV, MYO, RV, images p1",
         ),
         (["i/a.nii", "s/a.jpg"], {"images": "i", "scribbles": "s"}, None),
         (["i/a.nii", "s/a.dcm", "s/a.nii"], {"images": "i", "scribbles": "s"}, "dcm2niix makes NIfTI of DICOM"),

@@ -94,9 +94,9 @@ def test_of_a_model_the_command_is_that_of_its_folder(tmp_path, prepare):
 def test_channels_by_name_and_a_folder_per_patient(tmp_path, prepare):
     for patient in ("p1", "p2"):
         (tmp_path / "images" / patient).mkdir()
-        for seed, name in enumerate(("T2", "T1")):
+        for seed, name in enumerate(("T1", "T2")):
             sitk.WriteImage(make_scan(seed), tmp_path / "images" / patient / f"{name}.nii.gz")
-    assert prepare(channels=("T1", "T2"))[0] == 0
+    assert prepare(channels=("T2", "T1"))[0] == 0
     assert _listing(tmp_path / "prepared") == [f"p{n}_000{channel}.nii.gz" for n in (1, 2) for channel in (0, 1)]
     first = sitk.ReadImage(tmp_path / "prepared" / "p1_0000.nii.gz")
     assert sitk.Hash(first) == sitk.Hash(make_scan(1))
