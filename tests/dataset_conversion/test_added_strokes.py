@@ -157,6 +157,17 @@ def test_strokes_go_into_labels_and_new_cases_into_the_dataset(work, tool):
     assert work.read() == ([], [])
 
 
+def test_a_new_case_that_a_fold_validates_with_already_is_not_trained_with_there(work):
+    for place in (work.raw, work.preprocessed):
+        (place / "splits_final.json").write_text(json.dumps([work.splits[0], {"train": ["b"], "val": ["a", "c"]}]))
+    work.write()
+    work.draw("c", drawn((STRAY, 1)))
+    work.bring_in()
+    folds = [{"train": ["a", "c"], "val": ["b"]}, {"train": ["b"], "val": ["a", "c"]}]
+    for place in (work.raw, work.preprocessed):
+        assert json.loads((place / "splits_final.json").read_text()) == folds
+
+
 def test_a_stroke_over_an_older_one_counts_and_one_taken_out_stays(work):
     work.write()
     strokes = make_strokes()
@@ -178,6 +189,15 @@ def test_a_corrected_prediction_is_a_stroke_where_it_was_changed(work):
     work.bring_in()
     assert (work.label("b") == drawn(((1, 1, 1), 0), ((0, 0, 0), 2))).all()
     # A stroke that says something else of the same voxel is refused; one that says the same is not.
+    work.write()
+    # Nor is one of rounds ago, though it lies in the file that another stroke was added to.
+    place = tuple(np.argwhere(make_strokes() == 3)[0])
+    over = make_dense()
+    over[place] = 1
+    work.draw("a", over, what="prediction")
+    work.draw("a", drawn((STRAY, 2), on=make_strokes()))
+    work.bring_in()
+    assert (work.label("a") == drawn((STRAY, 2), (place, 1), on=make_strokes())).all()
     work.write()
     corrected[0, 0, 1] = 3
     prediction = work.draw("c", corrected, what="prediction")
@@ -214,6 +234,19 @@ def test_what_was_read_in_another_format_rounds_ago_does_not_come_back(work):
     work.write("slicer")
     assert work.read() == ([], [])
     work.write("slicer")  # nor rounds later
+    assert work.read() == ([], [])
+
+
+def test_a_stroke_that_is_taken_out_of_the_dataset_does_not_come_back(work):
+    work.write()
+    for name in "ba":  # each is read on its own, in one round
+        work.draw(name, drawn((STRAY, 2), on=work.label(name)))
+        additions, _ = work.read()
+        assert [addition.case.identifier for addition in additions] == [name]
+        work.bring_in()
+        note_read(work.folder, read_state(work.folder, NAME), additions)
+    for name in "ab":
+        sitk.WriteImage(make_volume(drawn()), str(work.raw / f"labelsTr/{name}.nii.gz"))
     assert work.read() == ([], [])
 
 

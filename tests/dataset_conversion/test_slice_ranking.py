@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 
+from nnunet_attenscribble.common.grids import Grid
+from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.dataset_conversion import loop_slices
 from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw
 from nnunet_attenscribble.dataset_conversion.loop_slices import (
@@ -114,6 +118,66 @@ def test_predictions_are_packed_until_slices_are_chosen(tmp_path, monkeypatch):
     found = search_slices(None, {"a": case}, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, axis=0)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < labels.nbytes / 20
     np.testing.assert_array_equal(next(found.list_drawn_cases()).prediction, labels)
+
+
+def test_slices_are_those_of_the_file_whatever_order_nnunet_reads_in(tmp_path, monkeypatch):
+    """Of LPS nnU-Net's reader makes RAS."""
+    voxels = np.zeros((4, 5, 6), np.float32)
+    voxels[3, 1, 2] = 1
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing((1, 1, 8))
+    sitk.WriteImage(image, file := tmp_path / "a_0000.nii.gz")
+
+    def predict(_, files):
+        read = NibabelIOWithReorient().read_images([*map(str, files)])[0][0]
+        return CasePrediction(read.astype(np.uint8), read, read)
+
+    monkeypatch.setattr(loop_slices, "predict_case", predict)
+    reader = find_reader({"file_ending": ".nii.gz", "overwrite_image_reader_writer": "NibabelIOWithReorient"}, file)
+    cases = {"a": CaseToDraw.of_files("a", [file], reader, 1)}
+    for axis in (0, 1, 2):
+        found = search_slices(None, cases, {"background": 0, "RV": 1}, count=1, predictions=tmp_path, axis=axis)
+        ((case, position),) = ((chosen.case, chosen.position) for chosen in found.chosen)
+        assert (case, position) == ("a", (3, 1, 2)[axis])
+        (row,) = found.list_rows("napari")
+        assert (row["slice"], row["axis"]) == (f"axis {axis}, {position}", "zyx"[axis])
+    np.testing.assert_array_equal(next(found.list_drawn_cases()).prediction, voxels)
+
+
+def test_where_no_spacing_tells_slices_lie_as_strokes_do(tmp_path, monkeypatch):
+    strokes = np.full((6, 6, 6), 2)
+    strokes[1, ::2, 1:5] = strokes[1:5, ::2, 4] = 1  # across y
+    grid = Grid.of(sitk.GetImageFromArray(strokes))
+    doubt = np.zeros(strokes.shape, np.float32)
+    monkeypatch.setattr(loop_slices, "predict_case", lambda *_: CasePrediction(doubt.astype(np.uint8), doubt, doubt))
+    cases = {
+        name: SimpleNamespace(
+            identifier=name,
+            images=(),
+            label=label,
+            read_grid=lambda as_nnunet=False: grid,
+            read_strokes=lambda names, values=values: values,
+        )
+        for name, label, values in (("drawn", "label", strokes), ("new", None, np.full_like(strokes, 2)))
+    }
+    found = search_slices(None, cases, {"background": 0, "RV": 1}, count=9, predictions=tmp_path)
+    assert {name: slices.axis for name, slices in found.slices.items()} == {"drawn": 1, "new": 1}
+    assert {chosen.position for chosen in found.chosen if chosen.case == "drawn"} == {1, 3, 5}
+
+
+def test_pixels_of_pictures_are_as_high_and_wide_as_voxels(tmp_path, monkeypatch):
+    sections = []
+    monkeypatch.setattr(loop_slices, "draw_sections", lambda drawn, **_: sections.extend(drawn))
+    image = sitk.GetImageFromArray(np.zeros((2, 3, 4), np.float32))
+    image.SetSpacing((1, 2, 8))
+    sitk.WriteImage(image, file := tmp_path / "a.nii.gz")
+    np.savez(tmp_path / "a.npz", labels=np.zeros((2, 3, 4), np.uint8))
+    for axis in (0, 1, 2):
+        own = {"a": replace(slices(0.1, 0.2), axis=axis)}
+        Search({"a": CaseToDraw("a", (), (file,), None)}, own, [ChosenSlice("a", 1, 1.0)], {"RV": 1}, tmp_path).draw(
+            "napari", ""
+        )
+    assert [(section.scan.shape, section.aspect) for section in sections] == [((3, 4), 2), ((2, 4), 8), ((2, 3), 4)]
 
 
 def test_pictures_are_upright_but_for_napari_which_shows_them_as_stored(tmp_path):
