@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import SimpleITK as sitk
+import tifffile
 
 from nnunet_attenscribble.common.files import staged_folders
 from nnunet_attenscribble.dataset_conversion import raw_dataset
@@ -71,9 +72,27 @@ def test_a_case_that_changed_is_written_again(tmp_path, convert):
     assert sitk.Hash(image) == sitk.Hash(make_scan(77))
 
 
-def test_other_options_are_another_conversion(convert):
-    convert(kill_at=2)
-    assert convert(link=True) == ["a", "b", "c"]
+@pytest.mark.parametrize(
+    ("before", "corrected"),
+    [
+        ({}, {"link": True}),
+        ({}, {"classes": {"RV": 3, "MYO": 2, "LV": 1}}),  # the values were mixed up
+        ({"dense": None}, {"dense": None, "dense_slices": "."}),
+    ],
+)
+def test_other_options_are_another_conversion(convert, before, corrected):
+    convert(kill_at=2, **before)
+    assert convert(**corrected) == ["a", "b", "c"]
+
+
+def test_another_spacing_is_another_conversion(tmp_path, convert):
+    for folder in ("my images", "my scribbles", "my labels"):
+        for file in (tmp_path / folder).iterdir():
+            voxels = sitk.GetArrayFromImage(sitk.ReadImage(file))
+            tifffile.imwrite(file.with_name(file.name.replace(".nii.gz", ".tif")), voxels)
+            file.unlink()
+    convert(kill_at=2, spacing=(1, 1, 8))
+    assert convert(spacing=(1, 1, 4)) == ["a", "b", "c"]
 
 
 def test_the_cases_of_a_run_that_lives_are_not_taken(tmp_path, convert):
