@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
 
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, measure_coverage, sum_coverage
@@ -158,6 +159,49 @@ def _disk_and_distance(size=160, radius=25):
     """(1, Y, X) labels of a disk, its width in the sense of the rules, and every pixel's distance to it."""
     away = np.hypot(*(np.indices((size, size)) - (size - 1) / 2)) - radius
     return (away <= 0)[None].astype(np.uint8), np.sqrt((away <= 0).sum()), away
+
+
+@pytest.mark.parametrize(
+    ("what", "few", "many"),
+    [
+        ("interior", {"coverage": 0.02, "thickness": 3.0}, {"coverage": 0.08, "thickness": 3.0}),
+        ("border", {"border_share": (0.1, 0.1)}, {"border_share": (0.4, 0.4)}),
+    ],
+)
+def test_strokes_are_as_long_as_asked(what, few, many):
+    for value in (0, 1) if what == "border" else (1,):
+        less, more = (np.mean([drawn[value].sum() for drawn in _draw_disk(what, **rules)]) for rules in (few, many))
+        assert 2.5 * less < more < 5 * less
+
+
+@pytest.mark.parametrize("what", ["interior", "border"])
+def test_strokes_are_as_thick_as_asked(what):
+    for thickness in (2.0, 8.0):
+        drawn = [stroke for both in _draw_disk(what, thickness=thickness, coverage=0.3) for stroke in both]
+        assert np.median([distance_transform_edt(stroke).max() for stroke in drawn]) == pytest.approx(
+            thickness / 2, abs=1
+        )
+
+
+@pytest.mark.parametrize("depth", [1.0, 6.0])
+def test_border_strokes_lie_as_deep_as_asked(depth):
+    _, _, away = _disk_and_distance()
+    for outside, inside in _draw_disk("border", border_depth=(depth, depth), background_distance=(0.8, 0.8)):
+        for distances in (away[outside], -away[inside]):
+            assert depth - 1.5 < distances.min()
+            assert distances.max() < depth + 1.25 + 1.5
+
+
+def _draw_disk(what, **options):
+    """Background and disk, as drawn with some seeds: strokes of the interior, or those along borders alone."""
+    labels, _, _ = _disk_and_distance()
+    for seed in range(4):
+        inner, both = (
+            draw_scribbles(labels, (5, 1, 1), ScribbleRules(style=style, seed=seed, **options), IGNORE, "c")[0]
+            for style in ("interior", "interior+border")
+        )
+        drawn = inner if what == "interior" else np.where(inner == IGNORE, both, IGNORE)
+        yield drawn == 0, drawn == 1
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.1, 0.1), (0.3, 0.6)])

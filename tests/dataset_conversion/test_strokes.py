@@ -107,3 +107,21 @@ def test_a_line_covers_the_pixels_within_half_its_width(seed, width):
     dense = np.stack([np.interp(steps, np.arange(len(line)), axis) for axis in line.T], axis=1)
     away = np.hypot(*(np.indices(mask.shape)[:, None] - dense.T[:, :, None, None])).min(axis=0)
     assert np.array_equal(strokes.draw_line(line, width, mask), mask & (away <= width / 2))
+
+
+def test_a_zigzag_crosses_its_box():
+    for seed in range(20):
+        rows, columns = strokes.zigzag(np.random.default_rng(seed), (5, 15, 30, 60)).T
+        assert 5 <= rows.min() < 8
+        assert 12 < rows.max() <= 15
+        assert 30 <= columns.min() < 36
+        assert 54 < columns.max() <= 60
+
+
+def test_parts_of_a_closed_line_start_anywhere():
+    angles = np.linspace(0, 2 * np.pi, 101)
+    circle = 20 * np.stack((np.sin(angles), np.cos(angles)), axis=1)
+    parts = [strokes.part_of_line(np.random.default_rng(seed), circle, 10, unsteady=0) for seed in range(40)]
+    quarters = {(row > 0, column > 0) for (row, column), *_ in parts}
+    assert len(quarters) == 4
+    assert all(8 < strokes.measure_line(part) <= 10 for part in parts)
