@@ -2,6 +2,7 @@ import csv
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +165,25 @@ def test_results_of_an_earlier_run_are_replaced_whole(tmp_path, summary):
     write_summary(summary, tmp_path)
     assert read_summary(tmp_path).hd95 == "union"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_where_one_file_cannot_be_written_both_stay_as_they_were(tmp_path, summary, monkeypatch):
+    write_summary(summary, tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    calls = []
+
+    def write_text(file, *arguments, **options):
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return really(file, *arguments, **options)
+
+    really = Path.write_text
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(AttenScribbleError, match="json: cannot be written"):
+        write_summary(replace(summary, hd95="monai", cases=dict(reversed(summary.cases.items()))), tmp_path)
+    assert len(calls) == 2
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_what_is_refused(tmp_path, summary):
