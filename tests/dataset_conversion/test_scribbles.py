@@ -292,6 +292,8 @@ def test_slices_are_cut_across_the_coarsest_axis_or_the_one_asked_for(axis, expe
 )
 def test_an_axis_of_one_voxel_is_the_slice_axis(shape, spacing, expected):
     assert slice_axis(shape, spacing) == expected
+    # What was drawn on across another axis says more than spacings, and no more than a single slice.
+    assert slice_axis(shape, spacing, drawn=2) == (expected if shape.count(1) == 1 else 2)
 
 
 def test_a_single_slice_is_drawn_as_a_whole():

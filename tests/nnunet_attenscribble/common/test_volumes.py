@@ -239,14 +239,26 @@ def test_what_is_between_integers_is_not_rounded(tmp_path, values, slope):
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
-def test_nifti2_is_read_as_nifti1(tmp_path, ending, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "unit", "scale"),
+    [
+        (np.uint8, "mm", 1),
+        (np.int16, "mm", 1),
+        (np.float32, "micron", 1e3),
+        (np.float64, "meter", 1e-3),
+        (np.float64, "unknown", 1),
+    ],
+)
+def test_nifti2_is_read_as_nifti1(tmp_path, ending, dtype, unit, scale):
     voxels = np.random.default_rng(0).normal(50, 20, (5, 4, 3)).astype(dtype)
-    affine = np.array([[0, -1.5, 0, 5], [1.0, 0, 0, 6], [0, 0, 8, 7], [0, 0, 0, 1]])
+    affine = np.array([[0, -1.5, 0, 5], [1.0, 0, 0, 6], [0, 0, 8, 7], [0, 0, 0, 1 / scale]]) * scale
     files = [tmp_path / f"{kind}{ending}" for kind in (1, 2)]
     for file, kind in zip(files, (nibabel.Nifti1Image, nibabel.Nifti2Image), strict=True):
-        nibabel.save(kind(voxels, affine), file)
+        image = kind(voxels, affine)
+        image.header.set_xyzt_units(unit)
+        nibabel.save(image, file)
     one, other = (read_volume(file, "", whole=False) for file in files)
+    assert other.GetSpacing() == pytest.approx((1, 1.5, 8))
     assert geometry_problems(one, other, "", "", as_stored=True) == []
     np.testing.assert_array_equal(*(sitk.GetArrayFromImage(read_volume(file, "")) for file in files))
     plain = files[1].read_bytes() if ending == ".nii" else gzip.decompress(files[1].read_bytes())
@@ -254,6 +266,14 @@ def test_nifti2_is_read_as_nifti1(tmp_path, ending, dtype):
     files[1].write_bytes(cut if ending == ".nii" else gzip.compress(cut))
     with pytest.raises(AttenScribbleError, match="is truncated: it ends before its last voxel"):
         read_volume(files[1], "")
+
+
+def test_the_spacing_of_nifti2_is_the_headers(tmp_path):
+    """As nnU-Net takes it, whatever the length of the affine's columns."""
+    image = nibabel.Nifti2Image(np.zeros((5, 4, 3), np.uint8), np.eye(4))
+    image.header["pixdim"][1:4] = 3, 4, 5
+    nibabel.save(image, tmp_path / "a.nii")
+    assert read_volume(tmp_path / "a.nii", "").GetSpacing() == (3, 4, 5)
 
 
 @pytest.mark.parametrize(("unit", "consistent"), [(0, True), (2, True), (10, True), (3, False), (1, False)])
