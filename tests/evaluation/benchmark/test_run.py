@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -18,9 +19,9 @@ from nnunet_attenscribble.evaluation.benchmark.checks import Budget
 from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
 from nnunet_attenscribble.evaluation.benchmark.provenance import describe_selection
 from nnunet_attenscribble.evaluation.benchmark.test_set import find_test_set
-from nnunet_attenscribble.evaluation.benchmark.workspace import open_workspace
+from nnunet_attenscribble.evaluation.benchmark.workspace import FOLD_FILE, open_workspace
 from nnunet_attenscribble.evaluation.summary import read_summary, write_summary
-from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, VALIDATION, wait_until
+from tests.evaluation.benchmark.fake_nnunet import DENSE, SCRIBBLE, TRAINING, VALIDATION, wait_until
 
 posix = pytest.mark.skipif(os.name != "posix", reason="process groups and links are those of POSIX")
 pytestmark = posix
@@ -367,6 +368,17 @@ def test_a_training_that_stopped_does_not_go_on_with_other_patients(toy, monkeyp
     (folder,) = toy.work.glob("seed_0/nnUNet_results/*/*/fold_0")
     shutil.rmtree(folder)
     toy.call("--only", "crf")
+
+
+def test_which_patients_a_training_began_with_is_noted_at_its_beginning_alone(toy, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "nnUNetTrainerMaskedCRF")
+    toy.call("--only", "crf", code=1)
+    (note,) = toy.work.glob(f"seed_0/nnUNet_results/*/*/fold_0/{FOLD_FILE}")
+    assert json.loads(note.read_text()) == {"train": TRAINING, "val": VALIDATION}
+    note.unlink()  # as of one that was begun by hand, with whatever patients there were
+    toy.call("--only", "crf", code=1)
+    assert len(toy.trained()) == 2
+    assert not note.exists()
 
 
 def test_other_options_of_the_prediction_make_another_result(toy):
@@ -736,6 +748,27 @@ def test_a_checkpoint_that_nnunet_does_not_write_is_told_as_unknown(toy):
     told = describe_selection(read_benchmark(toy.file))
     assert any("those of mine.pth, neither nnU-Net's final checkpoint nor its best one" in text for text in told)
     assert not any("no checkpoint was selected" in text for text in told)
+
+
+def test_a_test_set_that_changes_while_a_model_trains_is_not_opened(toy, monkeypatch):
+    toy.add_test_folder("x")
+    monkeypatch.setenv("FAKE_WAIT", "nnUNetTrainerMaskedCRF")
+
+    def change():
+        wait_until((toy.work / "waiting").exists)
+        for file in ("images/y_0000.nii.gz", "labels/y.nii.gz"):
+            (toy.folder / "test" / file).touch()
+        (toy.work / "go").touch()
+
+    with ThreadPoolExecutor(1) as beside:
+        changed = beside.submit(change)
+        told = toy.call("--only", "crf", code=1)
+        changed.result()
+    assert "the test set of fold 0 changed while a model was trained" in told
+    assert [entry["command"] for entry in toy.events()] == ["train"]
+    assert not list(toy.work.glob("test/*/*"))
+    toy.call("--only", "crf")  # everything is checked anew
+    assert toy.events("evaluate")[0]["cases"] == ["x", "y"]
 
 
 def test_a_test_folder_that_grew_is_predicted_and_scored_again(toy):
