@@ -245,10 +245,11 @@ def test_dense_labels_by_name_have_a_background_of_zeros(tmp_path, convert):
     assert written.notes[0] == "1 dense label read by segment name (3D Slicer): 0 background, 5 MYO, 6 LV, 7 RV"
 
 
-def test_mitk_with_groups(tmp_path, convert):
+@pytest.mark.parametrize("zero", [[], [("Unlabelled", 0)]])  # a name of 0 in each group takes no stroke of another
+def test_mitk_with_groups(tmp_path, convert, zero):
     strokes = make_strokes()
     layers = [recode(strokes, (4, 0, 2, 0)), recode(strokes, (0, 9, 0, 1))]
-    groups = [[("Background", 4), ("MYO", 2)], [("RV", 9), ("LV", 1)]]
+    groups = [[*zero, ("Background", 4), ("MYO", 2)], [*zero, ("RV", 9), ("LV", 1)]]
     write_mitk(tmp_path / "scribbles" / "a.nrrd", layers, groups)
     written = convert()
     np.testing.assert_array_equal(read(written.scribble), strokes)

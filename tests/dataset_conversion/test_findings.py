@@ -13,7 +13,7 @@ import tifffile
 
 from nnunet_attenscribble.dataset_conversion import pairing
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
-from nnunet_attenscribble.dataset_conversion.meanings import Marks, parse_mark, parse_marks
+from nnunet_attenscribble.dataset_conversion.meanings import Marks, ScribbleCoding, parse_mark, parse_marks
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import convert_folder, write_slice
 from tests.tiny import make_dense, make_scan, make_strokes, make_volume, save
@@ -414,6 +414,15 @@ def test_marks_are_parsed():
     for wrong in ("A=#ff", "A=", "A,a", "A=1,B=1", "ignore=3", "A=0", "A=-1"):
         with pytest.raises(AttenScribbleError, match="is no class of its own"):
             parse_marks(wrong)
+
+
+def test_a_colour_that_was_named_is_not_the_grey_of_a_value():
+    coding = ScribbleCoding(unlabelled=255, background=0)
+    assert Marks({"A": 1}, coding).colours_of(dense=False) == {BLACK: "background", WHITE: "unlabelled"}
+    assert Marks({"A": "#000000"}, coding).colours_of(dense=False) == {BLACK: "A", WHITE: "unlabelled"}
+    green = Marks({"A": 1}, coding, background="#00ff00").colours_of(dense=False)
+    assert green == {GREEN: "background", WHITE: "unlabelled"}
+    assert Marks({"A": "#000000"}, coding).colours_of(dense=True) == {BLACK: "A"}
 
 
 def _few_slices(kept=(1,)):
