@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +64,47 @@ def test_no_scribble_is_lost_and_none_invented(seed, shape):
         annotated = set(pixels[(pixels >= 0) & (pixels < IGNORE)].tolist())
         label = half[(0, *cell)].item()
         assert label in annotated if annotated else label in (PADDING, IGNORE)
+
+
+def pool_every_label(target, scale):
+    """A mask of each label and of the padding, pooled: from the highest down, as the first of equals stays."""
+    pool = getattr(F, f"adaptive_avg_pool{target.ndim - 1}d")
+    shape = [round(size * s) for size, s in zip(target.shape[1:], scale, strict=True)]
+    coarse, most = target.new_full((1, *shape), IGNORE), torch.zeros(1, *shape)
+    for label in range(IGNORE - 1, PADDING - 1, -1):
+        share = pool((target == label).float(), shape)
+        coarse[(share >= 0.5) & (most == 0) if label == PADDING else share > most] = label
+        most = most.maximum(share)
+    return coarse
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([0.0, 0.03, 0.3, 1.0]),
+    st.sampled_from([0.0, 0.4, 1.0]),
+    st.sampled_from([((16, 8), [0.5, 0.25]), ((12, 20), 0.5), ((4, 8, 12), [1, 0.5, 0.25]), ((8, 8, 8), 0.125)]),
+    st.sampled_from([torch.int16, torch.float32]),
+)
+def test_coarse_targets_are_those_of_a_mask_per_label(seed, drawn, padded, case, dtype):
+    shape, scale = case
+    generator = torch.Generator().manual_seed(seed)
+    draw = [torch.rand((1, *shape), generator=generator) for _ in range(3)]
+    target = torch.where(draw[0] < drawn, (draw[1] * IGNORE).floor(), IGNORE)
+    target = torch.where(draw[2] < padded, PADDING, target).to(dtype)
+    (coarse,) = DownsampleScribblesTransform([scale], IGNORE)(image=target, segmentation=target)["segmentation"]
+    expected = pool_every_label(target, scale if isinstance(scale, list) else [scale] * len(shape))
+    assert torch.equal(coarse, expected)
+    assert coarse.dtype == dtype
+
+
+def test_many_labels_take_hardly_longer_than_few(monkeypatch):
+    pooled = []
+    monkeypatch.setattr(F, "adaptive_avg_pool2d", lambda mask, shape: pooled.append(shape))
+    target = torch.arange(200, dtype=torch.int16).repeat(1, 200, 1)
+    (half,) = DownsampleScribblesTransform([0.5], 200)(image=target, segmentation=target)["segmentation"]
+    assert torch.equal(half[0], target[0, ::2, 1::2])
+    assert pooled == []  # no mask per label is
 
 
 def test_points_keep_their_area_when_rotated():
