@@ -6,6 +6,7 @@ Here and not in the trainers, because worker processes must be able to unpickle 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from math import prod
 
 import numpy as np
@@ -20,6 +21,7 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from torch import Tensor
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.losses.segmentation import PADDING  # as nnU-Net's data loader writes it
 
 
@@ -31,7 +33,8 @@ def keep_padding(transforms: ComposeTransforms, replacement: int | None = None) 
         replacement: None leaves them; a label turns them into that one.
 
     Raises:
-        RuntimeError: the pipeline has no single step that removes them, so that its handling of padding is not known.
+        AttenScribbleError: the pipeline has no single step that removes them, so that its handling of padding is not
+            known.
     """
     steps = [
         step
@@ -39,10 +42,7 @@ def keep_padding(transforms: ComposeTransforms, replacement: int | None = None) 
         if isinstance(step, RemoveLabelTransform) and step.label_value == PADDING and step.set_to == 0
     ]
     if len(steps) != 1:
-        raise RuntimeError(
-            f"nnU-Net's augmentation has {len(steps)} steps that turn padding into background, expected 1: this "
-            "version of nnU-Net is not supported"
-        )
+        raise _unknown(f"{len(steps)} steps that turn padding into background", "1")
     if replacement is None:
         # In the further channel of a cascade, too, where nnU-Net makes a channel of each label above 0 and of no other.
         transforms.transforms.remove(steps[0])
@@ -63,7 +63,9 @@ def keep_labels(transforms: ComposeTransforms) -> ComposeTransforms:
     return transforms
 
 
-def keep_scribbles(transforms: ComposeTransforms, ignore_label: int) -> ComposeTransforms:
+def keep_scribbles(
+    transforms: ComposeTransforms, ignore_label: int, deep_supervision: bool = False
+) -> ComposeTransforms:
     """Let thin scribbles survive augmentation and the coarser targets of deep supervision.
 
     nnU-Net interpolates every label and takes the strongest, which makes small what is small already: rotated and
@@ -74,24 +76,36 @@ def keep_scribbles(transforms: ComposeTransforms, ignore_label: int) -> ComposeT
     Args:
         transforms: nnU-Net's pipeline, changed in place.
         ignore_label: of the dataset.
+        deep_supervision: whether the pipeline has to make coarser targets.
 
     Raises:
-        RuntimeError: the pipeline augments images, but has no step that rotates and scales.
+        AttenScribbleError: the pipeline augments images, but has no step that rotates and scales; that step has no mode
+            for labels; or coarser targets come from no step that is known.
     """
     steps = transforms.transforms
     if any(isinstance(step, RandomTransform) for step in steps) and not any(
         isinstance(step, SpatialTransform) for step in steps
     ):
-        raise RuntimeError(
-            "nnU-Net's augmentation has no step that rotates and scales labels where one was expected: this version of "
-            "nnU-Net is not supported"
-        )
-    for position, step in enumerate(transforms.transforms):
+        raise _unknown("no step that rotates and scales labels", "one")
+    coarser = [step for step in steps if isinstance(step, DownsampleSegForDSTransform)]
+    if deep_supervision and len(coarser) != 1:
+        raise _unknown(f"{len(coarser)} steps DownsampleSegForDSTransform that make coarser targets", "1")
+    for position, step in enumerate(steps):
         if isinstance(step, SpatialTransform):
+            if not hasattr(step, "mode_seg"):  # which setting it would make without a word
+                raise _unknown("a SpatialTransform without `mode_seg`, how labels are sampled", "one with it")
             step.mode_seg = "nearest"
         elif isinstance(step, DownsampleSegForDSTransform):
-            transforms.transforms[position] = DownsampleScribblesTransform(step.ds_scales, ignore_label)
+            steps[position] = DownsampleScribblesTransform(step.ds_scales, ignore_label)
     return transforms
+
+
+def _unknown(there: str, expected: str) -> AttenScribbleError:
+    versions = " and ".join(f"{name} {version(name)}" for name in ("nnunetv2", "batchgeneratorsv2"))
+    return AttenScribbleError(
+        f"nnU-Net's augmentation has {there}, expected {expected}: {versions} together are not supported, install an "
+        "earlier one"
+    )
 
 
 class DownsampleScribblesTransform(SegOnlyTransform):

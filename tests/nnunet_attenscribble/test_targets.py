@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.targets import (
     PADDING,
     DownsampleScribblesTransform,
@@ -148,8 +149,15 @@ def test_the_pipeline_gives_labels_and_padding_at_every_scale(regions):
 def test_a_pipeline_that_is_not_known_is_refused():
     steps = pipeline()
     steps.transforms = [step for step in steps.transforms if not isinstance(step, RemoveLabelTransform)]
-    with pytest.raises(RuntimeError, match="not supported"):
+    with pytest.raises(AttenScribbleError, match=r"0 steps .*, expected 1: nnunetv2 [0-9.]+ and batchgeneratorsv2"):
         keep_padding(steps)
+    coarser = steps.transforms.pop()
+    with pytest.raises(AttenScribbleError, match="0 steps DownsampleSegForDSTransform"):
+        keep_scribbles(steps, IGNORE, deep_supervision=True)
+    steps.transforms.append(coarser)
+    vars(steps.transforms[0]).pop("mode_seg")  # as if it were called differently
+    with pytest.raises(AttenScribbleError, match="without `mode_seg`"):
+        keep_scribbles(steps, IGNORE)
     steps.transforms = steps.transforms[1:]  # without the one that rotates and scales
-    with pytest.raises(RuntimeError, match="not supported"):
+    with pytest.raises(AttenScribbleError, match="no step that rotates and scales labels"):
         keep_scribbles(steps, IGNORE)
