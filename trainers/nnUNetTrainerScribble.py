@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,9 @@ class nnUNetTrainerScribble(nnUNetTrainer):
     def get_training_transforms(cls, *args, **kwargs):
         """nnU-Net's augmentation, behind which scribbles and padding are still known."""
         transforms = super().get_training_transforms(*args, **kwargs)
-        return keep_scribbles(keep_labels(keep_padding(transforms)), kwargs["ignore_label"])
+        given = signature(nnUNetTrainer.get_training_transforms).bind(*args, **kwargs).arguments
+        deep_supervision = given["deep_supervision_scales"] is not None
+        return keep_scribbles(keep_labels(keep_padding(transforms)), given["ignore_label"], deep_supervision)
 
     def get_validation_transforms(self, *args, **kwargs):
         """nnU-Net's transforms; unless padding counts as background, the online validation does not see it."""

@@ -344,6 +344,12 @@ def test_another_augmentation_keeps_scribbles_too(nnunet, variant, steps):
     assert [type(step).__name__ for step in transforms].count("DownsampleScribblesTransform") == 1
 
 
+def test_augmentation_may_be_asked_for_by_position(nnunet):
+    trainer = nnunet.make("nnUNetTrainerPartialCE")
+    arguments = ((32, 32), (-3.14, 3.14), [[1, 1], [0.5, 0.5]], (0, 1), False, [False], False, [1, 2], None, IGNORE)
+    assert trainer.get_training_transforms(*arguments).transforms[-1].ignore_label == IGNORE
+
+
 @pytest.mark.parametrize("rung", ["nnUNetTrainerAttenScribble", "nnUNetTrainerDMPLS"])
 def test_another_network_of_nnunet_gets_what_the_trainer_adds(nnunet, rung):
     trainer = nnunet.make(compose(rung, "nnUNetTrainerBN"))
