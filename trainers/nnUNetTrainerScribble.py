@@ -305,7 +305,8 @@ class nnUNetTrainerScribble(nnUNetTrainer):
                     f"WARNING: no scribble of '{name}' was seen in this epoch, so nothing teaches it: draw more of it"
                     f"{further if labels == [0] else ''}"
                 )
-        for logger in self.logger.loggers:  # wandb, where it is on; nnU-Net's local logger knows its own values only
+        # wandb, where it is on; nnU-Net's local logger knows its own values only. A logger without others ends nothing.
+        for logger in getattr(self.logger, "loggers", ()):
             for name, value in terms.items():
                 logger.log(f"terms/{name}", value, self.current_epoch)
         file = Path(self.output_folder) / "loss_terms.csv"
