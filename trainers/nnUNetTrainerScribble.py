@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunet_attenscribble.common.nnunet import BASES
@@ -67,10 +69,14 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net reads this very signature
     ):
+        # Before nnU-Net makes the fold's folder and a log in it.
+        planned = PlansManager(plans)
+        problems = self._list_problems(planned.dataset_name, planned.get_label_manager(dataset_json))
+        if problems:
+            raise AttenScribbleError(problems)
+        self.settings = AttenScribbleSettings.from_configuration(planned.get_configuration(configuration).configuration)
+        self.settings.weigh_labels(dataset_json["labels"])  # refuses names that are none
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self._refuse_what_cannot_be_trained()
-        self.settings = AttenScribbleSettings.from_configuration(self.configuration_manager.configuration)
-        self.settings.weigh_labels(dataset_json["labels"])  # refuses names that are none before a network is built
         for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
             value = getattr(self.settings, name)
             if value is not None:
@@ -78,12 +84,13 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         # Without a latest checkpoint, `--c` goes on from the best one, which is chosen on the validation cases.
         self.save_every = max(1, min(50, self.num_epochs // 10))  # 50 are nnU-Net's
 
-    def _refuse_what_cannot_be_trained(self) -> None:
+    def _list_problems(self, dataset: str, labels: LabelManager) -> list[str]:
+        """Why a dataset cannot be trained with this trainer."""
         name = type(self).__name__
         problems = []
-        if not self.label_manager.has_ignore_label:
+        if not labels.has_ignore_label:
             problems.append(
-                f"{self.plans_manager.dataset_name} has no `ignore` label in dataset.json, so its labels are dense and "
+                f"{dataset} has no `ignore` label in dataset.json, so its labels are dense and "
                 f"{name} has nothing to do: use nnUNetTrainer, or make scribbles"
             )
         if name in BASES:
@@ -96,8 +103,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
                 problems.append(f"{name}: {base.__name__} has a loss of its own, and so have scribble trainers")
             elif place < bases.index(nnUNetTrainerScribble):  # many of nnU-Net's variants do not call super()
                 problems.append(f"{name}: name the scribble trainer before {base.__name__}, which may pass over it")
-        if problems:
-            raise AttenScribbleError(problems)
+        return problems
 
     @classmethod
     def build_network_architecture(

@@ -195,6 +195,7 @@ def test_refuses_regions_and_the_bases(nnunet):
     for name in ("nnUNetTrainerRival", "nnUNetTrainerTeacher", "nnUNetTrainerTwoDecoders"):
         with pytest.raises(AttenScribbleError, match="common base"):
             nnunet.make(name)
+    assert not nnunet.results.exists()
 
 
 def test_rotation_by_quarters_only_where_the_plane_is_square(nnunet):

@@ -288,6 +288,7 @@ def test_refuses_dense_labels(nnunet):
     del content["labels"]["ignore"]
     with pytest.raises(AttenScribbleError, match=r"no `ignore` label.*: use nnUNetTrainer"):
         nnunet.make("nnUNetTrainerAttenScribble", dataset_json=content)
+    assert not nnunet.results.exists()  # a model's folder would look like a training
 
 
 def test_refuses_a_setting_it_does_not_know(nnunet):
@@ -295,11 +296,13 @@ def test_refuses_a_setting_it_does_not_know(nnunet):
     plans["configurations"]["tiny"]["attenscribble"]["crf_wieght"] = 1
     with pytest.raises(AttenScribbleError, match="crf_wieght"):
         nnunet.make("nnUNetTrainerAttenScribble", plans=plans)
+    assert not nnunet.results.exists()
 
 
 def test_refuses_the_base_class(nnunet):
     with pytest.raises(AttenScribbleError, match="use nnUNetTrainerAttenScribble"):
         nnunet.make("nnUNetTrainerScribble")
+    assert not nnunet.results.exists()
 
 
 def read_checkpoint(model: Path) -> dict:

@@ -9,10 +9,10 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
 
 from nnunet_attenscribble.common.files import replaced_file
-from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.losses.rival import RivalLoss, RivalTerm
 from nnunet_attenscribble.network import TwoDecoderUNet, check_encoder
 from nnunet_attenscribble.trainers.nnUNetTrainerAttenScribble import nnUNetTrainerPartialDiceCE
@@ -24,13 +24,14 @@ class nnUNetTrainerRival(nnUNetTrainerPartialDiceCE):
     term: type[RivalTerm]
     """Its class, for those that do not override `build_term`."""
 
-    def _refuse_what_cannot_be_trained(self) -> None:
-        super()._refuse_what_cannot_be_trained()
-        if self.label_manager.has_regions:
-            raise AttenScribbleError(
-                f"{self.plans_manager.dataset_name} has regions, and {type(self).__name__} is published for classes "
-                "that do not overlap: use nnUNetTrainerMaskedCRF or nnUNetTrainerAttenScribble"
+    def _list_problems(self, dataset: str, labels: LabelManager) -> list[str]:
+        problems = super()._list_problems(dataset, labels)
+        if labels.has_regions:
+            problems.append(
+                f"{dataset} has regions, and {type(self).__name__} is published for classes that do not overlap: use "
+                "nnUNetTrainerMaskedCRF or nnUNetTrainerAttenScribble"
             )
+        return problems
 
     def _build_regularised(self) -> RivalLoss:
         return RivalLoss(self.label_manager.ignore_label, self.build_term())
