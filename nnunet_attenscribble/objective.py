@@ -99,11 +99,10 @@ class ScribbleObjective(nn.Module):
             return segmentation
         image = self._image.to(logits[0].device, non_blocking=True)
         total, terms = self.regularised(segmentation, logits[0], targets[0], image, companion)
-        labels = range(self.regularised.ignore_label)
-        shares = {f"annotated_{label}": (targets[0] == label).float().mean() for label in labels}
-        self.terms.append(
-            {"total": total.detach(), **terms, "annotated": torch.stack([*shares.values()]).sum(), **shares}
-        )
+        counts = [(targets[0] == label).sum() for label in range(self.regularised.ignore_label)]
+        shares = torch.stack(counts) / targets[0].numel()
+        named = {f"annotated_{label}": share for label, share in enumerate(shares)}
+        self.terms.append({"total": total.detach(), **terms, "annotated": shares.sum(), **named})
         return total
 
     def _list_scales(self, logits: Any) -> Any:

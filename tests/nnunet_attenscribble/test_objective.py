@@ -100,6 +100,8 @@ def test_regularisers_need_the_image_and_rest_without_it():
     assert terms["total"] == pytest.approx(terms["segmentation"] + 0.5 * terms["crf"])
     annotated = ((t_fine != PADDING) & (t_fine != IGNORE)).float().mean().item()
     assert terms["annotated"] == pytest.approx(annotated)
+    for label in range(IGNORE):
+        assert terms[f"annotated_{label}"] == (t_fine == label).float().mean().item()
     assert objective.take_terms() == {}
 
 
