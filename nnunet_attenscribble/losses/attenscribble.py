@@ -122,9 +122,10 @@ def to_probabilities(logits: Tensor, regions: bool = False) -> Tensor:
     Returns:
         (N, C, *S), for regions (N, 2 C, *S).
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    precision = torch.promote_types(logits.dtype, torch.float32)
     if not regions:
-        return logits.softmax(dim=1)
+        return logits.softmax(dim=1, dtype=precision)  # on a GPU without a copy of the logits
+    logits = logits.to(precision)
     return torch.cat([logits.sigmoid(), (-logits).sigmoid()], dim=1) / logits.shape[1] ** 0.5
 
 

@@ -70,6 +70,18 @@ def test_with_dice_equals_nnunets_loss_for_regions(batch_dice):
     torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_classes_become_probabilities_in_single_precision(dtype):
+    logits = (4 * torch.randn(2, 3, 8, 6)).to(dtype).requires_grad_()
+    p = to_probabilities(logits)
+    expected = logits.to(torch.promote_types(dtype, torch.float32)).softmax(dim=1)
+    weight = torch.randn(p.shape)
+    gradients = [torch.autograd.grad((x * weight).sum(), logits)[0] for x in (p, expected)]
+    assert p.dtype == expected.dtype
+    assert torch.equal(p, expected)
+    assert torch.equal(*gradients)
+
+
 def test_the_product_of_two_pixels_is_the_mean_agreement_of_the_regions():
     s = torch.tensor([[0.9, 0.2], [0.3, 0.6]])  # two regions, two pixels
     p = to_probabilities(s.logit()[None, :, None], regions=True)[0, :, 0]
