@@ -110,7 +110,7 @@ class AttentiveSimilarityLoss(nn.Module):
             values = (values - self.floor).clamp(min=0) / (1 - self.floor)
         weight = resized.new_ones(len(resized), *similarity.grid)
         if inside is not None:
-            weight = (_pool("avg", ndim)(inside.to(resized.dtype), similarity.grid)[:, 0] >= 0.5).to(resized.dtype)
+            weight = (_pool("mean", inside.bool(), similarity.grid) >= 0.5).to(resized.dtype)
         count = weight.sum()
         if single_class is not None:
             weight = weight * (~single_class).view(-1, *(1,) * ndim)
@@ -233,10 +233,10 @@ def grid_labels(target: Tensor, grid: Sequence[int], classes: int) -> tuple[Tens
     Returns:
         (N, *grid) int64, and (N,) bool: whether the scribbles of a sample show one class at most.
     """
-    pool, labels = _pool("max", len(grid)), target.float()
+    labels = target.to(torch.int16)
     drawn = (labels >= 0) & (labels < classes)
-    highest = pool(torch.where(drawn, labels, -1), tuple(grid))[:, 0]
-    lowest = -pool(torch.where(drawn, -labels, -classes), tuple(grid))[:, 0]
+    highest = _pool("amax", torch.where(drawn, labels, -1), grid)
+    lowest = -_pool("amax", torch.where(drawn, -labels, -classes), grid)
     single = highest.flatten(1).amax(dim=1) <= lowest.flatten(1).amin(dim=1)  # the cells cover every pixel
     return torch.where(highest == lowest, highest, -1).long(), single
 
@@ -247,8 +247,15 @@ def resize_to_grid(probabilities: Tensor, grid: Sequence[int]) -> Tensor:
     return F.interpolate(probabilities, size=tuple(grid), mode=mode, align_corners=False)
 
 
-def _pool(kind: str, ndim: int):
-    return getattr(F, f"adaptive_{kind}_pool{ndim}d")
+def _pool(kind: str, values: Tensor, grid: Sequence[int]) -> Tensor:
+    """The largest ("amax") or the mean value ("mean") of each cell: (N, 1, *S) to (N, *grid)."""
+    if any(size % cells for size, cells in zip(values.shape[2:], grid, strict=True)):
+        pool = getattr(F, f"adaptive_{'max' if kind == 'amax' else 'avg'}_pool{len(grid)}d")
+        return pool(values.float(), tuple(grid))[:, 0]
+    # On a GPU those pools are few blocks with long loops, of floats alone.
+    blocks = (n for size, cells in zip(values.shape[2:], grid, strict=True) for n in (cells, size // cells))
+    values, dims = values.reshape(len(values), *blocks), tuple(range(2, 2 * len(grid) + 1, 2))
+    return values.mean(dims, dtype=torch.float32) if kind == "mean" else values.amax(dims)
 
 
 @torch.library.custom_op("attenscribble::attentive_similarity", mutates_args=())

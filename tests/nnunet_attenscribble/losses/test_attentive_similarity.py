@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from nnunet_attenscribble.losses import AttentiveSimilarityLoss, SimilarityPairLoss
+from nnunet_attenscribble.losses import AttentiveSimilarityLoss, SimilarityPairLoss, attentive_similarity
 from nnunet_attenscribble.losses.attentive_similarity import (
     DISAGREEMENTS,
     annotated_pairs,
@@ -274,6 +274,33 @@ def test_grid_labels_are_those_of_every_class_by_itself(shape, grid, seed, undra
     labels, single = grid_labels(target, cells, classes)
     assert labels.equal(expected)
     assert single.equal(seen.flatten(2).any(dim=2).sum(dim=1) <= 1)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 6), st.sampled_from([0, 0, 0, 1])), min_size=2, max_size=3),
+    st.sampled_from([torch.int16, torch.int64, torch.float32]),
+    st.sampled_from([0.1, 0.5, 0.9]),
+    st.integers(0, 10**6),
+)
+def test_cells_are_those_of_adaptive_pools(axes, dtype, share, seed):
+    generator = torch.Generator().manual_seed(seed)
+    grid = [cells for cells, _, _ in axes]
+    shape = [cells * size + more for cells, size, more in axes]  # with more, the cells do not divide it
+    adaptive = {kind: getattr(torch.nn.functional, f"adaptive_{kind}_pool{len(grid)}d") for kind in ("max", "avg")}
+    values = torch.randint(-4, 5, (2, 1, *shape), generator=generator).to(dtype)
+    assert torch.equal(
+        attentive_similarity._pool("amax", values, grid).float(), adaptive["max"](values.float(), grid)[:, 0]
+    )
+    inside = torch.rand(2, 1, *shape, generator=generator) < share
+    expected = adaptive["avg"](inside.double(), grid)[:, 0] >= 0.5
+    assert torch.equal(attentive_similarity._pool("mean", inside, grid) >= 0.5, expected)
+
+
+def test_labels_meet_a_grid_that_divides_them_without_floats(monkeypatch):
+    target = torch.randint(-1, 4, (2, 1, 4, 8, 8)).to(torch.int16)
+    monkeypatch.setattr(torch.Tensor, "float", lambda _: pytest.fail("labels become floats"))
+    assert grid_labels(target, (2, 4, 4), 3)[0].dtype == torch.int64
 
 
 @pytest.mark.parametrize("name", ["attentive_similarity", "attentive_similarity_single_class"])
