@@ -20,7 +20,7 @@ from nnunet_attenscribble.windows import pair_count, pair_indices
 _LARGEST_LOGIT = 15.0
 # Entries of one chunk of q k^T. On the CPU it should stay in the cache, on a GPU it should fill the device.
 _CHUNK_ENTRIES = {"cpu": 1 << 20, "other": 1 << 26}
-# More do not fit into a multiprocessor.
+# More do not fit into a multiprocessor: nnU-Net's 3D plan for ACDC, with 320, takes PyTorch's operations.
 _MOST_CHANNELS_OF_KERNELS = 256
 
 _Chunk = tuple[slice, slice, Tensor, Tensor, Tensor]
