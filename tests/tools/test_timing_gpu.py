@@ -51,6 +51,17 @@ def test_the_terms_agree_with_float64():
         assert gradient.abs().sum() > 0
 
 
+@pytest.mark.parametrize("grid", [[3, 4], [2, 3, 4]])
+def test_the_parts_of_the_block(grid):
+    gradients = {}
+    for part in gpu.BLOCK_PARTS:
+        torch.manual_seed(0)
+        gradients[part] = gpu.make_block_part(part, 2, 8, grid, "cpu")()
+        assert gradients[part].dtype == (torch.float32 if part == "LayerNorm" else torch.float16)
+        assert gradients[part].abs().sum() > 0
+    torch.testing.assert_close(*(gradients[part] for part in gpu.BLOCK_PARTS[:2]), rtol=0, atol=0.01)
+
+
 def test_the_tables():
     step = {"ms": 44.0, "total_MB": 4800.0, "waits": 2, "ratio": 1.1, "more_memory": 0.015}
     text = gpu.show(

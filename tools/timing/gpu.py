@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,42 @@ def make_log_attention(device: str) -> tuple[torch.Tensor, torch.Tensor]:
     return value.detach(), torch.autograd.grad(value, query)[0]
 
 
+#: Parts of the attention block for `make_block_part`.
+BLOCK_PARTS = ("depthwise convolution", "depthwise convolution of a contiguous copy", "LayerNorm", "attention")
+
+
+def make_block_part(part: str, samples: int, channels: int, grid: list[int], device: str) -> Callable[[], torch.Tensor]:
+    """One of `BLOCK_PARTS`, from tokens to tokens as the block calls it and in the precision that autocast gives it.
+
+    Returns:
+        forward and backward, which returns the tokens' gradient.
+    """
+    from nnunet_attenscribble.network import SpatialSelfAttention
+
+    block = SpatialSelfAttention(channels, len(grid)).to(device)
+    convolution = block.mlp_dwconv.half()
+    width = 4 * channels if "convolution" in part else channels
+    precision = torch.float32 if part == "LayerNorm" else torch.float16
+    tokens = torch.randn(samples, prod(grid), width, device=device, dtype=precision, requires_grad=True)
+    gradient = torch.randn_like(tokens)
+
+    def run() -> torch.Tensor:
+        tokens.grad = None
+        if part == "LayerNorm":
+            out = block.norm2(tokens)
+        elif part == "attention":
+            out, _ = block._attend(tokens, tokens, tokens, tuple(grid))
+        else:
+            maps = tokens.transpose(1, 2).unflatten(2, grid)
+            maps = maps.contiguous() if part.endswith("copy") else maps
+            out = convolution(maps).flatten(2).transpose(1, 2)
+        out.backward(gradient)
+        assert tokens.grad is not None
+        return tokens.grad
+
+    return run
+
+
 def measure_parts() -> list[dict[str, Any]]:
     """Each term alone, forward and backward; the goal is a time in ms, or that of another part."""
     from nnunet_attenscribble.losses import AttentiveSimilarityLoss
@@ -291,6 +328,11 @@ def measure_parts() -> list[dict[str, Any]]:
             (loss(p, similarity) + similarity.values.mean() + out.float().square().mean()).backward()
 
         add(f"block and similarity, 54 x {grid[0]} x {grid[1]}", None, run, agreement)
+    # Where the block's time goes: at a quarter in 2D, and in 3D.
+    for samples, channels, *cells in ((54, 128, 64, 56), (3, 320, 8, 16, 14)):
+        for part in BLOCK_PARTS:
+            size = " x ".join(map(str, (samples, 4 * channels if "convolution" in part else channels, *cells)))
+            add(f"{part}, {size}", None, make_block_part(part, samples, channels, cells, "cuda"))
     return parts
 
 
