@@ -132,12 +132,12 @@ class DownsampleScribblesTransform(SegOnlyTransform):
         outside = labels[None] == PADDING
         padding = outside.float() if outside.any() else None
         targets = []
-        for scale in self.ds_scales:
-            scales = [float(scale)] * ndim if isinstance(scale, (int, float)) else scale
-            if all(s == 1 for s in scales):
+        for given in self.ds_scales:
+            scale = [given] * ndim if isinstance(given, (int, float)) else given
+            if all(s == 1 for s in scale):
                 targets.append(segmentation)
                 continue
-            shape = tuple(round(size * s) for size, s in zip(labels.shape, scales, strict=True))
+            shape = tuple(round(size * s) for size, s in zip(labels.shape, scale, strict=True))
             target = labels.new_full((1, *shape), self.ignore_label)
             if padding is not None:
                 target[getattr(F, f"adaptive_avg_pool{ndim}d")(padding, shape) >= 0.5] = PADDING
