@@ -26,6 +26,7 @@ DETACHED = (".mhd", ".nhdr", ".hdr")
 NOT_FINITE = "{}: holds NaN or infinite voxels, which nnU-Net refuses: replace them"
 
 _GZIP, _ANY = 31, 47  # zlib's window bits: of gzip alone, and of whichever of its formats there is
+_GZIP_BEGINS = b"\x1f\x8b"
 _NIFTI1, _NIFTI2 = 348, 540  # bytes of their headers, which begin with this number
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by datatype; ITK reads no others, but complex ones, which are refused
 _NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}  # by datatype, too
@@ -39,6 +40,7 @@ _HARMLESS = 1 << 28  # bytes that any machine has room for
 _MOST_PACKED = 1100  # times that deflate makes zeros smaller, and a little; what packs better does not come near it
 _FILLED = (".jpg", ".jpeg", ".bmp")  # by ITK, where something is missing; other kinds it refuses
 _ORIENTATION, _UPRIGHT = 0x112, 1  # of EXIF
+_NRRD_DATA_FILE = re.compile(rb"^data ?file:", re.IGNORECASE | re.MULTILINE)
 _PLAIN_NAME = re.compile(r"(?!LIST\b|LOCAL$|SKIPLIST\b)[^%]*", re.IGNORECASE)  # of one file; others are of many
 
 
@@ -103,7 +105,7 @@ def _read_told_bytes(path: Path) -> int:
         with tifffile.TiffFile(path) as content:
             return max(max(series.nbytes, series.pages[0].nbytes) for series in content.series)
     with path.open("rb") as file:
-        if path.suffix.lower() not in DETACHED and b"data file:" in file.read(_LONGEST_LINE).lower():
+        if path.suffix.lower() not in DETACHED and _NRRD_DATA_FILE.search(file.read(_LONGEST_LINE)):
             return 0
     reader = read_header(path)
     components = reader.GetNumberOfComponents()
@@ -114,8 +116,9 @@ def _read_told_bytes(path: Path) -> int:
 def voxels_file(path: Path) -> Path | None:
     """The file that holds the voxels of a `DETACHED` header, there or not; None where it names none, or several."""
     if path.suffix.lower() == ".hdr":
-        capital = path.with_suffix(".IMG")
-        return capital if capital.is_file() else path.with_suffix(".img")
+        endings = (".IMG", ".IMG.GZ") if path.suffix.isupper() else (".img", ".img.gz")  # as ITK looks for them
+        plain, packed = map(path.with_suffix, endings)
+        return packed if packed.is_file() and not plain.is_file() else plain
     if path.suffix.lower() not in DETACHED:
         return None
     separator = ":" if path.suffix.lower() == ".nhdr" else "="
@@ -176,12 +179,18 @@ def decompressed_size(path: Path) -> int:
         return sum(map(len, _inflate(file)))
 
 
-def _inflate(file: BinaryIO, chunk: int = CHUNK) -> Iterator[bytes]:
-    """What is behind gzip, in pieces."""
+def _inflate(file: BinaryIO, chunk: int = CHUNK, *, to_end: bool = True) -> Iterator[bytes]:
+    """What is behind gzip, in pieces; unless `to_end`, what follows and is no gzip is passed over, as zlib's own reader
+    does it.
+    """
     data = file.read(chunk)
     while data:  # a file may hold several streams
         data = yield from _inflate_stream(file, data, _GZIP, chunk)
         data = (data or file.read(chunk)).lstrip(b"\0")  # some writers pad the end with zeros
+        if data and not to_end:
+            data += file.read(1)  # there may have been one byte
+            if not data.startswith(_GZIP_BEGINS):
+                return
 
 
 def _inflate_stream(file: BinaryIO, data: bytes, window_bits: int, chunk: int = CHUNK) -> Generator[bytes, None, bytes]:
@@ -235,7 +244,9 @@ def _open_nifti_header(path: Path) -> _NiftiHeader | None:
 
 
 def _pieces(path: Path, file: BinaryIO, chunk: int = CHUNK) -> Iterator[bytes]:
-    return _inflate(file, chunk) if path.name.lower().endswith(".gz") else iter(partial(file.read, chunk), b"")
+    # Whether they hold all voxels, the header tells.
+    packed = path.name.lower().endswith(".gz")
+    return _inflate(file, chunk, to_end=False) if packed else iter(partial(file.read, chunk), b"")
 
 
 def _begin(pieces: Iterator[bytes]) -> bytes:
@@ -333,10 +344,11 @@ def _examine_nrrd(path: Path) -> None:
     with path.open("rb") as file:
         while line := file.readline(_LONGEST_LINE).strip():
             key, _, value = line.lower().partition(b":")
-            fields[key.strip()] = value.strip()
-        if fields.get(b"encoding") not in (b"gzip", b"gz") or fields.keys() & {b"byte skip", b"line skip"}:
+            fields[key.replace(b" ", b"")] = value.strip()  # `line skip` is also spelled `lineskip`
+        # Lines are skipped in front of what is packed, bytes behind.
+        if fields.get(b"encoding") not in (b"gzip", b"gz") or b"lineskip" in fields:
             return
-        if not fields.keys() & {b"data file", b"datafile"}:
+        if b"datafile" not in fields:
             for _ in _inflate(file):
                 pass
             return

@@ -203,9 +203,10 @@ def test_what_is_no_companion_is_refused_by_name(tmp_path, name):
 
 
 def test_voxels_are_passed_over_beside_their_header_alone(tmp_path):
-    for name in ("a.mhd", "b.hdr", "c.nhdr"):
+    for name in ("a.mhd", "b.hdr", "c.nhdr", "e.hdr"):
         sitk.WriteImage(make_scan(0), tmp_path / name)
-    stray = [tmp_path / name for name in ("d.raw", "d.img")]
+    (tmp_path / "e.img").rename(tmp_path / "e.img.gz")
+    stray = [tmp_path / name for name in ("d.raw", "d.img", "d.img.gz")]
     for file in stray:
         file.write_bytes(b"x")
     told = unusable_files(sorted(tmp_path.iterdir()))

@@ -8,6 +8,7 @@ from math import exp, prod
 import torch
 from torch import Tensor
 
+from nnunet_attenscribble.network import SpatialSelfAttention
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import pair_indices
 
@@ -83,6 +84,36 @@ def attentive_similarity(
                 apart = 1 - (one * other).sum() if disagreement == "potts" else 0.5 * ((one - other) ** 2).sum()
                 total = total + s[n, a, positions.index(j)] * gaussian * apart
     return total / count
+
+
+def attention_block(module: SpatialSelfAttention, features: Tensor) -> Tensor:
+    """The block's output for (N, d, *grid), with its weights, sample by sample and offset by offset."""
+    grid, d = features.shape[2:], features.shape[1]
+
+    def linear(x, layer):
+        return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+
+    def layer_norm(x, layer):
+        centred = x - x.mean(dim=-1, keepdim=True)
+        return layer.weight * centred / ((centred**2).mean(dim=-1, keepdim=True) + layer.eps).sqrt() + layer.bias
+
+    outputs = []
+    for sample in features:
+        tokens = sample.reshape(d, -1).T
+        u = layer_norm(tokens, module.norm1)
+        attention = torch.softmax(linear(u, module.query) @ linear(u, module.key).T / d**0.5, dim=1)
+        tokens = tokens + linear(attention @ linear(u, module.value), module.proj)
+        hidden = linear(layer_norm(tokens, module.norm2), module.mlp_fc1).view(*grid, 4 * d)
+        around = hidden.new_zeros(*(size + 2 for size in grid), 4 * d)  # with zeros at the border
+        around[tuple(slice(1, size + 1) for size in grid)] = hidden
+        mixed = module.mlp_dwconv.bias + torch.zeros_like(hidden)
+        for offset in product(range(3), repeat=len(grid)):
+            there = around[tuple(slice(o, o + size) for o, size in zip(offset, grid, strict=True))]
+            mixed = mixed + there * module.mlp_dwconv.weight[(slice(None), 0, *offset)]
+        gelu = mixed * 0.5 * (1 + torch.erf(mixed / 2**0.5))
+        tokens = layer_norm(tokens + linear(gelu.view(-1, 4 * d), module.mlp_fc2), module.norm3)
+        outputs.append(tokens.T.view(d, *grid))
+    return torch.stack(outputs)
 
 
 def log_attention(query: Tensor, key: Tensor, factor: float) -> Tensor:

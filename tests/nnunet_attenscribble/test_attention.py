@@ -30,6 +30,17 @@ def test_features_keep_their_shape_and_every_parameter_gets_a_gradient(ndim, gri
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("mode", "grid"), [("paper", (5, 4)), ("anchored", (5, 4)), (None, (2, 4, 3))])
+def test_equals_the_formula(mode, grid, training):
+    module = block(len(grid), mode).train(training)
+    for parameter in module.parameters():  # norms, too, begin with what does nothing
+        torch.nn.init.normal_(parameter, std=0.5)
+    features = torch.randn(2, 8, *grid)
+    with torch.no_grad():
+        torch.testing.assert_close(module(features)[0], brute_force.attention_block(module, features))
+
+
 @pytest.mark.parametrize("mode", ["paper", "anchored"])
 def test_inference_does_no_similarity_work(monkeypatch, mode):
     def refuse(*_):

@@ -324,6 +324,7 @@ def log_attention_terms(query, key, grid, radius, weights):
         ((3, 2, 2), (2, 0, 1), 130),  # channels beyond a power of 2
         ((1, 1), (5, 5), 4),
         ((1, 70), (2, 2), 4),
+        ((4, 31), (1, 2), 4),  # 63, the last of a tile, sees 96, where a step begins
     ],
 )
 def test_log_attention_is_that_of_float64(grid, radius, channels, dtype):

@@ -69,6 +69,22 @@ def test_nnunet_refuses_the_plain_checkpoint_and_takes_the_one_with_the_block(ch
     torch.testing.assert_close(network._attend(skips[2])[0], expected[2])
 
 
+@pytest.mark.parametrize(
+    ("settings", "place", "channels"),
+    [
+        ({}, {}, 8),
+        ({"attention_stride": 2}, {"stride": 2}, 6),
+        ({"attention_max_tokens": 16}, {"max_tokens": 16}, 12),  # of the 8 x 8 positions at a quarter of the resolution
+    ],
+)
+def test_the_block_is_that_of_the_network(settings, place, channels):
+    network = add_spatial_attention(planned(), (32, 32), similarity="anchored", **place)
+    own = {name: weight.shape for name, weight in network.state_dict().items() if name.startswith("attention")}
+    block = initial_block({**CONFIGURATION, "attenscribble": settings})
+    assert {name: weight.shape for name, weight in block.items()} == own
+    assert block["attention_gate"].shape == (channels,)
+
+
 def test_what_a_block_without_a_similarity_lacks_is_added_and_the_rest_kept(tmp_path):
     trained = add_spatial_attention(planned(), (32, 32))
     torch.nn.init.normal_(trained.attention.proj.weight)

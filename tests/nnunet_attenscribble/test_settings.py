@@ -49,6 +49,7 @@ def test_from_configuration():
     [
         ("padding", "reflect"),
         ("similarity_mode", "other"),
+        ("similarity_floor", 1),
         ("similarity_disagreement", True),
         ("crf_weight", -0.1),
         ("crf_weight", "0.1"),
@@ -154,6 +155,7 @@ def test_window_radius_reaches_equally_far_in_mm():
     assert window_radius(5, (1.5, 1.5)) == (5, 5)
     assert window_radius(5, (10.0, 1.5625, 1.5625)) == (0, 5, 5)
     assert window_radius(5, (2.5, 1.25, 1.25)) == (2, 5, 5)
+    assert window_radius(3, (2.1, 0.7, 0.7)) == (1, 3, 3)  # 1 but for rounding
     assert window_radius((3, 1, 1), (10.0, 1.0, 1.0)) == (3, 1, 1)
     assert window_radius(0, (1.0, 1.0)) == (0, 0)
 

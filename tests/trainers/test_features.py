@@ -46,7 +46,9 @@ def test_the_planned_3d_network_trains_and_validates(volumes, plans):
     assert trainer.num_input_channels == 2
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     trainer.run_training()
-    assert {"attention_gate", "encoder.stages.0.0.convs.0.conv.weight"} & set(changed(trainer, before))
+    first = "encoder.stages.0.0.convs.0.conv.weight" if plans == "nnUNetPlans" else "encoder.stem.convs.0.conv.weight"
+    assert {"attention_gate", first} <= set(changed(trainer, before))
+    assert trainer.loss.regularised.regions is False
     (row,) = terms(trainer)
     assert row["crf"] > 0
     assert row["similarity"] > 0
@@ -64,11 +66,13 @@ def test_the_thick_axis_gets_a_smaller_window(volumes):
     trainer.initialize()
     assert trainer.loss.regularised.crf.radius == (1, 2, 2)  # slices 2 mm apart, pixels of 1 mm
     assert trainer.loss.regularised.crf.spacing == pytest.approx([2, 1, 1])
-    # 24 of its 74 neighbours are in the plane, and all are much closer than sigma, 6 pixels.
-    assert trainer.loss.regularised.crf_weight == pytest.approx(0.1 * 24 / 74, rel=0.05)
-    # The block's grid is isotropic: of the Gaussian sums g along each of three axes, two are in the plane.
+    # Sums of the Gaussian along an axis of the plane, and across: sigma is 6 pixels, the next slices 2 away.
+    g, across = 1 + 2 * exp(-1 / 72) + 2 * exp(-4 / 72), 1 + 2 * exp(-4 / 72)
+    assert trainer.loss.regularised.crf_weight == pytest.approx(0.1 * (g**2 - 1) / (across * g**2 - 1))
+    gated = volumes.make("nnUNetTrainerGatedCRF", "small").build_term()  # all pixels, by the same sums
+    assert gated.weight == trainer.loss.regularised.crf_weight
+    # The block's grid is isotropic: of three such sums, two are in the plane.
     assert trainer.loss.regularised.similarity.radius == (2, 2, 2)
-    g = 1 + 2 * exp(-1 / 72) + 2 * exp(-4 / 72)
     assert trainer.loss.regularised.similarity_weight == pytest.approx(0.1 * (g**2 - 1) / (g**3 - 1))
 
 
@@ -82,20 +86,27 @@ def test_without_deep_supervision(volumes, trainer_name):
     assert trainer.logger.get_value("val_losses", step=None)[0] > 0
 
 
-@pytest.mark.parametrize("trainer_name", ["nnUNetTrainerPartialDiceCE", "nnUNetTrainerAttenScribble"])
-def test_regions_train_and_are_exported_as_labels(volumes, trainer_name):
+@pytest.mark.parametrize(
+    ("trainer_name", "logits", "label"),
+    [("nnUNetTrainerPartialDiceCE", (9.0, -9.0), 1), ("nnUNetTrainerAttenScribble", (9.0, 9.0), 2)],
+)
+def test_regions_train_and_are_exported_as_labels(volumes, trainer_name, logits, label):
     base = json.loads((volumes.preprocessed / "dataset.json").read_text())
     trainer = volumes.make(trainer_name, "small", dataset_json=base | REGIONS)
     trainer.run_training()
-    assert trainer.network.decoder.seg_layers[-1].out_channels == 2  # a channel per region, none for background
+    assert trainer.loss.regularised.regions is True
+    last = trainer.network.decoder.seg_layers[-1]
+    assert last.out_channels == 2  # a channel per region, none for background
     (row,) = terms(trainer)
     assert all(row[name] > 0 for name in ("segmentation", "annotated_0", "annotated_1", "annotated_2"))
     log = next(Path(trainer.output_folder).glob("training_log_*.txt")).read_text()
     assert "WARNING: no scribble" not in log
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = torch.tensor(logits)  # whole, and core, everywhere or nowhere
     trainer.set_deep_supervision_enabled(False)
     trainer.perform_actual_validation()
     prediction = sitk.ReadImage(str(Path(trainer.output_folder) / "validation" / "case3.nii.gz"))
-    assert set(sitk.GetArrayFromImage(prediction).ravel().tolist()) <= {0, 1, 2}
+    assert (sitk.GetArrayFromImage(prediction) == label).all()
 
 
 def test_a_cascade_sees_the_first_stage_and_the_regularisers_the_image_alone(volumes, monkeypatch):

@@ -133,7 +133,7 @@ def test_uncertain_teacher(turns, progress):
 def dice(p, labels, where):
     losses = []
     for c in range(IGNORE):
-        pairs = [(float(at(p, i)[c]), float(at(labels, i)[0] == c)) for i in where]
+        pairs = [(at(p, i)[c], float(at(labels, i)[0] == c)) for i in where]
         top = 2 * sum(a * b for a, b in pairs) + 1e-5
         losses.append(1 - top / (sum(a * a for a, _ in pairs) + sum(b * b for _, b in pairs) + 1e-5))
     return sum(losses) / IGNORE
@@ -156,7 +156,7 @@ def test_competing_labels(winner):
     cross_entropy = -sum(float(at(logs, i)[at(labels, i)[0]]) for i in where) / len(where)
     expected = 0.5 * (cross_entropy + dice(student.softmax(dim=1), labels, where))
     value = CompetingLabelsLoss()(student, target, image, IGNORE, teacher)
-    assert value.item() == pytest.approx(expected, rel=1e-9)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -166,18 +166,18 @@ def test_mixed_labels(soft, monkeypatch):
     other.requires_grad_()
     monkeypatch.setattr("random.random", lambda: 0.3)
     first, second = logits.softmax(dim=1), other.softmax(dim=1)
-    mixed = 0.3 * first + 0.7 * second
+    mixed = (0.3 * first + 0.7 * second).detach()
     where = [i for i in positions(shape) if at(target, i)[0] != PADDING]
     if soft:
         logs = [p.log_softmax(dim=1) for p in (first, second)]  # softmax of the softmax, as published
-        expected = sum(-float((at(mixed, i) * at(log_p, i)).sum()) for log_p in logs for i in where) / len(where) / 2
+        expected = -sum((at(mixed, i) * at(log_p, i)).sum() for log_p in logs for i in where) / len(where) / 2
     else:
         labels = mixed.argmax(dim=1, keepdim=True)
         expected = 0.5 * (dice(first, labels, where) + dice(second, labels, where))
     value = MixedLabelsLoss(soft)(logits, target, image, IGNORE, other)
-    assert value.item() == pytest.approx(expected, rel=1e-9)
-    gradients = torch.autograd.grad(value, (logits, other))
-    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    torch.testing.assert_close(value, expected)
+    for ours, theirs in zip(*(torch.autograd.grad(each, (logits, other)) for each in (value, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def every_term(shape=(4, 4)):
@@ -212,6 +212,19 @@ def test_the_sum_and_its_terms(number):
     assert total.item() == pytest.approx(2 + 0.5 * term.weight * terms[term.name].item())
     assert list(terms) == ["segmentation", term.name]
     assert not any(value.requires_grad for value in terms.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("number", range(8))
+def test_half_precision_is_computed_in_float32(number, dtype, monkeypatch):
+    monkeypatch.setattr("random.random", lambda: 0.3)
+    term, companion = every_term()[number]
+    logits, image, target, _ = make((4, 4))
+    half, loss = logits.detach().to(dtype), RivalLoss(IGNORE, term)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, terms = loss(torch.zeros(()), half, target, image.float(), companion)
+    _, expected = loss(torch.zeros(()), half.float(), target, image.float(), companion)
+    assert terms[term.name].item() == pytest.approx(expected[term.name].item(), rel=1e-6)
 
 
 def test_the_published_weights():

@@ -38,15 +38,20 @@ def test_these_are_all():
 @pytest.mark.parametrize("name", TERMS)
 def test_trains_and_tells_its_term(nnunet, name):
     trainer = nnunet.start(name, epoch=1)  # in the midst of the warm-up
-    losses = [trainer.train_step(next(trainer.dataloader_train)) for _ in range(2)]
-    assert all(np.isfinite(step["loss"]) for step in losses)
-    terms = trainer.loss.take_terms()
-    assert np.isfinite(terms[TERMS[name]])
-    expected = terms["segmentation"] + trainer.loss.regularised.term.weight * terms[TERMS[name]]
-    between = (min(terms["segmentation"], expected) - 1e-6, max(terms["segmentation"], expected) + 1e-6)
-    assert between[0] <= terms["total"] <= between[1]
+    told = trainer.train_step(next(trainer.dataloader_train))
+    terms, regularised = trainer.loss.take_terms(), trainer.loss.regularised
+    assert regularised.strength > 0
+    assert terms[TERMS[name]] != 0
+    expected = terms["segmentation"] + regularised.strength * regularised.term.weight * terms[TERMS[name]]
+    assert terms["total"] == pytest.approx(expected, rel=1e-5)
+    assert told["loss"] == pytest.approx(expected, rel=1e-5)
     without = [name for name, parameter in trainer.network.named_parameters() if parameter.grad is None]
     assert all("seg_layers.0" in name for name in without)  # of no weight in nnU-Net
+
+
+@pytest.mark.parametrize("configuration", ["tiny", "tiny_ranks"])
+def test_the_gated_crf_sees_intensities_as_the_plans_say(nnunet, configuration):
+    assert nnunet.make("nnUNetTrainerGatedCRF", configuration).build_term().ranks == (configuration == "tiny_ranks")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,46 @@ def test_the_plans_say_how_predictions_disagree(nnunet, configuration, disagreem
     assert trainer.loss.regularised.similarity_weight == weight
 
 
+def with_settings(nnunet, **settings) -> dict:
+    """The plans, with these settings of `tiny`."""
+    plans = json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
+    plans["configurations"]["tiny"]["attenscribble"] |= settings
+    return plans
+
+
+def test_the_plans_say_how_the_regularisers_look_at_neighbours(nnunet):
+    plans = with_settings(
+        nnunet,
+        crf_sigma_intensity=0.3,
+        crf_sigma_position=4,
+        crf_weight=0.05,
+        similarity_sigma_position=3,
+        similarity_floor=0.2,
+    )
+    trainer = nnunet.make("nnUNetTrainerAttenScribble", plans=plans)
+    trainer.initialize()
+    loss = trainer.loss.regularised
+    crf = (loss.crf_weight, loss.crf.radius, loss.crf.sigma_position, loss.crf.sigma_intensity)
+    assert crf == (0.05, (2, 2), 4, 0.3)
+    similar = (loss.similarity_weight, loss.similarity.radius, loss.similarity.sigma_position, loss.similarity.floor)
+    assert similar == (0.1, (1, 1), 3, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "stage"),
+    [
+        ({}, 2),
+        ({"attention_stride": 2}, 1),
+        ({"attention_stride": 2, "attention_max_tokens": 16 * 16 - 1}, 2),  # of the 16 x 16 positions of stage 1
+    ],
+)
+def test_the_plans_say_where_the_block_is(nnunet, settings, stage):
+    trainer = nnunet.make("nnUNetTrainerAttenScribble", plans=with_settings(nnunet, **settings))
+    trainer.initialize()
+    assert trainer.network.attention_stage == stage
+    assert trainer._describe_block().startswith(f"attention block: stage {stage}, ")
+
+
 def test_the_plans_say_what_is_as_published(nnunet):
     trainer = nnunet.start("nnUNetTrainerAttenScribble", "tiny_published")
     assert trainer.network.attention_gate is None
@@ -205,10 +245,8 @@ def test_class_weights_reach_the_loss_by_value(nnunet):
 
 
 def test_class_weights_of_no_label_are_refused_before_the_network_is_built(nnunet):
-    plans = json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
-    plans["configurations"]["tiny"]["attenscribble"]["class_weights"] = {"wall": 2}
     with pytest.raises(AttenScribbleError, match="labels of one value are background, ring, core"):
-        nnunet.make("nnUNetTrainerMaskedCRF", plans=plans)
+        nnunet.make("nnUNetTrainerMaskedCRF", plans=with_settings(nnunet, class_weights={"wall": 2}))
 
 
 def test_folds_of_other_settings_are_told(nnunet):
@@ -292,10 +330,8 @@ def test_refuses_dense_labels(nnunet):
 
 
 def test_refuses_a_setting_it_does_not_know(nnunet):
-    plans = json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())
-    plans["configurations"]["tiny"]["attenscribble"]["crf_wieght"] = 1
     with pytest.raises(AttenScribbleError, match="crf_wieght"):
-        nnunet.make("nnUNetTrainerAttenScribble", plans=plans)
+        nnunet.make("nnUNetTrainerAttenScribble", plans=with_settings(nnunet, crf_wieght=1))
     assert not nnunet.results.exists()
 
 

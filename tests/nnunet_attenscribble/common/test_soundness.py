@@ -74,6 +74,47 @@ def test_the_voxels_of_a_metaimage_may_lie_beside_it(tmp_path, scan):
     assert "not an image that SimpleITK can read" in _read_error(file)
 
 
+def test_every_channel_of_a_metaimage_has_to_be_there(tmp_path, scan):
+    file = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.Compose([scan(channel) for channel in range(3)]), file)
+    assert soundness.examine(file) == (None, [])
+    content = file.read_bytes()
+    file.write_bytes(content[: -scan(0).GetNumberOfPixels() * 2])  # of one channel
+    with pytest.raises(EOFError):
+        soundness.examine(file)
+
+
+def test_what_stands_in_front_of_compressed_voxels_is_left_to_itk(tmp_path, scan):
+    file, data = tmp_path / "a.mhd", tmp_path / "a.zraw"
+    sitk.WriteImage(scan(0), file, useCompression=True)
+    file.write_text(file.read_text().replace("ElementDataFile", "HeaderSize = 10\nElementDataFile"))
+    data.write_bytes(bytes(10) + data.read_bytes())
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+
+
+@pytest.mark.parametrize(
+    ("field", "lines", "skipped"),
+    [(f"line{space}skip: 1", b"a line\n", b"") for space in ("", " ")]
+    + [(f"byte{space}skip: 7", b"", bytes(7)) for space in ("", " ")],
+)
+def test_what_an_nrrd_skips_is_no_corruption(tmp_path, scan, field, lines, skipped):
+    file = tmp_path / "a.nrrd"
+    sitk.WriteImage(scan(0), file, useCompression=True)
+    header, _, packed = file.read_bytes().partition(b"\n\n")
+    file.write_bytes(header + f"\n{field}\n\n".encode() + lines + gzip.compress(skipped + gzip.decompress(packed)))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+
+
+@pytest.mark.parametrize("key", ["data file", "datafile"])
+def test_an_nrrd_whose_voxels_lie_elsewhere_is_small(tmp_path, scan, monkeypatch, key):
+    sitk.WriteImage(scan(0), tmp_path / "a.nhdr")
+    file = tmp_path / "a.nrrd"
+    file.write_text((tmp_path / "a.nhdr").read_text().replace("data file", key))
+    monkeypatch.setattr(soundness, "_HARMLESS", 0)
+    monkeypatch.setattr(soundness, "_MOST_PACKED", 0)
+    assert soundness.examine(file) == (None, [])
+
+
 def test_compressed_voxels_beside_an_nrrd_header(tmp_path, scan):
     sitk.WriteImage(scan(0), tmp_path / "a.nhdr", useCompression=True)
     file, data = tmp_path / "a.nhdr", tmp_path / "a.raw.gz"
@@ -118,6 +159,22 @@ def test_what_is_wrong_with_voxels_in_a_file_of_their_own(tmp_path, scan, header
     assert soundness.examine(file)[1] == ([problem] if data == "a.img" else [])  # of the others ITK keeps NaN
     voxels.unlink()
     assert _read_error(file) == f"{file}: its voxels are missing, {data}: put that file beside it"
+
+
+@pytest.mark.parametrize(("header", "data"), [("a.hdr", "a.img.gz"), ("a.HDR", "a.IMG"), ("a.HDR", "a.IMG.GZ")])
+def test_the_voxels_of_a_nifti_pair_as_itk_finds_them(tmp_path, scan, header, data):
+    sitk.WriteImage(scan(0), tmp_path / "a.hdr")
+    file, voxels = (tmp_path / "a.hdr").rename(tmp_path / header), tmp_path / data
+    whole = (tmp_path / "a.img").read_bytes()
+    (tmp_path / "a.img").unlink()
+    pack = gzip.compress if data.lower().endswith(".gz") else bytes
+    voxels.write_bytes(pack(whole))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
+    voxels.write_bytes(pack(whole[:-1]))
+    assert f"{file}: is truncated" in _read_error(file)
+    if header == "a.hdr":  # of two, ITK takes the plain one
+        (tmp_path / "a.img").write_bytes(whole)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(read_volume(file, "")), sitk.GetArrayFromImage(scan(0)))
 
 
 @pytest.mark.parametrize(
@@ -201,15 +258,45 @@ def test_only_voxels_are_looked_at(tmp_path, ending, dtype, order):
     assert (sitk.GetArrayFromImage(read_volume(file, "")) == 6).all()
 
 
+def _read_in_pieces(monkeypatch, size: int) -> None:
+    pieces = soundness._pieces
+    monkeypatch.setattr(soundness, "_pieces", lambda path, file, *_: pieces(path, file, size))
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 350])
 def test_voxels_across_pieces(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(soundness, "CHUNK", chunk)
+    _read_in_pieces(monkeypatch, chunk)
     for ending in (".nii", ".nii.gz"):
         sound, bad = (_write(tmp_path / f"{v}{ending}", _nifti("f8", _with_one(v))) for v in (2.0, np.nan))
         read_volume(sound, "")
         assert "holds NaN" in _read_error(bad)
         bad.write_bytes(bad.read_bytes()[:-9])
         assert "is truncated" in _read_error(bad)  # which comes first: what is there may be anything
+
+
+def test_a_header_that_tells_no_place_of_its_voxels_has_them_behind_it(tmp_path):
+    values = np.arange(60).reshape(5, 4, 3)
+    content = bytearray(_nifti("i2", values))
+    struct.pack_into("<f", content, 108, 0)
+    content = bytes(content[:348] + content[368:])
+    file = _write(tmp_path / "a.nii", content)
+    assert (values == sitk.GetArrayFromImage(read_volume(file, "")).T).all()
+    file.write_bytes(content[:-1])
+    assert "is truncated: it ends before its last voxel" in _read_error(file)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_what_follows_the_gzip_of_a_nifti_is_passed_over_where_all_voxels_are_there(tmp_path, monkeypatch, chunk):
+    _read_in_pieces(monkeypatch, chunk)
+    content = _nifti("i2", 3)
+    file = tmp_path / "a.nii.gz"
+    for behind in (b"garbage", b"\0\0x", b"x", b"\0" * 9):
+        file.write_bytes(gzip.compress(content[:300]) + gzip.compress(content[300:]) + behind)
+        assert (sitk.GetArrayFromImage(read_volume(file, "")) == 3).all()
+        file.write_bytes(gzip.compress(content[:-1]) + behind)
+        assert "is truncated: it ends before its last voxel" in _read_error(file)
+    file.write_bytes(gzip.compress(content) + b"\x1f\x8bgarbage")  # a stream that is none
+    assert "is truncated or corrupt" in _read_error(file)
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
@@ -250,6 +337,11 @@ _NRRD = (
     f"NRRD0004\ntype: short\ndimension: 3\nspace: LPS\nsizes: {_HUGE} {_HUGE} {_HUGE}\nendian: little\n"
     "space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: "
 )
+_VECTORS = (
+    _NRRD.replace("dimension: 3", "dimension: 4")
+    .replace("directions:", "directions: none")
+    .replace(f"sizes: {_HUGE} {_HUGE} {_HUGE}", "kinds: vector domain domain domain\nsizes: 3 500 500 400")
+)
 _MHA = (
     f"ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = {_HUGE} {_HUGE} {_HUGE}\nElementSpacing = 1 1 1\n"
     "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
@@ -281,6 +373,8 @@ _SHORT_HEADERS = {
     "a.nii.gz": gzip.compress(_NII),
     "a.mha": _MHA.encode() + bytes(1000),
     "raw.nrrd": f"{_NRRD}raw\n\n".encode() + bytes(1000),
+    # One component of them alone would be what any machine has room for.
+    "vectors.nrrd": f"{_VECTORS}raw\n\n".encode() + bytes(1000),
     "packed.nrrd": f"{_NRRD}gzip\n\n".encode() + gzip.compress(bytes(1000)),
     "a.png": b"\x89PNG\r\n\x1a\n"
     + _png_chunk(b"IHDR", struct.pack(">IIBBBBB", _HUGE, _HUGE, 8, 0, 0, 0, 0))

@@ -66,6 +66,14 @@ def test_gradcheck(disagreement):
     )
 
 
+def test_the_prediction_is_resized_by_the_centres_of_its_pixels():
+    # The centres of two positions lie in the midst of two pixels each; the outermost pixels are not their places.
+    pixels, expected = torch.tensor([0.0, 1, 2, 6]), torch.tensor([0.5, 4])
+    for shape, grid in (((1, 4), (1, 2)), ((4, 1, 1), (2, 1, 1))):
+        resized = resize_to_grid(pixels.view(1, 1, *shape), grid)
+        torch.testing.assert_close(resized, expected.view(1, 1, *grid))
+
+
 def test_disagreement_of_whole_and_of_mixed_positions():
     """Four in a row, two of them cut in half by the border between two classes; similarities 1."""
     similarity = WindowSimilarity(torch.ones(1, 3), (1, 4), (1, 1))

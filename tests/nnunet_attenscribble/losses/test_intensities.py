@@ -155,6 +155,14 @@ def test_ranks_by_hand():
     torch.testing.assert_close(ranks[100:], torch.tensor([30.5 / 99, 0, 1, 50 / 99]))
 
 
+@pytest.mark.parametrize("annotated", [63, 64])
+def test_ranks_of_few_annotated_pixels_are_those_of_all(annotated):
+    """Of 64 annotated pixels, 0 to 63, or of all 100."""
+    image = torch.arange(100.0).view(1, 1, 10, 10)
+    ranks = rank_intensities(image, image < annotated)
+    torch.testing.assert_close(ranks, image / 99 if annotated == 63 else (image / 63).clamp(max=1))
+
+
 def test_ranks_do_not_change_with_an_increasing_map_of_the_intensities():
     image, annotated = torch.rand(2, 2, 20, 20), torch.rand(2, 1, 20, 20) < 0.5
     ranks = rank_intensities(image, annotated)

@@ -190,10 +190,16 @@ def test_refuses_impossible_settings(arguments):
         MaskedCRFLoss(**arguments)
 
 
-def test_refuses_inputs_that_do_not_fit():
+@pytest.mark.parametrize("name", ["image", "mask", "inside"])
+def test_refuses_inputs_that_do_not_fit(name):
     p, image, mask = random_input((4, 4))
-    with pytest.raises(ValueError, match="mask"):
-        MaskedCRFLoss()(p, image, mask[:1])
+    given = {"image": image, "mask": mask, "inside": mask}
+    with pytest.raises(ValueError, match=f"^{name} .* does not fit"):
+        MaskedCRFLoss()(p, **(given | {name: given[name][:1]}))
+
+
+def test_refuses_a_radius_of_other_axes():
+    p, image, mask = random_input((4, 4))
     with pytest.raises(ValueError, match="radius"):
         MaskedCRFLoss((1, 1, 1))(p, image, mask)
 

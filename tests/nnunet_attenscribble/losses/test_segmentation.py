@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from math import exp, log, nan
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from nnunet_attenscribble.losses import (
     AttenScribbleLoss,
     AttentiveSimilarityLoss,
     MaskedCRFLoss,
+    PartialBinaryCrossEntropyLoss,
     PartialCrossEntropyLoss,
     PartialDiceCrossEntropyLoss,
     SimilarityPairLoss,
@@ -40,6 +41,15 @@ def test_cross_entropy_by_hand():
     assert loss(probabilities.log(), target).item() == pytest.approx((log(4 / 3) + log(2)) / 2, rel=1e-6)
     weight = torch.tensor([[[[3.0, 1.0, 100.0]]]])
     assert loss(probabilities.log(), target, weight).item() == pytest.approx((3 * log(4 / 3) + log(2)) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss", [PartialCrossEntropyLoss(IGNORE), PartialBinaryCrossEntropyLoss(IGNORE, [(1, 2), 2, 0])]
+)
+def test_the_unit_of_the_weights_does_not_matter(loss):
+    logits, target = torch.randn(2, 3, 8, 6), scribbled()
+    weight = torch.rand(2, 1, 8, 6)
+    torch.testing.assert_close(loss(logits, target, 1e-3 * weight), loss(logits, target, weight))
 
 
 def test_cross_entropy_without_annotation_is_exactly_zero():
@@ -135,6 +145,9 @@ def test_neither_padding_nor_a_single_class_enters_the_similarity(labels, expect
     target = torch.tensor([[[[*labels, PADDING]]]])
     _, terms = loss(torch.zeros(()), logits, target, torch.zeros(1, 1, 1, 3), similarity)
     assert terms["similarity"].item() == pytest.approx(expected)
+    # The only annotated pair is of one kind; means over steps leave out what is not defined.
+    same, different = (terms[f"{kind}_class_similarity"].item() for kind in ("same", "different"))
+    assert (same, different) == pytest.approx((0.3, nan) if labels == [0, 0] else (nan, 0.3), nan_ok=True)
 
 
 def test_a_missing_similarity_is_told():
