@@ -298,7 +298,7 @@ class _Check:
                 self.result.problems.append(NOT_FINITE.format(name))
 
     def look_at_scribble(self) -> None:
-        """Opened and values, and whether they look like strokes."""
+        """Where its voxels lie, its values, and whether they look like strokes."""
         case, result = self._case, self.result
         if case.scribble is None or not case.scribbled:
             return
@@ -320,7 +320,7 @@ class _Check:
             result.problems += self._coding.strokes_problems(result.scribble_voxels, name)
 
     def look_at_dense_label(self) -> None:
-        """Opened and values."""
+        """Where its voxels lie, and its values."""
         if self._case.dense is not None and self._coding.uses_dense(self._case):
             values = self._read_label(self._case.dense, "dense label", self._coding.dense)
             self.result.dense_voxels = [] if values is None or self._case.test else self._count(values)

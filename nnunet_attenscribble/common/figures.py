@@ -137,21 +137,23 @@ def escape_name(text: str) -> str:
     """For matplotlib, which takes what stands between dollars for a formula, leaves `_name` out of legends, and warns
     of signs that its font lacks: those are of another installed font, or a box stands there.
     """
-    shown = "".join(sign if sign.isspace() or _is_drawn(sign) else _NO_SIGN for sign in text)
+    fonts = {sign: _find_font(sign) for sign in text if not sign.isspace()}
+    # Behind matplotlib's own; each time, as settings may have been put back since.
+    further = [font for font in dict.fromkeys(fonts.values()) if font and font not in rcParams["font.family"]]
+    rcParams["font.family"] = [*rcParams["font.family"], *further]
+    shown = "".join(_NO_SIGN if fonts.get(sign, "") is None else sign for sign in text)
     return f"{' ' * shown.startswith('_')}{shown}".replace("$", r"\$")
 
 
 @cache
-def _is_drawn(sign: str) -> bool:
-    """Whether a font has it; one that is found for it stands behind matplotlib's own from then on."""
+def _find_font(sign: str) -> str | None:
+    """A font that has it, empty where it is matplotlib's own; None where there is none."""
     if _has_sign(font_manager.findfont(font_manager.FontProperties()), sign):
-        return True
+        return ""
     for font in font_manager.fontManager.ttflist:
         if _OF_BOXES not in font.name.casefold().replace(" ", "") and _has_sign(font.fname, sign):
-            if font.name not in rcParams["font.family"]:
-                rcParams["font.family"] = [*rcParams["font.family"], font.name]
-            return True
-    return False
+            return font.name
+    return None
 
 
 def _has_sign(file: str, sign: str) -> bool:
