@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from nnunet_attenscribble.common.figures import (
@@ -67,7 +69,7 @@ def draw_contact_sheet(
     shown = show_progress(cases.items(), total=len(cases), description="Drawing", enabled=progress)
     for (case, files), axes in zip(shown, tiles, strict=False):
         _draw_tile(axes, case, files, colours, ignore, axis)
-    legend = [Patch(color=colours[value], label=wrap_name(name)) for name, value in painted.items()]
+    legend: list[Artist] = [Patch(color=colours[value], label=wrap_name(name)) for name, value in painted.items()]
     if ignore is not None:
         legend.append(background_patch())
     if any(dense is not None for _, _, dense in cases.values()):
@@ -124,13 +126,13 @@ def _lay_out(count: int) -> tuple[Figure, Sequence[Axes]]:
     return figure, list(tiles)
 
 
-def _finish(figure: Figure, legend: Sequence[Patch], title: str) -> None:
+def _finish(figure: Figure, legend: Sequence[Artist], title: str) -> None:
     figure.suptitle(wrap_name(title, int(13 * figure.get_figwidth())), fontsize=9)
     add_legend(figure, legend)
 
 
-def _outline_entry(what: str) -> Patch:
-    return Patch(facecolor="none", edgecolor="0.3", linewidth=0.6, label=f"outline: {what}")
+def _outline_entry(what: str) -> Line2D:
+    return Line2D([], [], color="0.5", linewidth=1, label=f"outline: {what}")
 
 
 def _outline(axes: Axes, labels: np.ndarray, colours: Mapping[int, str]) -> None:
