@@ -7,23 +7,27 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from skimage import io
 from typer.testing import CliRunner
 
+from nnunet_attenscribble import trained_model
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.dataset_conversion.loop_drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.execution import find_command
-from nnunet_attenscribble.trained_model import TrainedModel, predict_case
+from nnunet_attenscribble.trained_model import TrainedModel, _to_image, predict_case
 from tests.evaluation.collected_folder import read_csv
 from tests.trainers.conftest import IGNORE, NAME, environment, preprocess
 
@@ -191,8 +195,46 @@ def test_one_of_several_models_has_to_be_named(loop):
         loop.call("-tr", "nnUNetTrainer")  # this one was found, and is none
 
 
-def test_the_maps_lie_on_the_image(loop):
-    """Also where nnU-Net crops and resamples: what a mirroring cannot change is as sure as can be, and background."""
+def export(maps: torch.Tensor, predictor, properties: dict) -> np.ndarray:
+    """Where nnU-Net's own export puts two maps, as probabilities of the two structures."""
+    plans = predictor.plans_manager
+    labels = plans.get_label_manager({"labels": LABELS})
+    labels.apply_inference_nonlin = torch.as_tensor
+    three = torch.cat([torch.zeros_like(maps[:1]), maps])  # background is 1 outside of the crop
+    return convert_predicted_logits_to_segmentation_with_correct_shape(
+        three, plans, predictor.configuration_manager, labels, properties, return_probabilities=True
+    )[1][1:]
+
+
+@pytest.mark.parametrize("spacing", [[1.5, 1.5, 4.0], [1.5, 4.0]])
+def test_maps_of_a_transposed_volume_go_where_nnunets_probabilities_go(spacing):
+    options = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    configuration = {
+        "architecture": {},
+        "spacing": spacing,
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities_kwargs": options,
+    }
+    plans = {"transpose_forward": [1, 2, 0], "transpose_backward": [2, 0, 1], "label_manager": "LabelManager"}
+    predictor = SimpleNamespace(
+        plans_manager=PlansManager(plans), configuration_manager=ConfigurationManager(configuration)
+    )
+    properties = {
+        "spacing": [8.0, 1.5, 1.25],
+        "shape_before_cropping": (12, 10, 5),
+        "bbox_used_for_cropping": [[2, 11], [1, 9], [0, 4]],
+        "shape_after_cropping_and_before_resampling": (9, 8, 4),
+    }
+    maps = torch.rand(2, 9, 7, 8)
+    placed = _to_image(maps, predictor, properties)
+    assert placed.shape == (2, 5, 12, 10)
+    np.testing.assert_allclose(placed, export(maps, predictor, properties), atol=1e-6)
+
+
+def test_the_maps_lie_on_the_image(loop, monkeypatch):
+    """Also where nnU-Net crops and resamples."""
+    seen = []
+    monkeypatch.setattr(trained_model, "_to_image", lambda *given: seen.append(given) or _to_image(*given))
     model = TrainedModel(loop.train(epochs=1), "0", "checkpoint_final.pth", torch.device("cpu"))
     scan = sitk.ReadImage(str(loop.further / "new_0000.nii.gz"))
     voxels = sitk.GetArrayFromImage(scan)
@@ -205,6 +247,10 @@ def test_the_maps_lie_on_the_image(loop):
     assert not found.labels[:, :, :9].any()
     assert not found.entropy[:, :, :9].any()
     assert found.entropy[:, :, 9:].min() > 0
+    ((maps, predictor, properties),) = seen
+    assert maps[0].std() > 0  # or it would not matter where they lie
+    expected = export(maps, predictor, properties)
+    np.testing.assert_allclose([found.entropy, found.disagreement], expected, atol=1e-6)
 
 
 @pytest.mark.slow
