@@ -167,7 +167,7 @@ def find_images(files: Iterable[Path]) -> _Images:
     images = _Images({}, {}, [])
     for file in files:
         if stem(file) is not None:
-            images.sources[file] = split_channels(file, drop_opacity=True) if is_picture(file) else (file,)
+            images.sources[file] = split_channels(file) if is_picture(file) else (file,)
         elif is_dicom(file):
             images.series[file.parent] = (*images.series.get(file.parent, ()), file)
         else:

@@ -14,6 +14,9 @@ from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
 from nnunet_attenscribble.common.text import list_some, normalise
 
 Key = TypeVar("Key")
+# Case and channel of every file; cases by the folders that stand for them; or, where a folder holds several, as of a
+# hospital, by folders and name.
+_Naming = tuple[dict[Path, tuple[str, int]], dict[tuple[str, ...], str], dict[tuple[str, ...], str]]
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *DETACHED)
@@ -122,17 +125,16 @@ def pair_files(
         channels: names of the channels, with which names may end in place of `_0000`, `_0001`...
     """
     attempts = []
-    for names, parents in _name_cases(folder, list(images), channels):
+    for names, parents, within in _name_cases(folder, list(images), channels):
         cases, problems = _group(names)
         found, loose = [], []
         for kind in labels:
             matched, more, strangers = match_labels(kind.files, cases, kind.what)
             if more or not matched:
-                for namer in (_namer_by_folder, _namer_by_folder_and_name):
-                    by_folder = match_labels(kind.files, cases, kind.what, namer(kind.folder, parents))
-                    if by_folder[0] and not by_folder[1]:
-                        matched, more, strangers = by_folder
-                        break
+                namer = _namer_within_folder(kind.folder, within) if within else _namer_by_folder(kind.folder, parents)
+                by_folder = match_labels(kind.files, cases, kind.what, namer)
+                if by_folder[0] and not by_folder[1]:
+                    matched, more, strangers = by_folder
             if more and (folders := _match_folders(kind, parents)):
                 matched, more, strangers = folders, [], []
             if not matched and cases:
@@ -236,10 +238,8 @@ def _group(names: Mapping[Path, tuple[str, int]]) -> tuple[dict[str, tuple[Path,
     return {case: tuple(channels[c] for c in sorted(channels)) for case, channels in found.items()}, problems
 
 
-def _name_cases(
-    folder: Path, images: Sequence[Path], channels: Sequence[str]
-) -> Iterator[tuple[dict[Path, tuple[str, int]], dict[tuple[str, ...], str]]]:
-    """Each way of naming cases: case and channel of every file; and cases by the folders that stand for them."""
+def _name_cases(folder: Path, images: Sequence[Path], channels: Sequence[str]) -> Iterator[_Naming]:
+    """Each way of naming cases."""
     stems = {file: name for file in images if (name := _image_name(file)) is not None}
     for endings in ((), channels) if len(channels) > 1 else ((),):
         split = {file: _split_channel(name, endings) for file, name in stems.items()}
@@ -247,26 +247,24 @@ def _name_cases(
             yield from _name_by_all(folder, stems, split)
 
 
-def _name_by_all(
-    folder: Path, stems: Mapping[Path, str], split: Mapping[Path, tuple[str, int]]
-) -> Iterator[tuple[dict[Path, tuple[str, int]], dict[tuple[str, ...], str]]]:
+def _name_by_all(folder: Path, stems: Mapping[Path, str], split: Mapping[Path, tuple[str, int]]) -> Iterator[_Naming]:
     named = {file: (case or stems[file], channel) for file, (case, channel) in split.items()}
-    yield named, {(case,): case for case, _ in named.values()}
+    yield named, {(case,): case for case, _ in named.values()}, {}
     words = {file: re.split("(?=[_. -])", case) for file, (case, _) in named.items()}
     for count in range(1, min(map(len, words.values()))):
         if len({tuple(parts[-count:]) for parts in words.values()}) > 1 or len(set(named.values())) < 2:
             break
         short = {file: ("".join(words[file][:-count]), channel) for file, (_, channel) in named.items()}
-        yield short, {(case,): case for case, _ in short.values()}
+        yield short, {(case,): case for case, _ in short.values()}, {}
     parents = {file: tuple(map(normalise, file.relative_to(folder).parts[:-1])) for file in stems}
     if all(parents.values()):
         shared = _shared_positions(list(parents.values()))
         keys = {file: tuple(part for at, part in enumerate(path) if at not in shared) for file, path in parents.items()}
         several = len({(keys[file], split[file][0]) for file in stems}) > len(set(keys.values()))
         cases = {file: "_".join([*keys[file], *([split[file][0]] if several else [])]) for file in stems}
-        # Of several images in a folder, as of a hospital, the name is the last of what stands for a case.
-        by_key = {(*keys[file], *([split[file][0]] if several else [])): cases[file] for file in stems}
-        yield {file: (cases[file], split[file][1]) for file in stems}, by_key
+        by_key = {} if several else {keys[file]: cases[file] for file in stems}
+        within = {(*keys[file], split[file][0]): cases[file] for file in stems} if several else {}
+        yield {file: (cases[file], split[file][1]) for file in stems}, by_key, within
 
 
 def _image_name(file: Path) -> str | None:
@@ -325,7 +323,7 @@ def _namer_by_folder(folder: Path, cases: Mapping[tuple[str, ...], str]) -> Call
     return name
 
 
-def _namer_by_folder_and_name(folder: Path, cases: Mapping[tuple[str, ...], str]) -> Callable[[Path], str | None]:
+def _namer_within_folder(folder: Path, cases: Mapping[tuple[str, ...], str]) -> Callable[[Path], str | None]:
     """What names a label file where folders hold several cases each: the case of its folders and the beginning of its
     name, with what is behind that; else its own name.
     """

@@ -40,7 +40,7 @@ def read_annotated(
     except AttenScribbleError as error:
         raise AttenScribbleError(f"{error}: {_FORM}") from None
     spelled = {name.strip().casefold(): name for name in columns}
-    if list(spelled) != _COLUMNS:
+    if list(spelled) != _COLUMNS or len(columns) != len(_COLUMNS):
         raise AttenScribbleError(f"{file}: its columns are {', '.join(columns) or 'none'}: {_FORM}")
     found: dict[str, tuple[int, ...]] = {}
     for number, row in rows:

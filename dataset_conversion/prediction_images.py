@@ -132,9 +132,9 @@ def _tell_channels(folder: Path, images: Sequence[Path], channels: Sequence[str]
     if len(channels) < 2:
         return []
     found = [(image.parent, named) for image in images if (named := split_named_channel(image, channels)) is not None]
-    by_name: dict[tuple[Path, str], set[int]] = {}
+    by_name: dict[str, set[int]] = {}
     for parent, (case, number) in found:
-        by_name.setdefault((parent, case), set()).add(number)
+        by_name.setdefault(case or parent.name, set()).add(number)  # files of a case may lie in a folder per channel
     known = f"the dataset has the channels {', '.join(channels)}"
     numbered = any(re.search(r"_\d{4}$", stem(image) or "") for image in images)
     if not by_name and not numbered and len(images) >= len(channels) and not any(map(is_picture, images)):
@@ -143,10 +143,10 @@ def _tell_channels(folder: Path, images: Sequence[Path], channels: Sequence[str]
             f"{folder}: its images are called {names}, and {known}: end their names in these, or in _0000 and so on"
         ]
     problems = []
-    for (parent, case), numbers in by_name.items():
+    for case, numbers in by_name.items():
         if lacking := [name for number, name in enumerate(channels) if number not in numbers]:
             verb = "is" if len(lacking) == 1 else "are"
-            problems.append(f"case {case or parent.name}: {', '.join(lacking)} {verb} missing: {known}")
+            problems.append(f"case {case}: {', '.join(lacking)} {verb} missing: {known}")
     return problems
 
 

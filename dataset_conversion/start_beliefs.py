@@ -258,8 +258,8 @@ def read_names(root: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
         entries = {name: int(key) for key, name in entries.items()}
     said: dict[str, Any] = {}
     channels = content.get("channel_names") or content.get("modality")
-    if isinstance(channels, dict) and all(map(str.isdecimal, channels)):
-        said["channels"] = tuple(str(channels[number]) for number in sorted(channels, key=int))
+    if isinstance(channels, dict) and all(k.isdecimal() and isinstance(name, str) for k, name in channels.items()):
+        said["channels"] = tuple(channels[number] for number in sorted(channels, key=int))
     if not entries or not all(type(value) is int for value in entries.values()):
         return {}, []  # regions, or another program's file
     if "labels" not in given:
@@ -277,7 +277,7 @@ def read_names(root: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
         told.append(
             f"{root} is a dataset of nnU-Net whose labels have `ignore` already: it can go into nnUNet_raw as it is"
         )
-    return {key: value for key, value in said.items() if key not in given and value}, told
+    return {key: value for key, value in said.items() if key not in given and value not in ((), {})}, told
 
 
 def free_id(folders: Iterable[Path | None]) -> int:

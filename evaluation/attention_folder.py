@@ -116,7 +116,7 @@ def read_record(folder: Path) -> tuple[list[str], list[PairMean]]:
     try:
         content = read_result(file, "attention", _RECORD, "run `attenscribble attention` again")
         return content["cases"], _read_pairs(folder / PAIRS_FILE) if content["similarity"] else []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise AttenScribbleError(f"{file} cannot be read ({error!r}): run `attenscribble attention` again") from error
 
 

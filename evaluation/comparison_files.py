@@ -380,10 +380,20 @@ def read_comparison(file: Path) -> Comparison:
 
 
 def _refuse_gaps(comparison: Comparison) -> None:
-    """A KeyError where a row is missing that the tables need, or a model's origin or count of lesions."""
+    """An error where a row is missing that the tables need, a model's origin or count of lesions, or a class; or where
+    something is of no model.
+    """
     there = {(row.model, row.structure, row.metric) for row in comparison.rows}
-    if comparison.reference not in comparison.models:
-        raise KeyError(comparison.reference)
+    named = {comparison.reference, *(row.model for row in comparison.rows), *comparison.confusion}
+    if unknown := named - {*comparison.models}:
+        raise KeyError(*unknown)
+    if comparison.hd95 not in (None, *HD95_DEFINITIONS):
+        raise ValueError(comparison.hd95)
+    classes = {name for table in comparison.confusion.values() for name in table}
+    for table in comparison.confusion.values():
+        for row in (table, *table.values()):
+            if row.keys() != classes:
+                raise KeyError(*(row.keys() ^ classes))
     for model in comparison.models:
         comparison.provenance[model]
         needed = [(FOREGROUND, metric) for metric in list_titles(comparison)]

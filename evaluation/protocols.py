@@ -226,7 +226,7 @@ def get_protocol(
     protocol, lesions = PROTOCOLS.get(name), dict(lesions or {})
     problems = [] if protocol else [f"--protocol is {name!r}: give one of {', '.join(PROTOCOLS)}"]
     if protocol and not protocol.extensible:
-        given = [] if hd95 is None else [f"--hd95 {hd95}"]
+        given = [] if hd95 in (None, protocol.hd95) else [f"--hd95 {hd95}"]
         given += [] if nsd_mm is None else [f"--nsd {nsd_mm:g}"]
         given += [f"--lesions {structure}={iou:g}" for structure, iou in lesions.items()]
         problems += [

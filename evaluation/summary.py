@@ -120,7 +120,9 @@ _ASKED = {
     "classes": _TEXTS,
 }
 _COUNTS = list_of(list_of(_VOXELS))
-_CASES = list_of(mapping({"case": TEXT, "structures": mapping(each=_SCORES), **_GRID}, {"confusion": _COUNTS}))
+_CASES = list_of(
+    mapping({"case": TEXT, "structures": mapping(each=_SCORES), **_GRID}, {"confusion": _COUNTS}), at_least=1
+)
 _SUMMARY = mapping({**_TOLD, "cases": _CASES}, _ASKED)
 #: What kept scores tell of a training beside the scores, and of cases.
 TRAINING, GRIDS = mapping(_TOLD, {**_ASKED, "confusions": mapping(each=_COUNTS)}), mapping(each=mapping(_GRID))

@@ -112,7 +112,8 @@ class DownsampleScribblesTransform(SegOnlyTransform):
     """Targets at coarser scales in which every scribble is still there.
 
     A cell takes the label that most of its annotated pixels have (of several the highest: the rarest classes follow the
-    background). Without an annotated pixel it is padding where at least half of it is, and unlabelled otherwise.
+    background). Cells share no pixel, also where they do not divide the shape. Without an annotated pixel a cell is
+    padding where at least half of it is, and unlabelled otherwise.
 
     Args:
         ds_scales: per target, the scale of each axis against the input.
@@ -147,7 +148,12 @@ class DownsampleScribblesTransform(SegOnlyTransform):
             for size, cells in zip(labels.shape, shape, strict=True):
                 cell = cell[..., None] * cells + torch.arange(size, dtype=integer) * cells // size
             keys = cell.flatten().index_select(0, places) * self.ignore_label + drawn.to(integer)
-            unique, counts = map(torch.from_numpy, np.unique(keys.numpy(), return_counts=True))
+            if len(keys) < prod(shape) * self.ignore_label:
+                unique, counts = map(torch.from_numpy, np.unique(keys.numpy(), return_counts=True))
+            else:  # densely annotated, where sorting takes longer than counting what is not there
+                counts = torch.bincount(keys)
+                unique = counts.nonzero()[:, 0]
+                counts = counts[unique]
             ranks = counts * self.ignore_label + unique % self.ignore_label
             # The largest is that of the label that is there most often, of several the highest; 0 where none is.
             most = torch.zeros(prod(shape), dtype=torch.int64)

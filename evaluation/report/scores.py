@@ -391,7 +391,7 @@ def draw_budgets(points: Sequence[BudgetPoint], measure: str, dense: float) -> F
     axes.set_xticks(ticks, [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in ticks])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXES[measure])
-    axes.set_ylabel("Dice, 95 % interval over cases")
+    axes.set_ylabel("Dice, 95 % interval over subjects")
     axes.legend(fontsize=7)
     return figure
 

@@ -155,13 +155,14 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     if problems:
         raise AttenScribbleError(problems)
     names, told = read_names(folder, said)
-    for sentence in told:
-        typer.echo(f"{sentence}.")
-    said = {**names, **said}
     own = {option: said.pop(option) for option in ("subject", "trust_scribbles") if option in said}
     defaults = FolderOptions(folder, number, name, {}, **own)
     believer = Believer(folder, defaults, workers=writing.workers, progress=True)
-    beliefs = believer.believe(Given(**said))
+    beliefs = believer.believe(Given(**{**names, **said}))
+    if names and beliefs.problems:  # as where another program's drawings lie beside it
+        told, beliefs = [], believer.believe(Given(**said))
+    for sentence in told:
+        typer.echo(f"{sentence}.")
     asks = not yes and is_terminal()
     if beliefs.problems or beliefs.doubts:
         _show(folder, beliefs, None)

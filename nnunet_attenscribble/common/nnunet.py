@@ -14,6 +14,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from nnunet_attenscribble.common.shapes import (
@@ -120,18 +121,25 @@ def begin_asking(module: str, question: Any, environment: Mapping[str, str] | No
         AttenScribbleError where the process failed, or its answer is none.
     """
     code = f"from {module} import answer; from {__name__} import print_answer; print_answer(answer)"
-    asked = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(question)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env=environment,
-    )
+    with TemporaryFile("w+", encoding="utf-8") as file:  # a command line holds less
+        json.dump(question, file)
+        file.seek(0)
+        asked = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+        )
 
     def wait() -> Any:
-        output, errors = asked.communicate()
+        try:
+            output, errors = asked.communicate()
+        except BaseException:  # such as Ctrl-C
+            asked.kill()
+            raise
         if asked.returncode != 0:
             raise AttenScribbleError(errors.strip().splitlines()[-1:] or f"exit code {asked.returncode}")
         with suppress(ValueError):  # the last line: modules may have written before it
@@ -144,10 +152,10 @@ def begin_asking(module: str, question: Any, environment: Mapping[str, str] | No
 
 
 def print_answer(answer: Callable[[Any], Any]) -> None:
-    """Print the answer to the question that the command line holds, and end the process."""
+    """Print the answer to the question on standard input, and end the process."""
     gc.disable()  # with what nnU-Net imports, collecting takes a tenth of the time, and clearing up at the end a fifth
     with redirect_stdout(sys.stderr):  # nnU-Net prints
-        content = answer(json.loads(sys.argv[1]))
+        content = answer(json.load(sys.stdin))
     print(f"\n{json.dumps(content)}", flush=True)  # on a line of its own, whatever was written below Python
     os._exit(0)
 

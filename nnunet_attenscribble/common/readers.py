@@ -108,28 +108,10 @@ class DatasetFile:
         return sitk.Image(_read_colours(replace(self, channel=0), stamp(self.file))[self.channel])
 
 
-def split_channels(file: Path, *, drop_opacity: bool = False) -> tuple[Source, ...]:
-    """The file, or a source for each of its colours where it is a picture with several.
-
-    Args:
-        file: that may be a picture.
-        drop_opacity: leave out alpha that is full everywhere, which says nothing.
-    """
+def split_channels(file: Path) -> tuple[Source, ...]:
+    """The file, or a source for each of its colours where it is a picture with several."""
     colours = count_colours(file)
-    if colours == 1:
-        return (file,)
-    kept = colours - (drop_opacity and colours == 4 and _is_opaque(file, stamp(file)))
-    return tuple(DatasetFile(file, None, number, colours) for number in range(kept))
-
-
-@lru_cache(maxsize=1 << 16)  # names are looked at more than once
-def _is_opaque(file: Path, _: tuple[int, int] | None) -> bool:
-    try:
-        pixels = read_pixels(file)
-    except AttenScribbleError:
-        return False  # which is told where it is read
-    values = sitk.GetArrayViewFromImage(pixels)[..., -1]
-    return np.issubdtype(values.dtype, np.integer) and bool((values == np.iinfo(values.dtype).max).all())
+    return (file,) if colours == 1 else tuple(DatasetFile(file, None, number, colours) for number in range(colours))
 
 
 def count_colours(file: Path) -> int:

@@ -241,6 +241,11 @@ def test_channels_by_their_names(tmp_path):
             {"images": "i", "scribbles": "s"},
             "s: holds no scribble named as one of the images: they are called MYO, RV, MYO, RV, images p1",
         ),
+        (
+            ["i/A/p1.nii", "i/B/p1.nii", "i/B/p2.nii", "s/A/p2.nii"],
+            {"images": "i", "scribbles": "s"},  # A has one image alone, and this is not its drawing
+            "i/B/p1.nii: is called as {root}/i/A/p1.nii",
+        ),
         (["i/a.nii", "s/a.jpg"], {"images": "i", "scribbles": "s"}, None),
         (["i/a.nii", "s/a.dcm", "s/a.nii"], {"images": "i", "scribbles": "s"}, "dcm2niix makes NIfTI of DICOM"),
     ],

@@ -116,7 +116,7 @@ def test_options_that_go_with_nothing_are_refused(tmp_path, writing):
     with pytest.raises(AttenScribbleError) as caught:  # all at once
         convert_folder(images, scribbles, classes=CLASSES, **marks, spacing=(1, 0, 1), **writing)
     assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
-        *("'on' cannot mean both unlabelled and background", "--dense-slices '('", "spacing (1, 0, 1)"),
+        *("'on' cannot mean both background and unlabelled", "--dense-slices '('", "spacing (1, 0, 1)"),
     ]
     with pytest.raises(AttenScribbleError, match="--axis 0: is about --dense-slices"):
         convert_folder(images, scribbles, classes=CLASSES, axis=0, **writing)

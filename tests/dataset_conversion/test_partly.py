@@ -132,7 +132,11 @@ def test_tables_of_spreadsheets(tmp_path, content):
     assert problems == []
 
 
-@pytest.mark.parametrize("content", [None, b"", b"name;classes\n", b"case,classes\n", b"\xff\xfe\0"], ids=repr)
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"name;classes\n", b"case,classes\n", b"Case,case,classes\na,a,RV\n", b"\xff\xfe\0"],
+    ids=repr,
+)
 def test_what_is_no_table_is_told(tmp_path, content):
     file, problems = tmp_path / "t.csv", []
     if content is not None:

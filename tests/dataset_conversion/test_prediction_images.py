@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel
 import numpy as np
@@ -108,6 +109,12 @@ def test_channels_that_are_missing_or_called_otherwise_are_told_by_their_names(t
     code, _, err = prepare(channels=("flair", "t1", "t1ce"))
     known = "the dataset has the channels flair, t1, t1ce"
     assert (code, err) == (2, f"error: case x0: t1ce is missing: {known}\n")
+    for name in ("x0_t1ce", "x2_t1", "x2_t1ce"):  # in a folder of their own
+        (tmp_path / "images" / "more").mkdir(exist_ok=True)
+        sitk.WriteImage(make_scan(0), tmp_path / "images" / "more" / f"{name}.mha")
+    code, _, err = prepare(channels=("flair", "t1", "t1ce"))
+    assert (code, err) == (2, f"error: case x2: flair is missing: {known}\n")
+    shutil.rmtree(tmp_path / "images" / "more")
     code, _, err = prepare(channels=("T1w", "T2w"))
     assert code == 2
     told = "its images are called x0_T1, x0_flair, x1_flair, x1_t1, x1_t1ce, and the dataset has the channels T1w, T2w"

@@ -183,19 +183,6 @@ def masks(folder: Path) -> tuple:
 TOOLS = {make.__name__: make for make in (slicer, itk_snap, napari, mitk, qupath, colours_of_sixteen_bits, masks)}
 
 
-def test_opacity_that_is_full_everywhere_is_no_channel(tmp_path, start):
-    root = tmp_path / "hearts"
-    options = qupath(root)
-    for file in (root / "images").iterdir():
-        Image.open(file).convert("RGBA").save(file)
-    code, _, err = start(root, *OPTIONS, *options)
-    assert code == 0, err
-    images = tmp_path / "nnUNet_raw" / "Dataset601_hearts" / "imagesTr"
-    assert len(list(images.iterdir())) == 2 * 3
-    blue = np.asarray(Image.open(root / "images" / "p0.png"))[..., 2]
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(images / "p0_0002.nii.gz")), blue)
-
-
 def test_a_grey_picture_among_those_in_colour_is_told_once(tmp_path, start):
     options = qupath(tmp_path / "hearts")
     file = tmp_path / "hearts" / "images" / "p1.png"
@@ -218,6 +205,16 @@ def test_names_in_a_dataset_json_are_those_of_labels_and_channels(tmp_path, star
     assert "whose labels have `ignore` already: it can go into nnUNet_raw as it is" in " ".join(out.split())
     check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
     assert read_options(tmp_path / "hearts_start.yaml").channels == ("T1",)
+
+
+def test_a_dataset_json_that_is_not_of_these_drawings_is_passed_over(tmp_path, start):
+    slicer(tmp_path / "hearts")
+    labels = {"background": 0, "LV": 3, "MYO": 2, "RV": 1}
+    told = {"labels": labels, "channel_names": {"0": "T1", "1": "FLAIR"}}
+    (tmp_path / "hearts" / "dataset.json").write_text(json.dumps(told))
+    code, _, err = start(tmp_path / "hearts", *OPTIONS)
+    assert code == 0, err
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
 
 
 def test_names_of_the_decathlon(tmp_path, start):
@@ -418,9 +415,7 @@ def a_value_below_zero(root):
 def colours_with_opacity(root):
     qupath(root)
     for file in (root / "images").iterdir():
-        picture = Image.open(file).convert("RGBA")
-        picture.putpixel((0, 0), (9, 9, 9, 0))
-        picture.save(file)
+        Image.open(file).convert("RGBA").save(file)
 
 
 def unknown_folders(root):

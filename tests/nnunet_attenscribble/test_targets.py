@@ -12,6 +12,7 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.targets import (
@@ -99,13 +100,36 @@ def test_coarse_targets_are_those_of_a_mask_per_label(seed, drawn, padded, case,
     assert coarse.dtype == dtype
 
 
-def test_many_labels_take_hardly_longer_than_few(monkeypatch):
-    pooled = []
-    monkeypatch.setattr(F, "adaptive_avg_pool2d", lambda mask, shape: pooled.append(shape))
+class CountingMode(TorchDispatchMode):
+    """Counts PyTorch's operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_many_labels_take_no_more_operations_than_few(drawn):
     target = torch.arange(200, dtype=torch.int16).repeat(1, 200, 1)
-    (half,) = DownsampleScribblesTransform([0.5], 200)(image=target, segmentation=target)["segmentation"]
-    assert torch.equal(half[0], target[0, ::2, 1::2])
-    assert pooled == []  # no mask per label is
+    counts = []
+    for labels in (2, 200):
+        given = target.clamp(max=labels - 1)
+        given = given if drawn else given.where(torch.eye(200, dtype=torch.bool), labels).to(torch.int16)
+        with CountingMode() as mode:
+            (half,) = DownsampleScribblesTransform([0.5], labels)(image=given, segmentation=given)["segmentation"]
+        counts.append(mode.count)
+    assert counts[0] == counts[1]
+    if drawn:
+        assert torch.equal(half[0], target[0, ::2, 1::2])
+
+
+def test_cells_that_do_not_divide_the_shape_share_no_pixel():
+    """Five pixels on two cells: 0, 1, 2 and 3, 4."""
+    target = torch.tensor([[[0, IGNORE, 1, 2, 0]]], dtype=torch.int16)
+    (coarse,) = DownsampleScribblesTransform([[1, 0.4]], IGNORE)(image=target, segmentation=target)["segmentation"]
+    assert coarse.tolist() == [[[1, 2]]]
 
 
 def test_points_keep_their_area_when_rotated():

@@ -270,6 +270,7 @@ def make_block_part(part: str, samples: int, channels: int, grid: list[int], dev
 
     def run() -> torch.Tensor:
         tokens.grad = None
+        block.zero_grad(set_to_none=True)
         if part == "LayerNorm":
             out = block.norm2(tokens)
         elif part == "attention":
