@@ -280,6 +280,16 @@ def read_names(root: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
     return {key: value for key, value in said.items() if key not in given and value not in ((), {})}, told
 
 
+def names_fit(names: Mapping[str, Any], beliefs: Beliefs) -> bool:
+    """Whether what `read_names` found, with which this is believed, can be of these drawings: they have values and no
+    names or colours of their own, and images as many channels.
+    """
+    cases = beliefs.cases.cases if beliefs.cases is not None else ()
+    channels = names.get("channels")
+    alike = channels is None or all(len(case.images) == len(channels) for case in cases)
+    return not beliefs.problems and alike and all(mark.how == "value" for mark, _ in beliefs.meanings)
+
+
 def free_id(folders: Iterable[Path | None]) -> int:
     """The first ID from 601 on that is free in nnU-Net's folders, and the next one, for a dense twin, too.
 

@@ -129,7 +129,13 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     from nnunet_attenscribble.common.files import replaced_file, write_text
     from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options
     from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, name_problems, taken_id_problems
-    from nnunet_attenscribble.dataset_conversion.start_beliefs import Believer, free_id, name_dataset, read_names
+    from nnunet_attenscribble.dataset_conversion.start_beliefs import (
+        Believer,
+        free_id,
+        name_dataset,
+        names_fit,
+        read_names,
+    )
     from nnunet_attenscribble.dataset_conversion.start_doubts import Given
 
     home = Path(os.path.abspath(folder))
@@ -159,7 +165,7 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     defaults = FolderOptions(folder, number, name, {}, **own)
     believer = Believer(folder, defaults, workers=writing.workers, progress=True)
     beliefs = believer.believe(Given(**{**names, **said}))
-    if names and beliefs.problems:  # as where another program's drawings lie beside it
+    if names and not names_fit(names, beliefs):
         told, beliefs = [], believer.believe(Given(**said))
     for sentence in told:
         typer.echo(f"{sentence}.")
