@@ -19,6 +19,7 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from scipy.sparse import coo_array
 from torch import Tensor
 
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -126,10 +127,13 @@ class DownsampleScribblesTransform(SegOnlyTransform):
         self.ignore_label = ignore_label
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params) -> list[torch.Tensor]:
-        labels, ndim = segmentation[0], segmentation.ndim - 1
-        # Annotated pixels alone, as they are few: with many labels a mask of each takes longer than all else here.
-        places = ((labels >= 0) & (labels < self.ignore_label)).flatten().nonzero()[:, 0]
-        drawn = labels.flatten().index_select(0, places)
+        labels, ndim, classes = segmentation[0], segmentation.ndim - 1, self.ignore_label
+        # How often each label is drawn in each cell, as a sparse table: with many labels, a mask of each takes longer
+        # than all else here. At first every pixel is a cell.
+        shape = pixels = tuple(labels.shape)
+        places = ((labels >= 0) & (labels < classes)).flatten().nonzero()[:, 0]
+        drawn = labels.flatten()[places].to(torch.int32).numpy()
+        table = every_pixel = places.numpy(), drawn, np.ones(len(drawn), dtype=np.int64)
         outside = labels[None] == PADDING
         padding = outside.float() if outside.any() else None
         targets = []
@@ -138,28 +142,27 @@ class DownsampleScribblesTransform(SegOnlyTransform):
             if all(s == 1 for s in scale):
                 targets.append(segmentation)
                 continue
-            shape = tuple(round(size * s) for size, s in zip(labels.shape, scale, strict=True))
-            target = labels.new_full((1, *shape), self.ignore_label)
+            finer, shape = shape, tuple(round(size * s) for size, s in zip(pixels, scale, strict=True))
+            target = labels.new_full((1, *shape), classes)
             if padding is not None:
                 target[getattr(F, f"adaptive_avg_pool{ndim}d")(padding, shape) >= 0.5] = PADDING
-            # NumPy sorts 32 bits several times as fast as PyTorch sorts 64.
-            integer = torch.int32 if prod(shape) * self.ignore_label < 2**31 else torch.int64
-            cell = torch.zeros((), dtype=integer)  # of every pixel
-            for size, cells in zip(labels.shape, shape, strict=True):
-                cell = cell[..., None] * cells + torch.arange(size, dtype=integer) * cells // size
-            keys = cell.flatten().index_select(0, places) * self.ignore_label + drawn.to(integer)
-            if len(keys) < prod(shape) * self.ignore_label:
-                unique, counts = map(torch.from_numpy, np.unique(keys.numpy(), return_counts=True))
-            else:  # densely annotated, where sorting takes longer than counting what is not there
-                counts = torch.bincount(keys)
-                unique = counts.nonzero()[:, 0]
-                counts = counts[unique]
-            ranks = counts * self.ignore_label + unique % self.ignore_label
-            # The largest is that of the label that is there most often, of several the highest; 0 where none is.
-            most = torch.zeros(prod(shape), dtype=torch.int64)
-            most.scatter_reduce_(0, unique.long() // self.ignore_label, ranks, "amax")
-            most = most.view(target.shape)
-            targets.append(torch.where(most > 0, (most % self.ignore_label).to(target.dtype), target))
+            # Cells of the last target, where these are made of whole ones, are fewer to count than pixels.
+            if any(size % cells for size, cells in zip(finer, shape, strict=True)):
+                finer, table = pixels, every_pixel
+            cell = np.zeros((), dtype=np.int32)  # in which each finer one lies
+            for size, cells in zip(finer, shape, strict=True):
+                cell = cell[..., None] * cells + np.arange(size, dtype=np.int32) * cells // size
+            places, drawn, counts = table
+            summed = coo_array((counts, (cell.ravel()[places], drawn)), shape=(prod(shape), classes)).tocsr()
+            entries = np.diff(summed.indptr)  # of each cell
+            annotated = entries.nonzero()[0]
+            if len(annotated):
+                # The largest is that of the label that is there most often, of several the highest.
+                ranks = summed.data * classes + summed.indices
+                most = np.maximum.reduceat(ranks, summed.indptr[annotated]) % classes
+                target.view(-1)[torch.from_numpy(annotated)] = torch.from_numpy(most).to(target.dtype)
+            targets.append(target)
+            table = np.repeat(np.arange(prod(shape)), entries), summed.indices, summed.data
         return targets
 
 

@@ -85,19 +85,28 @@ def pool_every_label(target, scale):
     st.integers(0, 10**6),
     st.sampled_from([0.0, 0.03, 0.3, 1.0]),
     st.sampled_from([0.0, 0.4, 1.0]),
-    st.sampled_from([((16, 8), [0.5, 0.25]), ((12, 20), 0.5), ((4, 8, 12), [1, 0.5, 0.25]), ((8, 8, 8), 0.125)]),
+    st.sampled_from(
+        [
+            ((16, 8), [[0.5, 0.25]]),
+            ((12, 20), [0.5, 0.25]),
+            ((4, 8, 12), [[1, 0.5, 0.5], [1, 0.5, 0.25], [0.5, 0.25, 0.25]]),
+            ((8, 8, 8), [0.125]),
+            ((12, 12), [0.25, 0.5, 1 / 3, [1 / 6, 1 / 3]]),  # some made of cells of the one before
+        ]
+    ),
     st.sampled_from([torch.int16, torch.float32]),
 )
 def test_coarse_targets_are_those_of_a_mask_per_label(seed, drawn, padded, case, dtype):
-    shape, scale = case
+    shape, scales = case
     generator = torch.Generator().manual_seed(seed)
     draw = [torch.rand((1, *shape), generator=generator) for _ in range(3)]
     target = torch.where(draw[0] < drawn, (draw[1] * IGNORE).floor(), IGNORE)
     target = torch.where(draw[2] < padded, PADDING, target).to(dtype)
-    (coarse,) = DownsampleScribblesTransform([scale], IGNORE)(image=target, segmentation=target)["segmentation"]
-    expected = pool_every_label(target, scale if isinstance(scale, list) else [scale] * len(shape))
-    assert torch.equal(coarse, expected)
-    assert coarse.dtype == dtype
+    targets = DownsampleScribblesTransform(scales, IGNORE)(image=target, segmentation=target)["segmentation"]
+    for coarse, scale in zip(targets, scales, strict=True):
+        expected = pool_every_label(target, scale if isinstance(scale, list) else [scale] * len(shape))
+        assert torch.equal(coarse, expected)
+        assert coarse.dtype == dtype
 
 
 class CountingMode(TorchDispatchMode):
