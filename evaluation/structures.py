@@ -7,8 +7,9 @@ voxel is then in several classes at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,12 +39,14 @@ class LabelCoding:
         allowed: every value that a dense label or a prediction may hold, background included.
         ignore: the value of unlabelled voxels in scribbles, or None.
         file_ending: of the dataset's files, with its dot.
+        dataset_json: all of the file, which tells nnU-Net its reader.
     """
 
     structures: tuple[Structure, ...]
     allowed: frozenset[int]
     ignore: int | None
     file_ending: str
+    dataset_json: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_label_coding(file: Path) -> LabelCoding:
@@ -65,6 +68,7 @@ def read_label_coding(file: Path) -> LabelCoding:
         allowed=frozenset({0}.union(*values_of.values())),
         ignore=None if ignored is None else ignored[0],
         file_ending=content["file_ending"],
+        dataset_json=content,
     )
 
 

@@ -40,7 +40,6 @@ from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
-from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.common.workers import run_all
@@ -431,14 +430,13 @@ class _AnnotationReader:
 
     def _measure_dataset(self, dataset: str) -> dict[str, Annotation]:
         folder = self._workspace.raw / dataset
-        ignore = read_label_coding(folder / "dataset.json").ignore
-        if ignore is None:
+        coding = read_label_coding(folder / "dataset.json")
+        if coding.ignore is None:
             raise AttenScribbleError(f"{folder / 'dataset.json'} has no label 'ignore': its labels are no scribbles")
         cases = list_training_cases(self._workspace, dataset)
         labels = [Path(entry["label"]) for entry in cases.values()]
-        description = read_json(folder / "dataset.json", "convert it again")
-        reader = find_reader(description, labels[0]) if labels else None
-        measure = partial(_measure_file, reader=reader, across=read_drawn_axis(folder), ignore=ignore)
+        reader = find_reader(coding.dataset_json, labels[0]) if labels else None
+        measure = partial(_measure_file, reader=reader, across=read_drawn_axis(folder), ignore=coding.ignore)
         return dict(zip(cases, run_all(measure, labels, self._workers, "Counting annotation"), strict=True))
 
 
