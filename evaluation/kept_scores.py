@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import replaced_folder
+from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.shapes import COUNT, mapping, shape_problems
 from nnunet_attenscribble.common.text import format_csv, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -147,11 +147,12 @@ def find_summaries(path: Path) -> list[Summary]:
 
 def _list_losses(folder: Path, summaries: Mapping[str, Summary]) -> list[str]:
     """What would be lost if the folder was replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    held = {file.name for file in folder.iterdir() if not is_of_system(file.name)} if folder.is_dir() else set()
+    if not held and (folder.is_dir() or not folder.exists()):
         return []
-    if not folder.is_dir() or not is_kept(folder):
+    if TRAININGS_FILE not in held:
         return [f"{folder} holds something else than kept scores: give another place with --keep"]
-    others = sorted(file.name for file in folder.iterdir() if file.name not in (SCORES_FILE, TRAININGS_FILE))
+    others = sorted(held - {SCORES_FILE, TRAININGS_FILE})
     others += [training for training in read_kept(folder) if training not in summaries]
     return [f"{folder} holds more than would replace it ({list_some(others)}): give another place"] if others else []
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_attenscribble.common.files import replaced_folder
+from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
@@ -351,7 +351,7 @@ def _find_input(predictions: Path, scribbles: Path, output: Path, dataset_json: 
         )
         if not folder.is_dir()
     ]
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or not all(is_of_system(file.name) for file in output.iterdir())):
         problems.append(f"{output} is there already: give a new folder with --output")
     if problems:
         raise AttenScribbleError(problems)
