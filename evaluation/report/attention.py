@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import partial
@@ -119,7 +120,7 @@ def read_view(file: Path) -> AttentionView:
             found[name] = tuple(found[name].tolist())
         for name in ("case", "structure", "cells", "plane"):
             found[name] = found[name].item()
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise AttenScribbleError(
             f"{file} cannot be read as a view of an attention block ({error!r}): run `attenscribble attention` again"
         ) from error
