@@ -79,7 +79,6 @@ class Collected:
 
     Attributes:
         folder: that holds it.
-        complete: number of complete cells.
         missing: by cell, what it lacks, see `CellState`.
         comparison: the table as Markdown, or None.
         postprocessed: that of the postprocessed predictions, or None.
@@ -87,7 +86,6 @@ class Collected:
     """
 
     folder: Path
-    complete: int
     missing: Mapping[str, str]
     comparison: str | None
     postprocessed: str | None
@@ -191,15 +189,10 @@ class _Collection:
         processed = self._write_comparison(_COMPARISON_POSTPROCESSED, self.postprocessed, of_postprocessed)
         lines = [f"{cell.name}\t{lack}\n" for cell, lack in self.missing.items()]
         (self.part / "missing.txt").write_text("".join(lines), encoding="utf-8")
-        tables = [
-            name
-            for name, written in (("comparison", table), (_COMPARISON_POSTPROCESSED, processed))
-            if written is not None
-        ]
-        text = encode_result(self._describe(notes, rows, tables))
+        text = encode_result(self._describe(notes, rows))
         (self.part / COLLECTED_FILE).write_text(text, encoding="utf-8")
         missing = {cell.name: lack for cell, lack in self.missing.items()}
-        return Collected(folder, len(self.complete), missing, table, processed, tuple(notes))
+        return Collected(folder, missing, table, processed, tuple(notes))
 
     def keep(self, folder: Path) -> None:
         if not self.summaries:
@@ -336,9 +329,7 @@ class _Collection:
         told = [f"{name} ({', '.join(found)})" for name, found in commits.items() if len(found) > 1]
         return [f"Rows whose trainings are of several commits of the code: {'; '.join(told)}."] if told else []
 
-    def _describe(
-        self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]], tables: Sequence[str]
-    ) -> dict:
+    def _describe(self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]]) -> dict:
         workspace, benchmark = self.plan.workspace, self.benchmark
         datasets = {kind: workspace.find_dataset(name) for kind, name in benchmark.datasets.items()}
         scribble = datasets["scribble"]
@@ -372,11 +363,12 @@ class _Collection:
             "commit": find_commit(),
             "rows": [self._describe_row(row, summaries[row.name]) for row in benchmark.rows],
             "cells": [self._describe_cell(cell) for cell in self.plan.cells],
-            **{
-                name: {ending[1:]: f"{name}{ending}" for ending in WRITERS} if name in tables else None
-                for name in ("comparison", _COMPARISON_POSTPROCESSED)
-            },
+            **{name: self._name_tables(name) for name in ("comparison", _COMPARISON_POSTPROCESSED)},
         }
+
+    def _name_tables(self, name: str) -> dict[str, str] | None:
+        files = {ending[1:]: f"{name}{ending}" for ending in WRITERS}
+        return files if (self.part / files["json"]).is_file() else None
 
     def _describe_row(self, row: Row, summaries: Mapping[str, list[Cell]]) -> dict:
         state = next(state for cell, state in self.states.items() if cell.row == row)

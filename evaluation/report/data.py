@@ -143,9 +143,7 @@ class ReportData:
         rows: all of them, in the order of the benchmark file.
         cells: all of them.
         comparison: of the rows with the reference; None while there is nothing to compare.
-        tables: the files of the comparison, by their ending.
         postprocessed: the comparison of the postprocessed predictions; None without.
-        postprocessed_tables: its files.
     """
 
     name: str
@@ -159,9 +157,7 @@ class ReportData:
     rows: tuple[ReportRow, ...]
     cells: tuple[ReportCell, ...]
     comparison: Comparison | None
-    tables: Mapping[str, Path]
     postprocessed: Comparison | None
-    postprocessed_tables: Mapping[str, Path]
 
     @property
     def scored(self) -> list[ReportRow]:
@@ -216,20 +212,18 @@ def _read(folder: Path, content: Mapping) -> ReportData:
     problems: list[str] = []
     cells = tuple(_read_cell(folder, entry, problems) for entry in content["cells"])
     rows = tuple(_read_row(folder, position, entry, problems) for position, entry in enumerate(content["rows"]))
-    tables, postprocessed = (
-        {f".{kind}": folder / path for kind, path in (written or {}).items()}
-        for written in (content["comparison"], content["comparison_postprocessed"])
-    )
-    files = [*tables.values(), *postprocessed.values()]
+    tables = [content["comparison"] or {}, content["comparison_postprocessed"] or {}]
+    files = [folder / path for own in tables for path in own.values()]
     problems += [f"{file} is missing: {_AGAIN}" for file in files if not file.is_file()]
     if problems:
         raise AttenScribbleError(problems)
+    comparison, postprocessed = (read_comparison(folder / own["json"]) if own else None for own in tables)
     folds = content["test"]["folds"]
     scribbles = content["scribbles"]
     return ReportData(
         name=content["name"],
         reference=content["reference"],
-        datasets=dict(content["datasets"]),
+        datasets=content["datasets"],
         test=content["test"]["text"],
         test_folders={fold: (folder / entry["images"], folder / entry["labels"]) for fold, entry in folds.items()},
         scribbles=(Path(scribbles["folder"]), scribbles["file_ending"], scribbles["ignore"]),
@@ -237,10 +231,8 @@ def _read(folder: Path, content: Mapping) -> ReportData:
         notes=tuple(content["notes"]),
         rows=rows,
         cells=cells,
-        comparison=read_comparison(tables[".json"]) if tables else None,
-        tables=tables,
-        postprocessed=read_comparison(postprocessed[".json"]) if postprocessed else None,
-        postprocessed_tables=postprocessed,
+        comparison=comparison,
+        postprocessed=postprocessed,
     )
 
 
@@ -251,17 +243,8 @@ def _read_row(folder: Path, position: int, entry: Mapping, problems: list[str]) 
         summary = pool_runs(entry["name"], found) if found else None
     except AttenScribbleError as error:
         problems += error.problems
-    return ReportRow(
-        name=entry["name"],
-        slug=entry["slug"],
-        position=position,
-        labels=entry["labels"],
-        trainer=entry["trainer"],
-        configuration=entry["configuration"],
-        settings=None if entry["settings"] is None else dict(entry["settings"]),
-        budget=dict(entry["budget"] or {}),
-        summary=summary,
-    )
+    told = {key: entry[key] for key in ("name", "slug", "labels", "trainer", "configuration", "settings")}
+    return ReportRow(**told, position=position, budget=entry["budget"] or {}, summary=summary)
 
 
 def _read_cell(folder: Path, entry: Mapping, problems: list[str]) -> ReportCell:

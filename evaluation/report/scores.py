@@ -29,6 +29,7 @@ from nnunet_attenscribble.evaluation.comparison_files import (
     tabulate_means,
     tabulate_structures,
     tabulate_volumes,
+    to_csv,
     write_rules,
 )
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, collect_metric
@@ -77,7 +78,7 @@ def describe_table_section(data: ReportData) -> Section:
                 text=[f"All rows on the same {describe_cases(comparison)}, compared with {comparison.reference}."],
                 tables=tables,
                 pictures=[picture],
-                files={"comparison.csv": data.tables[".csv"].read_text("utf-8")},
+                files={"comparison.csv": to_csv(comparison)},
             ),
             *_describe_postprocessed(data),
             Part("Every structure", tables=structures),
@@ -118,7 +119,7 @@ def _describe_postprocessed(data: ReportData) -> list[Part]:
             "With postprocessing",
             told,
             tables=[Table("", *tabulate_means(comparison)), dice],
-            files={"comparison_postprocessed.csv": data.postprocessed_tables[".csv"].read_text("utf-8")},
+            files={"comparison_postprocessed.csv": to_csv(comparison)},
         )
     ]
 
