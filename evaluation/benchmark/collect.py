@@ -29,12 +29,10 @@ Where there can be no links, as on some file systems, these are left out.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-
-import numpy as np
 
 from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
@@ -44,7 +42,13 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, count_annotation, find_annotation
+from nnunet_attenscribble.evaluation.annotation import (
+    ANNOTATED,
+    Annotation,
+    average_annotation,
+    count_annotation,
+    find_annotation,
+)
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
@@ -175,11 +179,12 @@ class _Collection:
             self.unlinked = True
 
     def write(self, folder: Path) -> Collected:
-        unknown: list[str] = []
+        unknown: dict[str, None] = {}
         for cell in self.complete:
-            self.summaries[cell] = self._add_annotation(cell, self._write_cell(cell), unknown)
-        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing(), *self._describe_code()]
-        notes += dict.fromkeys(unknown)
+            self._find_summaries(cell)
+            unknown |= dict.fromkeys(self._add_annotation(cell))
+            self._write_cell(cell)
+        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing(), *self._describe_code(), *unknown]
         self._link_tests()
         if self.unlinked:
             notes.append("There can be no links where this lies: a report will have no pictures of predictions.")
@@ -204,63 +209,61 @@ class _Collection:
                 summaries[f"{cell.name}/{POSTPROCESSED}"] = self.postprocessed[cell]
         write_kept(folder, summaries)
 
-    def _write_cell(self, cell: Cell) -> Summary:
-        source, target = self.plan.folder(cell), self.part / "cells" / cell.name
+    def _find_summaries(self, cell: Cell) -> None:
+        """Note down what a cell was scored, here or elsewhere, also behind postprocessing."""
         if cell in self.kept.summaries:
-            return self._write_kept(cell, target)
+            self.summaries[cell] = self.kept.summaries[cell]
+            if cell in self.kept.postprocessed:
+                self.postprocessed[cell] = self.kept.postprocessed[cell]
+            return
         state = self.states[cell]
-        summary = complete_provenance(self.plan, state, self.commands)
-        write_summary(summary, target)
-        model = self.plan.model(cell).folder(self.plan.workspace.results(cell.seed))
-        if (model / "loss_terms.csv").is_file():
-            shutil.copyfile(model / "loss_terms.csv", target / "loss_terms.csv")
-        write_training_log(read_training_log(model), target / "training_log.csv")
-        self._link(target / "predictions", source / "predictions")
-        self._link(target / "model", model)
-        if (source / "attention" / ATTENTION_FILE).is_file():
-            self._link(target / "attention", source / "attention")
+        self.summaries[cell] = complete_provenance(self.plan, state, self.commands)
         rescore = state.steps.rescore
         if rescore is not None and rescore.is_done():
             self.postprocessed[cell] = complete_postprocessed(self.plan, state, self.commands)
-            write_summary(self.postprocessed[cell], target / POSTPROCESSED)
-            self._link(target / POSTPROCESSED / "predictions", self.plan.postprocessed(cell))
-        return summary
 
-    def _add_annotation(self, cell: Cell, summary: Summary, unknown: list[str]) -> Summary:
-        """Where rows differ in their scribbles, the summary tells how much was annotated for its training; `unknown`
-        gets why that cannot be told. What it tells already stays: labels may have been drawn anew since.
+    def _add_annotation(self, cell: Cell) -> Iterator[str]:
+        """Where rows differ in their scribbles, the summary tells how much was annotated for its training; yields why
+        that cannot be told. What it tells already stays: labels may have been drawn anew since.
         """
+        summary = self.summaries[cell]
         if not self.benchmark.further or not cell.row.on_scribbles or find_annotation(summary.provenance) is not None:
-            return summary
+            return
         dataset = self.plan.model(cell).dataset
         try:
             found = self.annotation.measure(dataset, cell.fold)
         except AttenScribbleError as error:
-            unknown.append(f"How much is annotated in {dataset} is not known: {'; '.join(error.problems)}.")
-            return summary
+            yield f"How much is annotated in {dataset} is not known: {'; '.join(error.problems)}."
+            return
         told = {key: f"{getattr(found, name):.6g}" for name, key in ANNOTATED.items()}
+        self.summaries[cell] = replace(summary, provenance={**summary.provenance, **told})
         if cell in self.kept.summaries:
-            unknown.append(
-                f"Kept results on {dataset} do not tell how much was annotated: it is what its labels hold now."
-            )
-        summary = replace(summary, provenance={**summary.provenance, **told})
-        write_summary(summary, self.part / "cells" / cell.name)
-        if cell not in self.kept.summaries:
-            write_summary(summary, self.plan.folder(cell))
-        return summary
+            yield f"Kept results on {dataset} do not tell how much was annotated: it is what its labels hold now."
+        else:
+            write_summary(self.summaries[cell], self.plan.folder(cell))
 
-    def _write_kept(self, cell: Cell, target: Path) -> Summary:
-        summary, source = self.kept.summaries[cell], self.kept.folders[cell]
-        write_summary(summary, target)
-        if cell in self.kept.postprocessed:
-            self.postprocessed[cell] = self.kept.postprocessed[cell]
+    def _write_cell(self, cell: Cell) -> None:
+        target = self.part / "cells" / cell.name
+        write_summary(self.summaries[cell], target)
+        if cell in self.postprocessed:
             write_summary(self.postprocessed[cell], target / POSTPROCESSED)
-        for name in ("loss_terms.csv", "training_log.csv"):
-            if (source / name).is_file():
-                shutil.copyfile(source / name, target / name)
+        if cell in self.kept.summaries:
+            source = self.kept.folders[cell]
+            curves = [source / "loss_terms.csv", source / "training_log.csv"]
+        else:
+            source = self.plan.folder(cell)
+            model = self.plan.model(cell).folder(self.plan.workspace.results(cell.seed))
+            curves = [model / "loss_terms.csv"]
+            write_training_log(read_training_log(model), target / "training_log.csv")
+            self._link(target / "predictions", source / "predictions")
+            self._link(target / "model", model)
+            if cell in self.postprocessed:
+                self._link(target / POSTPROCESSED / "predictions", self.plan.postprocessed(cell))
+        for file in curves:
+            if file.is_file():
+                shutil.copyfile(file, target / file.name)
         if (source / "attention" / ATTENTION_FILE).is_file():
             self._link(target / "attention", (source / "attention").resolve())
-        return summary
 
     def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:
         """The cells that every written summary is of, by the row's name and the file."""
@@ -417,8 +420,7 @@ class _AnnotationReader:
         cases = list(found) if fold == "all" else read_fold(self._workspace, dataset, fold)["train"]
         if lacking := sorted(set(cases) - set(found)):
             raise AttenScribbleError(f"{self._workspace.raw / dataset} has no labels of {', '.join(lacking)}")
-        means = np.mean([[getattr(found[case], name) for name in ANNOTATED] for case in cases], axis=0).tolist()
-        return Annotation(*means)
+        return average_annotation([found[case] for case in cases])
 
     def _measure_dataset(self, dataset: str) -> dict[str, Annotation]:
         folder = self._workspace.raw / dataset

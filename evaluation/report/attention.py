@@ -332,4 +332,4 @@ def _tabulate(found: dict[str, list[Found]]) -> tuple[list[Table], dict[str, str
 
 
 def _format(entry: SimilarityMean | None) -> str:
-    return "n/a" if entry is None else format_mean_sd(entry.mean, math.nan if entry.cases < 2 else entry.sd, 3)
+    return "n/a" if entry is None else format_mean_sd(entry.mean, entry.sd, 3)

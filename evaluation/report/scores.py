@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
-from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from matplotlib.ticker import NullFormatter
 
 from nnunet_attenscribble.common.figures import add_legend, choose_look, new_figure, wrap_name
 from nnunet_attenscribble.common.text import format_csv
-from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, find_annotation
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, average_annotation, find_annotation
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison
 from nnunet_attenscribble.evaluation.comparison_files import (
     CONFUSION_RULE,
@@ -410,14 +409,13 @@ def list_points(
     points = []
     for row, told in trainings.items():
         annotations = [find_annotation(provenance) for provenance in told]
-        known = [astuple(annotation) for annotation in annotations if annotation is not None]
+        known = [annotation for annotation in annotations if annotation is not None]
         if not known or len(known) < len(annotations):
             continue
         key = (told[0].get("trainer"), told[0].get("configuration"))
         method = methods.setdefault(key, _name_method(row, told[0].get("labels")))
         found = comparison.get(row, FOREGROUND, "dice")
-        mean = Annotation(*map(fmean, zip(*known, strict=True)))
-        points.append(BudgetPoint(row, method, mean, found.mean, found.low, found.high))
+        points.append(BudgetPoint(row, method, average_annotation(known), found.mean, found.low, found.high))
     return points
 
 
