@@ -17,7 +17,7 @@ from nnunet_attenscribble.evaluation.scoring import CaseScores, pair_cases, scor
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
     find_dataset_json,
-    list_model_folders,
+    find_model_file,
     read_label_coding,
 )
 from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
@@ -72,6 +72,7 @@ def evaluate_folder(
     reader = find_reader(coding.dataset_json, pairs[0].prediction)
     dense_reader = reader if of_dense is coding else find_reader(of_dense.dataset_json, pairs[0].dense)
     score = partial(score_case, coding=coding, protocol=rules, readers=(reader, dense_reader))
+    plans = find_model_file(predictions, "plans.json")
     results = run_all(score, pairs, workers or count_workers(len(pairs)), "Scoring cases", progress=progress)
     return Summary(
         structures=coding.structures,
@@ -89,7 +90,7 @@ def evaluate_folder(
             "predictions": str(predictions),
             "dense_labels": str(dense),
             "dataset_json": str(file),
-            "plans_sha256": _hash_plans(predictions),
+            "plans_sha256": None if plans is None else sha256(plans),
             "commit": find_commit(),
         },
         versions=list_versions("nnunet-attenscribble", "numpy", "scipy", "SimpleITK"),
@@ -172,10 +173,3 @@ def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str], ru
             "Every prediction equals its dense label in every voxel: make sure that they are not the dense labels."
         )
     return notes
-
-
-def _hash_plans(predictions: Path) -> str | None:
-    for place in list_model_folders(predictions):
-        if (place / "plans.json").is_file():
-            return sha256(place / "plans.json")
-    return None

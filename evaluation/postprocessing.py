@@ -36,7 +36,7 @@ from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
     Structure,
     find_dataset_json,
-    list_model_folders,
+    find_model_file,
     read_label_coding,
 )
 from nnunet_attenscribble.evaluation.summary import encode_result, head_result
@@ -441,10 +441,9 @@ def _write_case(task: tuple[Path, Path], *, decisions: Sequence[Decision], reade
 
 def _copy_model_files(predictions: Path, folder: Path) -> None:
     for name in ("dataset.json", "plans.json"):
-        for place in list_model_folders(predictions):
-            if (place / name).is_file():
-                shutil.copyfile(place / name, folder / name)
-                break
+        file = find_model_file(predictions, name)
+        if file is not None:
+            shutil.copyfile(file, folder / name)
 
 
 def _to_content(result: Postprocessed, agreement: float | None) -> dict[str, object]:
