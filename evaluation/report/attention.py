@@ -279,8 +279,8 @@ def describe_attention_section(data: ReportData, case: str | None, *, scans: boo
 
 
 def _read_records(data: ReportData, row: ReportRow) -> list[Found]:
-    cells = [cell for cell in data.done(row) if (cell.place / "attention" / ATTENTION_FILE).is_file()]
-    return [(cell, *read_record(cell.place / "attention")) for cell in cells]
+    cells = [cell for cell in data.done(row) if (cell.folder / "attention" / ATTENTION_FILE).is_file()]
+    return [(cell, *read_record(cell.folder / "attention")) for cell in cells]
 
 
 def _describe_row(
@@ -289,7 +289,7 @@ def _describe_row(
     volume = None if case is None else find_volume(case, row.scores.protocol)
     cell, cases, _ = next((entry for entry in found if volume in entry[1]), found[0])
     shown = volume if volume in cases else cases[0]
-    view = read_view(cell.place / "attention" / f"{shown}.npz")
+    view = read_view(cell.folder / "attention" / f"{shown}.npz")
     pictures = [
         Picture(
             f"attention_{row.slug}_{name}",

@@ -99,32 +99,23 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class ReportCell:
-    """A row, trained on one fold in one repetition.
+    """A row, trained on one fold in one repetition and scored.
 
     Attributes:
         name: `seed_0/fold_0/ROW`.
         row: the row's name.
         seed: number of the repetition.
         fold: a number, or `all`.
-        folder: of what was collected of it; None if it is not complete.
-        lacks: what an incomplete one lacks: `training`, `predictions` or `evaluation`, or why what is there does not
-            count.
-        summary: of its evaluation; None if it is not complete.
+        folder: of what was collected of it.
+        summary: of its evaluation.
     """
 
     name: str
     row: str
     seed: int
     fold: str
-    folder: Path | None
-    lacks: str | None
-    summary: Summary | None
-
-    @property
-    def place(self) -> Path:
-        """`folder` of a complete cell, as those of `ReportData.done`."""
-        assert self.folder is not None
-        return self.folder
+    folder: Path
+    summary: Summary
 
 
 @dataclass(frozen=True)
@@ -141,7 +132,9 @@ class ReportData:
         selection: what was selected on what.
         notes: what a reader of the numbers should know.
         rows: all of them, in the order of the benchmark file.
-        cells: all of them.
+        cells: the complete ones.
+        missing: by the name of each other cell, what it lacks: `training`, `predictions` or `evaluation`, or why what
+            is there does not count.
         comparison: of the rows with the reference; None while there is nothing to compare.
         postprocessed: the comparison of the postprocessed predictions; None without.
     """
@@ -156,6 +149,7 @@ class ReportData:
     notes: tuple[str, ...]
     rows: tuple[ReportRow, ...]
     cells: tuple[ReportCell, ...]
+    missing: Mapping[str, str]
     comparison: Comparison | None
     postprocessed: Comparison | None
 
@@ -171,7 +165,7 @@ class ReportData:
 
     def done(self, row: ReportRow) -> list[ReportCell]:
         """The complete cells of a row, in order."""
-        return [cell for cell in self.cells if cell.row == row.name and cell.folder is not None]
+        return [cell for cell in self.cells if cell.row == row.name]
 
 
 def read_collected(folder: Path) -> ReportData:
@@ -185,7 +179,7 @@ def read_collected(folder: Path) -> ReportData:
         data = _read(folder, content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise AttenScribbleError(f"{folder / _FILE} is damaged ({error!r}): {_AGAIN}") from error
-    if not any(cell.folder for cell in data.cells):
+    if not data.cells:
         raise AttenScribbleError(
             f"{folder} holds no complete cell, so there is nothing to report: run `attenscribble benchmark` first"
         )
@@ -210,7 +204,15 @@ def _read_json(folder: Path) -> dict:
 
 def _read(folder: Path, content: Mapping) -> ReportData:
     problems: list[str] = []
-    cells = tuple(_read_cell(folder, entry, problems) for entry in content["cells"])
+    cells = []
+    for entry in content["cells"]:
+        try:
+            if entry["folder"] is not None:
+                place = folder / entry["folder"]
+                name, row, seed, fold = (entry[key] for key in ("cell", "row", "seed", "fold"))
+                cells.append(ReportCell(name, row, seed, fold, place, read_summary(place)))
+        except AttenScribbleError as error:
+            problems += error.problems
     rows = tuple(_read_row(folder, position, entry, problems) for position, entry in enumerate(content["rows"]))
     tables = [content["comparison"] or {}, content["comparison_postprocessed"] or {}]
     files = [folder / path for own in tables for path in own.values()]
@@ -230,7 +232,8 @@ def _read(folder: Path, content: Mapping) -> ReportData:
         selection=tuple(content["selection"]),
         notes=tuple(content["notes"]),
         rows=rows,
-        cells=cells,
+        cells=tuple(cells),
+        missing={entry["cell"]: entry["lacks"] for entry in content["cells"] if entry["lacks"] is not None},
         comparison=comparison,
         postprocessed=postprocessed,
     )
@@ -245,16 +248,6 @@ def _read_row(folder: Path, position: int, entry: Mapping, problems: list[str]) 
         problems += error.problems
     told = {key: entry[key] for key in ("name", "slug", "labels", "trainer", "configuration", "settings")}
     return ReportRow(**told, position=position, budget=entry["budget"] or {}, summary=summary)
-
-
-def _read_cell(folder: Path, entry: Mapping, problems: list[str]) -> ReportCell:
-    place = None if entry["folder"] is None else folder / entry["folder"]
-    summary = None
-    try:
-        summary = None if place is None else read_summary(place)
-    except AttenScribbleError as error:
-        problems += error.problems
-    return ReportCell(entry["cell"], entry["row"], entry["seed"], entry["fold"], place, entry["lacks"], summary)
 
 
 # --- parts and page ---

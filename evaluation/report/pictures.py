@@ -204,8 +204,8 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     predictions, dice = {}, {}
     for row in data.scored:
         for cell in data.done(row):
-            file = _find(cell.place / "predictions", volume)
-            if file is not None and cell.summary is not None:
+            file = _find(cell.folder / "predictions", volume)
+            if file is not None:
                 predictions[row.name] = cut_labels(file)
                 dice[row.name] = {name: entry.dice for name, entry in cell.summary.cases[case].items()}
                 break

@@ -334,7 +334,8 @@ class BudgetPoint:
 
 def describe_annotation_section(data: ReportData) -> Section:
     """One plot per way to count what was annotated; nothing where all rows have the same scribbles."""
-    points = [] if data.comparison is None else list_points(data.comparison, _read_provenance(data))
+    trainings = {row.name: [cell.summary.provenance for cell in data.done(row)] for row in data.scored}
+    points = [] if data.comparison is None else list_points(data.comparison, trainings)
     title = "Dice against annotation"
     if data.comparison is None or len({point.annotation for point in points}) < 2:
         return Section("annotation", title, [])
@@ -422,11 +423,3 @@ def list_points(
 def _name_method(row: str, labels: str | None) -> str:
     """Without the scribbles' name, which a row of several has in brackets, see `benchmark.file`."""
     return row.removesuffix(f" ({labels})").replace(f" ({labels}, ", " (")
-
-
-def _read_provenance(data: ReportData) -> dict[str, list[Mapping[str, str | None]]]:
-    return {
-        row.name: [{} if cell.summary is None else cell.summary.provenance for cell in data.done(row)]
-        for row in data.rows
-        if row.summary is not None
-    }
