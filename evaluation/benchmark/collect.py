@@ -162,10 +162,8 @@ class _Collection:
         self.benchmark: Benchmark = plan.benchmark
         self.commands = read_commands(plan.workspace.commands)
         incomplete = {cell: state for cell, state in states.items() if state.lacks is not None}
-        self.kept = find_kept(plan, incomplete, kept)
-        self.missing = {
-            cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept.summaries
-        }
+        self.kept, self.kept_notes = find_kept(plan, incomplete, kept)
+        self.missing = {cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept}
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
         self.annotation = _AnnotationReader(plan.workspace, plan.benchmark.workers)
         self.summaries: dict[Cell, Summary] = {}
@@ -184,7 +182,7 @@ class _Collection:
             self._find_summaries(cell)
             unknown |= dict.fromkeys(self._add_annotation(cell))
             self._write_cell(cell)
-        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing(), *self._describe_code(), *unknown]
+        notes = [*self.plan.notes, *self.kept_notes, *self._describe_missing(), *self._describe_code(), *unknown]
         self._link_tests()
         if self.unlinked:
             notes.append("There can be no links where this lies: a report will have no pictures of predictions.")
@@ -211,10 +209,11 @@ class _Collection:
 
     def _find_summaries(self, cell: Cell) -> None:
         """Note down what a cell was scored, here or elsewhere, also behind postprocessing."""
-        if cell in self.kept.summaries:
-            self.summaries[cell] = self.kept.summaries[cell]
-            if cell in self.kept.postprocessed:
-                self.postprocessed[cell] = self.kept.postprocessed[cell]
+        if cell in self.kept:
+            kept = self.kept[cell]
+            self.summaries[cell] = kept.summary
+            if kept.postprocessed is not None:
+                self.postprocessed[cell] = kept.postprocessed
             return
         state = self.states[cell]
         self.summaries[cell] = complete_provenance(self.plan, state, self.commands)
@@ -237,7 +236,7 @@ class _Collection:
             return
         told = {key: f"{getattr(found, name):.6g}" for name, key in ANNOTATED.items()}
         self.summaries[cell] = replace(summary, provenance={**summary.provenance, **told})
-        if cell in self.kept.summaries:
+        if cell in self.kept:
             yield f"Kept results on {dataset} do not tell how much was annotated: it is what its labels hold now."
         else:
             write_summary(self.summaries[cell], self.plan.folder(cell))
@@ -247,8 +246,8 @@ class _Collection:
         write_summary(self.summaries[cell], target)
         if cell in self.postprocessed:
             write_summary(self.postprocessed[cell], target / POSTPROCESSED)
-        if cell in self.kept.summaries:
-            source = self.kept.folders[cell]
+        if cell in self.kept:
+            source = self.kept[cell].folder
             curves = [source / "loss_terms.csv", source / "training_log.csv"]
         else:
             source = self.plan.folder(cell)
@@ -376,7 +375,7 @@ class _Collection:
     def _describe_row(self, row: Row, summaries: Mapping[str, list[Cell]]) -> dict:
         state = next(state for cell, state in self.states.items() if cell.row == row)
         compared = list_compared(self.plan, self.complete).get(row.name, [])
-        known = not any(cell.row == row for cell in self.kept.other_settings)
+        known = not any(kept.other_settings for cell, kept in self.kept.items() if cell.row == row)
         return {
             "name": row.name,
             "slug": row.folder,
