@@ -137,9 +137,9 @@ def _list_dataset_problems(ahead: _Ahead, kind: str, name: str) -> list[str]:
     problems = []
     if there and not ahead.creates(f".*/{folder}/splits_final[.]json"):
         known = (raw / "dataset.json").is_file() or (workspace.preprocessed / name / "splits_final.json").is_file()
-        for fold in benchmark.folds if known else ():
+        for fold in [fold for fold in benchmark.folds if known and fold != "all"]:
             try:
-                read_fold(workspace, name, fold) if fold != "all" else None
+                read_fold(workspace, name, fold)
             except AttenScribbleError as error:
                 problems += error.problems
     return problems + _list_plans_problems(ahead, kind, name, folder)
