@@ -13,7 +13,7 @@ from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.common.workers import default_workers, run_all
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
-from nnunet_attenscribble.evaluation.scoring import CaseScores, pair_cases, score_case
+from nnunet_attenscribble.evaluation.scoring import CaseScores, check_folders, pair_cases, score_case
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
     find_dataset_json,
@@ -111,9 +111,7 @@ def _choose_dataset_json(predictions: Path, dense: Path, given: Path | str | Non
         if not file.is_file():
             raise AttenScribbleError(f"--dataset-json {given} does not exist: give nnU-Net's dataset.json")
         return file
-    # A folder that is missing is the first thing to hear of, not the dataset.json that it lacks.
-    if not predictions.is_dir() or not dense.is_dir():
-        pair_cases(predictions, dense, "")
+    check_folders(predictions, dense)  # one that is missing is the first thing to hear of, not what it lacks
     return find_dataset_json(predictions, dense)
 
 
