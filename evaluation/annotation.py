@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, fields
+from statistics import fmean
 
 import cc3d
 import numpy as np
@@ -46,6 +47,11 @@ def count_annotation(labels: np.ndarray, axis: int, ignore: int) -> Annotation:
         values = np.where(drawn, section.astype(np.uint32) + 1, 0)
         strokes += cc3d.connected_components(values, connectivity=8, return_N=True)[1]
     return Annotation(float(known.sum()), float(known.mean()), float(strokes), float(known.any(axis=(1, 2)).sum()))
+
+
+def average_annotation(annotations: Iterable[Annotation]) -> Annotation:
+    """The mean over cases, or over trainings."""
+    return Annotation(*map(fmean, zip(*map(astuple, annotations), strict=True)))
 
 
 def find_annotation(provenance: Mapping[str, str | None]) -> Annotation | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -136,15 +137,17 @@ class Comparison:
     confusion: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     lesion_counts: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str, str], ComparisonRow]:
+        return {(row.model, row.structure, row.metric): row for row in self.rows}
+
     def structures_of(self, metric: str) -> tuple[str, ...]:
-        """The structures that have a metric, without `FOREGROUND`; none where it was not computed."""
-        found = {row.structure for row in self.rows if row.metric == metric}
-        return tuple(name for name in self.structures if name in found)
+        """The structures that have a metric, as `Summary.names_of`, without `FOREGROUND`."""
+        return tuple(name for name in self.structures if metric != "lesion_f1" or name in self.lesions)
 
     def get(self, model: str, structure: str, metric: str) -> ComparisonRow:
-        """The row of a model's structure and metric."""
-        wanted = (model, structure, metric)
-        return next(row for row in self.rows if (row.model, row.structure, row.metric) == wanted)
+        """The row of a model's structure and metric; KeyError where there is none."""
+        return self._by_name[model, structure, metric]
 
 
 def compare_summaries(
@@ -190,11 +193,14 @@ def compare_summaries(
     models = (reference, *(name for name in summaries if name != reference))
     named, numbers = np.unique(subjects, return_inverse=True)
     weights = draw_weights(len(named), resamples=resamples, seed=seed)
+    # In one order, so that pairs are pairs.
+    cases = {name: {case: summaries[name].cases[case] for case in first.cases} for name in models}
+    ordered = {name: replace(summaries[name], cases=cases[name]) for name in models}
     rows = []
     for metric in first.metrics:
         names = first.names_of(metric)
         of_metric = [
-            _compare_structure(name, summaries[name], first, metric, structure, numbers, weights)
+            _compare_structure(name, ordered[name], ordered[reference], metric, structure, numbers, weights)
             for name in models
             for structure in (*names, FOREGROUND)
         ]
@@ -264,10 +270,8 @@ def _compare_structure(
 ) -> ComparisonRow:
     names = reference.names_of(metric) if structure == FOREGROUND else [structure]
     foreground = PROTOCOLS[reference.protocol].foreground
-    # In the reference's order, so that pairs are pairs.
-    scores = {case: summary.cases[case] for case in reference.cases}
-    own, other = collect_metric(scores, names, metric), collect_metric(reference.cases, names, metric)
-    counts = count_statuses(scores, names)
+    own, other = (collect_metric(scored.cases, names, metric) for scored in (summary, reference))
+    counts = count_statuses(summary.cases, names)
     weighed, others = weigh_foreground(own, foreground), weigh_foreground(other, foreground)
     mean, reference_mean = mean_over_structures(weighed), mean_over_structures(others)
     per_case = mean_per_case(own)

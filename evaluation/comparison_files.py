@@ -383,7 +383,6 @@ def _refuse_gaps(comparison: Comparison) -> None:
     """An error where a row is missing that the tables need, a model's origin or count of lesions, or a class; or where
     something is of no model.
     """
-    there = {(row.model, row.structure, row.metric) for row in comparison.rows}
     named = {comparison.reference, *(row.model for row in comparison.rows), *comparison.confusion}
     if unknown := named - {*comparison.models}:
         raise KeyError(*unknown)
@@ -396,11 +395,9 @@ def _refuse_gaps(comparison: Comparison) -> None:
                 raise KeyError(*(row.keys() ^ classes))
     for model in comparison.models:
         comparison.provenance[model]
-        needed = [(FOREGROUND, metric) for metric in list_titles(comparison)]
-        needed += [(name, metric) for metric in METRICS for name in comparison.structures]
-        for structure, metric in needed:
-            if (model, structure, metric) not in there:
-                raise KeyError((model, structure, metric))
+        for metric in (*METRICS, *list_titles(comparison)):
+            for structure in (*comparison.structures_of(metric), FOREGROUND):
+                comparison.get(model, structure, metric)
         for structure in comparison.structures_of("lesion_f1"):
             comparison.lesion_counts[model][structure]
 

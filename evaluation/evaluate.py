@@ -7,18 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
-from nnunet_attenscribble.common.readers import Reader, find_reader
-from nnunet_attenscribble.common.shapes import read_json
+from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.common.workers import default_workers, run_all
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
-from nnunet_attenscribble.evaluation.scoring import CasePair, CaseScores, pair_cases, score_case
+from nnunet_attenscribble.evaluation.scoring import CaseScores, check_folders, pair_cases, score_case
 from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
     find_dataset_json,
-    list_model_folders,
+    find_model_file,
     read_label_coding,
 )
 from nnunet_attenscribble.evaluation.summary import Summary, tell_not_predicted
@@ -63,15 +62,17 @@ def evaluate_folder(
     file = _choose_dataset_json(predictions, dense, dataset_json)
     coding = read_label_coding(file)
     _check_lesions(rules, coding, file)
-    _check_same_coding(file, coding, dense)
+    of_dense = _read_dense_coding(dense, file, coding)
     pairs, not_predicted = pair_cases(predictions, dense, coding.file_ending)
     if all_cases and not_predicted:
         raise AttenScribbleError(
             f"{len(not_predicted)} cases of {dense} have no prediction in {predictions} ({list_some(not_predicted)}): "
             "predict them, or leave out --all-cases"
         )
-    readers = _find_readers(file, dense, pairs[0])
-    score = partial(score_case, coding=coding, protocol=rules, readers=readers)
+    reader = find_reader(coding.dataset_json, pairs[0].prediction)
+    dense_reader = reader if of_dense is coding else find_reader(of_dense.dataset_json, pairs[0].dense)
+    score = partial(score_case, coding=coding, protocol=rules, readers=(reader, dense_reader))
+    plans = find_model_file(predictions, "plans.json")
     results = run_all(score, pairs, workers or count_workers(len(pairs)), "Scoring cases", progress=progress)
     return Summary(
         structures=coding.structures,
@@ -89,7 +90,7 @@ def evaluate_folder(
             "predictions": str(predictions),
             "dense_labels": str(dense),
             "dataset_json": str(file),
-            "plans_sha256": _hash_plans(predictions),
+            "plans_sha256": None if plans is None else sha256(plans),
             "commit": find_commit(),
         },
         versions=list_versions("nnunet-attenscribble", "numpy", "scipy", "SimpleITK"),
@@ -110,9 +111,7 @@ def _choose_dataset_json(predictions: Path, dense: Path, given: Path | str | Non
         if not file.is_file():
             raise AttenScribbleError(f"--dataset-json {given} does not exist: give nnU-Net's dataset.json")
         return file
-    # A folder that is missing is the first thing to hear of, not the dataset.json that it lacks.
-    if not predictions.is_dir() or not dense.is_dir():
-        pair_cases(predictions, dense, "")
+    check_folders(predictions, dense)  # one that is missing is the first thing to hear of, not what it lacks
     return find_dataset_json(predictions, dense)
 
 
@@ -125,28 +124,22 @@ def _check_lesions(rules: Protocol, coding: LabelCoding, file: Path) -> None:
         )
 
 
-def _check_same_coding(file: Path, coding: LabelCoding, dense: Path) -> None:
+def _read_dense_coding(dense: Path, file: Path, coding: LabelCoding) -> LabelCoding:
+    """The coding of the dense labels' own dataset, which must be that of `file`; this one where they have none."""
     beside = dense.resolve().parent / "dataset.json"
     if not beside.is_file() or beside.samefile(file):
-        return
-    own = {structure.name.casefold(): structure.values for structure in read_label_coding(beside).structures}
+        return coding
+    own = read_label_coding(beside)
+    values = {structure.name.casefold(): structure.values for structure in own.structures}
     problems = [
-        f"{structure.name} is {list(structure.values)} in {file} but {list(own[structure.name.casefold()])} in "
+        f"{structure.name} is {list(structure.values)} in {file} but {list(values[structure.name.casefold()])} in "
         f"{beside}: bring the dense labels and the predictions to one coding"
         for structure in coding.structures
-        if own.get(structure.name.casefold(), structure.values) != structure.values
+        if values.get(structure.name.casefold(), structure.values) != structure.values
     ]
     if problems:
         raise AttenScribbleError(problems)
-
-
-def _find_readers(file: Path, dense: Path, pair: CasePair) -> tuple[Reader, Reader]:
-    """Of nnU-Net, of predictions and of dense labels, which may belong to a dataset of their own."""
-    beside = dense.resolve().parent / "dataset.json"
-    reader = find_reader(read_json(file, "give nnU-Net's dataset.json"), pair.prediction)
-    if not beside.is_file() or beside.samefile(file):
-        return reader, reader
-    return reader, find_reader(read_json(beside, "write it again, or move it away"), pair.dense)
+    return own
 
 
 def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str], rules: Protocol) -> list[str]:
@@ -178,10 +171,3 @@ def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str], ru
             "Every prediction equals its dense label in every voxel: make sure that they are not the dense labels."
         )
     return notes
-
-
-def _hash_plans(predictions: Path) -> str | None:
-    for place in list_model_folders(predictions):
-        if (place / "plans.json").is_file():
-            return sha256(place / "plans.json")
-    return None

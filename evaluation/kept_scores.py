@@ -20,23 +20,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import replaced_folder
+from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.shapes import COUNT, mapping, shape_problems
 from nnunet_attenscribble.common.text import format_csv, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.metrics import METRICS, OPTIONAL_METRICS
+from nnunet_attenscribble.evaluation.metrics import OPTIONAL_METRICS, STATUSES
 from nnunet_attenscribble.evaluation.pooling import list_differences
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import (
     GRIDS,
     TRAINING,
     Summary,
+    describe_summary,
     from_content,
     head_result,
     list_score_columns,
     read_result,
     read_summary,
-    to_content,
 )
 
 SCORES_FILE, TRAININGS_FILE = "scores.csv", "trainings.json"
@@ -44,7 +44,6 @@ SCORES_FILE, TRAININGS_FILE = "scores.csv", "trainings.json"
 POSTPROCESSED = "postprocessed"
 _LEVELS = 4  # of names below the folder: seed, fold, row, postprocessed
 _LESIONS = ("lesions_found", "lesions_missed", "lesions_false")
-_STATUSES = ("present", "missed", "spurious", "absent")
 _AGAIN = "fetch them again"
 _KEPT = mapping({"rows": COUNT, "shared": mapping(), "cases": GRIDS, "trainings": mapping(each=mapping())})
 
@@ -71,8 +70,8 @@ def write_kept(folder: Path, summaries: Mapping[str, Summary]) -> None:
         problems += list_differences(other, summary, name, first, same_cases=False)
     if problems:
         raise AttenScribbleError(problems)
-    columns = list_score_columns(first)
-    names = [name_metric(column, first.protocol) if column in METRICS else column for column in columns]
+    columns = list_score_columns(first.nsd_mm, first.lesions)
+    names = [name_metric(column, first.protocol) for column in columns]
     header = ["training", "case", *(f"{label} {column}" for label in first.names for column in names)]
     rows = [
         [training, case, *(getattr(scores[label], column) for label in first.names for column in columns)]
@@ -148,18 +147,18 @@ def find_summaries(path: Path) -> list[Summary]:
 
 def _list_losses(folder: Path, summaries: Mapping[str, Summary]) -> list[str]:
     """What would be lost if the folder was replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    held = {file.name for file in folder.iterdir() if not is_of_system(file.name)} if folder.is_dir() else set()
+    if not held and (folder.is_dir() or not folder.exists()):
         return []
-    if not folder.is_dir() or not is_kept(folder):
+    if TRAININGS_FILE not in held:
         return [f"{folder} holds something else than kept scores: give another place with --keep"]
-    others = sorted(file.name for file in folder.iterdir() if file.name not in (SCORES_FILE, TRAININGS_FILE))
+    others = sorted(held - {SCORES_FILE, TRAININGS_FILE})
     others += [training for training in read_kept(folder) if training not in summaries]
     return [f"{folder} holds more than would replace it ({list_some(others)}): give another place"] if others else []
 
 
 def _describe(summary: Summary) -> dict[str, Any]:
-    told = {key: value for key, value in to_content(summary).items() if key not in ("aggregate", "cases")}
-    return told | ({"confusions": dict(summary.confusions)} if summary.confusions else {})
+    return describe_summary(summary) | ({"confusions": dict(summary.confusions)} if summary.confusions else {})
 
 
 def _find_shared(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -219,7 +218,7 @@ def _put_together(content: Mapping[str, Any], rows: Sequence[dict[str, str]]) ->
             label, _, column = key.rpartition(" ")
             entries.setdefault(label, {})[column] = value
         for entry in entries.values():
-            if entry["status"] not in _STATUSES:
+            if entry["status"] not in STATUSES:
                 raise ValueError(f"status {entry['status']!r}")
             entry |= {key: int(entry[key]) for key in ("prediction_voxels", "dense_voxels")}
             entry |= {key: float(entry[key]) for key in (*OPTIONAL_METRICS, *_LESIONS) if entry.get(key)}

@@ -17,6 +17,7 @@ import numpy as np
 METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml", "volume_share")
 DISTANCES = ("hd95_mm", "assd_mm")
 OPTIONAL_METRICS = ("nsd", "lesion_f1")  # only where they are asked for
+STATUSES = ("present", "missed", "spurious", "absent")
 
 HD95_DEFINITIONS = {
     "monai": "the larger of the two directed 95th percentiles (MONAI)",
@@ -297,8 +298,9 @@ def count_lesions(prediction: np.ndarray, dense: np.ndarray, iou: float) -> Lesi
 
     if not 0 < iou <= 1:
         raise ValueError(f"iou is {iou}; it must be above 0 and at most 1")
+    # As bytes: of truth values on two axes cc3d 4.1.1 labels some that are false.
     (own, predicted), (other, true) = (
-        cc3d.connected_components(mask, connectivity=26 if mask.ndim == 3 else 8, return_N=True)
+        cc3d.connected_components(mask.view(np.uint8), connectivity=26 if mask.ndim == 3 else 8, return_N=True)
         for mask in (prediction, dense)
     )
     both = prediction & dense
@@ -325,7 +327,7 @@ def collect_metric(
 def count_statuses(cases: Mapping[str, Mapping[str, StructureScores]], structures: Sequence[str]) -> dict[str, int]:
     """How often the structures together are `present`, `missed`, `spurious` and `absent`."""
     found = [scores[name].status for scores in cases.values() for name in structures]
-    return {status: found.count(status) for status in ("present", "missed", "spurious", "absent")}
+    return {status: found.count(status) for status in STATUSES}
 
 
 def summarise_values(values: np.ndarray) -> dict[str, float | int]:

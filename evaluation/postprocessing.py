@@ -13,26 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from nnunet_attenscribble.common.files import (
-    finish_interrupted,
-    naming,
-    remove_leftovers,
-    staged_folders,
-)
+from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
-from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, read_image, slice_axis, write_volume
 from nnunet_attenscribble.common.workers import run_all
@@ -44,7 +36,7 @@ from nnunet_attenscribble.evaluation.structures import (
     LabelCoding,
     Structure,
     find_dataset_json,
-    list_model_folders,
+    find_model_file,
     read_label_coding,
 )
 from nnunet_attenscribble.evaluation.summary import encode_result, head_result
@@ -310,7 +302,7 @@ def postprocess_folder(
     """
     given = _find_input(predictions, scribbles, output, dataset_json, per_class)
     drawn = read_drawn_axis(scribbles.resolve().parent)
-    training = list(given.training.items()) if per_class else []
+    training = list(given.training.items())
     look = partial(_look_at, coding=given.coding, reader=given.reader, drawn=drawn)
     number = workers or count_workers(len(training))
     looks = run_all(look, training, number, "Reading scribbles", progress=progress)
@@ -322,28 +314,20 @@ def postprocess_folder(
         )
     decisions = [choose_foreground(given.coding.structures)] if foreground else []
     decisions += decide(evidence, given.coding.structures, agreement=agreement) if per_class else []
-    result = Postprocessed(tuple(decisions), tuple(evidence), (*given.left_out, *left_out), {})
-
-    output = output.resolve()  # of a link, the folder
-    if output.is_dir():
-        output.rmdir()
-    # A hash, as one folder's name may be the beginning of another's.
-    parent, key = output.parent, f"postprocess-{sha256(os.fsencode(output.name)).hexdigest()[:16]}"
-    if parent.is_dir():
-        remove_leftovers(finish_interrupted(parent, key))
-    if output.exists():
-        raise AttenScribbleError(
-            f"-o {output}: a call that was stopped at its very end is completed now: take that, or give another folder"
-        )
     write = partial(_write_case, decisions=decisions, reader=given.reader)
     number = workers or count_workers(len(given.predicted))
-    with naming(output), staged_folders(parent, [output.name], key) as hidden:
-        tasks = [(file, hidden / output.name / file.name) for file in given.predicted.values()]
+    with replaced_folder(output) as part:
+        tasks = [(file, part / file.name) for file in given.predicted.values()]
         removed = run_all(write, tasks, number, "Removing components", progress=progress)
-        result.removed.update(zip(given.predicted, removed, strict=True))
-        _copy_model_files(predictions, hidden / output.name)
+        result = Postprocessed(
+            decisions=tuple(decisions),
+            evidence=tuple(evidence),
+            left_out=(*given.left_out, *left_out),
+            removed=dict(zip(given.predicted, removed, strict=True)),
+        )
+        _copy_model_files(predictions, part)
         text = encode_result(_to_content(result, agreement if per_class else None))
-        (hidden / output.name / POSTPROCESSING_FILE).write_text(text, encoding="utf-8")
+        (part / POSTPROCESSING_FILE).write_text(text, encoding="utf-8")
     return result
 
 
@@ -367,15 +351,14 @@ def _find_input(predictions: Path, scribbles: Path, output: Path, dataset_json: 
         )
         if not folder.is_dir()
     ]
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or not all(is_of_system(file.name) for file in output.iterdir())):
         problems.append(f"{output} is there already: give a new folder with --output")
     if problems:
         raise AttenScribbleError(problems)
-    described = _find_description(predictions, scribbles, dataset_json)
-    coding = _read_coding(described)
+    coding = _read_coding(_find_description(predictions, scribbles, dataset_json))
     predicted = {case: files[0] for case, files in list_cases(predictions, (coding.file_ending,)).items()}
-    drawn = {case: files[0] for case, files in list_cases(scribbles, (coding.file_ending,)).items()}
-    training = {case: file for case, file in drawn.items() if case not in predicted}
+    drawn = list_cases(scribbles, (coding.file_ending,)) if per_class else {}
+    training = {case: files[0] for case, files in drawn.items() if case not in predicted}
     if not predicted:
         problems.append(f"no predictions found: {predictions} has no file that ends in {coding.file_ending}")
     if per_class and not training:
@@ -385,11 +368,8 @@ def _find_input(predictions: Path, scribbles: Path, output: Path, dataset_json: 
         )
     if problems:
         raise AttenScribbleError(problems)
-
-    content = read_json(described, "give nnU-Net's dataset.json")
-    reader = find_reader(content, next(iter(predicted.values())))
-    left_out = tuple(case for case in drawn if case in predicted) if per_class else ()
-    return _Input(coding, reader, predicted, training, left_out)
+    reader = find_reader(coding.dataset_json, next(iter(predicted.values())))
+    return _Input(coding, reader, predicted, training, tuple(case for case in drawn if case in predicted))
 
 
 def _find_description(predictions: Path, scribbles: Path, given: Path | None) -> Path:
@@ -461,10 +441,9 @@ def _write_case(task: tuple[Path, Path], *, decisions: Sequence[Decision], reade
 
 def _copy_model_files(predictions: Path, folder: Path) -> None:
     for name in ("dataset.json", "plans.json"):
-        for place in list_model_folders(predictions):
-            if (place / name).is_file():
-                shutil.copyfile(place / name, folder / name)
-                break
+        file = find_model_file(predictions, name)
+        if file is not None:
+            shutil.copyfile(file, folder / name)
 
 
 def _to_content(result: Postprocessed, agreement: float | None) -> dict[str, object]:

@@ -17,7 +17,6 @@ from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import (
     DISTANCES,
     HD95_DEFINITIONS,
-    METRICS,
     OPTIONAL_METRICS,
     StructureScores,
     compute_scores,
@@ -275,12 +274,11 @@ def score_structure(
     )
 
 
-def name_metric(metric: str, protocol: str) -> str:
-    """The name of a metric in result files: `hd95_mm` is `hd95_voxels` where a protocol ignores the spacing."""
-    assert metric in (*METRICS, *OPTIONAL_METRICS)
-    if metric not in DISTANCES:
-        return metric
-    return metric.removesuffix("_mm") + "_" + PROTOCOLS[protocol].distance_unit
+def name_metric(field: str, protocol: str) -> str:
+    """The name of a field of scores in result files: `hd95_mm` is `hd95_voxels` where the spacing is ignored."""
+    if field not in DISTANCES:
+        return field
+    return f"{field.removesuffix('_mm')}_{PROTOCOLS[protocol].distance_unit}"
 
 
 def name_slice(case: str, position: int) -> str:

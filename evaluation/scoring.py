@@ -37,19 +37,11 @@ class CasePair:
     dense: Path
 
 
-def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[CasePair], list[str]]:
-    """Find a dense label for each prediction.
-
-    Args:
-        predictions: folder of files named CASE + `file_ending`.
-        dense: folder of dense labels named CASE + any image ending.
-        file_ending: with its dot, as in dataset.json.
-
-    Returns:
-        The pairs in order of their names, and the cases that have a dense label but no prediction.
+def check_folders(predictions: Path, dense: Path) -> None:
+    """Refuse what are no two folders.
 
     Raises:
-        AttenScribbleError: a folder is missing or empty, a prediction has no dense label or is its own dense label.
+        AttenScribbleError: one is missing, or they are one.
     """
     problems = []
     if not predictions.is_dir():
@@ -64,6 +56,23 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
             "give the output of nnUNetv2_predict first and the dense labels second"
         )
 
+
+def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[CasePair], list[str]]:
+    """Find a dense label for each prediction.
+
+    Args:
+        predictions: folder of files named CASE + `file_ending`.
+        dense: folder of dense labels named CASE + any image ending.
+        file_ending: with its dot, as in dataset.json.
+
+    Returns:
+        The pairs in order of their names, and the cases that have a dense label but no prediction.
+
+    Raises:
+        AttenScribbleError: a folder is missing or empty, a prediction has no dense label or is its own dense label.
+    """
+    check_folders(predictions, dense)
+    problems = []
     predicted = list_cases(predictions, (file_ending,))
     true = list_labels(dense, file_ending)
     if not predicted:

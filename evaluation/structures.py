@@ -7,8 +7,9 @@ voxel is then in several classes at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,12 +39,14 @@ class LabelCoding:
         allowed: every value that a dense label or a prediction may hold, background included.
         ignore: the value of unlabelled voxels in scribbles, or None.
         file_ending: of the dataset's files, with its dot.
+        dataset_json: all of the file, which tells nnU-Net its reader.
     """
 
     structures: tuple[Structure, ...]
     allowed: frozenset[int]
     ignore: int | None
     file_ending: str
+    dataset_json: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_label_coding(file: Path) -> LabelCoding:
@@ -65,6 +68,7 @@ def read_label_coding(file: Path) -> LabelCoding:
         allowed=frozenset({0}.union(*values_of.values())),
         ignore=None if ignored is None else ignored[0],
         file_ending=content["file_ending"],
+        dataset_json=content,
     )
 
 
@@ -77,22 +81,23 @@ def find_dataset_json(predictions: Path, dense: Path) -> Path:
     Raises:
         AttenScribbleError: there is none.
     """
-    for place in (*list_model_folders(predictions), dense, dense.resolve().parent):
-        if (place / "dataset.json").is_file():
-            return place / "dataset.json"
+    of_dense = (dense / "dataset.json", dense.resolve().parent / "dataset.json")
+    found = find_model_file(predictions, "dataset.json") or next(filter(Path.is_file, of_dense), None)
+    if found is not None:
+        return found
     raise AttenScribbleError(
         f"no dataset.json beside the predictions ({predictions}), in their model's folder or beside the dense labels "
         f"({dense}): name it with --dataset-json, it says which labels there are"
     )
 
 
-def list_model_folders(predictions: Path) -> tuple[Path, ...]:
-    """Where nnU-Net leaves the files of a model, dataset.json and plans.json, for a folder of its predictions.
-
-    That is the folder itself, and two levels above `fold_X/validation`.
+def find_model_file(predictions: Path, name: str) -> Path | None:
+    """A file of the model, dataset.json or plans.json, where nnU-Net leaves it for a folder of its predictions: in the
+    folder itself, or two levels above `fold_X/validation`. None where it is in neither.
     """
     fold = predictions.resolve().parent
-    return (predictions, fold.parent) if fold.name.startswith("fold_") else (predictions,)
+    places = (predictions, fold.parent) if fold.name.startswith("fold_") else (predictions,)
+    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def list_classes(structures: Sequence[Structure]) -> tuple[str, ...]:

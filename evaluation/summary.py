@@ -68,6 +68,7 @@ from nnunet_attenscribble.evaluation.metrics import (
     LESION_DEFINITION,
     METRICS,
     NSD_DEFINITION,
+    STATUSES,
     SURFACE_DEFINITIONS,
     StructureScores,
     aggregate_scores,
@@ -97,9 +98,7 @@ SCORE = Shape(
 # Voxels; of several runs the mean, which need not be whole.
 _VOXELS = Shape("a number from 0", lambda value: NUMBER.accept(value) and 0 <= value < float("inf"))
 _TEXTS = list_of(TEXT)
-_STATUS = Shape(
-    "present, missed, spurious or absent", lambda value: value in ("present", "missed", "spurious", "absent")
-)
+_STATUS = Shape("present, missed, spurious or absent", lambda value: value in STATUSES)
 _SCORES = mapping(
     {"status": _STATUS, "dice": SCORE, "iou": SCORE, "prediction_voxels": _VOXELS, "dense_voxels": COUNT},
     dict.fromkeys(("hd95_mm", "hd95_voxels", "assd_mm", "assd_voxels", "volume_difference_ml"), SCORE),
@@ -211,7 +210,7 @@ def write_summary(summary: Summary, folder: Path) -> tuple[Path, Path]:
     Returns:
         The JSON and the CSV file.
     """
-    write_texts({folder / METRICS_FILE: _to_csv(summary), folder / SUMMARY_FILE: encode_result(to_content(summary))})
+    write_texts({folder / METRICS_FILE: _to_csv(summary), folder / SUMMARY_FILE: encode_result(_to_content(summary))})
     return folder / SUMMARY_FILE, folder / METRICS_FILE
 
 
@@ -289,83 +288,83 @@ def describe_versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
-def to_content(summary: Summary) -> dict[str, Any]:
-    """What stands in the JSON file."""
+def describe_summary(summary: Summary) -> dict[str, Any]:
+    """What stands in the JSON file beside the scores of the cases and their means."""
     protocol = PROTOCOLS[summary.protocol]
-    aggregate = summary.aggregate()
-    return encode_numbers(
-        {
-            **head_result("evaluation"),
-            "package_version": summary.versions.get("nnunet-attenscribble"),
-            "versions": dict(summary.versions),
-            "protocol": protocol.name,
-            "protocol_origin": protocol.origin,
-            "unit": protocol.unit,
-            "distance_unit": protocol.distance_unit,
-            "rules": dict(protocol.rules),
-            "hd95": {"name": summary.hd95, "definition": HD95_DEFINITIONS.get(summary.hd95 or "", _NOT_COMPUTED)},
-            "surface": {
-                "name": protocol.surface,
-                "definition": SURFACE_DEFINITIONS.get(protocol.surface or "", _NOT_COMPUTED),
-            },
-            **_describe_options(summary),
-            "spacing": "that of each dense label: from its header, or what a TIFF states beside it or in its tags",
-            "provenance": dict(summary.provenance),
-            "notes": list(summary.notes),
-            "structures": [asdict(structure) for structure in summary.structures],
-            "aggregate": {
-                "structures": {
-                    name: _rename(entry, summary.protocol) for name, entry in aggregate["structures"].items()
-                },
-                "foreground_mean": _rename(aggregate["foreground_mean"], summary.protocol),
-            },
-            "not_predicted": list(summary.not_predicted),
-            "cases": [
-                {
-                    "case": case,
-                    "shape": summary.shapes[case],
-                    "spacing_mm": summary.spacings[case],
-                    "structures": {
-                        name: _rename(
-                            {column: getattr(entry, column) for column in _list_columns(summary, name)},
-                            summary.protocol,
-                        )
-                        for name, entry in scores.items()
-                    },
-                    **({"confusion": summary.confusions[case]} if summary.confusions else {}),
-                }
-                for case, scores in summary.cases.items()
-            ],
-        }
-    )
-
-
-def _describe_options(summary: Summary) -> dict[str, object]:
-    """The definitions of what a summary has only if it was asked for or can be told."""
-    found: dict[str, object] = {"classes": list(summary.classes)} if summary.classes else {}
+    content: dict[str, Any] = {
+        **head_result("evaluation"),
+        "package_version": summary.versions.get("nnunet-attenscribble"),
+        "versions": dict(summary.versions),
+        "protocol": protocol.name,
+        "protocol_origin": protocol.origin,
+        "unit": protocol.unit,
+        "distance_unit": protocol.distance_unit,
+        "rules": dict(protocol.rules),
+        "hd95": {"name": summary.hd95, "definition": HD95_DEFINITIONS.get(summary.hd95 or "", _NOT_COMPUTED)},
+        "surface": {
+            "name": protocol.surface,
+            "definition": SURFACE_DEFINITIONS.get(protocol.surface or "", _NOT_COMPUTED),
+        },
+    }
+    if summary.classes:
+        content["classes"] = list(summary.classes)
     if summary.nsd_mm is not None:
-        found["nsd"] = {"tolerance_mm": summary.nsd_mm, "definition": NSD_DEFINITION}
+        content["nsd"] = {"tolerance_mm": summary.nsd_mm, "definition": NSD_DEFINITION}
     if summary.lesions:
-        found["lesions"] = {"iou": dict(summary.lesions), "definition": LESION_DEFINITION}
-    return found
+        content["lesions"] = {"iou": dict(summary.lesions), "definition": LESION_DEFINITION}
+    return {
+        **content,
+        "spacing": "that of each dense label: from its header, or what a TIFF states beside it or in its tags",
+        "provenance": dict(summary.provenance),
+        "notes": list(summary.notes),
+        "structures": [asdict(structure) for structure in summary.structures],
+        "not_predicted": list(summary.not_predicted),
+    }
 
 
-def _list_columns(summary: Summary, structure: str | None = None) -> list[str]:
-    """What is written of a structure, or of all of them, in a case."""
-    return [*_ALWAYS, "volume_share", *_list_asked(summary.nsd_mm, summary.lesions, structure)]
+def _to_content(summary: Summary) -> dict[str, Any]:
+    aggregate = summary.aggregate()
+    return {
+        **describe_summary(summary),
+        "aggregate": {
+            "structures": {name: _rename(entry, summary.protocol) for name, entry in aggregate["structures"].items()},
+            "foreground_mean": _rename(aggregate["foreground_mean"], summary.protocol),
+        },
+        "cases": [
+            {
+                "case": case,
+                "shape": summary.shapes[case],
+                "spacing_mm": summary.spacings[case],
+                "structures": {
+                    name: _rename(
+                        {column: getattr(entry, column) for column in _list_written(summary, name)}, summary.protocol
+                    )
+                    for name, entry in scores.items()
+                },
+                **({"confusion": summary.confusions[case]} if summary.confusions else {}),
+            }
+            for case, scores in summary.cases.items()
+        ],
+    }
 
 
-def _list_asked(nsd_mm: float | None, lesions: Mapping[str, float], structure: str | None) -> list[str]:
-    """The columns that a structure, or any of them, has because they were asked for."""
-    asked = ["nsd"] if nsd_mm is not None else []
+def list_score_columns(nsd_mm: float | None, lesions: Mapping[str, float], structure: str | None = None) -> list[str]:
+    """The fields that the scores of a structure, or of any, have where these metrics were asked for, in order;
+    `name_metric` tells their names in files.
+    """
+    columns = [*_ALWAYS, *(["nsd"] if nsd_mm is not None else [])]
     if structure in lesions or (structure is None and lesions):
-        asked += ["lesion_f1", "lesions_found", "lesions_missed", "lesions_false"]
-    return asked
+        columns += ["lesion_f1", "lesions_found", "lesions_missed", "lesions_false"]
+    return columns
+
+
+def _list_written(summary: Summary, structure: str | None = None) -> list[str]:
+    columns = list_score_columns(summary.nsd_mm, summary.lesions, structure)
+    return [*_ALWAYS, "volume_share", *columns[len(_ALWAYS) :]]
 
 
 def _rename(entry: Mapping[str, object], protocol: str) -> dict[str, object]:
-    """Distances under names that tell their unit."""
-    return {name_metric(key, protocol) if key in METRICS else key: value for key, value in entry.items()}
+    return {name_metric(key, protocol): value for key, value in entry.items()}
 
 
 def from_content(content: Mapping[str, Any]) -> Summary:
@@ -379,7 +378,7 @@ def from_content(content: Mapping[str, Any]) -> Summary:
     structures = tuple(Structure(entry["name"], tuple(entry["values"])) for entry in content["structures"])
     nsd_mm = content["nsd"]["tolerance_mm"] if "nsd" in content else None
     lesions = content["lesions"]["iou"] if "lesions" in content else {}
-    columns = {entry.name: [*_ALWAYS, *_list_asked(nsd_mm, lesions, entry.name)] for entry in structures}
+    columns = {entry.name: list_score_columns(nsd_mm, lesions, entry.name) for entry in structures}
     return Summary(
         structures=structures,
         cases={
@@ -402,15 +401,10 @@ def from_content(content: Mapping[str, Any]) -> Summary:
     )
 
 
-def list_score_columns(summary: Summary) -> list[str]:
-    """The fields of a structure's scores that a summary has, in order; `name_metric` tells their names in files."""
-    return [*_ALWAYS, *_list_asked(summary.nsd_mm, summary.lesions, None)]
-
-
 def _read_scores(entry: dict, columns: Sequence[str], protocol: str) -> StructureScores:
     values: dict[str, Any] = {}
     for column in columns:
-        value = entry[name_metric(column, protocol) if column in METRICS else column]
+        value = entry[name_metric(column, protocol)]
         value = float("nan") if value is None else value
         values[column] = float(value) if column in METRICS else value
     return StructureScores(**values)
@@ -425,7 +419,7 @@ def _read_confusions(content: Mapping[str, Any]) -> dict[str, Counts]:
 
 
 def _to_csv(summary: Summary) -> str:
-    columns = _list_columns(summary)
+    columns = _list_written(summary)
     confusion = ["from_background", *(f"to_{name}" for name in summary.classes)] if summary.classes else []
     names = [*_rename(dict.fromkeys(columns), summary.protocol), *confusion]
     rows = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 
@@ -97,29 +97,28 @@ class CellSteps:
         return "evaluation" if self.predict.is_done() else "predictions"
 
 
+@dataclass(frozen=True)
 class Plan:
     """A benchmark in its folders: everything that follows from the file and from the prepared datasets.
 
     Attributes:
         benchmark: what was asked for.
         workspace: where.
-        cells: see `list_cells`.
         tests: by fold.
         budgets: by the row's name.
         notes: what a reader of the results should know about rows that are not on a par.
     """
 
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        workspace: Workspace,
-        tests: Mapping[str, BenchmarkTestSet],
-        budgets: Mapping[str, Budget],
-        notes: Sequence[str] = (),
-    ):
-        self.benchmark, self.workspace, self.tests = benchmark, workspace, dict(tests)
-        self.budgets, self.notes = dict(budgets), tuple(notes)
-        self.cells = list_cells(benchmark)
+    benchmark: Benchmark
+    workspace: Workspace
+    tests: Mapping[str, BenchmarkTestSet]
+    budgets: Mapping[str, Budget]
+    notes: Sequence[str] = ()
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """See `list_cells`."""
+        return list_cells(self.benchmark)
 
     @property
     def shares_test(self) -> bool:

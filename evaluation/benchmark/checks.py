@@ -137,9 +137,9 @@ def _list_dataset_problems(ahead: _Ahead, kind: str, name: str) -> list[str]:
     problems = []
     if there and not ahead.creates(f".*/{folder}/splits_final[.]json"):
         known = (raw / "dataset.json").is_file() or (workspace.preprocessed / name / "splits_final.json").is_file()
-        for fold in benchmark.folds if known else ():
+        for fold in [fold for fold in benchmark.folds if known and fold != "all"]:
             try:
-                read_fold(workspace, name, fold) if fold != "all" else None
+                read_fold(workspace, name, fold)
             except AttenScribbleError as error:
                 problems += error.problems
     return problems + _list_plans_problems(ahead, kind, name, folder)
@@ -250,7 +250,7 @@ def resolve_budgets(
     """
     question = {"preprocessed": str(preprocessed), "models": [asdict(model) for model in models.values()]}
     variables = {**environment, "nnUNet_preprocessed": str(preprocessed)}
-    answers = _ask("the length of trainings", question, variables, writes=True)
+    answers = _ask("the length of trainings", question, variables)
     problems = [
         f"the row '{name}' cannot be trained: {entry['problem']}"
         for name, entry in zip(models, answers, strict=True)
@@ -312,11 +312,10 @@ def compare_configurations(reference: str, models: Mapping[str, Model], prepared
 # --- nnU-Net in a process of its own ---
 
 
-def _ask(what: str, question: Mapping[str, Any], environment: Mapping[str, str], *, writes: bool = False) -> Any:
-    """What `answer` answers; where it `writes`, nnUNet_results is a folder that goes again."""
-    variables = {**environment, "nnUNet_wandb_enabled": "0"}
+def _ask(what: str, question: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
+    """What `answer` answers; nnUNet_results, which trainers write to, is a folder that goes again."""
     with tempfile.TemporaryDirectory() as folder:
-        variables |= {"nnUNet_results": folder} if writes else {}
+        variables = {**environment, "nnUNet_wandb_enabled": "0", "nnUNet_results": folder}
         try:
             return begin_asking(__name__, {**question, "folder": folder}, variables)()
         except AttenScribbleError as error:

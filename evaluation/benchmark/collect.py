@@ -29,23 +29,26 @@ Where there can be no links, as on some file systems, these are left out.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-
-import numpy as np
 
 from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
-from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, count_annotation, find_annotation
+from nnunet_attenscribble.evaluation.annotation import (
+    ANNOTATED,
+    Annotation,
+    average_annotation,
+    count_annotation,
+    find_annotation,
+)
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
@@ -80,7 +83,6 @@ class Collected:
 
     Attributes:
         folder: that holds it.
-        complete: number of complete cells.
         missing: by cell, what it lacks, see `CellState`.
         comparison: the table as Markdown, or None.
         postprocessed: that of the postprocessed predictions, or None.
@@ -88,7 +90,6 @@ class Collected:
     """
 
     folder: Path
-    complete: int
     missing: Mapping[str, str]
     comparison: str | None
     postprocessed: str | None
@@ -161,10 +162,8 @@ class _Collection:
         self.benchmark: Benchmark = plan.benchmark
         self.commands = read_commands(plan.workspace.commands)
         incomplete = {cell: state for cell, state in states.items() if state.lacks is not None}
-        self.kept = find_kept(plan, incomplete, kept)
-        self.missing = {
-            cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept.summaries
-        }
+        self.kept, self.kept_notes = find_kept(plan, incomplete, kept)
+        self.missing = {cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept}
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
         self.annotation = _AnnotationReader(plan.workspace, plan.benchmark.workers)
         self.summaries: dict[Cell, Summary] = {}
@@ -178,11 +177,12 @@ class _Collection:
             self.unlinked = True
 
     def write(self, folder: Path) -> Collected:
-        unknown: list[str] = []
+        unknown: dict[str, None] = {}
         for cell in self.complete:
-            self.summaries[cell] = self._add_annotation(cell, self._write_cell(cell), unknown)
-        notes = [*self.plan.notes, *self.kept.notes, *self._describe_missing(), *self._describe_code()]
-        notes += dict.fromkeys(unknown)
+            self._find_summaries(cell)
+            unknown |= dict.fromkeys(self._add_annotation(cell))
+            self._write_cell(cell)
+        notes = [*self.plan.notes, *self.kept_notes, *self._describe_missing(), *self._describe_code(), *unknown]
         self._link_tests()
         if self.unlinked:
             notes.append("There can be no links where this lies: a report will have no pictures of predictions.")
@@ -192,15 +192,10 @@ class _Collection:
         processed = self._write_comparison(_COMPARISON_POSTPROCESSED, self.postprocessed, of_postprocessed)
         lines = [f"{cell.name}\t{lack}\n" for cell, lack in self.missing.items()]
         (self.part / "missing.txt").write_text("".join(lines), encoding="utf-8")
-        tables = [
-            name
-            for name, written in (("comparison", table), (_COMPARISON_POSTPROCESSED, processed))
-            if written is not None
-        ]
-        text = encode_result(self._describe(notes, rows, tables))
+        text = encode_result(self._describe(notes, rows))
         (self.part / COLLECTED_FILE).write_text(text, encoding="utf-8")
         missing = {cell.name: lack for cell, lack in self.missing.items()}
-        return Collected(folder, len(self.complete), missing, table, processed, tuple(notes))
+        return Collected(folder, missing, table, processed, tuple(notes))
 
     def keep(self, folder: Path) -> None:
         if not self.summaries:
@@ -212,63 +207,62 @@ class _Collection:
                 summaries[f"{cell.name}/{POSTPROCESSED}"] = self.postprocessed[cell]
         write_kept(folder, summaries)
 
-    def _write_cell(self, cell: Cell) -> Summary:
-        source, target = self.plan.folder(cell), self.part / "cells" / cell.name
-        if cell in self.kept.summaries:
-            return self._write_kept(cell, target)
+    def _find_summaries(self, cell: Cell) -> None:
+        """Note down what a cell was scored, here or elsewhere, also behind postprocessing."""
+        if cell in self.kept:
+            kept = self.kept[cell]
+            self.summaries[cell] = kept.summary
+            if kept.postprocessed is not None:
+                self.postprocessed[cell] = kept.postprocessed
+            return
         state = self.states[cell]
-        summary = complete_provenance(self.plan, state, self.commands)
-        write_summary(summary, target)
-        model = self.plan.model(cell).folder(self.plan.workspace.results(cell.seed))
-        if (model / "loss_terms.csv").is_file():
-            shutil.copyfile(model / "loss_terms.csv", target / "loss_terms.csv")
-        write_training_log(read_training_log(model), target / "training_log.csv")
-        self._link(target / "predictions", source / "predictions")
-        self._link(target / "model", model)
-        if (source / "attention" / ATTENTION_FILE).is_file():
-            self._link(target / "attention", source / "attention")
+        self.summaries[cell] = complete_provenance(self.plan, state, self.commands)
         rescore = state.steps.rescore
         if rescore is not None and rescore.is_done():
             self.postprocessed[cell] = complete_postprocessed(self.plan, state, self.commands)
-            write_summary(self.postprocessed[cell], target / POSTPROCESSED)
-            self._link(target / POSTPROCESSED / "predictions", self.plan.postprocessed(cell))
-        return summary
 
-    def _add_annotation(self, cell: Cell, summary: Summary, unknown: list[str]) -> Summary:
-        """Where rows differ in their scribbles, the summary tells how much was annotated for its training; `unknown`
-        gets why that cannot be told. What it tells already stays: labels may have been drawn anew since.
+    def _add_annotation(self, cell: Cell) -> Iterator[str]:
+        """Where rows differ in their scribbles, the summary tells how much was annotated for its training; yields why
+        that cannot be told. What it tells already stays: labels may have been drawn anew since.
         """
+        summary = self.summaries[cell]
         if not self.benchmark.further or not cell.row.on_scribbles or find_annotation(summary.provenance) is not None:
-            return summary
+            return
         dataset = self.plan.model(cell).dataset
         try:
             found = self.annotation.measure(dataset, cell.fold)
         except AttenScribbleError as error:
-            unknown.append(f"How much is annotated in {dataset} is not known: {'; '.join(error.problems)}.")
-            return summary
+            yield f"How much is annotated in {dataset} is not known: {'; '.join(error.problems)}."
+            return
         told = {key: f"{getattr(found, name):.6g}" for name, key in ANNOTATED.items()}
-        if cell in self.kept.summaries:
-            unknown.append(
-                f"Kept results on {dataset} do not tell how much was annotated: it is what its labels hold now."
-            )
-        summary = replace(summary, provenance={**summary.provenance, **told})
-        write_summary(summary, self.part / "cells" / cell.name)
-        if cell not in self.kept.summaries:
-            write_summary(summary, self.plan.folder(cell))
-        return summary
+        self.summaries[cell] = replace(summary, provenance={**summary.provenance, **told})
+        if cell in self.kept:
+            yield f"Kept results on {dataset} do not tell how much was annotated: it is what its labels hold now."
+        else:
+            write_summary(self.summaries[cell], self.plan.folder(cell))
 
-    def _write_kept(self, cell: Cell, target: Path) -> Summary:
-        summary, source = self.kept.summaries[cell], self.kept.folders[cell]
-        write_summary(summary, target)
-        if cell in self.kept.postprocessed:
-            self.postprocessed[cell] = self.kept.postprocessed[cell]
+    def _write_cell(self, cell: Cell) -> None:
+        target = self.part / "cells" / cell.name
+        write_summary(self.summaries[cell], target)
+        if cell in self.postprocessed:
             write_summary(self.postprocessed[cell], target / POSTPROCESSED)
-        for name in ("loss_terms.csv", "training_log.csv"):
-            if (source / name).is_file():
-                shutil.copyfile(source / name, target / name)
+        if cell in self.kept:
+            source = self.kept[cell].folder
+            curves = [source / "loss_terms.csv", source / "training_log.csv"]
+        else:
+            source = self.plan.folder(cell)
+            model = self.plan.model(cell).folder(self.plan.workspace.results(cell.seed))
+            curves = [model / "loss_terms.csv"]
+            write_training_log(read_training_log(model), target / "training_log.csv")
+            self._link(target / "predictions", source / "predictions")
+            self._link(target / "model", model)
+            if cell in self.postprocessed:
+                self._link(target / POSTPROCESSED / "predictions", self.plan.postprocessed(cell))
+        for file in curves:
+            if file.is_file():
+                shutil.copyfile(file, target / file.name)
         if (source / "attention" / ATTENTION_FILE).is_file():
             self._link(target / "attention", (source / "attention").resolve())
-        return summary
 
     def _write_rows(self) -> dict[str, dict[str, list[Cell]]]:
         """The cells that every written summary is of, by the row's name and the file."""
@@ -337,9 +331,7 @@ class _Collection:
         told = [f"{name} ({', '.join(found)})" for name, found in commits.items() if len(found) > 1]
         return [f"Rows whose trainings are of several commits of the code: {'; '.join(told)}."] if told else []
 
-    def _describe(
-        self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]], tables: Sequence[str]
-    ) -> dict:
+    def _describe(self, notes: Sequence[str], summaries: Mapping[str, Mapping[str, list[Cell]]]) -> dict:
         workspace, benchmark = self.plan.workspace, self.benchmark
         datasets = {kind: workspace.find_dataset(name) for kind, name in benchmark.datasets.items()}
         scribble = datasets["scribble"]
@@ -373,16 +365,17 @@ class _Collection:
             "commit": find_commit(),
             "rows": [self._describe_row(row, summaries[row.name]) for row in benchmark.rows],
             "cells": [self._describe_cell(cell) for cell in self.plan.cells],
-            **{
-                name: {ending[1:]: f"{name}{ending}" for ending in WRITERS} if name in tables else None
-                for name in ("comparison", _COMPARISON_POSTPROCESSED)
-            },
+            **{name: self._name_tables(name) for name in ("comparison", _COMPARISON_POSTPROCESSED)},
         }
+
+    def _name_tables(self, name: str) -> dict[str, str] | None:
+        files = {ending[1:]: f"{name}{ending}" for ending in WRITERS}
+        return files if (self.part / files["json"]).is_file() else None
 
     def _describe_row(self, row: Row, summaries: Mapping[str, list[Cell]]) -> dict:
         state = next(state for cell, state in self.states.items() if cell.row == row)
         compared = list_compared(self.plan, self.complete).get(row.name, [])
-        known = not any(cell.row == row for cell in self.kept.other_settings)
+        known = not any(kept.other_settings for cell, kept in self.kept.items() if cell.row == row)
         return {
             "name": row.name,
             "slug": row.folder,
@@ -426,19 +419,17 @@ class _AnnotationReader:
         cases = list(found) if fold == "all" else read_fold(self._workspace, dataset, fold)["train"]
         if lacking := sorted(set(cases) - set(found)):
             raise AttenScribbleError(f"{self._workspace.raw / dataset} has no labels of {', '.join(lacking)}")
-        means = np.mean([[getattr(found[case], name) for name in ANNOTATED] for case in cases], axis=0).tolist()
-        return Annotation(*means)
+        return average_annotation([found[case] for case in cases])
 
     def _measure_dataset(self, dataset: str) -> dict[str, Annotation]:
         folder = self._workspace.raw / dataset
-        ignore = read_label_coding(folder / "dataset.json").ignore
-        if ignore is None:
+        coding = read_label_coding(folder / "dataset.json")
+        if coding.ignore is None:
             raise AttenScribbleError(f"{folder / 'dataset.json'} has no label 'ignore': its labels are no scribbles")
         cases = list_training_cases(self._workspace, dataset)
         labels = [Path(entry["label"]) for entry in cases.values()]
-        description = read_json(folder / "dataset.json", "convert it again")
-        reader = find_reader(description, labels[0]) if labels else None
-        measure = partial(_measure_file, reader=reader, across=read_drawn_axis(folder), ignore=ignore)
+        reader = find_reader(coding.dataset_json, labels[0]) if labels else None
+        measure = partial(_measure_file, reader=reader, across=read_drawn_axis(folder), ignore=coding.ignore)
         return dict(zip(cases, run_all(measure, labels, self._workers, "Counting annotation"), strict=True))
 
 

@@ -136,7 +136,11 @@ def _run_step(
     started, clock, code = time.time(), time.monotonic(), None
     step.log.parent.mkdir(parents=True, exist_ok=True)
     with step.log.open("ab") as log:
-        _lock(log, step)
+        # As long as the command lives: its output goes there, so it inherits the lock with the file.
+        if not try_lock(log):
+            raise StepBusyError(
+                f"{step.name} is being run by another process, which writes {step.log}: wait for it, or end it"
+            )
         if step.is_done():  # another process finished it in the meantime
             return
         with naming(step.log):
@@ -158,14 +162,6 @@ def _run_step(
         raise AttenScribbleError(_describe_failure(step, code))
     took = format_duration(time.monotonic() - clock)
     console.print(f"[green]done[/green]     {escape(step.name)} ({took})", soft_wrap=True)
-
-
-def _lock(log, step: Step) -> None:
-    """Hold the log as long as the command lives: its output goes there, so it inherits the lock with the file."""
-    if not try_lock(log):
-        raise StepBusyError(
-            f"{step.name} is being run by another process, which writes {step.log}: wait for it, or end it"
-        )
 
 
 def _describe_failure(step: Step, code: int) -> str:

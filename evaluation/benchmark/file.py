@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
@@ -112,23 +112,23 @@ class Benchmark:
     reference: str
     test_images: str | None  # None: the validation patients of the fold
     test_labels: str | None
-    plans: str = "nnUNetPlans"
-    folds: tuple[str, ...] = ("0",)
-    seeds: tuple[int, ...] = (0,)
-    subject: str | None = None
-    device: str = "cuda"
-    threads: int | None = None
-    prefix: tuple[str, ...] = ()
-    workers: int = 1
-    augmentation_workers: int | None = None
-    predict: tuple[str, ...] = ()
-    checkpoint: str = FINAL_CHECKPOINT  # that `predict` asks for
-    evaluate: tuple[str, ...] = ()
-    postprocess: bool = False
-    unequal_budgets: bool = False
-    prepare: tuple[Preparation, ...] = ()
-    slurm: Slurm = Slurm()
-    further: Mapping[str, str] = field(default_factory=dict)  # scribbles of the same cases, such as fewer of them
+    plans: str
+    folds: tuple[str, ...]
+    seeds: tuple[int, ...]
+    subject: str | None
+    device: str
+    threads: int | None
+    prefix: tuple[str, ...]
+    workers: int
+    augmentation_workers: int | None
+    predict: tuple[str, ...]
+    checkpoint: str  # that `predict` asks for
+    evaluate: tuple[str, ...]
+    postprocess: bool
+    unequal_budgets: bool
+    prepare: tuple[Preparation, ...]
+    slurm: Slurm
+    further: Mapping[str, str]  # scribbles of the same cases, such as fewer of them
 
     @property
     def datasets(self) -> dict[str, str]:

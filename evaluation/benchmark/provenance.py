@@ -29,14 +29,14 @@ POSTPROCESSING = "postprocessing"
 _DECISIONS = mapping({"decisions": list_of(mapping({"structure": TEXT, "keep_largest": TRUTH}))})
 _LINE = re.compile(r"^\S+ \S+: (.*?)\s*$")
 _EPOCH = re.compile(r"Epoch (\d+)")
+_NUMBER = r"(nan|[-+]?(?:inf|\d+(?:\.\d*)?(?:e[-+]?\d+)?))"
 _VALUES = {
-    "learning_rate": re.compile(r"Current learning rate: (\S+)"),
-    "train_loss": re.compile(r"train_loss (\S+)"),
-    "val_loss": re.compile(r"val_loss (\S+)"),
-    "seconds": re.compile(r"Epoch time: (\S+) s"),
+    "learning_rate": re.compile(f"Current learning rate: {_NUMBER}"),
+    "train_loss": re.compile(f"train_loss {_NUMBER}"),
+    "val_loss": re.compile(f"val_loss {_NUMBER}"),
+    "seconds": re.compile(f"Epoch time: {_NUMBER} s"),
 }
 _DICE = re.compile(r"Pseudo dice \[(.*)\]")
-_NUMBER = re.compile(r"nan|[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
 def describe_selection(benchmark: Benchmark) -> list[str]:
@@ -195,7 +195,7 @@ def read_training_log(folder: Path) -> dict[int, dict[str, float]]:
                     values[name] = float(found[1])
             if dice := _DICE.fullmatch(text):
                 # numpy 2 prints np.float32(0.49), numpy 1 only 0.49
-                numbers = _NUMBER.findall(re.sub(r"np\.float\d+", "", dice[1]))
+                numbers = re.findall(_NUMBER, re.sub(r"np\.float\d+", "", dice[1]))
                 values |= {f"pseudo_dice_{number}": float(value) for number, value in enumerate(numbers, start=1)}
     return epochs
 

@@ -10,8 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -83,7 +82,10 @@ def run_preparations(
     """
     if all(step.is_done() for step in steps):
         return
-    with _alone(workspace.work / "prepare.lock", console):
+    with (workspace.work / "prepare.lock").open("a") as lock:
+        if not try_lock(lock):
+            console.print("waiting for another process that prepares the datasets", soft_wrap=True)
+            try_lock(lock, wait=True)
         record = partial(append_command, workspace.commands, "prepare")
         run_steps(steps, environment, console, prefix=prefix, record=record)
 
@@ -180,16 +182,6 @@ def _is_created(file: Path, configuration: str, log: Path, mark: Path) -> bool:
     if configuration:
         return configuration in read_plans(file)["configurations"]
     return mark.is_file() or not log.is_file() or file.is_file()
-
-
-@contextmanager
-def _alone(file: Path, console: Console) -> Iterator[None]:
-    """Hold a file's lock, and wait for it."""
-    with file.open("a") as lock:
-        if not try_lock(lock):
-            console.print("waiting for another process that prepares the datasets", soft_wrap=True)
-            try_lock(lock, wait=True)
-        yield
 
 
 def make_environment(benchmark: Benchmark, workspace: Workspace, trainers: Path, seed: int = 0) -> dict[str, str]:

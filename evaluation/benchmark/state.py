@@ -190,26 +190,25 @@ def read_states(plan: Plan) -> dict[Cell, CellState]:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What was found.
+class KeptResult:
+    """A cell's result from elsewhere.
 
     Attributes:
-        summaries: by cell.
-        postprocessed: by cell, those of the postprocessed predictions, where there are some and the benchmark asks for
-            them.
-        folders: by cell, where its summary lies, or would lie.
-        other_settings: cells whose configuration is known to have had other contents than that of the row has now.
-        notes: what a reader of the results should know.
+        folder: where its summary lies, or would lie.
+        other_settings: whether its configuration is known to have had other contents than that of the row has now.
+        summary: of its evaluation.
+        postprocessed: of its postprocessed predictions; None where there is none, or the benchmark asks for none.
     """
 
-    summaries: Mapping[Cell, Summary]
-    postprocessed: Mapping[Cell, Summary]
-    folders: Mapping[Cell, Path]
-    other_settings: frozenset[Cell]
-    notes: tuple[str, ...]
+    folder: Path
+    other_settings: bool
+    summary: Summary
+    postprocessed: Summary | None = None
 
 
-def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[Path]) -> Kept:
+def find_kept(
+    plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[Path]
+) -> tuple[dict[Cell, KeptResult], list[str]]:
     """Find results of cells that are not complete here.
 
     Args:
@@ -217,13 +216,15 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
         missing: those cells, with their states.
         folders: in which to look: what `collect` wrote, or its folder `cells` under any name, or kept scores.
 
+    Returns:
+        The results, and what a reader of them should know.
+
     Raises:
         AttenScribbleError: results of another training than the benchmark asks for, of other cases, of a cell that
             two folders have, or a folder with no result of the benchmark; every problem.
     """
     problems: list[str] = []
-    summaries: dict[Cell, Summary] = {}
-    postprocessed: dict[Cell, Summary] = {}
+    summaries: dict[Cell, list[Summary]] = {}  # of its predictions, then of the postprocessed ones
     places: dict[Cell, Path] = {}
     notes: list[str] = []
     for folder in folders:
@@ -245,17 +246,17 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
                 problems.append(f"{cell.name} is both in {places[cell].parents[2]} and in {root}: give one of them")
                 continue
             places[cell] = root / cell.name
-            wanted = [(cell.name, summaries)]
-            processed = f"{cell.name}/{POSTPROCESSED}"
-            if plan.benchmark.postprocess and _holds(root, whole, processed):
-                wanted.append((processed, postprocessed))
-            for name, found in wanted:
+            names = [cell.name, *[f"{cell.name}/{POSTPROCESSED}"] * plan.benchmark.postprocess]
+            for name in names:
+                if not _holds(root, whole, name):
+                    continue
                 try:
-                    found[cell] = read_summary(root / name) if whole is None else whole[name]
+                    found = read_summary(root / name) if whole is None else whole[name]
                 except AttenScribbleError as error:
                     problems += error.problems
                 else:
-                    problems += _list_refusals(plan, missing[cell], found[cell])
+                    summaries.setdefault(cell, []).append(found)
+                    problems += _list_refusals(plan, missing[cell], found)
         if used:
             notes.append(
                 f"{len(used)} of {len(plan.cells)} cells are results kept elsewhere ({folder.name}), without "
@@ -263,12 +264,14 @@ def find_kept(plan: Plan, missing: Mapping[Cell, CellState], folders: Sequence[P
             )
     if problems:
         raise AttenScribbleError(problems)
-    changes = {cell: _list_changes(missing[cell], summary) for cell, summary in summaries.items()}
-    other_settings = frozenset(cell for cell, found in changes.items() if "configuration_sha256" in found)
-    configurations = {cell: summary.provenance.get("configuration") for cell, summary in summaries.items()}
+    changes = {cell: _list_changes(missing[cell], own[0]) for cell, own in summaries.items()}
+    configurations = {cell: own[0].provenance.get("configuration") for cell, own in summaries.items()}
     renamed = {cell: name for cell, name in configurations.items() if name != cell.row.configuration}
     notes += [*_tell_renamed(renamed), *_tell_changed(changes, renamed)]
-    return Kept(summaries, postprocessed, places, other_settings, tuple(notes))
+    results = {
+        cell: KeptResult(places[cell], "configuration_sha256" in changes[cell], *own) for cell, own in summaries.items()
+    }
+    return results, notes
 
 
 def _holds(root: Path, whole: Mapping[str, Summary] | None, name: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.nnunet import count_preprocessed, means_ignore
-from nnunet_attenscribble.common.shapes import NUMBER, mapping, nullable, read_if_shaped
+from nnunet_attenscribble.common.shapes import NUMBER, TEXT, mapping, nullable, read_if_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
 from nnunet_attenscribble.evaluation.benchmark.provenance import list_training_logs, read_training_log
@@ -181,7 +181,7 @@ def _read_terms(file: Path) -> dict[str, float]:
 
 
 def _describe_result(folder: Path) -> ResultState:
-    ending = read_if_shaped(folder / "dataset.json", mapping()).get("file_ending") or ""
+    ending = read_if_shaped(folder / "dataset.json", mapping({"file_ending": TEXT})).get("file_ending", "")
     found = [
         file for file in folder.iterdir() if file.is_file() and file.suffix not in (".json", ".csv", ".npz", ".pkl")
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import partial
@@ -119,7 +120,7 @@ def read_view(file: Path) -> AttentionView:
             found[name] = tuple(found[name].tolist())
         for name in ("case", "structure", "cells", "plane"):
             found[name] = found[name].item()
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise AttenScribbleError(
             f"{file} cannot be read as a view of an attention block ({error!r}): run `attenscribble attention` again"
         ) from error
@@ -278,8 +279,8 @@ def describe_attention_section(data: ReportData, case: str | None, *, scans: boo
 
 
 def _read_records(data: ReportData, row: ReportRow) -> list[Found]:
-    cells = [cell for cell in data.done(row) if (cell.place / "attention" / ATTENTION_FILE).is_file()]
-    return [(cell, *read_record(cell.place / "attention")) for cell in cells]
+    cells = [cell for cell in data.done(row) if (cell.folder / "attention" / ATTENTION_FILE).is_file()]
+    return [(cell, *read_record(cell.folder / "attention")) for cell in cells]
 
 
 def _describe_row(
@@ -288,7 +289,7 @@ def _describe_row(
     volume = None if case is None else find_volume(case, row.scores.protocol)
     cell, cases, _ = next((entry for entry in found if volume in entry[1]), found[0])
     shown = volume if volume in cases else cases[0]
-    view = read_view(cell.place / "attention" / f"{shown}.npz")
+    view = read_view(cell.folder / "attention" / f"{shown}.npz")
     pictures = [
         Picture(
             f"attention_{row.slug}_{name}",
@@ -331,4 +332,4 @@ def _tabulate(found: dict[str, list[Found]]) -> tuple[list[Table], dict[str, str
 
 
 def _format(entry: SimilarityMean | None) -> str:
-    return "n/a" if entry is None else format_mean_sd(entry.mean, math.nan if entry.cases < 2 else entry.sd, 3)
+    return "n/a" if entry is None else format_mean_sd(entry.mean, entry.sd, 3)

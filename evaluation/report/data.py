@@ -99,32 +99,23 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class ReportCell:
-    """A row, trained on one fold in one repetition.
+    """A row, trained on one fold in one repetition and scored.
 
     Attributes:
         name: `seed_0/fold_0/ROW`.
         row: the row's name.
         seed: number of the repetition.
         fold: a number, or `all`.
-        folder: of what was collected of it; None if it is not complete.
-        lacks: what an incomplete one lacks: `training`, `predictions` or `evaluation`, or why what is there does not
-            count.
-        summary: of its evaluation; None if it is not complete.
+        folder: of what was collected of it.
+        summary: of its evaluation.
     """
 
     name: str
     row: str
     seed: int
     fold: str
-    folder: Path | None
-    lacks: str | None
-    summary: Summary | None
-
-    @property
-    def place(self) -> Path:
-        """`folder` of a complete cell, as those of `ReportData.done`."""
-        assert self.folder is not None
-        return self.folder
+    folder: Path
+    summary: Summary
 
 
 @dataclass(frozen=True)
@@ -141,11 +132,11 @@ class ReportData:
         selection: what was selected on what.
         notes: what a reader of the numbers should know.
         rows: all of them, in the order of the benchmark file.
-        cells: all of them.
+        cells: the complete ones.
+        missing: by the name of each other cell, what it lacks: `training`, `predictions` or `evaluation`, or why what
+            is there does not count.
         comparison: of the rows with the reference; None while there is nothing to compare.
-        tables: the files of the comparison, by their ending.
         postprocessed: the comparison of the postprocessed predictions; None without.
-        postprocessed_tables: its files.
     """
 
     name: str
@@ -158,10 +149,9 @@ class ReportData:
     notes: tuple[str, ...]
     rows: tuple[ReportRow, ...]
     cells: tuple[ReportCell, ...]
+    missing: Mapping[str, str]
     comparison: Comparison | None
-    tables: Mapping[str, Path]
     postprocessed: Comparison | None
-    postprocessed_tables: Mapping[str, Path]
 
     @property
     def scored(self) -> list[ReportRow]:
@@ -175,7 +165,7 @@ class ReportData:
 
     def done(self, row: ReportRow) -> list[ReportCell]:
         """The complete cells of a row, in order."""
-        return [cell for cell in self.cells if cell.row == row.name and cell.folder is not None]
+        return [cell for cell in self.cells if cell.row == row.name]
 
 
 def read_collected(folder: Path) -> ReportData:
@@ -189,7 +179,7 @@ def read_collected(folder: Path) -> ReportData:
         data = _read(folder, content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise AttenScribbleError(f"{folder / _FILE} is damaged ({error!r}): {_AGAIN}") from error
-    if not any(cell.folder for cell in data.cells):
+    if not data.cells:
         raise AttenScribbleError(
             f"{folder} holds no complete cell, so there is nothing to report: run `attenscribble benchmark` first"
         )
@@ -214,33 +204,38 @@ def _read_json(folder: Path) -> dict:
 
 def _read(folder: Path, content: Mapping) -> ReportData:
     problems: list[str] = []
-    cells = tuple(_read_cell(folder, entry, problems) for entry in content["cells"])
+    cells = []
+    for entry in content["cells"]:
+        try:
+            if entry["folder"] is not None:
+                place = folder / entry["folder"]
+                name, row, seed, fold = (entry[key] for key in ("cell", "row", "seed", "fold"))
+                cells.append(ReportCell(name, row, seed, fold, place, read_summary(place)))
+        except AttenScribbleError as error:
+            problems += error.problems
     rows = tuple(_read_row(folder, position, entry, problems) for position, entry in enumerate(content["rows"]))
-    tables, postprocessed = (
-        {f".{kind}": folder / path for kind, path in (written or {}).items()}
-        for written in (content["comparison"], content["comparison_postprocessed"])
-    )
-    files = [*tables.values(), *postprocessed.values()]
+    tables = [content["comparison"] or {}, content["comparison_postprocessed"] or {}]
+    files = [folder / path for own in tables for path in own.values()]
     problems += [f"{file} is missing: {_AGAIN}" for file in files if not file.is_file()]
     if problems:
         raise AttenScribbleError(problems)
+    comparison, postprocessed = (read_comparison(folder / own["json"]) if own else None for own in tables)
     folds = content["test"]["folds"]
     scribbles = content["scribbles"]
     return ReportData(
         name=content["name"],
         reference=content["reference"],
-        datasets=dict(content["datasets"]),
+        datasets=content["datasets"],
         test=content["test"]["text"],
         test_folders={fold: (folder / entry["images"], folder / entry["labels"]) for fold, entry in folds.items()},
         scribbles=(Path(scribbles["folder"]), scribbles["file_ending"], scribbles["ignore"]),
         selection=tuple(content["selection"]),
         notes=tuple(content["notes"]),
         rows=rows,
-        cells=cells,
-        comparison=read_comparison(tables[".json"]) if tables else None,
-        tables=tables,
-        postprocessed=read_comparison(postprocessed[".json"]) if postprocessed else None,
-        postprocessed_tables=postprocessed,
+        cells=tuple(cells),
+        missing={entry["cell"]: entry["lacks"] for entry in content["cells"] if entry["lacks"] is not None},
+        comparison=comparison,
+        postprocessed=postprocessed,
     )
 
 
@@ -251,27 +246,8 @@ def _read_row(folder: Path, position: int, entry: Mapping, problems: list[str]) 
         summary = pool_runs(entry["name"], found) if found else None
     except AttenScribbleError as error:
         problems += error.problems
-    return ReportRow(
-        name=entry["name"],
-        slug=entry["slug"],
-        position=position,
-        labels=entry["labels"],
-        trainer=entry["trainer"],
-        configuration=entry["configuration"],
-        settings=None if entry["settings"] is None else dict(entry["settings"]),
-        budget=dict(entry["budget"] or {}),
-        summary=summary,
-    )
-
-
-def _read_cell(folder: Path, entry: Mapping, problems: list[str]) -> ReportCell:
-    place = None if entry["folder"] is None else folder / entry["folder"]
-    summary = None
-    try:
-        summary = None if place is None else read_summary(place)
-    except AttenScribbleError as error:
-        problems += error.problems
-    return ReportCell(entry["cell"], entry["row"], entry["seed"], entry["fold"], place, entry["lacks"], summary)
+    told = {key: entry[key] for key in ("name", "slug", "labels", "trainer", "configuration", "settings")}
+    return ReportRow(**told, position=position, budget=entry["budget"] or {}, summary=summary)
 
 
 # --- parts and page ---

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -103,8 +102,8 @@ def draw_case(
     height, width = section.shape[0] * spacing[1], section.shape[1] * spacing[2]
     lines = max((panel.title.count("\n") + 1 for panel in panels), default=1)
     margins = 0.30 + 0.19 * lines + 0.35  # title, panel titles, legend: inches
-    figure = Figure(figsize=(_WIDTH * len(panels), _WIDTH * height / width + margins), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(_WIDTH * height / width + margins, width=_WIDTH * len(panels))
+    figure.set_dpi(_DPI)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.set_title(escape_name(panel.title), fontsize=8)
         axes.set_axis_off()
@@ -125,9 +124,10 @@ def draw_case(
         figure.savefig(part, format="png")
 
 
-def find_largest_slice(labels: np.ndarray) -> int:
-    """Index of the slice (Z, Y, X) with most foreground; the middle one if there is none at all."""
-    return _find_largest_slice(labels > 0, 0)
+def find_largest_slice(labels: np.ndarray, axis: int = 0) -> int:
+    """Index of the slice across an axis with most foreground, all but 0; the middle one if there is none at all."""
+    area = np.count_nonzero(labels, axis=tuple(number for number in range(labels.ndim) if number != axis))
+    return int(area.argmax()) if area.any() else len(area) // 2
 
 
 def _paint_labels(axes: Axes, section: np.ndarray, structures: Sequence[Structure]) -> None:
@@ -194,7 +194,7 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     # Protocols take slices along the first.
     axis = slice_axis(image.shape, spacing, read_drawn_axis(folder.parent)) if scored is None else 0
     scribble_file = folder / f"{volume}{ending}"
-    position = _find_largest_slice(_select_any(dense, structures), axis) if scored is None else scored
+    position = find_largest_slice(_select_any(dense, structures), axis) if scored is None else scored
 
     def cut_labels(file: Path) -> np.ndarray:
         # Right away: the whole volumes of all rows would fill the memory.
@@ -204,8 +204,8 @@ def read_slice(data: ReportData, case: str, structures: Sequence[Structure], pro
     predictions, dice = {}, {}
     for row in data.scored:
         for cell in data.done(row):
-            file = _find(cell.place / "predictions", volume)
-            if file is not None and cell.summary is not None:
+            file = _find(cell.folder / "predictions", volume)
+            if file is not None:
                 predictions[row.name] = cut_labels(file)
                 dice[row.name] = {name: entry.dice for name, entry in cell.summary.cases[case].items()}
                 break
@@ -271,12 +271,6 @@ def _read_labels(file: Path, dense_file: Path, truth: LabelImage, reader: Reader
     _check(truth, found.grid, file, dense_file)
     labels = found.on(truth).labels
     return labels[None] if labels.ndim == 2 else labels
-
-
-def _find_largest_slice(mask: np.ndarray, axis: int) -> int:
-    """Index of the slice with most of a mask; the middle one if it is empty."""
-    area = np.count_nonzero(mask, axis=tuple(number for number in range(mask.ndim) if number != axis))
-    return int(area.argmax()) if area.any() else len(area) // 2
 
 
 def _select_any(labels: np.ndarray, structures: Sequence[Structure]) -> np.ndarray:

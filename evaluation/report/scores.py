@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
-from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from matplotlib.ticker import NullFormatter
 
 from nnunet_attenscribble.common.figures import add_legend, choose_look, new_figure, wrap_name
 from nnunet_attenscribble.common.text import format_csv
-from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, find_annotation
+from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, average_annotation, find_annotation
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison
 from nnunet_attenscribble.evaluation.comparison_files import (
     CONFUSION_RULE,
@@ -29,6 +28,7 @@ from nnunet_attenscribble.evaluation.comparison_files import (
     tabulate_means,
     tabulate_structures,
     tabulate_volumes,
+    to_csv,
     write_rules,
 )
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, collect_metric
@@ -77,7 +77,7 @@ def describe_table_section(data: ReportData) -> Section:
                 text=[f"All rows on the same {describe_cases(comparison)}, compared with {comparison.reference}."],
                 tables=tables,
                 pictures=[picture],
-                files={"comparison.csv": data.tables[".csv"].read_text("utf-8")},
+                files={"comparison.csv": to_csv(comparison)},
             ),
             *_describe_postprocessed(data),
             Part("Every structure", tables=structures),
@@ -118,7 +118,7 @@ def _describe_postprocessed(data: ReportData) -> list[Part]:
             "With postprocessing",
             told,
             tables=[Table("", *tabulate_means(comparison)), dice],
-            files={"comparison_postprocessed.csv": data.postprocessed_tables[".csv"].read_text("utf-8")},
+            files={"comparison_postprocessed.csv": to_csv(comparison)},
         )
     ]
 
@@ -334,7 +334,8 @@ class BudgetPoint:
 
 def describe_annotation_section(data: ReportData) -> Section:
     """One plot per way to count what was annotated; nothing where all rows have the same scribbles."""
-    points = [] if data.comparison is None else list_points(data.comparison, _read_provenance(data))
+    trainings = {row.name: [cell.summary.provenance for cell in data.done(row)] for row in data.scored}
+    points = [] if data.comparison is None else list_points(data.comparison, trainings)
     title = "Dice against annotation"
     if data.comparison is None or len({point.annotation for point in points}) < 2:
         return Section("annotation", title, [])
@@ -409,25 +410,16 @@ def list_points(
     points = []
     for row, told in trainings.items():
         annotations = [find_annotation(provenance) for provenance in told]
-        known = [astuple(annotation) for annotation in annotations if annotation is not None]
+        known = [annotation for annotation in annotations if annotation is not None]
         if not known or len(known) < len(annotations):
             continue
         key = (told[0].get("trainer"), told[0].get("configuration"))
         method = methods.setdefault(key, _name_method(row, told[0].get("labels")))
         found = comparison.get(row, FOREGROUND, "dice")
-        mean = Annotation(*map(fmean, zip(*known, strict=True)))
-        points.append(BudgetPoint(row, method, mean, found.mean, found.low, found.high))
+        points.append(BudgetPoint(row, method, average_annotation(known), found.mean, found.low, found.high))
     return points
 
 
 def _name_method(row: str, labels: str | None) -> str:
     """Without the scribbles' name, which a row of several has in brackets, see `benchmark.file`."""
     return row.removesuffix(f" ({labels})").replace(f" ({labels}, ", " (")
-
-
-def _read_provenance(data: ReportData) -> dict[str, list[Mapping[str, str | None]]]:
-    return {
-        row.name: [{} if cell.summary is None else cell.summary.provenance for cell in data.done(row)]
-        for row in data.rows
-        if row.summary is not None
-    }

@@ -73,8 +73,8 @@ def _read_all(data: ReportData, row: ReportRow, name: str) -> list[tuple[ReportC
     return [
         (cell, *entry)
         for cell in data.done(row)
-        if (cell.place / name).is_file()
-        for entry in _read_columns(cell.place / name)
+        if (cell.folder / name).is_file()
+        for entry in _read_columns(cell.folder / name)
     ]
 
 
@@ -206,27 +206,24 @@ def describe_provenance_section(data: ReportData) -> Section:
         "epochs x iterations x batch",
         "settings in the configuration",
     ]
-    done = [(cell, cell.summary) for cell in data.cells if cell.summary is not None]
     shown = ["cell", "plans_sha256", "commit_training", "commit", *_VERSIONS]
     cells = [
         [
             cell.name,
-            *(_shorten(summary.provenance.get(key)) for key in shown[1:4]),
-            *(summary.versions.get(name, "unknown") for name in _VERSIONS),
+            *(_shorten(cell.summary.provenance.get(key)) for key in shown[1:4]),
+            *(cell.summary.versions.get(name, "unknown") for name in _VERSIONS),
         ]
-        for cell, summary in done
+        for cell in data.cells
     ]
-    entries = [[cell.name, cell.row, cell.seed, cell.fold, *_list_provenance(summary)] for cell, summary in done]
+    entries = [[cell.name, cell.row, cell.seed, cell.fold, *_list_provenance(cell.summary)] for cell in data.cells]
     files = {"trainings.csv": format_csv(["cell", "row", "seed", "fold", *_KEYS, *_VERSIONS], entries)}
     parts = [
         Part("Rows", tables=[Table("", header, rows, numeric=False)]),
         Part("Trainings", tables=[Table("", shown, cells, numeric=False)], files=files),
     ]
-    missing = [[cell.name, str(cell.lacks)] for cell in data.cells if cell.lacks is not None]
-    if missing:
-        parts.append(
-            Part("Missing", tables=[Table("", ["cell", "lacks"], missing, numeric=False)], folded=len(missing) > 5)
-        )
+    if data.missing:
+        table = Table("", ["cell", "lacks"], list(data.missing.items()), numeric=False)
+        parts.append(Part("Missing", tables=[table], folded=len(data.missing) > 5))
     return Section("provenance", "Where the numbers come from", parts)
 
 

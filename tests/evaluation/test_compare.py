@@ -321,10 +321,22 @@ def test_confusion_stands_where_it_is_known(tmp_path):
         lambda content: content.update(reference="other"),
         lambda content: content["provenance"].pop("s"),
         lambda content: content.update(nsd_mm=[2]),
+        lambda content: content["rows"].remove(next(row for row in content["rows"] if row["metric"] == "nsd")),
     ],
 )
 def test_a_comparison_with_gaps_is_refused(tmp_path, damage):
-    content = json.loads(to_json(compare_summaries({"s": SCRIBBLE, "dense": DENSE}, "dense", resamples=50)))
+    asked = {
+        name: replace(
+            summary,
+            cases={
+                case: {structure: replace(one, nsd=0.5) for structure, one in scores.items()}
+                for case, scores in summary.cases.items()
+            },
+            nsd_mm=2.0,
+        )
+        for name, summary in (("s", SCRIBBLE), ("dense", DENSE))
+    }
+    content = json.loads(to_json(compare_summaries(asked, "dense", resamples=50)))
     damage(content)
     (tmp_path / "new.json").write_text(json.dumps(content))
     with pytest.raises(AttenScribbleError, match=r"new\.json.*compare the models again"):

@@ -199,6 +199,14 @@ def test_only_what_is_written_anew_is_replaced(kept, summaries):
     assert (kept / SCORES_FILE).read_text().count("seed_2") == 2
 
 
+def test_what_a_system_leaves_in_a_folder_is_nobodys_score(tmp_path, kept, summaries):
+    for folder in (tmp_path / "seen", kept):
+        folder.mkdir(exist_ok=True)
+        (folder / ".DS_Store").touch()
+        write_kept(folder, summaries)
+        assert list(read_kept(folder)) == list(summaries)
+
+
 @pytest.mark.parametrize("changes", [{"hd95": "union"}, {"shapes": {"a": (3, 4, 5), "b": (9, 9, 9)}}])
 def test_what_cannot_be_compared_is_not_kept_together(tmp_path, changes):
     summaries = {"seed_0/fold_0/a": make_summary(), "seed_0/fold_0/b": make_summary(0.9, **changes)}

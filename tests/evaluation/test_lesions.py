@@ -51,6 +51,13 @@ def test_a_corner_connects(shape):
     assert count_lesions(mask, mask, 1) == LesionCounts(1, 0, 0)
 
 
+def test_an_object_at_the_end_of_a_row_ends_there():
+    """cc3d 4.1.1 lets a boolean one of two axes go on in the first column of its row."""
+    prediction, dense = np.zeros((2, 4, 5), bool)
+    prediction[1:3, 4] = dense[1, 3] = dense[2, 4] = True
+    assert count_lesions(prediction, dense, 0.25) == LesionCounts(1, 0, 0)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_the_most_pairs_that_there_are(data):

@@ -185,6 +185,13 @@ def test_a_link_to_an_empty_folder_is_written_into(study, tmp_path):
     assert (tmp_path / "scratch" / "test.nii.gz").is_file()
 
 
+def test_what_a_system_leaves_in_an_empty_folder_is_nobodys(study, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").touch()
+    postprocess_folder(*study, tmp_path / "out")
+    assert (tmp_path / "out" / "test.nii.gz").is_file()
+
+
 def test_a_class_called_foreground_is_not_the_whole_foreground(study, tmp_path, write_dataset_json):
     predictions, scribbles = study
     write_dataset_json(scribbles.parent, {"background": 0, "foreground": 1, "MYO": 2, "ignore": IGNORE})

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from tools.timing import gpu
+from tools.timing.workloads import Step
 
 
 def test_without_a_gpu_one_sentence_says_so():
@@ -33,18 +34,18 @@ def test_the_made_up_plans_are_those_of_acdc(tmp_path):
 
 @pytest.mark.slow
 def test_every_trainer_takes_a_step_on_the_made_up_plans(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "BATCHES", {"2d": 2, "3d_fullres": 1})
+    monkeypatch.setattr(gpu, "PLANNED", {"2d": (2,), "3d_fullres": (1, [16, 256, 224])})
     for name, value in gpu.prepare(tmp_path, None).items():
         monkeypatch.setenv(name, value)
     for trainer, configuration, *_ in gpu.STEPS[1:4]:
-        gpu.Step(trainer, configuration, "cpu")()
+        Step(trainer, configuration, "cpu")()
 
 
 def test_the_terms_agree_with_float64():
-    crf = [gpu.make_crf([1, 3, 8, 9], "cpu", unfolded)() for unfolded in (False, True)]
+    crf = [gpu.crf([1, 3, 8, 9], reference=unfolded, dtype=torch.float64)() for unfolded in (False, True)]
     for one, other in zip(*crf, strict=True):
         torch.testing.assert_close(one, other)
-    assert gpu.make_crf([1, 2, 4, 4, 4], "cpu")()[1].shape == (1, 2, 4, 4, 4)
+    assert gpu.crf([1, 2, 4, 4, 4])()[1].shape == (1, 2, 4, 4, 4)
     for make in (gpu.make_similarity, gpu.make_log_attention):
         value, gradient = make("cpu")
         assert value.dtype == gradient.dtype == torch.float64

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib import import_module
+from pkgutil import iter_modules
 
 _PACKAGES = {
-    "method": ("nnunet_attenscribble", "nnunet_attenscribble", "The method in plain PyTorch, and its settings."),
-    "losses": ("nnunet_attenscribble/losses", "nnunet_attenscribble.losses", "The losses in plain PyTorch."),
-    "trainers": ("trainers", "nnunet_attenscribble.trainers", "nnU-Net's trainers; nnU-Net finds them by their names."),
-    "rivals": (
-        "trainers/rivals",
-        "nnunet_attenscribble.trainers.rivals",
-        "Published losses, each beside its trainer.",
-    ),
-    "dataset_conversion": ("dataset_conversion", "nnunet_attenscribble.dataset_conversion", "What writes datasets."),
-    "evaluation": ("evaluation", "nnunet_attenscribble.evaluation", "What scores and compares."),
-    "benchmark": ("evaluation/benchmark", "nnunet_attenscribble.evaluation.benchmark", "What runs and collects."),
-    "report": ("evaluation/report", "nnunet_attenscribble.evaluation.report", "What makes a page of it."),
-    "common": ("nnunet_attenscribble/common", "nnunet_attenscribble.common", "What all of these stand on."),
+    "method": ("nnunet_attenscribble", "The method in plain PyTorch, and its settings."),
+    "losses": ("nnunet_attenscribble.losses", "The losses in plain PyTorch."),
+    "trainers": ("nnunet_attenscribble.trainers", "nnU-Net's trainers; nnU-Net finds them by their names."),
+    "rivals": ("nnunet_attenscribble.trainers.rivals", "Published losses, each beside its trainer."),
+    "dataset_conversion": ("nnunet_attenscribble.dataset_conversion", "What writes datasets."),
+    "evaluation": ("nnunet_attenscribble.evaluation", "What scores and compares."),
+    "benchmark": ("nnunet_attenscribble.evaluation.benchmark", "What runs and collects."),
+    "report": ("nnunet_attenscribble.evaluation.report", "What makes a page of it."),
+    "common": ("nnunet_attenscribble.common", "What all of these stand on."),
 }
 
 
-def describe_packages(root: Path) -> dict[str, str]:
+def describe_packages() -> dict[str, str]:
     """Pages by name. Every public module with something public in it has a place."""
     pages = {}
-    for page, (folder, package, text) in _PACKAGES.items():
-        modules = sorted(file.stem for file in (root / folder).glob("*.py") if not file.stem.startswith("_"))
+    for page, (package, text) in _PACKAGES.items():
+        found = iter_modules(import_module(package).__path__)
+        modules = sorted(module.name for module in found if not module.ispkg and not module.name.startswith("_"))
         parts = [f"# `{package}`", text, *(f"::: {package}.{module}" for module in modules)]
         pages[f"api/{page}.md"] = "\n\n".join(parts) + "\n"
     return pages

@@ -21,7 +21,7 @@ _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")  # to a file of the reposito
 
 def on_files(files: Files, config) -> Files:
     """Add generated pages, those beside docs/, and the files of the repository that pages link to."""
-    pages = {"command_line.md": command_line.describe_commands(), **api.describe_packages(ROOT)}
+    pages = {"command_line.md": command_line.describe_commands(), **api.describe_packages()}
     pages.update((site, (ROOT / name).read_text(encoding="utf-8")) for name, site in _BESIDE.items())
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))

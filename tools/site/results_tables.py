@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,7 @@ from nnunet_attenscribble.dataset_conversion.splits import MAAG_TEST
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison, compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import tell_counts
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, read_kept
-from nnunet_attenscribble.evaluation.pooling import pool_runs
+from nnunet_attenscribble.evaluation.pooling import count_runs, pool_runs
 from nnunet_attenscribble.evaluation.report.scores import BudgetPoint, draw_budgets, list_points
 from nnunet_attenscribble.evaluation.summary import Summary
 from tools.site.settings_table import tabulate_settings
@@ -79,10 +79,15 @@ def format_effect(own: str, other: str) -> str:
 @cache
 def load(results: str, row: str) -> Summary:
     """The trainings of a row, named by its folder, as one; KeyError where it has none."""
-    own = [kept for training, kept in _read(results).items() if training.split("/")[2:] == [row]]
+    own = find_trainings(results, row)
     if not own:
         raise KeyError(f"{results} has no row {row}")
-    return pool_runs(row, own)
+    return pool_runs(row, list(own.values()))
+
+
+def find_trainings(results: str, row: str) -> dict[str, Summary]:
+    """The trainings of a row by their names, without postprocessing."""
+    return {training: kept for training, kept in _read(results).items() if training.split("/")[2:] == [row]}
 
 
 @cache
@@ -183,10 +188,9 @@ def tabulate_budgets(results: str) -> str:
 def list_budgets(results: str) -> tuple[list[BudgetPoint], Comparison]:
     """The points of the rows that tell how much was annotated, and all rows against dense labels, by their names."""
     rows = list_rows(results)
-    trainings: dict[str, list[Mapping[str, str | None]]] = {name: [] for name in rows.values()}
-    for training, kept in _read(results).items():
-        if training.count("/") == 2:
-            trainings[rows[training.split("/")[2]]].append(kept.provenance)
+    trainings = {
+        name: [kept.provenance for kept in find_trainings(results, row).values()] for row, name in rows.items()
+    }
     named = {name: load(results, row) for row, name in rows.items()}
     comparison = compare_summaries(named, rows[DENSE], subject=_subject(results))
     return list_points(comparison, trainings), comparison
@@ -219,13 +223,13 @@ def tabulate_steps() -> str:
     """Differences of Dice: a row per pair of `STEPS` and a column per experiment, empty where it lacks a row; p after
     Holm's correction for the classes and their mean.
     """
-    names = {row: name for results in _COLUMNS for row, name in list_rows(results).items()}
-    lines = []
+    names, lines = _name_rows(), []
     for own, other in STEPS:
-        there = {results: {own, other} <= set(list_rows(results)) for results in _COLUMNS}
         cells = [
-            _format_difference(compare(results, (own, other), other), own, FOREGROUND, "dice") if found else ""
-            for results, found in there.items()
+            _format_difference(compare(results, (own, other), other), own, FOREGROUND, "dice")
+            if {own, other} <= set(list_rows(results))
+            else ""
+            for results in _COLUMNS
         ]
         lines.append([f"{names[own]} minus {names[other]}", *cells])
     return format_table(["Dice", *_COLUMNS.values()], lines)
@@ -233,22 +237,21 @@ def tabulate_steps() -> str:
 
 def tabulate_postprocessed() -> str:
     """A row per model: Dice and HD95 before and after, of the trainings whose predictions were postprocessed."""
-    lines = []
-    names = {row: name for results in _COLUMNS for row, name in list_rows(results).items()}
+    names, lines = _name_rows(), []
     for row in POSTPROCESSED_ROWS:
         name, cells = names[row], []
         for results in _COLUMNS:
             kept = _read(results)
-            both = [one for one in kept if one.split("/")[2:] == [row] and f"{one}/{POSTPROCESSED}" in kept]
+            found = find_trainings(results, row)
+            both = [(own, kept[after]) for one, own in found.items() if (after := f"{one}/{POSTPROCESSED}") in kept]
             if not both:
                 cells.append("")
                 continue
-            before = pool_runs(name, [kept[training] for training in both])
-            after = pool_runs(name, [kept[f"{training}/{POSTPROCESSED}"] for training in both])
+            before, after = (pool_runs(name, own) for own in zip(*both, strict=True))
             means = [summary.aggregate()["foreground_mean"] for summary in (before, after)]
             dice = "→".join(f"{mean['dice']['mean']:.3f}" for mean in means)
             distance = "→".join(f"{mean['hd95_mm']['mean']:.1f}" for mean in means)
-            cells.append(f"{dice}; {distance} ({max(1, len(before.runs))})")
+            cells.append(f"{dice}; {distance} ({count_runs(before)})")
         lines.append([name, *cells])
     return format_table(["Dice; HD95 in mm (trainings)", *_COLUMNS.values()], lines)
 
@@ -284,6 +287,11 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 @cache
 def _read(results: str) -> dict[str, Summary]:
     return read_kept(RESULTS / results)
+
+
+def _name_rows() -> dict[str, str]:
+    """Names of the rows of all `_COLUMNS`, by their folders."""
+    return {row: name for results in _COLUMNS for row, name in list_rows(results).items()}
 
 
 def _subject(results: str) -> str | None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 #: Title, workload and its options; measured as it is here and as its plain reference.
-PAIRS = [
+WORK: list[tuple[str, str, dict]] = [
     ("masked CRF, 12 x 4 x 256 x 256", "crf", {"shape": [12, 4, 256, 256]}),
     (
         "masked CRF, 2 x 4 x 10 x 256 x 224, radius 0, 5, 5 (10 mm slices)",
@@ -22,28 +22,28 @@ PAIRS = [
         "similarity",
         {"samples": 12, "grid": [64, 64], "mode": "anchored"},
     ),
-]
-ITERATIONS = [
-    ("iteration, 2d_cpu, batch 12", {"plan": "2d_cpu", "batch": 12}),
-    ("iteration, 2d (stock plan), batch 4", {"plan": "2d", "batch": 4, "repeats": 2}),
+    ("iteration, 2d_cpu, batch 12", "iteration", {"plan": "2d_cpu", "batch": 12}),
+    ("iteration, 2d (stock plan), batch 4", "iteration", {"plan": "2d", "batch": 4, "repeats": 2}),
     (
         "iteration, 2d (stock plan), batch 4, attention at 1/4 resolution",
+        "iteration",
         {"plan": "2d", "batch": 4, "repeats": 2, "max_tokens": 4096},
     ),
-]
-VOLUMES = [
-    (
-        f"iteration, {plan}, 2 x {' x '.join(map(str, patch))}",
-        {"plan": plan, "batch": 2, "patch": patch, "repeats": 1},
-    )
-    for plan, patch in (
-        ("3d_fullres", [10, 128, 128]),
-        ("3d_fullres", [10, 192, 160]),
-        ("3d_fullres", [10, 256, 224]),
-        ("3d_fullres", [16, 256, 224]),
-        ("3d_isotropic", [64, 64, 64]),
-        ("3d_isotropic", [96, 96, 96]),
-    )
+    *(
+        (
+            f"iteration, {plan}, 2 x {' x '.join(map(str, patch))}",
+            "iteration",
+            {"plan": plan, "batch": 2, "patch": patch, "repeats": 1},
+        )
+        for plan, patch in (
+            ("3d_fullres", [10, 128, 128]),
+            ("3d_fullres", [10, 192, 160]),
+            ("3d_fullres", [10, 256, 224]),
+            ("3d_fullres", [16, 256, 224]),
+            ("3d_isotropic", [64, 64, 64]),
+            ("3d_isotropic", [96, 96, 96]),
+        )
+    ),
 ]
 
 
@@ -81,20 +81,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="measure what contains this text")
     arguments = parser.parse_args()
     results: dict[str, dict] = {}
-    for title, name, options in PAIRS:
+    for title, name, options in WORK:
         if arguments.only in title:
-            result = {"ours": measure(name, options, arguments.threads)}
-            result["reference"] = measure(name, {**options, "reference": True, "repeats": 1}, arguments.threads)
-            result |= compare(result["ours"], result["reference"])
-            results[title] = result
-            show(title, result)
-    for title, options in [*ITERATIONS, *VOLUMES]:
-        if arguments.only in title:
-            result = {"ours": measure("iteration", {**options, "full": True}, arguments.threads)}
-            result["reference"] = measure("iteration", {**options, "full": False}, arguments.threads)
-            result |= {"ratio": compare(result["ours"], result["reference"])["ratio"], "error": {}}
-            results[title] = result
-            show(title, result)
+            plain = {**options, "reference": True} | ({} if name == "iteration" else {"repeats": 1})  # which take long
+            ours, reference = (measure(name, some, arguments.threads) for some in (options, plain))
+            results[title] = {"ours": ours, "reference": reference, **compare(ours, reference)}
+            show(title, results[title])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=2))
 

@@ -24,13 +24,11 @@ from typing import Any
 
 import torch
 
-from nnunet_attenscribble.common.nnunet import dataset_folder, trainers_folder
+from nnunet_attenscribble.common.nnunet import dataset_folder
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.settings import KEY
-from tools.timing.references import unfolded_crf
-from tools.timing.workloads import CLASSES, IGNORE, PLANS
+from tools.timing.workloads import NAME, Step, crf, make_configuration, name_preprocessed, prepare_folders, write_plans
 
-NAME = "Dataset999_Timing"
 QUARTER = "2d_quarter"
 #: (trainer, configuration, most times the time of nnUNetTrainer, most share of further memory)
 STEPS = [
@@ -42,69 +40,19 @@ STEPS = [
     ("nnUNetTrainerMaskedCRF", "3d_fullres", 1.15, 0.05),
     ("nnUNetTrainerAttenScribble", "3d_fullres", 1.20, 0.15),
 ]
-BATCHES = {"2d": 54, "3d_fullres": 3}
+#: Batch and patch of the made-up plans.
+PLANNED = {"2d": (54, [256, 224]), "3d_fullres": (3, [16, 256, 224])}
 #: What each trainer may need while the others are ready too.
 BYTES_A_TRAINER = 10 * 2**30
 
 
-def write_plans(folder: Path) -> None:
-    """A dataset's plans as nnU-Net makes them for 35 patients of ACDC."""
-    configurations = {}
-    for name, batch in BATCHES.items():
-        made, ndim = PLANS[name], len(PLANS[name]["patch"])
-        stages = len(made["features"])
-        configurations[name] = {
-            "data_identifier": f"nnUNetPlans_{name}",
-            "preprocessor_name": "DefaultPreprocessor",
-            "batch_size": batch,
-            "patch_size": made["patch"] if ndim == 2 else [16, *made["patch"][1:]],
-            "median_image_size_in_voxels": made["patch"],
-            "spacing": made["spacing"],
-            "normalization_schemes": ["ZScoreNormalization"],
-            "use_mask_for_norm": [False],
-            "batch_dice": ndim == 2,
-            "architecture": {
-                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-                "arch_kwargs": {
-                    "n_stages": stages,
-                    "features_per_stage": made["features"],
-                    "conv_op": f"torch.nn.modules.conv.Conv{ndim}d",
-                    "kernel_sizes": made["kernels"],
-                    "strides": made["strides"],
-                    "n_conv_per_stage": [2] * stages,
-                    "n_conv_per_stage_decoder": [2] * (stages - 1),
-                    "conv_bias": True,
-                    "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{ndim}d",
-                    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-                    "dropout_op": None,
-                    "dropout_op_kwargs": None,
-                    "nonlin": "torch.nn.LeakyReLU",
-                    "nonlin_kwargs": {"inplace": True},
-                },
-                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-            },
-        }
-    plans = {
-        "dataset_name": NAME,
-        "plans_name": "nnUNetPlans",
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "label_manager": "LabelManager",
-        "configurations": configurations,
-    }
-    labels = {"background": 0, **{f"structure {n}": n for n in range(1, CLASSES)}, "ignore": IGNORE}
-    dataset = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
-    folder.mkdir(parents=True)
-    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset))
-
-
 def prepare(folder: Path, dataset: str | None) -> dict[str, str]:
-    """nnU-Net's variables for a folder with nothing but plans: those of a dataset, or made-up ones."""
-    preprocessed = folder / "nnUNet_preprocessed" / NAME
+    """nnU-Net's variables for a folder with nothing but plans: those of a dataset, or as nnU-Net makes them for 35
+    patients of ACDC.
+    """
+    preprocessed = name_preprocessed(folder)
     if dataset is None:
-        write_plans(preprocessed)
+        write_plans(preprocessed, {name: make_configuration(name, *made) for name, made in PLANNED.items()})
     else:
         source = dataset_folder("nnUNet_preprocessed", dataset)
         preprocessed.mkdir(parents=True)
@@ -116,49 +64,7 @@ def prepare(folder: Path, dataset: str | None) -> dict[str, str]:
     plans["configurations"][QUARTER] = {"inherits_from": "2d", KEY: {**settings, "attention_max_tokens": 4096}}
     plans["dataset_name"] = NAME
     file.write_text(json.dumps(plans))
-    for configuration in plans["configurations"].values():
-        if "data_identifier" in configuration:  # nnU-Net tells by a file's ending how cases are stored
-            cases = preprocessed / configuration["data_identifier"]
-            cases.mkdir(exist_ok=True)
-            (cases / "none.b2nd").touch()
-    variables = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    return variables | {"nnUNet_extTrainer": str(trainers_folder()), "nnUNet_n_proc_DA": "0"}
-
-
-class Step:
-    """One training step of a trainer on random images and scribbles, again and again."""
-
-    def __init__(self, trainer: str, configuration: str, device: str):
-        from nnunetv2.run.run_training import get_trainer_from_args
-
-        torch.backends.cudnn.benchmark = True
-        torch.manual_seed(0)
-        self.trainer = get_trainer_from_args(NAME, configuration, 0, trainer, device=torch.device(device))
-        self.trainer.print_to_log_file = lambda *_, **__: None
-        self.trainer.initialize()
-        self.trainer.network.train()
-        self.trainer.current_epoch, self.trainer._steps = 5, 0  # warmed up
-        if hasattr(self.trainer, "begin_teacher"):  # as it does where a training starts, which takes data
-            self.trainer.begin_teacher()
-        patch, batch = self.trainer.configuration_manager.patch_size, self.trainer.batch_size
-        classes = self.trainer.label_manager.ignore_label
-        scales = self.trainer._get_deep_supervision_scales() or [[1.0] * len(patch)]
-        self.batches = []
-        for _ in range(2):
-            image = torch.randn(batch, self.trainer.num_input_channels, *patch)
-            drawn = torch.rand(batch, 1, *patch) < 0.02
-            target = torch.where(drawn, torch.randint(0, classes, drawn.shape), classes).to(torch.int16)
-            steps = [[slice(None, None, round(1 / s)) for s in scale] for scale in scales]
-            targets = [target[(..., *step)].contiguous() for step in steps]
-            if device == "cuda":
-                image, targets = image.pin_memory(), [t.pin_memory() for t in targets]
-            self.batches.append({"data": image, "target": targets if len(scales) > 1 else targets[0]})
-        self.count = 0
-
-    def __call__(self) -> None:
-        """One step."""
-        self.trainer.train_step(self.batches[self.count % 2])
-        self.count += 1
+    return prepare_folders(folder)
 
 
 def measure(run: Callable[[], Any], repeats: int = 20) -> dict[str, float]:
@@ -190,27 +96,8 @@ def count_waits(run: Callable[[], Any]) -> int:
     return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
-def make_crf(shape: list[int], device: str, unfolded: bool = False) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    """Masked CRF of random input; returns its value and the prediction's gradient."""
-    from nnunet_attenscribble.losses import MaskedCRFLoss
-
-    generator = torch.Generator().manual_seed(0)
-    p = torch.randn(shape, generator=generator).softmax(1)
-    image = torch.rand(shape[0], 1, *shape[2:], generator=generator)
-    mask = (torch.rand(shape[0], 1, *shape[2:], generator=generator) > 0.02).float()
-    precision = torch.float64 if device == "cpu" else torch.float32
-    p, image, mask = (x.to(device, precision) for x in (p, image, mask))
-    p.requires_grad_()
-    loss = unfolded_crf if unfolded else MaskedCRFLoss()
-
-    def run() -> tuple[torch.Tensor, torch.Tensor]:
-        p.grad = None
-        value = loss(p, image, mask)
-        value.backward()
-        assert p.grad is not None
-        return value.detach(), p.grad
-
-    return run
+def _precision(device: str) -> torch.dtype:
+    return torch.float64 if device == "cpu" else torch.float32
 
 
 def compare_with_float64(run: Callable[[str], tuple[torch.Tensor, torch.Tensor]]) -> str:
@@ -229,8 +116,8 @@ def make_similarity(device: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(2, 4, 32, 28, generator=generator).softmax(1)
     values = torch.rand(2, pair_count((32, 28), (5, 5)), generator=generator)
-    precision = torch.float64 if device == "cpu" else torch.float32
-    q, values = q.to(device, precision).requires_grad_(), values.to(device, precision)
+    q, values = (x.to(device, _precision(device)) for x in (q, values))
+    q.requires_grad_()
     value = AttentiveSimilarityLoss()(q, WindowSimilarity(values, (32, 28), (5, 5)))
     return value.detach(), torch.autograd.grad(value, q)[0]
 
@@ -298,15 +185,15 @@ def measure_parts() -> list[dict[str, Any]]:
         parts.append({"name": name, "goal": goal, "told": told, **measure(run, repeats)})
         torch.cuda.empty_cache()
 
-    small = [2, 4, 48, 40]
-    add("masked CRF, 54 x 4 x 256 x 224", 1.0, make_crf([54, 4, 256, 224], "cuda"),
-        compare_with_float64(lambda device: make_crf(small, device)()))  # fmt: skip
-    add("masked CRF, 12 x 4 x 256 x 224", 0.4, make_crf([12, 4, 256, 224], "cuda"))
+    told = compare_with_float64(lambda device: crf([2, 4, 48, 40], device=device, dtype=_precision(device))())
+    add("masked CRF, 54 x 4 x 256 x 224", 1.0, crf([54, 4, 256, 224], device="cuda"), told)
+    add("masked CRF, 12 x 4 x 256 x 224", 0.4, crf([12, 4, 256, 224], device="cuda"))
     try:
-        add("the same, unfolded as published", None, make_crf([12, 4, 256, 224], "cuda", unfolded=True), repeats=5)
+        unfolded = crf([12, 4, 256, 224], reference=True, device="cuda")
+        add("the same, unfolded as published", None, unfolded, repeats=5)
     except torch.OutOfMemoryError:
         print("the unfolded CRF does not fit into this GPU", flush=True)
-    add("masked CRF, 2 x 4 x 128 x 128 x 128", 15.0, make_crf([2, 4, 128, 128, 128], "cuda"), repeats=5)
+    add("masked CRF, 2 x 4 x 128 x 128 x 128", 15.0, crf([2, 4, 128, 128, 128], device="cuda"), repeats=5)
     image = torch.randn(54, 1, 256, 224)
     here, inside = image.cuda(), torch.ones(image.shape, dtype=torch.bool, device="cuda")
     off = (rescale_intensities(here, inside).cpu() - rescale_intensities(image.double())).abs().max().item()
@@ -315,8 +202,8 @@ def measure_parts() -> list[dict[str, Any]]:
     exact = rank_intensities(image.double(), annotated.cpu())
     off = (rank_intensities(here, annotated, inside).cpu() - exact).abs().max().item()
     add("the same as ranks", 1.0, lambda: rank_intensities(here, annotated, inside), f"{off:.0e} from float64")
-    told = (compare_with_float64(make_similarity), compare_with_float64(make_log_attention))
-    for grid, channels, radius, agreement in (((32, 28), 256, 2, told[0]), ((64, 56), 128, 5, "log A: " + told[1])):
+    told, of_attention = compare_with_float64(make_similarity), compare_with_float64(make_log_attention)
+    for grid, channels, radius, agreement in (((32, 28), 256, 2, told), ((64, 56), 128, 5, f"log A: {of_attention}")):
         block = SpatialSelfAttention(channels, 2, "anchored", radius).cuda()
         loss = AttentiveSimilarityLoss(radius, radius + 1.0, None, True, 0.5)
         features = torch.randn(54, channels, *grid, device="cuda", requires_grad=True)
@@ -430,7 +317,7 @@ def main() -> None:
             variables = prepare(Path(folder), arguments.dataset)
         except (AttenScribbleError, OSError) as error:
             raise SystemExit(f"bench-gpu: {error}") from None
-        plans = Path(variables["nnUNet_preprocessed"]) / NAME / "nnUNetPlans.json"
+        plans = name_preprocessed(Path(folder)) / "nnUNetPlans.json"
         parts = measure_parts()
         torch.cuda.empty_cache()
         steps = measure_steps(variables, list(json.loads(plans.read_text())["configurations"]))

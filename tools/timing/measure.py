@@ -34,7 +34,7 @@ def measure(name: str, options: dict) -> dict:
     run = WORKLOADS[name](**options)
     baseline = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    result = run()
+    found = run()
     peak = memory("VmHWM") - baseline
     times, walls = [], []
     for _ in range(repeats):
@@ -42,7 +42,8 @@ def measure(name: str, options: dict) -> dict:
         run()
         times.append(time.process_time() - start)
         walls.append(time.perf_counter() - wall)
-    return {"seconds": min(times), "wall": min(walls), "megabytes": peak / 2**20, **result}
+    told = {} if found is None else {"loss": found[0].item(), "gradient": found[1].double().norm().item()}
+    return {"seconds": min(times), "wall": min(walls), "megabytes": peak / 2**20, **told}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt, label
 from skimage.morphology import skeletonize
 
+from nnunet_attenscribble.common.text import format_markdown
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, draw_scribbles
 
 QUANTITIES = ("strokes", "pixels", "length", "width", "coverage in %", "to the border", "nearest")
@@ -62,12 +63,13 @@ def main() -> None:
     parser.add_argument("dense", type=Path, help="labelsTr of its dense twin")
     parser.add_argument("--cases", type=int, default=20)
     arguments = parser.parse_args()
-    print("| class | | " + " | ".join(QUANTITIES) + " |")
-    print("|---" * (2 + len(QUANTITIES)) + "|")
-    for name, entry in measure(arguments.scribbles, arguments.dense, arguments.cases, ScribbleRules()).items():
+    found = measure(arguments.scribbles, arguments.dense, arguments.cases, ScribbleRules())
+    lines = []
+    for name, entry in found.items():
         for who, rows in entry.items():
             cells = [f"{m:.1f} ({s:.1f})" for m, s in zip(rows.mean(0), rows.std(0), strict=True)]
-            print(f"| {name} | {who}, {len(rows)} slices | " + " | ".join(cells) + " |")
+            lines.append([name, f"{who}, {len(rows)} slices", *cells])
+    print(format_markdown(["class", "", *QUANTITIES], lines))
 
 
 if __name__ == "__main__":

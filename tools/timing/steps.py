@@ -22,7 +22,8 @@ from statistics import median
 import torch
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from tools.timing.gpu import Step, prepare
+from tools.timing.gpu import prepare
+from tools.timing.workloads import Step
 
 STOCK = "nnUNetTrainer"
 

@@ -22,6 +22,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_attenscribble.common.text import format_markdown
 from nnunet_attenscribble.targets import DownsampleScribblesTransform
 
 
@@ -76,8 +77,8 @@ def measure(dataset: str, configuration: str, cases: int, draws: int) -> dict:
             spatial.mode_seg = "nearest"
             sums["nearest"] += volumes(spatial._apply_to_segmentation(volume, **parameters).numpy(), classes)
             spatial.mode_seg = "bilinear"
-            sums["augmented"] += volumes(augmented.numpy(), classes)
             full = volumes(augmented.numpy(), classes)
+            sums["augmented"] += full
             for index, small in enumerate(deep._apply_to_segmentation(augmented)):
                 here = volumes(small.numpy(), classes)
                 at_scale[index] += here * augmented.numel() / small.numel()
@@ -105,10 +106,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result = measure(arguments.dataset, arguments.configuration, arguments.cases, arguments.draws)
-    print("| | " + " | ".join(result.pop("classes")) + " |")
-    print("|---" * (1 + len(next(iter(result.values())))) + "|")
-    for stage, shares in result.items():
-        print(f"| {stage} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
+    header = ["", *result.pop("classes")]
+    print(
+        format_markdown(header, [[stage, *(f"{100 * share:.1f} %" for share in own)] for stage, own in result.items()])
+    )
 
 
 if __name__ == "__main__":

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
-from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from torch import Tensor, nn
+from torch import Tensor
 
-from nnunet_attenscribble.losses import (
-    AttenScribbleLoss,
-    AttentiveSimilarityLoss,
-    MaskedCRFLoss,
-    PartialCrossEntropyLoss,
-    PartialDiceCrossEntropyLoss,
-    SimilarityPairLoss,
-)
-from nnunet_attenscribble.network import SpatialSelfAttention, add_spatial_attention, attention_stage
-from nnunet_attenscribble.objective import ScribbleObjective
-from nnunet_attenscribble.settings import AttenScribbleSettings, similarity_window, window_radius
+from nnunet_attenscribble.common.nnunet import trainers_folder
+from nnunet_attenscribble.losses import AttentiveSimilarityLoss, MaskedCRFLoss
+from nnunet_attenscribble.network import SpatialSelfAttention
+from nnunet_attenscribble.settings import KEY
 from tools.timing.references import dense_block, dense_similarity_loss, unfolded_crf
 
-Run = Callable[[], dict]
+#: Returns the loss and a gradient, where there is one to compare.
+Run = Callable[[], tuple[Tensor, Tensor] | None]
+NAME = "Dataset999_Timing"
 CLASSES, IGNORE = 4, 4
 
 
-def crf(shape: list[int], radius: int | list[int] = 5, reference: bool = False) -> Run:
+def crf(
+    shape: list[int],
+    radius: int | list[int] = 5,
+    reference: bool = False,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Run:
     """Masked CRF on (N, C, *S) probabilities; the reference takes the slices of a volume as images."""
-    p = torch.randn(shape).softmax(1).requires_grad_()
-    image = torch.rand(shape[0], 1, *shape[2:])
-    mask = (torch.rand(shape[0], 1, *shape[2:]) > 0.05).float()
+    generator = torch.Generator().manual_seed(0)
+    p = torch.randn(shape, generator=generator).softmax(1)
+    image = torch.rand(shape[0], 1, *shape[2:], generator=generator)
+    mask = (torch.rand(shape[0], 1, *shape[2:], generator=generator) > 0.05).float()
+    p, image, mask = (x.to(device, dtype) for x in (p, image, mask))
+    p.requires_grad_()
     loss = unfolded_crf if reference else MaskedCRFLoss(radius)
 
     def slices(x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(0, 1) if reference and x.ndim == 5 else x
 
-    def run() -> dict:
+    def run() -> tuple[Tensor, Tensor]:
         p.grad = None
         value = loss(slices(p), slices(image), slices(mask))
         value.backward()
-        return {"loss": value.item(), "gradient": p.grad.double().norm().item()}
+        return value.detach(), p.grad
 
     return run
 
@@ -55,7 +59,7 @@ def similarity(samples: int, grid: list[int], channels: int = 64, mode: str = "p
     p = torch.randn(samples, CLASSES, *(4 * size for size in grid)).softmax(1).requires_grad_()
     loss = AttentiveSimilarityLoss()
 
-    def run() -> dict:
+    def run() -> tuple[Tensor, Tensor]:
         features.grad = p.grad = None
         if reference:
             out, dense = dense_block(block, features)
@@ -64,14 +68,14 @@ def similarity(samples: int, grid: list[int], channels: int = 64, mode: str = "p
             out, compact = block(features)
             value = loss(p, compact)
         (value + out.square().mean()).backward()
-        return {"loss": value.item(), "gradient": features.grad.double().norm().item()}
+        return value.detach(), features.grad
 
     return run
 
 
 # nnU-Net 2.8's plans for ACDC (50 patients, their scribbles), and the CPU configuration derived from them;
 # and a plan for volumes of equal spacing.
-PLANS = {
+PLANS: dict[str, dict[str, Any]] = {
     "2d": {
         "patch": [256, 224],
         "features": [32, 64, 128, 256, 512, 512],
@@ -104,77 +108,127 @@ PLANS = {
 }
 
 
-def iteration(plan: str, batch: int, full: bool, max_tokens: int | None = None, patch: list[int] | None = None) -> Run:
-    """One training iteration: stock nnU-Net on scribbles, or the full method; `patch` in place of the plan's."""
-    plans = PLANS[plan]
-    patch, ndim = patch or plans["patch"], len(plans["patch"])
-    network: nn.Module = _planned_network(plans)
-    settings = AttenScribbleSettings.from_mapping(plans.get("settings", {}))
-    max_tokens = max_tokens or settings.attention_max_tokens
-    stages = len(plans["features"])
-    weights = np.array([1 / 2**i for i in range(stages - 1)])
-    weights[-1] = 0
-    weights = weights / weights.sum()
-    options = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
-    stock = DC_and_CE_loss(options, {}, ignore_label=IGNORE, dice_class=MemoryEfficientSoftDiceLoss)
-    if full:
-        total = np.cumprod(plans["strides"], axis=0)
-        stage = attention_stage(plans["strides"], patch, settings.attention_stride, max_tokens)
-        radius, sigma, grid_spacing = similarity_window(settings, plans["spacing"], total[stage].tolist())
-        network = add_spatial_attention(
-            network, patch, max_tokens=max_tokens, similarity=settings.similarity_mode, radius=radius
-        )
-        regularised = AttenScribbleLoss(
-            IGNORE,
-            MaskedCRFLoss(window_radius(settings.crf_radius, plans["spacing"]), spacing=plans["spacing"]),
-            AttentiveSimilarityLoss(radius, sigma, grid_spacing, True, settings.similarity_floor),
-            SimilarityPairLoss(),
-            pair_weight=settings.pair_weight,
-        )
-        segmentation = PartialDiceCrossEntropyLoss(PartialCrossEntropyLoss(IGNORE), stock.dc, settings.dice_weight)
-        loss = ScribbleObjective(segmentation, tuple(weights), regularised, settings.padding)
-    else:
-        loss = DeepSupervisionWrapper(stock, weights)
-    optimizer = torch.optim.SGD(network.parameters(), 1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
-    image = torch.randn(batch, 1, *patch)
-    target = torch.where(torch.rand(batch, 1, *patch) < 0.01, torch.randint(0, CLASSES, (batch, 1, *patch)), IGNORE)
-    scales = [[slice(None, None, int(s)) for s in step] for step in np.cumprod(plans["strides"], axis=0)[:-1]]
-    targets: list[Tensor] = [target[(..., *scale)] for scale in scales]
-
-    def run() -> dict:
-        optimizer.zero_grad(set_to_none=True)
-        if full:
-            with loss.given(image):
-                value = loss(network(image), targets)
-        else:
-            value = loss(network(image), targets)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
-        optimizer.step()
-        return {"loss": value.item(), "axes": ndim}
-
-    return run
+def make_configuration(
+    plan: str, batch: int, patch: list[int] | None = None, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A configuration as nnU-Net plans it; `patch` in place of that of `PLANS`, `settings` on top of its own."""
+    made = PLANS[plan]
+    ndim, stages = len(made["patch"]), len(made["features"])
+    return {
+        "data_identifier": f"nnUNetPlans_{plan}",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": batch,
+        "patch_size": patch or made["patch"],
+        "median_image_size_in_voxels": made["patch"],
+        "spacing": made["spacing"],
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "batch_dice": ndim == 2,
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": {
+                "n_stages": stages,
+                "features_per_stage": made["features"],
+                "conv_op": f"torch.nn.modules.conv.Conv{ndim}d",
+                "kernel_sizes": made["kernels"],
+                "strides": made["strides"],
+                "n_conv_per_stage": [2] * stages,
+                "n_conv_per_stage_decoder": [2] * (stages - 1),
+                "conv_bias": True,
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{ndim}d",
+                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        KEY: {**made.get("settings", {}), **(settings or {})},
+    }
 
 
-def _planned_network(plans: dict) -> PlainConvUNet:
-    ndim, stages = len(plans["patch"]), len(plans["features"])
-    return PlainConvUNet(
-        1,
-        stages,
-        plans["features"],
-        {2: nn.Conv2d, 3: nn.Conv3d}[ndim],
-        plans["kernels"],
-        plans["strides"],
-        [2] * stages,
-        CLASSES,
-        [2] * (stages - 1),
-        conv_bias=True,
-        norm_op={2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[ndim],
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        deep_supervision=True,
-    )
+def write_plans(folder: Path, configurations: Mapping[str, dict[str, Any]]) -> None:
+    """A dataset of scribbles with nothing but its plans, in a folder that is made."""
+    plans = {
+        "dataset_name": NAME,
+        "plans_name": "nnUNetPlans",
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "label_manager": "LabelManager",
+        "configurations": configurations,
+    }
+    labels = {"background": 0, **{f"structure {n}": n for n in range(1, CLASSES)}, "ignore": IGNORE}
+    dataset = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+    folder.mkdir(parents=True)
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+
+
+def name_preprocessed(folder: Path) -> Path:
+    """Where the plans of the one dataset lie below a folder for nnU-Net's."""
+    return folder / "nnUNet_preprocessed" / NAME
+
+
+def prepare_folders(folder: Path) -> dict[str, str]:
+    """nnU-Net's variables for a folder that holds plans alone, which is made to look preprocessed."""
+    preprocessed = name_preprocessed(folder)
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
+    for configuration in plans["configurations"].values():
+        if "data_identifier" in configuration:  # nnU-Net tells by a file's ending how cases are stored
+            cases = preprocessed / configuration["data_identifier"]
+            cases.mkdir(exist_ok=True)
+            (cases / "none.b2nd").touch()
+    variables = {name: str(folder / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    return variables | {"nnUNet_extTrainer": str(trainers_folder()), "nnUNet_n_proc_DA": "0"}
+
+
+class Step:
+    """One training step of a trainer on random images and scribbles, again and again."""
+
+    def __init__(self, trainer: str, configuration: str, device: str):
+        from nnunetv2.run.run_training import get_trainer_from_args
+
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(0)
+        self.trainer = get_trainer_from_args(NAME, configuration, 0, trainer, device=torch.device(device))
+        self.trainer.print_to_log_file = lambda *_, **__: None
+        self.trainer.initialize()
+        self.trainer.network.train()
+        self.trainer.current_epoch, self.trainer._steps = 5, 0  # warmed up
+        if hasattr(self.trainer, "begin_teacher"):  # as it does where a training starts, which takes data
+            self.trainer.begin_teacher()
+        patch, batch = self.trainer.configuration_manager.patch_size, self.trainer.batch_size
+        classes = self.trainer.label_manager.ignore_label
+        scales = self.trainer._get_deep_supervision_scales() or [[1.0] * len(patch)]
+        self.batches = []
+        for _ in range(2):
+            image = torch.randn(batch, self.trainer.num_input_channels, *patch)
+            drawn = torch.rand(batch, 1, *patch) < 0.02
+            target = torch.where(drawn, torch.randint(0, classes, drawn.shape), classes).to(torch.int16)
+            steps = [[slice(None, None, round(1 / s)) for s in scale] for scale in scales]
+            targets = [target[(..., *step)].contiguous() for step in steps]
+            if device == "cuda":
+                image, targets = image.pin_memory(), [t.pin_memory() for t in targets]
+            self.batches.append({"data": image, "target": targets if len(scales) > 1 else targets[0]})
+        self.count = 0
+
+    def __call__(self) -> None:
+        """One step."""
+        self.trainer.train_step(self.batches[self.count % 2])
+        self.count += 1
+
+
+def iteration(
+    plan: str, batch: int, patch: list[int] | None = None, max_tokens: int | None = None, reference: bool = False
+) -> Run:
+    """A step of `nnUNetTrainerAttenScribble`, or of stock nnU-Net on scribbles; `patch` in place of the plan's."""
+    settings = {"attention_max_tokens": max_tokens} if max_tokens else {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_plans(name_preprocessed(Path(folder)), {plan: make_configuration(plan, batch, patch, settings)})
+        os.environ.update(prepare_folders(Path(folder)))
+        return Step("nnUNetTrainer" if reference else "nnUNetTrainerAttenScribble", plan, "cpu")
 
 
 WORKLOADS = {"crf": crf, "similarity": similarity, "iteration": iteration}

@@ -607,6 +607,11 @@ def test_the_course_of_a_training_is_read_from_nnunets_log(tmp_path):
         "seconds": 800.92,
     }
     assert epochs[1] == {"train_loss": 0.5, "pseudo_dice_1": 0.5, "pseudo_dice_2": 1e-05}
+    # A line that a full disk cut off tells nothing.
+    (tmp_path / "training_log_2026_3.txt").write_text(
+        "2026-11-24 00:02:00.1: Epoch 2 \n2026-11-24 00:03:00.1: train_loss -"
+    )
+    assert read_training_log(tmp_path)[2] == {}
     write_training_log(epochs, tmp_path / "log.csv")
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -157,6 +157,8 @@ def test_predictions_and_scores(folders, tmp_path, write_labels):
         (validation, 1, None),
         (own, 2, None),
     ]
+    write_json(validation / "dataset.json", {"file_ending": 5})
+    assert list_result_states(results)[0].predictions == 1
     write_json(validation / "dataset.json", {"labels": {"background": 0, "RV": 1}, "file_ending": ".nii.gz"})
     write_summary(evaluate_folder(validation, tmp_path / "dense"), validation)
     assert list_result_states(results)[0].dice == 1.0

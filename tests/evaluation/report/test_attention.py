@@ -33,7 +33,7 @@ def test_a_view_is_read_as_it_was_written(tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(view, name))
 
 
-@pytest.mark.parametrize("damage", ["text", "shape", "missing", "cut"])
+@pytest.mark.parametrize("damage", ["text", "shape", "missing", "cut", "empty", "flipped"])
 def test_what_is_no_view_is_told(tmp_path, damage):
     file = tmp_path / "p1.npz"
     write_view(make_view("p1"), file)
@@ -41,6 +41,14 @@ def test_what_is_no_view_is_told(tmp_path, damage):
         file.write_text("nothing")
     elif damage == "cut":
         file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "flipped":  # within the first compressed array
+        content = file.read_bytes()
+        start = content.index(b".npy") + 30
+        file.write_bytes(
+            content[:start] + bytes(255 - value for value in content[start : start + 40]) + content[start + 40 :]
+        )
     else:
         with np.load(file) as content:
             arrays = dict(content)
