@@ -55,7 +55,7 @@ class TrainingState:
         state: `finished`, `running`, `stopped` (no word for longer than three epochs take) or `not begun`.
         epoch: how many epochs are done.
         epochs: how many there will be; None where nnU-Net has not told.
-        seconds_left: of a running one, by its last epochs; None where none is done.
+        seconds_left: of a running one, by its last epochs; None where none is done, or all are and nnU-Net validates.
         terms: the loss terms of the last epoch, for trainings of this package.
     """
 
@@ -152,8 +152,8 @@ def _describe_training(folder: Path, now: float) -> TrainingState:
     elif files:
         silent = now - files[-1].stat().st_mtime
         state = "stopped" if silent > max(_LEAST_PATIENCE, _PATIENCE * (each or 0)) else "running"
-        if state == "running" and each is not None and epochs is not None:
-            left = max(0, epochs - epoch) * each
+        if state == "running" and each is not None and epochs is not None and epoch < epochs:
+            left = (epochs - epoch) * each
     dataset, model = folder.parents[1].name, folder.parent.name
     return TrainingState(
         dataset, model, folder.name.removeprefix("fold_"), state, epoch, epochs, left, _read_terms(folder / _TERMS)

@@ -108,6 +108,13 @@ def test_states(folders, options, expected):
         assert state.epoch == state.epochs == 1000
 
 
+def test_behind_the_last_epoch_nothing_is_told_to_be_left(folders):
+    """nnU-Net's validation has no epochs, and no time would be wrong."""
+    write_training(folders[2], epochs=4, done=4)
+    (state,) = list_trainings(folders[2], now=1000)
+    assert (state.state, state.epoch, state.seconds_left) == ("running", 4, None)
+
+
 @pytest.mark.parametrize(("name", "expected"), [("2099_9_30_08_00_00", "stopped"), ("1969_1_1_08_00_00", "finished")])
 def test_a_training_behind_a_final_checkpoint_is_not_at_its_end(folders, name, expected):
     folder = write_training(folders[2], finished=True, age=9000.0)
