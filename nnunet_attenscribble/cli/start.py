@@ -140,6 +140,8 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
 
     home = Path(os.path.abspath(folder))
     file = home.parent / f"{home.name}_start.yaml" if plan is None else plan
+    if file.is_dir():
+        raise AttenScribbleError(f"{file}: is a folder: name the file for what is agreed on with --plan")
     sheet = file.with_suffix(".png")
     problems = []
     again = f"attenscribble start --plan {quote(str(file))}"

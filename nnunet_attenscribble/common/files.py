@@ -168,13 +168,13 @@ def replaced_file(file: Path) -> Iterator[Path]:
     Raises:
         AttenScribbleError: where it cannot be written, on a full disk for instance.
     """
+    if os.path.isdir(file):  # `.` and `/` among them, which have no name
+        raise AttenScribbleError(f"{file}: cannot be written ({os.strerror(EISDIR)})")
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     made = _list_missing(file.absolute().parent)
     try:
         with naming(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_dir():
-                raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
             yield part
             os.replace(part, file)
             made = []

@@ -238,6 +238,13 @@ def test_it_starts_within_04_seconds(arguments, environment):
     assert measure_start(sys.executable, "-c", code, *arguments, limit=limit, **environment) < limit
 
 
+@pytest.mark.parametrize("plan", [".", "/"])
+def test_start_refuses_a_folder_for_what_is_agreed_on(tmp_path, monkeypatch, call, capsys, plan):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    assert call("start", str(tmp_path), "--plan", plan) == 2
+    assert capsys.readouterr().err.startswith(f"error: {plan}: is a folder: name the file")
+
+
 def test_settings_given_twice_and_in_no_form_are_refused_together():
     with pytest.raises(AttenScribbleError) as error:
         read_assignments(["a=1", "b", "a=2", "=3", "c=[[1"])
