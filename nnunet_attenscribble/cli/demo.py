@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,6 +13,7 @@ import typer
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import FOLDERS
+from nnunet_attenscribble.common.shapes import mapping, read_shaped
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def _check(options: _Options, device: str, folder: Path) -> None:
 def _changes(file: Path, options: _Options) -> list[str]:
     """What keeps a demo from being continued with these options."""
     try:
-        before = dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError:
-        return [f"{file} is damaged: give another --folder, or remove this one"]
+        before = read_shaped(file, mapping(), "give another --folder, or remove this one")
+    except AttenScribbleError as error:
+        return error.problems
     now = asdict(options)
     changed = ", ".join(
         f"{key} {before.get(key)}, now {value}" for key, value in now.items() if before.get(key) != value

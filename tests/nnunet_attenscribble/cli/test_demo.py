@@ -83,9 +83,10 @@ def test_options_are_read_as_they_were_written_wherever_that_is(tmp_path, monkey
     assert "demo was made with other options (acdc Schädel, now None)" in problems_of()[0]
 
 
-def test_a_damaged_options_file_is_refused_in_one_line(tmp_path):
+@pytest.mark.parametrize("content", ["{", "null", "[1]"])
+def test_a_damaged_options_file_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "demo.json").write_text("{")
+    (tmp_path / "demo" / "demo.json").write_text(content)
     (problem,) = problems_of()
     assert "demo.json" in problem
 
