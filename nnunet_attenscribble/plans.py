@@ -12,7 +12,7 @@ from typing import Any
 from nnunet_attenscribble.common.nnunet import CONVOLUTIONAL, PLANS_SHAPE
 from nnunet_attenscribble.common.shapes import mapping, read_if_shaped, read_shaped, shape_problems
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.settings import KEY, AttenScribbleSettings
 
 CPU_FEATURES = (16, 32, 64, 128, 128)
@@ -233,8 +233,7 @@ def check_network(configuration: Mapping[str, Any], name: str) -> int:
         stages = arguments["n_stages"]
         if any(len(arguments[key]) < stages for key in ("features_per_stage", "strides", "kernel_sizes")):
             problems.append(f"its network has {stages} stages, and not every one has features, strides and a kernel")
-    if problems:
-        raise AttenScribbleError(f"plans: configuration '{name}': {problem}: plan again" for problem in problems)
+    refuse(f"plans: configuration '{name}': {problem}: plan again" for problem in problems)
     return axes
 
 

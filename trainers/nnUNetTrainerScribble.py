@@ -18,7 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunet_attenscribble.common.nnunet import BASES, entry_values
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.losses import (
     AttenScribbleLoss,
     AttentiveSimilarityLoss,
@@ -72,8 +72,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         # Before nnU-Net makes the fold's folder and a log in it.
         planned = PlansManager(plans)
         problems = self._list_problems(planned.dataset_name, planned.get_label_manager(dataset_json))
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
         self.settings = AttenScribbleSettings.from_configuration(planned.get_configuration(configuration).configuration)
         self.settings.weigh_labels(dataset_json["labels"])  # refuses names that are none
         super().__init__(plans, configuration, fold, dataset_json, device)

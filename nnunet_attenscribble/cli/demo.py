@@ -14,7 +14,7 @@ from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import FOLDERS
 from nnunet_attenscribble.common.shapes import mapping, read_shaped
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,8 +98,7 @@ def _check(options: _Options, device: str, folder: Path) -> None:
         problems += _changes(file, options)
     elif folder.is_dir() and any(folder.iterdir()):
         problems.append(f"--folder {folder} is not empty, and no demo made it: give another")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
 
 
 def _changes(file: Path, options: _Options) -> list[str]:

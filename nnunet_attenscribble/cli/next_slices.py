@@ -24,7 +24,7 @@ from nnunet_attenscribble.common.nnunet import (
 from nnunet_attenscribble.common.progress import print_table
 from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.dataset_conversion import Tool
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,8 +136,7 @@ def _check_labels(raw: Path, description: Description) -> None:
     names = [" ".join(name.split()).casefold() for name in description.labels]
     if len(set(names)) < len(names):
         problems.append("two labels have the same name, in small letters and without blanks: rename one")
-    if problems:
-        raise AttenScribbleError(f"{file}: {problem}" for problem in problems)
+    refuse(f"{file}: {problem}" for problem in problems)
 
 
 def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reader: Reader, device: str) -> None:
@@ -252,8 +251,7 @@ def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedMode
     problems += new_case_problems(dataset.raw, found)
     new = [name for name in found if name not in dataset.training]
     problems += stray_label_problems(dataset.raw, new, dataset.description.ending)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     channels = len(dataset.description.channels)
     return {name: CaseToDraw.of_files(name, found[name], dataset.reader, channels) for name in new}
 

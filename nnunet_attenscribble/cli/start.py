@@ -28,7 +28,7 @@ from nnunet_attenscribble.cli.convert import (
 from nnunet_attenscribble.cli.datasets import Workers, where_to_write
 from nnunet_attenscribble.cli.training import list_exports
 from nnunet_attenscribble.common.progress import print_table
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
@@ -160,8 +160,7 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     number, name = said.pop("dataset_id", free_id(folders)), said.pop("name", name_dataset(folder))
     # Told again where all is checked, but after every file was read and every question answered.
     problems += [*name_problems(name, number, None, False), *taken_id_problems({number}, folders)]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     names, told = read_names(folder, said)
     own = {option: said.pop(option) for option in ("subject", "trust_scribbles") if option in said}
     defaults = FolderOptions(folder, number, name, {}, **own)

@@ -29,7 +29,7 @@ from nnunet_attenscribble.common.nnunet import (
 from nnunet_attenscribble.common.progress import print_table, show_waiting
 from nnunet_attenscribble.common.shapes import unique_keys
 from nnunet_attenscribble.common.text import format_duration, format_number
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.evaluation.benchmark.status import DatasetState, ResultState, TrainingState
@@ -92,8 +92,7 @@ def read_assignments(assignments: list[str]) -> dict[str, Any]:
             values[name] = text
         except ValueError as error:
             problems.append(f"--set {name}: {error}: correct it")
-    if problems:
-        raise AttenScribbleError(dict.fromkeys(problems))
+    refuse(dict.fromkeys(problems))
     return values
 
 
@@ -146,10 +145,8 @@ def configure(
 
     for_cpu: dict[str, Any] = {"spacing_factor": spacing_factor, "batch_size": batch_size}
     for_cpu = {option: value for option, value in for_cpu.items() if value is not None}
-    if for_cpu and not cpu:
-        raise AttenScribbleError(
-            f"--{option.replace('_', '-')} is only for --cpu: give --cpu too, or leave it out" for option in for_cpu
-        )
+    if not cpu:
+        refuse(f"--{option.replace('_', '-')} is only for --cpu: give --cpu too, or leave it out" for option in for_cpu)
     settings = (dict(PAPER) if paper else {}) | read_assignments(assignments or [])
     file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
     # Calls at the same time would each write without what the others add.
@@ -208,8 +205,7 @@ def pretrained(
         problems.append(f"{output.parent}, where {output.name} shall go, does not exist")
     file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
     resolved = resolve_configuration(read_plans(file), configuration)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
 
     with show_waiting("Making the block"):
         import torch

@@ -33,7 +33,7 @@ from nnunet_attenscribble.common.shapes import (
     read_json,
     read_shaped,
 )
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 VARIABLE = "nnUNet_extTrainer"
@@ -309,17 +309,12 @@ def read_dataset_json(
     if old is not None and content.setdefault("channel_names", old) != old:
         raise AttenScribbleError(f"{file}: 'channel_names' and 'modality', its old name, differ: take one out")
     check_shape(content, mapping(_CODING) if labels_only else DATASET, file, advice)
-    misnamed = [
-        name
+    refuse(
+        f"{file}: the label '{name}' is a class like others to nnU-Net: call it ignore if it is where nobody drew, or "
+        "give it another name"
         for name, entry in content["labels"].items()
         if name != "ignore" and means_ignore(name) and entry_values(entry) != (0,)
-    ]
-    if misnamed:
-        raise AttenScribbleError(
-            f"{file}: the label '{name}' is a class like others to nnU-Net: call it ignore if it is where nobody "
-            "drew, or give it another name"
-            for name in misnamed
-        )
+    )
     return content
 
 

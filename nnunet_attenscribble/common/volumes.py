@@ -23,7 +23,7 @@ from nnunet_attenscribble.common.formats import (
 )
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, read_header
 from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2, known_ending
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
 Source = Path | sitk.Image | Callable[[], sitk.Image]
@@ -295,8 +295,7 @@ def check_file(path: Path, *, thorough: bool = True) -> int | None:
         raise AttenScribbleError(_CORRUPT.format(path)) from None
     except OSError as error:
         raise AttenScribbleError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return size
 
 
