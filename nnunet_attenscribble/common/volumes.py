@@ -12,7 +12,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.formats import (
-    TiffError,
     has_right_angles,
     is_grey_bmp,
     is_tiff,
@@ -88,6 +87,7 @@ def read_image(file: Path) -> sitk.Image:
     """Read an image file that is not checked any further.
 
     Raises:
+        AttenScribbleError: it is a TIFF that is no volume, see `read_tiff`.
         RuntimeError: it cannot be read.
     """
     if is_tiff(file):
@@ -309,8 +309,6 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Opened:
                 image = read_image(path)
     except (EOFError, zlib.error):
         raise AttenScribbleError(_CORRUPT.format(path)) from None
-    except TiffError as error:
-        raise AttenScribbleError(str(error)) from None
     except RuntimeError as error:
         told = " ".join(str(error).rpartition("ERROR: ")[2].split())
         if "orthonormal" in told:
