@@ -26,6 +26,7 @@ from nnunet_attenscribble.common.shapes import (
     TRUTH,
     Shape,
     check_shape,
+    is_whole,
     list_of,
     mapping,
     nullable,
@@ -163,7 +164,7 @@ def print_answer(answer: Callable[[Any], Any]) -> None:
 def _is_label(value: Any) -> bool:
     if isinstance(value, str):
         return value.isdecimal()
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+    return NUMBER.accept(value) and value >= 0 and value % 1 == 0
 
 
 def _is_label_or_region(value: Any) -> bool:
@@ -366,4 +367,4 @@ def read_drawn_axis(dataset: Path) -> int | None:
     """Across which of z, y, x (0, 1, 2) a dataset's slices were drawn on, where its provenance names one."""
     content = read_if_shaped(dataset / "provenance.json", mapping({"options": mapping()}))
     axis = content.get("options", {}).get("axis")
-    return axis if axis in (0, 1, 2) and not isinstance(axis, bool) else None
+    return axis if is_whole(axis) and axis in (0, 1, 2) else None
