@@ -98,7 +98,10 @@ def run(
     # Before anything is made: a name that is none is told.
     rows = {cell.row.name for cell in select_cells(list_cells(read_benchmark(file)), only)}
     options, workspace = _open(file, work, raw, preprocessed)
-    words = tuple(shlex.split(prefix)) if prefix is not None else options.prefix
+    try:
+        words = options.prefix if prefix is None else tuple(shlex.split(prefix))
+    except ValueError as error:
+        raise AttenScribbleError(f"--prefix {prefix}: cannot be split into words ({error}): correct it") from None
     console = Console(highlight=False, soft_wrap=True)
     _tell_other_folders(workspace)
     try:

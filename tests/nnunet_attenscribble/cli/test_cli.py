@@ -245,6 +245,14 @@ def test_start_refuses_a_folder_for_what_is_agreed_on(tmp_path, monkeypatch, cal
     assert capsys.readouterr().err.startswith(f"error: {plan}: is a folder: name the file")
 
 
+def test_a_prefix_with_a_quote_that_does_not_end_is_refused(tmp_path, monkeypatch, call, capsys):
+    file = Path(__file__).resolve().parents[3] / "examples" / "acdc_cpu.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert call("benchmark", str(file), "--prefix", "nice 'taskset") == 2
+    assert capsys.readouterr().err.startswith("error: --prefix nice 'taskset: cannot be split")
+    assert not list(tmp_path.iterdir())
+
+
 def test_settings_given_twice_and_in_no_form_are_refused_together():
     with pytest.raises(AttenScribbleError) as error:
         read_assignments(["a=1", "b", "a=2", "=3", "c=[[1"])
