@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,10 +18,13 @@ from nnunet_attenscribble.dataset_conversion import Style
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, Inspection
     from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
     from nnunet_attenscribble.dataset_conversion.scribble_dataset import ScribbledDataset
 
+Item = TypeVar("Item")
 _MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense label
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")]
@@ -181,7 +184,7 @@ def _draw(file: Path, name: str, found: Inspection, count: int, channel: int, ax
     from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
 
     names = list(found.files)
-    chosen = [names[i * len(names) // min(count, len(names))] for i in range(min(count, len(names)))]
+    chosen = choose_evenly(names, count)
     draw_contact_sheet(
         file,
         {case: (found.files[case][0][channel], found.files[case][1], found.dense.get(case)) for case in chosen},
@@ -191,6 +194,12 @@ def _draw(file: Path, name: str, found: Inspection, count: int, channel: int, ax
         axis=axis,
         progress=True,
     )
+
+
+def choose_evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of them, or all where they are fewer."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _name_cases(counts: dict[str, int]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.cli.benchmark import print_means
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import FOLDERS
 from nnunet_attenscribble.common.shapes import mapping, read_shaped
@@ -200,8 +201,7 @@ class _Demo:
     def _conclude(self, table: str) -> None:
         folder = self.places.folder
         self._head("Result")
-        # The means and the Dice of every structure; distances and tests are in the file.
-        typer.echo("\n#### ".join(table.split("\n#### ")[:2]).rstrip())
+        print_means(table)
         self._tell(
             f"\nOne training each, of {self.options.epochs} epochs: it shows that the chain works, not how good the\n"
             "methods are. Another run gives other numbers."

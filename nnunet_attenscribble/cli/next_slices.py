@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.cli.training import tell_training
+from nnunet_attenscribble.cli.training import tell_preprocessing, tell_training
 from nnunet_attenscribble.common.nnunet import (
-    PLANS,
     dataset_folder,
     label_problems,
     nnunet_folder,
@@ -158,13 +156,11 @@ def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reade
     if any(addition.kept for addition in additions):
         typer.echo("Strokes that were taken out stay: take them out of labelsTr, or draw another class over them.")
     trainer, plans, configuration = place.names
-    number = str(int(raw.name[7:10]))
-    named = () if plans == PLANS else ("-plans_name", plans)
     typer.echo(f"\n{raw.name} has them. The plans stay as they are; preprocess again, and train on from the weights:")
-    typer.echo(f"Next: {shlex.join(['nnUNetv2_preprocess', '-d', number, *named, '-c', configuration])}")
+    tell_preprocessing(raw.name, configuration, plans)
     options = ["-pretrained_weights", str(place.file)]
     options += [] if device == "cuda" else ["-device", device]
-    tell_training(number, configuration, plans, *options, trainer=trainer, fold=place.fold)
+    tell_training(str(int(raw.name[7:10])), configuration, plans, *options, trainer=trainer, fold=place.fold)
     typer.echo("Then call this again.")
 
 

@@ -25,7 +25,7 @@ from nnunet_attenscribble.cli.convert import (
     UnlabelledMark,
     report_written,
 )
-from nnunet_attenscribble.cli.datasets import Workers, where_to_write
+from nnunet_attenscribble.cli.datasets import Workers, choose_evenly, where_to_write
 from nnunet_attenscribble.cli.training import list_exports
 from nnunet_attenscribble.common.progress import print_table
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
@@ -340,7 +340,7 @@ def _draw_sheet(file: Path, name: str, cases: Sequence[Case], coding: Coding) ->
     from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
 
     drawn = [case for case in cases if case.scribbled or (case.dense is not None and coding.with_dense)]
-    chosen = [drawn[i * len(drawn) // min(_TILES, len(drawn))] for i in range(min(_TILES, len(drawn)))]
+    chosen = choose_evenly(drawn, _TILES)
     sparse = any(case.scribbled for case in drawn)
     draw_contact_sheet(
         file,

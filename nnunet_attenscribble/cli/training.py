@@ -57,6 +57,13 @@ def tell_training(
         typer.echo(f"Next: {command}")
 
 
+def tell_preprocessing(dataset: str, configuration: str, plans_name: str) -> None:
+    """Print the command that preprocesses a dataset in nnUNet_raw for a configuration."""
+    plans = () if plans_name == PLANS else ("-plans_name", plans_name)
+    arguments = ("-d", str(int(dataset[7:10])), *plans, "-c", configuration)
+    typer.echo(f"Next: {shlex.join(['nnUNetv2_preprocess', *arguments])}")
+
+
 @app.command()
 def trainers(
     names: Annotated[bool, typer.Option("--names", help="Print the names for `nnUNetv2_train -tr` instead.")] = False,
@@ -173,8 +180,7 @@ def configure(
     for line in describe_difference(plans, base, name):
         typer.echo(f"  {line}")
     if cpu or thin_strokes:
-        plans_option = "" if plans_name == PLANS else f"-plans_name {plans_name} "
-        typer.echo(f"Next: nnUNetv2_preprocess -d {int(file.parent.name[7:10])} {plans_option}-c {name}")
+        tell_preprocessing(file.parent.name, name, plans_name)
     else:
         tell_training(dataset, name, plans_name)
 
