@@ -298,7 +298,7 @@ def _shrink(voxels: np.ndarray) -> np.ndarray:
 def _is_readable(file: Path) -> bool:
     """By SimpleITK."""
     try:
-        read_volume(file, "", thorough=False)
+        read_volume(file, "", thorough=False, whole=False)
         return not is_nifti2(file)
     except AttenScribbleError:
         return False
