@@ -445,20 +445,18 @@ def _group_channels(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path
 
 
 def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnUNetPredictor:
-    problems = [
+    refuse(
         f"{folder / name} is not there: give a folder TRAINER__PLANS__CONFIGURATION of nnUNet_results"
         for name in ("dataset.json", "plans.json")
         if not (folder / name).is_file()
-    ]
-    if not problems and not (folder / f"fold_{fold}" / checkpoint).is_file():
-        problems.append(
-            f"{folder / f'fold_{fold}' / checkpoint} is not there: train this fold, or name another with --fold"
-        )
-    refuse(problems)
+    )
+    file = ModelPlace(folder, fold, checkpoint).file
+    if not file.is_file():
+        raise AttenScribbleError(f"{file} is not there: train this fold, or name another with --fold")
     again = "copy it from the model again"
     description = read_dataset_json(folder / "dataset.json", again)
     check_shape(read_plans(folder / "plans.json", again), _PLANS, folder / "plans.json", again)
-    with _trainers_known(), _calls_of_nnunet(f"{folder / f'fold_{fold}'} cannot be loaded"):
+    with _trainers_known(), _calls_of_nnunet(f"{file.parent} cannot be loaded"):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)

@@ -237,14 +237,8 @@ def _check_writable(folder: Path) -> None:
 
 
 def _print_summary(summary: Summary) -> None:
-    from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
-
-    rows_of = count_rows(len(summary.cases), PROTOCOLS[summary.protocol].unit)
-    print_table(*_tabulate(summary), title=f"{rows_of}, mean ± SD; volume: median")
-
-
-def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
     from nnunet_attenscribble.evaluation.comparison_files import list_titles
+    from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 
     aggregate, columns = summary.aggregate(), list_titles(summary)
     rows = []
@@ -256,7 +250,9 @@ def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
         share = format_number(entry["volume_share"].get("median", math.nan), 2)
         rows.append([name, *means, share, *(str(entry[status]) for status in ("missed", "spurious", "absent"))])
     titles = [title for title, _ in columns.values()]
-    return ["label", *titles, "volume/true", "missed", "spurious", "absent"], rows
+    header = ["label", *titles, "volume/true", "missed", "spurious", "absent"]
+    rows_of = count_rows(len(summary.cases), PROTOCOLS[summary.protocol].unit)
+    print_table(header, rows, title=f"{rows_of}, mean ± SD; volume: median")
 
 
 @app.command()

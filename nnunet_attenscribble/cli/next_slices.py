@@ -93,8 +93,8 @@ def next_slices(
     from nnunet_attenscribble.trained_model import TrainedModel, find_model, read_device
 
     raw = dataset_folder("nnUNet_raw", dataset)
-    description = read_description(raw)
-    _check_labels(raw, description)
+    content, description = read_dataset_json(raw / "dataset.json"), read_description(raw)
+    _check_labels(raw / "dataset.json", content["labels"], description)
     results = nnunet_folder("nnUNet_results") / raw.name
     place = find_model(
         results, trainer=trainer, plans=plans, configuration=configuration, fold=fold, checkpoint=checkpoint
@@ -106,7 +106,7 @@ def next_slices(
             alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID", wait=True))
         state = read_state(folder, raw.name)
         training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
-        reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
+        reader = find_reader(content, next(iter(training.values())).images[0])
         if state is not None:
             additions, notes = read_additions(folder, state, training, description, reader)
             for note in notes:
@@ -123,13 +123,12 @@ def next_slices(
     _choose(own, images or [], model, folder, state, tool=tool, count=slices, axis=axis)
 
 
-def _check_labels(raw: Path, description: Description) -> None:
+def _check_labels(file: Path, labels: Mapping[str, Any], description: Description) -> None:
     from nnunet_attenscribble.dataset_conversion.cases import Coding
 
-    file = raw / "dataset.json"
     if description.ignore is None:
         raise AttenScribbleError(f"{file}: has no label `ignore`: its labels are dense, and there is nothing to draw")
-    problems = [f"{told}: {advice}" for told, advice in label_problems(read_dataset_json(file)["labels"])]
+    problems = [f"{told}: {advice}" for told, advice in label_problems(labels)]
     problems = problems or Coding(description.labels, None, None, False).problems()
     names = [" ".join(name.split()).casefold() for name in description.labels]
     if len(set(names)) < len(names):
