@@ -119,12 +119,12 @@ def test_without_folders_of_their_own_nothing_is_said_of_them(monkeypatch, capsy
 
 
 def test_predictions_of_a_model_that_is_trained_anew_are_made_anew(tmp_path):
-    trainings = demo._Demo(tmp_path, demo._Options(None, None, 10), "cpu", None).trainings
-    for own in trainings.predict_steps():
+    parts = demo._Demo(tmp_path, demo._Options(None, None, 10), "cpu", None).parts
+    for own in parts.predict_steps():
         own.mark.parent.mkdir(parents=True, exist_ok=True)
         own.write_mark()
-    trainings.train_steps()[1].prepare()
-    assert [own.is_marked() for own in trainings.predict_steps()] == [True, False, True]
+    parts.train_steps()[1].prepare()
+    assert [own.is_marked() for own in parts.predict_steps()] == [True, False, True]
 
 
 def run_command(*arguments: str) -> subprocess.Popen:
