@@ -17,6 +17,7 @@ from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import read_assignments
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.dataset_conversion.phantom import write_phantoms
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -251,6 +252,16 @@ def test_a_prefix_with_a_quote_that_does_not_end_is_refused(tmp_path, monkeypatc
     assert call("benchmark", str(file), "--prefix", "nice 'taskset") == 2
     assert capsys.readouterr().err.startswith("error: --prefix nice 'taskset: cannot be split")
     assert not list(tmp_path.iterdir())
+
+
+def test_dense_labels_in_the_folder_that_one_is_in_are_compared_with(tmp_path, monkeypatch, call, capsys):
+    written = write_phantoms(raw_folder=tmp_path, dataset_id=1, dense_id=2, training=2, validation=1, test=1)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    monkeypatch.chdir(written.dense / "labelsTr")
+    assert call("inspect", "1", "--dense", ".", "--cases", "0", "--workers", "1") == 0
+    told = capsys.readouterr().out
+    assert "dense labels: labelsTr" in told
+    assert "outside the class" in told
 
 
 def test_settings_given_twice_and_in_no_form_are_refused_together():
