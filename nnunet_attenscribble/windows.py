@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 Offset = tuple[int, ...]
-Slices = tuple[Any, ...]  # of slices: an index, to which `...` may be added
+Index = tuple[Any, ...]  # of a grid's axes, behind whatever others a tensor has
 
 
 def half_window(radius: Sequence[int], shape: Sequence[int]) -> list[Offset]:
@@ -32,15 +32,15 @@ def half_window(radius: Sequence[int], shape: Sequence[int]) -> list[Offset]:
     return [offset for offset in product(*(range(-r, r + 1) for r in reach)) if offset > zero]
 
 
-def pair_slices(offset: Offset, shape: Sequence[int]) -> tuple[Slices, Slices]:
+def pair_slices(offset: Offset, shape: Sequence[int]) -> tuple[Index, Index]:
     """Index the positions i and their partners j = i + offset; both views have the same shape.
 
     Returns:
-        (slices of i, slices of j), one slice per axis.
+        (index of i, index of j), one slice per axis of the grid, the last of a tensor.
     """
-    first = tuple(slice(max(0, -o), size - max(0, o)) for o, size in zip(offset, shape, strict=True))
-    second = tuple(slice(max(0, o), size - max(0, -o)) for o, size in zip(offset, shape, strict=True))
-    return first, second
+    first = (slice(max(0, -o), size - max(0, o)) for o, size in zip(offset, shape, strict=True))
+    second = (slice(max(0, o), size - max(0, -o)) for o, size in zip(offset, shape, strict=True))
+    return (..., *first), (..., *second)
 
 
 def overlap_shape(offset: Offset, shape: Sequence[int]) -> tuple[int, ...]:

@@ -286,7 +286,7 @@ def _energy(
     total = torch.zeros((), dtype=sum_dtype(q.device), device=q.device)
     start = 0
     for offset in half_window(radius, shape):
-        i, j = ((..., *s) for s in pair_slices(offset, shape))
+        i, j = pair_slices(offset, shape)
         size = overlap_shape(offset, shape)
         here = slice(start, start + prod(size))
         start = here.stop

@@ -144,7 +144,7 @@ def _accumulate(
     total = torch.zeros((), dtype=sum_dtype(p.device), device=p.device)
     zero = p.new_zeros(())
     for offset in half_window(radius, shape):
-        i, j = ((..., *s) for s in pair_slices(offset, shape))
+        i, j = pair_slices(offset, shape)
         size = (len(p), *overlap_shape(offset, shape))
         w, d = (buffer[: prod(size)].view(size) for buffer in buffers)
         # Few operations, as each is a pass over memory: the positional Gaussian, one number per offset, joins last.
