@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and how it is raised of all that is wrong."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ class AttenScribbleError(Exception):
     def __init__(self, problems: str | Iterable[str]):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raise an `AttenScribbleError` of all problems; nothing where there are none."""
+    found = list(problems)
+    if found:
+        raise AttenScribbleError(found)

@@ -12,7 +12,7 @@ from typing import Any
 from nnunet_attenscribble.common.nnunet import CONVOLUTIONAL, PLANS_SHAPE
 from nnunet_attenscribble.common.shapes import mapping, read_if_shaped, read_shaped, shape_problems
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.settings import KEY, AttenScribbleSettings
 
 CPU_FEATURES = (16, 32, 64, 128, 128)
@@ -114,26 +114,12 @@ def add_cpu_configuration(
     """
     planned = resolve_configuration(plans, base)
     ndim = check_network(planned, base)
-    architecture = deepcopy(planned["architecture"])
-    arguments = architecture["arch_kwargs"]
-    stages = min(len(features), arguments["n_stages"])
-    strides = arguments["strides"][:stages]
-    arguments |= {
-        "n_stages": stages,
-        "features_per_stage": list(features[:stages]),
-        "kernel_sizes": arguments["kernel_sizes"][:stages],
-        "strides": strides,
-        "n_conv_per_stage_decoder": [2] * (stages - 1) if "n_conv_per_stage" in arguments else [1] * (stages - 1),
-    }
-    for key in ("n_conv_per_stage", "n_blocks_per_stage"):
-        if key in arguments:
-            arguments[key] = arguments[key][:stages] if key == "n_blocks_per_stage" else [2] * stages
-
-    in_plane = [axis >= ndim - 2 for axis in range(ndim)]
-    factors = [spacing_factor if coarse else 1.0 for coarse in in_plane]
+    architecture = _shrink_network(planned["architecture"], features)
+    stages, strides = (architecture["arch_kwargs"][key] for key in ("n_stages", "strides"))
+    factors = [1.0] * (ndim - 2) + [spacing_factor] * 2
     steps = [prod(stride[axis] for stride in strides) for axis in range(ndim)]
     most = min(size / step for size, step in list(zip(planned["patch_size"], steps, strict=True))[-2:])
-    if spacing_factor > most:
+    if not spacing_factor <= most:  # nor NaN
         raise AttenScribbleError(
             f"spacing factor {spacing_factor:g}: the patch {planned['patch_size']} of '{base}' would be nothing "
             f"behind a network of {stages} stages: give {most:g} at most"
@@ -156,6 +142,24 @@ def add_cpu_configuration(
         window["similarity_radius"] = max(1, int(usual.similarity_radius / spacing_factor))
     window["similarity_sigma_position"] = usual.similarity_sigma_position / spacing_factor
     return add_configuration(plans, base, name, (window if spacing_factor > 1 else {}) | dict(settings or {}), changes)
+
+
+def _shrink_network(architecture: Mapping[str, Any], features: Sequence[int]) -> dict[str, Any]:
+    """The first stages of a planned network, with other features and two convolutions each."""
+    arguments = architecture["arch_kwargs"]
+    stages = min(len(features), arguments["n_stages"])
+    changed = {
+        "n_stages": stages,
+        "features_per_stage": list(features[:stages]),
+        "kernel_sizes": arguments["kernel_sizes"][:stages],
+        "strides": arguments["strides"][:stages],
+        "n_conv_per_stage_decoder": [2 if "n_conv_per_stage" in arguments else 1] * (stages - 1),
+    }
+    if "n_conv_per_stage" in arguments:
+        changed["n_conv_per_stage"] = [2] * stages
+    if "n_blocks_per_stage" in arguments:  # of a residual encoder
+        changed["n_blocks_per_stage"] = arguments["n_blocks_per_stage"][:stages]
+    return {**architecture, "arch_kwargs": {**arguments, **changed}}
 
 
 def nearest_labels(plans: Mapping[str, Any], base: str, name: str) -> dict[str, Any]:
@@ -233,8 +237,7 @@ def check_network(configuration: Mapping[str, Any], name: str) -> int:
         stages = arguments["n_stages"]
         if any(len(arguments[key]) < stages for key in ("features_per_stage", "strides", "kernel_sizes")):
             problems.append(f"its network has {stages} stages, and not every one has features, strides and a kernel")
-    if problems:
-        raise AttenScribbleError(f"plans: configuration '{name}': {problem}: plan again" for problem in problems)
+    refuse(f"plans: configuration '{name}': {problem}: plan again" for problem in problems)
     return axes
 
 

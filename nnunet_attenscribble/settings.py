@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunet_attenscribble.common.nnunet import entry_values
 from nnunet_attenscribble.common.shapes import NUMBER, TRUTH, Shape, is_whole
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 #: Key of a plans file's configuration under which the settings stand.
 KEY = "attenscribble"
@@ -136,8 +136,7 @@ class AttenScribbleSettings:
                 object.__setattr__(self, own.name, value)
             if not allowed.accept(value):
                 problems.append(f"settings: {own.name} is {value!r}, must be {allowed.expected}")
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> AttenScribbleSettings:
@@ -156,8 +155,7 @@ class AttenScribbleSettings:
             settings = cls(**{name: value for name, value in values.items() if name in known})
         except AttenScribbleError as error:
             problems += error.problems
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
         return settings
 
     @classmethod
@@ -178,8 +176,7 @@ class AttenScribbleSettings:
             if axes and isinstance(value := getattr(settings, own.name), tuple) and len(value) != axes
         ]
         problems = problems or settings._list_misfits(configuration.get("patch_size", ()))
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
         return settings
 
     def weigh_labels(self, labels: Mapping[str, Any]) -> list[float] | None:
@@ -211,8 +208,7 @@ class AttenScribbleSettings:
                 problems.append(f"settings: class_weights names '{name}'; labels of one value are {', '.join(known)}")
             elif by_value.setdefault(known[name], weight) != weight:
                 problems.append(f"settings: class_weights has two weights of label {known[name]}: leave out '{name}'")
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
         return [by_value.get(value, 1.0) for value in range(ignore)]
 
     def _list_misfits(self, patch: Sequence[int]) -> list[str]:

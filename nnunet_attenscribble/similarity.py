@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nnunet_attenscribble.kernels import tensor_cores_run_kernels
-from nnunet_attenscribble.windows import pair_count, pair_indices
+from nnunet_attenscribble.windows import at_least_float32, pair_count, pair_indices
 
 _LARGEST_LOGIT = 15.0
 # Entries of one chunk of q k^T. On the CPU it should stay in the cache, on a GPU it should fill the device.
@@ -125,7 +125,7 @@ def attend_with_window(
     Returns:
         A v (N, T, d), and log A_ij and log A_ji, each (N, P).
     """
-    query, key, value = (_at_least_float32(x) for x in (query, key, value))
+    query, key, value = (at_least_float32(x) for x in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):
         attended, entries, _ = _attend(query, key, value, list(grid), list(radius), factor)
     return attended, *entries.chunk(2, dim=1)
@@ -137,10 +137,6 @@ def _kernels_take(query: Tensor, key: Tensor) -> bool:
     if not halves or query.shape[2] > _MOST_CHANNELS_OF_KERNELS:
         return False
     return tensor_cores_run_kernels(query.device)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 @lru_cache(maxsize=4)
@@ -193,7 +189,7 @@ def _log_attention(
         from nnunet_attenscribble.triton_kernels import fused_log_attention
 
         return fused_log_attention(query, key, grid, radius, factor)
-    query, key = (_at_least_float32(x) for x in (query, key))
+    query, key = (at_least_float32(x) for x in (query, key))
     entries = query.new_empty(len(query), 2 * pair_count(grid, radius))
     normaliser = query.new_empty(query.shape[:2])
     for n, rows, flat, slots, local in _chunks(query, grid, radius):
@@ -207,7 +203,7 @@ def _log_attention(
 
 @_log_attention.register_fake
 def _(query, key, grid, radius, factor):
-    query = _at_least_float32(query)
+    query = at_least_float32(query)
     return query.new_empty(len(query), 2 * pair_count(grid, radius)), query.new_empty(query.shape[:2])
 
 
@@ -226,7 +222,7 @@ def _log_attention_backward(
 
         return fused_log_attention_backward(gradient, query, key, normaliser, grid, radius, factor)
     dtypes = query.dtype, key.dtype
-    query, key = (_at_least_float32(x) for x in (query, key))
+    query, key = (at_least_float32(x) for x in (query, key))
     query, key = query.contiguous(), key.contiguous()
     grad_query, grad_key = torch.zeros_like(query), torch.zeros_like(key)
     for n, rows, flat, slots, local in _chunks(query, grid, radius):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_attenscribble.common.nnunet import VARIABLE, entry_values, read_dataset_json, trainers_folder
 from nnunet_attenscribble.common.shapes import TEXT, check_shape, mapping
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.plans import read_plans
 
 if TYPE_CHECKING:
@@ -182,13 +182,12 @@ class TrainedModel:
             AttenScribbleError: no images, files of no channel, other channels than the model has, or none for a label;
                 every problem.
         """
-        problems = [
+        refuse(
             f"{kind} {folder} is not a folder"
             for kind, folder in (("--images", images), ("--labels", labels))
             if folder is not None and not folder.is_dir()
-        ]
-        if problems:
-            raise AttenScribbleError(problems)
+        )
+        problems = []
         ending = self.predictor.dataset_json["file_ending"]
         found, strays = _group_channels(images, ending)
         if not found:
@@ -206,8 +205,7 @@ class TrainedModel:
             problems += self._list_channel_problems(name, own)
             if labels is not None and not (labels / f"{name}{ending}").is_file():
                 problems.append(f"{name} has no dense label in {labels}: add {name}{ending}, or leave out --labels")
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
         return {
             name: CaseFiles(list(own.values()), labels and labels / f"{name}{ending}") for name, own in found.items()
         }
@@ -288,8 +286,7 @@ class TrainedModel:
             if not problems:
                 values = turn_onto(label_values(unscale_label(label)[0], str(labels)), label, first)
                 known = values.astype("float32").reshape(1, -1, *values.shape[-2:])
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
         return known, Grid.of(first) if holds_place(images[0]) else None
 
     def list_windows(self, shape: tuple[int, ...]) -> Iterator[Window]:
@@ -448,21 +445,18 @@ def _group_channels(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path
 
 
 def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnUNetPredictor:
-    problems = [
+    refuse(
         f"{folder / name} is not there: give a folder TRAINER__PLANS__CONFIGURATION of nnUNet_results"
         for name in ("dataset.json", "plans.json")
         if not (folder / name).is_file()
-    ]
-    if not problems and not (folder / f"fold_{fold}" / checkpoint).is_file():
-        problems.append(
-            f"{folder / f'fold_{fold}' / checkpoint} is not there: train this fold, or name another with --fold"
-        )
-    if problems:
-        raise AttenScribbleError(problems)
+    )
+    file = ModelPlace(folder, fold, checkpoint).file
+    if not file.is_file():
+        raise AttenScribbleError(f"{file} is not there: train this fold, or name another with --fold")
     again = "copy it from the model again"
     description = read_dataset_json(folder / "dataset.json", again)
     check_shape(read_plans(folder / "plans.json", again), _PLANS, folder / "plans.json", again)
-    with _trainers_known(), _calls_of_nnunet(f"{folder / f'fold_{fold}'} cannot be loaded"):
+    with _trainers_known(), _calls_of_nnunet(f"{file.parent} cannot be loaded"):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 Offset = tuple[int, ...]
-Slices = tuple[Any, ...]  # of slices: an index, to which `...` may be added
+Index = tuple[Any, ...]  # of a grid's axes, behind whatever others a tensor has
 
 
 def half_window(radius: Sequence[int], shape: Sequence[int]) -> list[Offset]:
@@ -32,15 +32,15 @@ def half_window(radius: Sequence[int], shape: Sequence[int]) -> list[Offset]:
     return [offset for offset in product(*(range(-r, r + 1) for r in reach)) if offset > zero]
 
 
-def pair_slices(offset: Offset, shape: Sequence[int]) -> tuple[Slices, Slices]:
+def pair_slices(offset: Offset, shape: Sequence[int]) -> tuple[Index, Index]:
     """Index the positions i and their partners j = i + offset; both views have the same shape.
 
     Returns:
-        (slices of i, slices of j), one slice per axis.
+        (index of i, index of j), one slice per axis of the grid, the last of a tensor.
     """
-    first = tuple(slice(max(0, -o), size - max(0, o)) for o, size in zip(offset, shape, strict=True))
-    second = tuple(slice(max(0, o), size - max(0, -o)) for o, size in zip(offset, shape, strict=True))
-    return first, second
+    first = (slice(max(0, -o), size - max(0, o)) for o, size in zip(offset, shape, strict=True))
+    second = (slice(max(0, o), size - max(0, -o)) for o, size in zip(offset, shape, strict=True))
+    return (..., *first), (..., *second)
 
 
 def overlap_shape(offset: Offset, shape: Sequence[int]) -> tuple[int, ...]:
@@ -98,10 +98,15 @@ def in_plane_share(radius: Sequence[int], sigma: float, spacing: Sequence[float]
 
     def weigh(reach: Sequence[int]) -> float:
         offsets = product(*(range(-r, r + 1) for r in reach))
-        return sum(exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True))) for offset in offsets) - 1
+        return sum(position_weight(offset, exponents) for offset in offsets) - 1
 
     in_plane = weigh([0] * (len(radius) - 2) + list(radius[-2:]))
     return in_plane / weigh(radius) if in_plane > 0 else 1.0
+
+
+def position_weight(offset: Sequence[int], exponents: Sequence[float]) -> float:
+    """The positional Gaussian of an offset, see `position_exponents`."""
+    return exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True)))
 
 
 def position_exponents(sigma: float, spacing: Sequence[float]) -> list[float]:
@@ -111,6 +116,11 @@ def position_exponents(sigma: float, spacing: Sequence[float]) -> list[float]:
     """
     in_plane = min(spacing[-2:])
     return [(s / in_plane) ** 2 / (2 * sigma**2) for s in spacing]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Float32 of whatever is less precise; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
@@ -134,9 +144,7 @@ def start_table(grid: tuple[int, ...], radius: tuple[int, ...], device: torch.de
     """Where the pairs of an offset start, by the offset's place in the whole window in lexicographic order: int32; only
     those of `half_window` are ever read."""
     reach = [min(r, size - 1) for r, size in zip(radius, grid, strict=True)]
-    table = torch.zeros([2 * r + 1 for r in reach], dtype=torch.int32)
-    start = 0
-    for offset in half_window(radius, grid):
-        table[tuple(o + r for o, r in zip(offset, reach, strict=True))] = start
-        start += prod(overlap_shape(offset, grid))
-    return table.flatten().to(device)
+    table = torch.zeros([2 * r + 1 for r in reach], dtype=torch.int32, device=device)
+    *offsets, starts = offset_table(grid, radius, device)[:, -len(grid) - 1 :].unbind(1)
+    table[tuple(o.long() + r for o, r in zip(offsets, reach, strict=True))] = starts
+    return table.flatten()

@@ -17,8 +17,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunet_attenscribble.common.nnunet import BASES
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.common.nnunet import BASES, entry_values
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.losses import (
     AttenScribbleLoss,
     AttentiveSimilarityLoss,
@@ -72,8 +72,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         # Before nnU-Net makes the fold's folder and a log in it.
         planned = PlansManager(plans)
         problems = self._list_problems(planned.dataset_name, planned.get_label_manager(dataset_json))
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
         self.settings = AttenScribbleSettings.from_configuration(planned.get_configuration(configuration).configuration)
         self.settings.weigh_labels(dataset_json["labels"])  # refuses names that are none
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -302,14 +301,14 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         if self.local_rank != 0:
             return
         self.print_to_log_file("terms", ", ".join(f"{name} {value:.4f}" for name, value in terms.items()))
-        for name, labels in self.dataset_json["labels"].items():
-            labels = labels if isinstance(labels, (list, tuple)) else [labels]
-            if all(terms.get(f"annotated_{label}") == 0 for label in labels):
+        values = {name: entry_values(entry) for name, entry in self.dataset_json["labels"].items()}
+        for name, own in values.items():
+            if all(terms.get(f"annotated_{value}") == 0 for value in own):
                 # nnU-Net takes strokes of background where the image is zero for padding.
                 further = ", where the image is not zero, or count all of that with padding=background"
                 self.print_to_log_file(
                     f"WARNING: no scribble of '{name}' was seen in this epoch, so nothing teaches it: draw more of it"
-                    f"{further if labels == [0] else ''}"
+                    f"{further if own == (0,) else ''}"
                 )
         # wandb, where it is on; nnU-Net's local logger knows its own values only. A logger without others ends nothing.
         for logger in getattr(self.logger, "loggers", ()):
@@ -319,8 +318,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
         append_epoch(file, self.current_epoch, terms)
         # As often as a checkpoint, for a GPU waits for the drawing.
         if (self.current_epoch + 1) % self.save_every == 0 or self.current_epoch + 1 == self.num_epochs:
-            names = {value: name for name, value in self.dataset_json["labels"].items() if isinstance(value, int)}
-            plot_epochs(file, file.with_suffix(".png"), names)
+            plot_epochs(file, file.with_suffix(".png"), {own[0]: name for name, own in values.items() if len(own) == 1})
 
 
 def _in_plane_first(configuration_manager) -> list[float]:

@@ -89,32 +89,35 @@ def run(
     """
     from rich.console import Console
 
-    from nnunet_attenscribble.evaluation.benchmark.cells import list_cells, select_cells
+    from nnunet_attenscribble.evaluation.benchmark.cells import list_cells, make_plan, select_cells
     from nnunet_attenscribble.evaluation.benchmark.checks import check_ahead
-    from nnunet_attenscribble.evaluation.benchmark.file import read_benchmark
     from nnunet_attenscribble.evaluation.benchmark.run import list_preparations, run_cells, run_preparations
     from nnunet_attenscribble.evaluation.benchmark.workspace import remember_folders
 
-    # Before anything is made: a name that is none is told.
-    rows = {cell.row.name for cell in select_cells(list_cells(read_benchmark(file)), only)}
     options, workspace = _open(file, work, raw, preprocessed)
-    words = tuple(shlex.split(prefix)) if prefix is not None else options.prefix
+    # Before anything is made: a name that is none is told.
+    rows = {cell.row.name for cell in select_cells(list_cells(options), only)}
+    try:
+        words = options.prefix if prefix is None else tuple(shlex.split(prefix))
+    except ValueError as error:
+        raise AttenScribbleError(f"--prefix {prefix}: cannot be split into words ({error}): correct it") from None
+    environments = _make_environments(options, workspace)
+    first = environments[options.seeds[0]]
     console = Console(highlight=False, soft_wrap=True)
     _tell_other_folders(workspace)
     try:
         preparations = list_preparations(options, workspace, check=not dry_run)
-        first = _environments(options, workspace)[options.seeds[0]]
         check_ahead(options, workspace, preparations, words, first, _list_evaluate_problems(options.evaluate), rows)
         if dry_run:
             if all(step.is_done() for step in preparations):
-                _check(options, workspace)
-            _print_commands(options, workspace, only, words)
+                make_plan(options, workspace, first)
+            _print_commands(options, workspace, environments, only, words)
             return
         remember_folders(workspace)
         if executor == "slurm" and not prepare:
             _refuse_unprepared(preparations, file, workspace)
         run_preparations(preparations, workspace, first, console, words)
-        plan = _check(options, workspace)
+        plan = make_plan(options, workspace, first)
         cells = select_cells(plan.cells, only)
         for note in plan.notes:
             console.print(f"note: {note}", markup=False)
@@ -124,7 +127,7 @@ def run(
         if executor == "slurm":
             _submit(plan, cells, file, prefix, console)
             return
-        outcome = run_cells(plan, cells, _environments(options, workspace), console, words)
+        outcome = run_cells(plan, cells, environments, console, words)
     except KeyboardInterrupt:
         console.print("\nStopped. The same command continues from here.")
         raise typer.Exit(130) from None
@@ -163,10 +166,12 @@ def collect_command(
     """
     from rich.console import Console
 
+    from nnunet_attenscribble.evaluation.benchmark.cells import make_plan
     from nnunet_attenscribble.evaluation.benchmark.collect import collect
 
     options, workspace = _open(file, work, raw, preprocessed)
-    collected = collect(_check(options, workspace), output or workspace.work / "collected", kept or (), keep)
+    plan = make_plan(options, workspace, _make_environments(options, workspace)[options.seeds[0]])
+    collected = collect(plan, output or workspace.work / "collected", kept or (), keep)
     _print_collected(collected, Console(highlight=False, soft_wrap=True))
     if keep is not None:
         typer.echo(f"Scores kept in {keep}")
@@ -187,17 +192,12 @@ def _tell_other_folders(workspace: Workspace) -> None:
             typer.echo(f"note: {variable} is {folder} here, as it was at first, not {os.environ[variable]}", err=True)
 
 
-def _environments(options: Benchmark, workspace: Workspace) -> dict[int, dict[str, str]]:
+def _make_environments(options: Benchmark, workspace: Workspace) -> dict[int, dict[str, str]]:
+    """Those of the commands, by repetition."""
     from nnunet_attenscribble.common.nnunet import trainers_folder
     from nnunet_attenscribble.evaluation.benchmark.run import make_environment
 
     return {seed: make_environment(options, workspace, trainers_folder(), seed) for seed in options.seeds}
-
-
-def _check(options: Benchmark, workspace: Workspace) -> Plan:
-    from nnunet_attenscribble.evaluation.benchmark.cells import make_plan
-
-    return make_plan(options, workspace, _environments(options, workspace)[options.seeds[0]])
 
 
 def _list_evaluate_problems(options: tuple[str, ...]) -> list[str]:
@@ -224,7 +224,13 @@ def _list_evaluate_problems(options: tuple[str, ...]) -> list[str]:
     return problems
 
 
-def _print_commands(options: Benchmark, workspace: Workspace, only: list[str] | None, prefix: tuple[str, ...]) -> None:
+def _print_commands(
+    options: Benchmark,
+    workspace: Workspace,
+    environments: Mapping[int, dict[str, str]],
+    only: list[str] | None,
+    prefix: tuple[str, ...],
+) -> None:
     """All commands as a script of the shell, those that are done as comments."""
     from nnunet_attenscribble.evaluation.benchmark.cells import Plan, select_cells
     from nnunet_attenscribble.evaluation.benchmark.run import list_preparations
@@ -232,7 +238,6 @@ def _print_commands(options: Benchmark, workspace: Workspace, only: list[str] | 
     tests, unknown = _find_tests(options, workspace)
     plan = Plan(options, workspace, tests, {})
     cells = select_cells(plan.cells, only)
-    environments = _environments(options, workspace)
     exported = _print_exports(environments[options.seeds[0]], {})
     for step in list_preparations(options, workspace, check=False):
         _print_step(step, prefix)
@@ -373,11 +378,15 @@ def _tell_outcome(plan: Plan, outcome: Outcome, console: Console) -> None:
     console.print(f"\n{', '.join(told)}. Commands and exit codes: {plan.workspace.commands}", markup=False)
 
 
+def print_means(comparison: str) -> None:
+    """Of a comparison in Markdown the means and the Dice of every structure; distances and tests are in the file."""
+    typer.echo("\n#### ".join(comparison.split("\n#### ")[:2]).rstrip())
+
+
 def _print_collected(collected: Collected, console: Console) -> None:
     if collected.comparison is not None:
         console.print()
-        # The means and the Dice of every structure; distances and tests are in the file.
-        typer.echo("\n#### ".join(collected.comparison.split("\n#### ")[:2]).rstrip())
+        print_means(collected.comparison)
     if collected.postprocessed is not None:
         console.print("\nAfter `attenscribble postprocess`:")
         typer.echo(collected.postprocessed.split("\n#### ")[0].rstrip())

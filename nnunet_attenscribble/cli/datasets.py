@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,10 +18,13 @@ from nnunet_attenscribble.dataset_conversion import Style
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nnunet_attenscribble.dataset_conversion.inspection import ClassCoverage, Inspection
     from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
     from nnunet_attenscribble.dataset_conversion.scribble_dataset import ScribbledDataset
 
+Item = TypeVar("Item")
 _MUCH = 0.1  # share of a case's scribbled voxels that contradict its dense label
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; without it one per processor, 8 at most.")]
@@ -68,7 +71,7 @@ def inspect(
     else:
         truth = Path(dense) if Path(dense).is_dir() else dataset_folder("nnUNet_raw", dense)
     found = inspect_dataset(source, truth, workers=workers, progress=True)
-    _print_findings(source.name, found, None if truth is None else truth.name)
+    _print_findings(source.name, found, None if truth is None else truth.absolute().name)
     target = png or Path(f"{source.name}.png")
     with ExitStack() as parts:  # both files or none
         if json_file is not None:
@@ -81,31 +84,30 @@ def inspect(
 
 
 def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
-    import numpy as np
-
-    from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES, sum_coverage
-
-    def spread(column: np.ndarray) -> tuple[float, float, float]:
-        return column.min(), np.median(column), column.max()
-
-    cases = found.cases
-    voxels = sum(case.voxels for case in cases.values())
-    slices = sum(case.slices for case in cases.values())
-    sparse = found.description.ignore is not None
+    cases = found.cases.values()
     typer.echo(
-        f"{name}: {len(cases)} training cases, {slices} slices; "
+        f"{name}: {len(cases)} training cases, {sum(case.slices for case in cases)} slices; "
         + (f"dense labels: {dense}" if dense else "no dense labels to compare with")
     )
+    _print_classes(found, with_dense=dense is not None)
+    if found.description.ignore is not None:
+        _print_strokes(found)
+    _print_images(found)
+    _print_warnings(found)
+
+
+def _print_classes(found: Inspection, *, with_dense: bool) -> None:
+    """What is drawn of each class, and where it agrees with dense labels."""
+    from nnunet_attenscribble.dataset_conversion.inspection import sum_coverage
+
+    cases = found.cases.values()
+    voxels = sum(case.voxels for case in cases)
     rows = []
     for label in found.description.labels:
-        total = sum_coverage([case.classes[label] for case in cases.values()])
-        row = [
-            label,
-            str(total.scribbled),
-            format_percent(total.scribbled, voxels),
-            str(sum(c.shown[label] for c in cases.values())),
-        ]
-        if dense:
+        total = sum_coverage([case.classes[label] for case in cases])
+        shown = sum(case.shown[label] for case in cases)
+        row = [label, str(total.scribbled), format_percent(total.scribbled, voxels), str(shown)]
+        if with_dense:
             row += [
                 format_percent(total.scribbled - total.wrong, total.voxels),
                 f"{total.slices_without} of {total.slices}",
@@ -113,24 +115,39 @@ def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
                 f"{total.wrong} ({format_percent(total.wrong, total.scribbled)})",
             ]
         rows.append(row)
-    header = ["class", "scribbled voxels" if sparse else "voxels", "of all", "slices with"]
-    header += ["of the class", "slices without", "pieces without", "outside the class"] if dense else []
+    header = ["class", "voxels" if found.description.ignore is None else "scribbled voxels", "of all", "slices with"]
+    header += ["of the class", "slices without", "pieces without", "outside the class"] if with_dense else []
     typer.echo()
     print_table(header, rows)
-    if sparse:
-        empty = sum(case.slices_without for case in cases.values())
+
+
+def _print_strokes(found: Inspection) -> None:
+    """Where none are, and how far those of background lie from the others."""
+    import numpy as np
+
+    without = {name: case.slices_without for name, case in found.cases.items()}
+    slices = sum(case.slices for case in found.cases.values())
+    typer.echo(f"\nSlices without any scribble: {sum(without.values())} of {slices}{_name_cases(without)}")
+    away = [distance for case in found.cases.values() for distance in case.background_distances]
+    if away:
+        low, middle, high = np.percentile(away, (10, 50, 90))
         typer.echo(
-            f"\nSlices without any scribble: {empty} of {slices}"
-            + _name_cases({case: entry.slices_without for case, entry in cases.items()})
+            f"Background strokes to the nearest stroke of a structure: {middle:.3g} mm, "
+            f"median of {len(away)} slices ({low:.3g} to {high:.3g} mm in 8 of 10)"
         )
-        away = np.array([distance for case in cases.values() for distance in case.background_distances])
-        if away.size:
-            low, middle, high = np.percentile(away, (10, 50, 90))
-            typer.echo(
-                f"Background strokes to the nearest stroke of a structure: {middle:.3g} mm, "
-                f"median of {away.size} slices ({low:.3g} to {high:.3g} mm in 8 of 10)"
-            )
-    sizes, spacings = (np.array([getattr(case, part) for case in cases.values()]) for part in ("size", "spacing"))
+
+
+def _print_images(found: Inspection) -> None:
+    """Sizes, spacings and intensities."""
+    import numpy as np
+
+    from nnunet_attenscribble.dataset_conversion.inspection import PERCENTILES
+
+    def spread(column: np.ndarray) -> tuple[float, float, float]:
+        return column.min(), np.median(column), column.max()
+
+    cases = found.cases.values()
+    sizes, spacings = (np.array([getattr(case, part) for case in cases]) for part in ("size", "spacing"))
     rows = []
     for axis, letter in enumerate("xyz"[: sizes.shape[1]]):
         for what, values, digits in (("voxels", sizes, 0), ("mm", spacings, 4)):
@@ -139,12 +156,11 @@ def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
     print_table(["size, spacing", "lowest", "median", "highest"], rows)
     rows = []
     for number, channel in enumerate(found.description.channels.values()):
-        values = np.array([case.intensities[number] for case in cases.values()])
+        values = np.array([case.intensities[number] for case in cases])
         for share, column in zip(PERCENTILES, values.T, strict=True):
             rows.append([f"{channel}, {share} %", *(f"{part:.6g}" for part in spread(column))])
     typer.echo()
     print_table(["intensity percentile", "lowest case", "median case", "highest case"], rows)
-    _print_warnings(found)
 
 
 def _print_warnings(found: Inspection) -> None:
@@ -181,7 +197,7 @@ def _draw(file: Path, name: str, found: Inspection, count: int, channel: int, ax
     from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
 
     names = list(found.files)
-    chosen = [names[i * len(names) // min(count, len(names))] for i in range(min(count, len(names)))]
+    chosen = choose_evenly(names, count)
     draw_contact_sheet(
         file,
         {case: (found.files[case][0][channel], found.files[case][1], found.dense.get(case)) for case in chosen},
@@ -191,6 +207,12 @@ def _draw(file: Path, name: str, found: Inspection, count: int, channel: int, ax
         axis=axis,
         progress=True,
     )
+
+
+def choose_evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of them, or all where they are fewer."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _name_cases(counts: dict[str, int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.cli.benchmark import print_means
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import FOLDERS
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.common.shapes import mapping, read_shaped
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,16 +99,15 @@ def _check(options: _Options, device: str, folder: Path) -> None:
         problems += _changes(file, options)
     elif folder.is_dir() and any(folder.iterdir()):
         problems.append(f"--folder {folder} is not empty, and no demo made it: give another")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
 
 
 def _changes(file: Path, options: _Options) -> list[str]:
     """What keeps a demo from being continued with these options."""
     try:
-        before = dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError:
-        return [f"{file} is damaged: give another --folder, or remove this one"]
+        before = read_shaped(file, mapping(), "give another --folder, or remove this one")
+    except AttenScribbleError as error:
+        return error.problems
     now = asdict(options)
     changed = ", ".join(
         f"{key} {before.get(key)}, now {value}" for key, value in now.items() if before.get(key) != value
@@ -132,47 +132,41 @@ class _Demo:
     """The demo of one folder: what is done in which order, and what is told of it."""
 
     def __init__(self, folder: Path, options: _Options, device: str, console: Console):
-        from nnunet_attenscribble.cli.demo_parts import Datasets, Places, Trainings
+        from nnunet_attenscribble.cli.demo_parts import Parts
 
         self.options, self.console = options, console
         acdc, scribbles = (Path(path) if path else None for path in (options.acdc, options.scribbles))
-        self.places = Places(folder, acdc, scribbles)
-        self.datasets = Datasets(self.places, options.epochs)
-        self.trainings = Trainings(self.places, options.epochs, _stock_trainers()[options.epochs], device)
-        self.environment = self.places.make_environment()
-        self.at_once = min(len(self.trainings.models), os.cpu_count() or 1) if device == "cpu" and acdc is None else 1
+        self.parts = Parts(folder, acdc, scribbles, options.epochs, _stock_trainers()[options.epochs], device)
+        self.environment = self.parts.make_environment()
+        self.at_once = min(len(self.parts.models), os.cpu_count() or 1) if device == "cpu" and acdc is None else 1
         if self.at_once > 1:  # threads of a network as small as the phantom's wait for each other more than they work
             self.environment["PYTHON_CPU_COUNT"] = "1"
 
     def run(self) -> None:
         """Do what is not done yet."""
-        from nnunet_attenscribble.cli.demo_parts import Comparison
         from nnunet_attenscribble.evaluation.benchmark.execution import run_at_once
 
         self._introduce()
-        self.places.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.places.folder / _OPTIONS_FILE, asdict(self.options))
+        self.parts.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.parts.folder / _OPTIONS_FILE, asdict(self.options))
         run = partial(run_at_once, environment=self.environment, console=self.console)
 
         self._head("Data")
-        self._tell_data(self.datasets.write())
-        run(self.datasets.plan_steps(), count=2)
-        self.datasets.configure()
-        run(self.datasets.preprocess_steps(), count=2)
+        self._tell_data(self.parts.write_datasets())
+        run(self.parts.plan_steps(), count=2)
+        self.parts.configure()
+        run(self.parts.preprocess_steps(), count=2)
         self._head("Training")
-        run(self.trainings.train_steps(), count=self.at_once)
+        run(self.parts.train_steps(), count=self.at_once)
         self._head("Unseen cases")
-        run(self.trainings.predict_steps(), count=self.at_once)
-        comparison = Comparison(self.places, list(self.trainings.models))
-        table = comparison.write()
-        comparison.draw()
-        self._conclude(table)
+        run(self.parts.predict_steps(), count=self.at_once)
+        self._conclude(self.parts.compare())
 
     def _tell(self, text: str) -> None:
         self.console.print(text, markup=False)  # paths may hold square brackets
 
     def _tell_data(self, written: WrittenDatasets | None) -> None:
-        names = f"datasets {self.places.scribble} and {self.places.dense}"
+        names = f"datasets {' and '.join(self.parts.datasets)}"
         if written is None:
             self.console.print(f"[green]is done[/green]  {names}")
             return
@@ -185,10 +179,10 @@ class _Demo:
     def _introduce(self) -> None:
         what = f"the ACDC patients in {self.options.acdc}" if self.options.acdc else "a cardiac phantom"
         self._tell(
-            f"AttenScribble on {what}, against nnU-Net with dense labels. Everything goes to {self.places.folder}/"
+            f"AttenScribble on {what}, against nnU-Net with dense labels. Everything goes to {self.parts.folder}/"
         )
         per_iteration = _SECONDS_ACDC if self.options.acdc else _SECONDS_PHANTOM
-        seconds = self.options.epochs * 300 * per_iteration * len(self.trainings.models)
+        seconds = self.options.epochs * 300 * per_iteration * len(self.parts.models)
         self._tell(
             f"On two cores of a processor it takes about {_duration(seconds + 150)}. Ctrl-C stops it; "
             "the same command continues."
@@ -199,10 +193,9 @@ class _Demo:
             self._tell(f"Your {', '.join(own)} {verb} left alone: the demo has folders of its own.")
 
     def _conclude(self, table: str) -> None:
-        folder = self.places.folder
+        folder = self.parts.folder
         self._head("Result")
-        # The means and the Dice of every structure; distances and tests are in the file.
-        typer.echo("\n#### ".join(table.split("\n#### ")[:2]).rstrip())
+        print_means(table)
         self._tell(
             f"\nOne training each, of {self.options.epochs} epochs: it shows that the chain works, not how good the\n"
             "methods are. Another run gives other numbers."
@@ -211,7 +204,7 @@ class _Demo:
             f"\nThe whole comparison: {folder / 'comparison.md'}, .csv, .json\n"
             f"Pictures:             {folder / 'pictures'}/\n"
             f"Predictions, scores:  {folder / 'predictions'}/\n"
-            f"Trained models:       {self.places.results}/\n"
+            f"Trained models:       {self.parts.results}/\n"
             f"Commands and output:  {folder / 'logs'}/\n"
         )
         self._tell(

@@ -1,4 +1,4 @@
-"""What the demo consists of: its places, its datasets, its trainings, and their comparison."""
+"""What the demo consists of: datasets, trainings, and their comparison, in one folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_attenscribble.common.files import find_files, finish_interrupted, unpacked, write_json, write_text
+from nnunet_attenscribble.common.files import find_files, finish_interrupted, unpacked, write_json, write_texts
 from nnunet_attenscribble.common.nnunet import FOLDERS, trainers_folder
 from nnunet_attenscribble.dataset_conversion.acdc import convert_acdc
 from nnunet_attenscribble.dataset_conversion.phantom import make_phantom, phantom_index, write_phantoms
@@ -39,33 +39,24 @@ _PICTURES = 6
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the demo keeps what.
+class Parts:
+    """A dataset with scribbles and its dense twin, the models that are trained with them, and how they compare.
 
     Attributes:
         folder: of the demo.
         acdc: the unpacked download; None for the phantom.
         scribbles: of its patients.
+        epochs: of each training.
+        stock_trainer: nnU-Net's own of so many epochs.
+        device: to train and predict on.
     """
 
     folder: Path
     acdc: Path | None
     scribbles: Path | None
-
-    @property
-    def name(self) -> str:
-        """Of the datasets."""
-        return "ACDC" if self.acdc else "Phantom"
-
-    @property
-    def scribble(self) -> str:
-        """`DatasetNNN_Name` of the dataset with scribbles."""
-        return f"Dataset{_ID}_{self.name}"
-
-    @property
-    def dense(self) -> str:
-        """That of its dense twin."""
-        return f"Dataset{_DENSE_ID}_{self.name}Dense"
+    epochs: int
+    stock_trainer: str
+    device: str
 
     @property
     def raw(self) -> Path:
@@ -82,15 +73,32 @@ class Places:
         """nnUNet_results."""
         return self.folder / FOLDERS[2]
 
-    def plans(self, dataset: str) -> Path:
-        """The plans file of a dataset."""
-        return self.preprocessed / dataset / "nnUNetPlans.json"
+    @property
+    def datasets(self) -> tuple[str, str]:
+        """`DatasetNNN_Name` of the dataset with scribbles and of its dense twin."""
+        return f"Dataset{_ID}_{self._name}", f"Dataset{_DENSE_ID}_{self._name}Dense"
 
-    def predictions(self, model: str) -> Path:
+    @property
+    def models(self) -> dict[str, Model]:
+        """What is compared, by the name that the comparison has it under."""
+        scribble, dense = self.datasets
+        # All 35 training patients of ACDC are used, as in the literature; the phantom keeps some for validation.
+        fold = "all" if self.acdc else "0"
+        return {
+            _METHOD: Model(scribble, _CONFIGURATION, "nnUNetTrainerAttenScribble", fold),
+            "partial CE": Model(scribble, _CONFIGURATION, "nnUNetTrainerPartialCE", fold),
+            _REFERENCE: Model(dense, _CONFIGURATION, self.stock_trainer, fold),
+        }
+
+    @property
+    def _name(self) -> str:
+        return "ACDC" if self.acdc else "Phantom"
+
+    def _predictions(self, model: str) -> Path:
         """The folder that a model predicts into, with its scores."""
         return self.folder / "predictions" / _file_name(model)
 
-    def log(self, name: str) -> Path:
+    def _log(self, name: str) -> Path:
         """What a command printed."""
         return self.folder / "logs" / f"{_file_name(name)}.log"
 
@@ -104,81 +112,148 @@ class Places:
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         return environment
 
-
-@dataclass(frozen=True)
-class Datasets:
-    """A dataset with scribbles and its dense twin: written, planned, and given one small network."""
-
-    places: Places
-    epochs: int
-
-    def write(self) -> WrittenDatasets | None:
+    def write_datasets(self) -> WrittenDatasets | None:
         """Write the raw datasets; None if they are there."""
-        places = self.places
-        finish_interrupted(places.raw, f"{_ID:03d}")
-        if (places.raw / places.scribble).is_dir() and (places.raw / places.dense).is_dir():
+        finish_interrupted(self.raw, f"{_ID:03d}")
+        if all((self.raw / dataset).is_dir() for dataset in self.datasets):
             return None
-        ids: dict[str, Any] = {"dataset_id": _ID, "dense_id": _DENSE_ID, "name": places.name}
-        if places.acdc is None or places.scribbles is None:
-            return write_phantoms(raw_folder=places.raw, **ids)
-        return convert_acdc(
-            places.acdc, places.scribbles, **ids, test="maag-validation", writing=Writing(places.raw, progress=True)
-        )
+        ids: dict[str, Any] = {"dataset_id": _ID, "dense_id": _DENSE_ID, "name": self._name}
+        if self.acdc is None or self.scribbles is None:
+            return write_phantoms(raw_folder=self.raw, **ids)
+        writing = Writing(self.raw, progress=True)
+        return convert_acdc(self.acdc, self.scribbles, **ids, test="maag-validation", writing=writing)
 
     def plan_steps(self) -> list[Step]:
-        """nnU-Net's planning of each."""
+        """nnU-Net's planning of each dataset."""
         command = ["nnUNetv2_plan_and_preprocess", "-c", "2d", "--no_pp", "--verify_dataset_integrity", "-npfp", "1"]
         return [
             command_step(
                 f"nnU-Net's planning of {dataset}",
-                [*command, "-d", number],
-                self.places.log(f"plan {dataset}"),
-                [self.places.plans(dataset)],
+                [*command, "-d", dataset[7:10]],
+                self._log(f"plan {dataset}"),
+                [self._plans(dataset)],
             )
-            for number, dataset in self._names.items()
+            for dataset in self.datasets
         ]
 
     def configure(self) -> None:
-        """Give both datasets one configuration for the CPU.
+        """Give both datasets one small configuration for the CPU.
 
         Raises:
             AttenScribbleError: the two came out different.
         """
+        network: dict[str, Any] = {"settings": {"num_epochs": self.epochs}}
+        if self.acdc is None:
+            network = choose_phantom_network(num_epochs=self.epochs, num_val_iterations_per_epoch=10)
         resolved = []
-        for dataset in self._names.values():
-            file = self.places.plans(dataset)
+        for dataset in self.datasets:
+            file = self._plans(dataset)
             plans = read_plans(file)
             if _CONFIGURATION not in plans["configurations"]:
-                plans = add_cpu_configuration(plans, "2d", _CONFIGURATION, **self._choose_network())
+                plans = add_cpu_configuration(plans, "2d", _CONFIGURATION, **network)
                 write_json(file, plans)
             resolved.append(resolve_configuration(plans, _CONFIGURATION))
         if resolved[0] != resolved[1]:
             raise AttenScribbleError(
-                f"the configurations {_CONFIGURATION} of {' and '.join(self._names.values())} differ, which would "
-                f"compare networks instead of supervision: remove {self.places.preprocessed} and call this again"
+                f"the configurations {_CONFIGURATION} of {' and '.join(self.datasets)} differ, which would compare "
+                f"networks instead of supervision: remove {self.preprocessed} and call this again"
             )
 
     def preprocess_steps(self) -> list[Step]:
-        """nnU-Net's preprocessing of each."""
+        """nnU-Net's preprocessing of each dataset."""
         return [
             command_step(
                 f"nnU-Net's preprocessing of {dataset}",
-                ["nnUNetv2_preprocess", "-d", number, "-c", _CONFIGURATION, "-np", "1"],
-                self.places.log(f"preprocess {dataset}"),
-                [self.places.preprocessed / dataset / f"nnUNetPlans_{_CONFIGURATION}"],
+                ["nnUNetv2_preprocess", "-d", dataset[7:10], "-c", _CONFIGURATION, "-np", "1"],
+                self._log(f"preprocess {dataset}"),
+                [self.preprocessed / dataset / f"nnUNetPlans_{_CONFIGURATION}"],
             )
-            for number, dataset in self._names.items()
+            for dataset in self.datasets
         ]
 
-    @property
-    def _names(self) -> dict[str, str]:
-        """By number."""
-        return {str(_ID): self.places.scribble, str(_DENSE_ID): self.places.dense}
+    def _plans(self, dataset: str) -> Path:
+        return self.preprocessed / dataset / "nnUNetPlans.json"
 
-    def _choose_network(self) -> dict[str, Any]:
-        if self.places.acdc:
-            return {"settings": {"num_epochs": self.epochs}}
-        return choose_phantom_network(num_epochs=self.epochs, num_val_iterations_per_epoch=10)
+    def train_steps(self) -> list[Step]:
+        """A training of each model."""
+        trainings = [
+            train_step(name, model, self.results, self._log(f"train {name}"), epochs=self.epochs, device=self.device)
+            for name, model in self.models.items()
+        ]
+        return list(map(clear_before, trainings, self.predict_steps()))
+
+    def predict_steps(self) -> list[Step]:
+        """Predictions of each model for the cases to test with."""
+        return [
+            predict_step(
+                f"predictions of {name}",
+                model,
+                self.results,
+                self._test_files("imagesTs"),
+                self._predictions(name),
+                self._log(f"predict {name}"),
+                device=self.device,
+            )
+            for name, model in self.models.items()
+        ]
+
+    def _test_files(self, kind: str) -> Path:
+        return self.raw / self.datasets[0] / kind
+
+    def compare(self) -> str:
+        """Score what was predicted, compare it, and draw it; returns the comparison as Markdown."""
+        summaries = {
+            name: evaluate_folder(self._predictions(name), self._test_files("labelsTs"), workers=1, all_cases=True)
+            for name in self.models
+        }
+        for name, summary in summaries.items():
+            write_summary(summary, self._predictions(name))
+        subject = "patient[0-9]+" if self.acdc else None
+        ordered = {_REFERENCE: summaries[_REFERENCE], **summaries}
+        comparison = compare_summaries(ordered, _REFERENCE, subject=subject)
+        written = {ending: convert(comparison) for ending, convert in WRITERS.items()}
+        write_texts({self.folder / f"comparison{ending}": text for ending, text in written.items()})
+        self._draw(summaries)
+        return written[".md"]
+
+    def _draw(self, summaries: Mapping[str, Summary]) -> None:
+        """Pictures of cases from the best to the worst for the method."""
+        cases = summaries[_METHOD].cases
+        ranked = sorted(cases, key=lambda case: -np.nanmean([scores.dice for scores in cases[case].values()]))
+        chosen = np.unique(np.linspace(0, len(ranked) - 1, _PICTURES).round().astype(int))
+        scribbles = self._read_scribbles([ranked[rank] for rank in chosen])
+        for rank in chosen:
+            case = ranked[rank]
+            file = self.folder / "pictures" / f"{rank + 1:02d}_{case}.png"
+            self._draw_case(file, case, summaries, scribbles.get(case))
+
+    def _draw_case(self, file: Path, case: str, summaries: Mapping[str, Summary], scribble: np.ndarray | None) -> None:
+        image = sitk.ReadImage(str(self._test_files("imagesTs") / f"{case}_0000.nii.gz"))
+        truth = _read_labels(self._test_files("labelsTs"), case)
+        panels = [Panel("scan")]
+        if scribble is not None:
+            panels.append(Panel("scribble\n(unseen by the models)", scribble, unlabelled=4))
+        for name, summary in summaries.items():
+            dice = ", ".join(f"{structure} {scores.dice:.2f}" for structure, scores in summary.cases[case].items())
+            panels.append(Panel(f"{name}\nDice {dice}", _read_labels(self._predictions(name), case)))
+        panels.append(Panel("dense label", truth))
+        draw_case(
+            file,
+            sitk.GetArrayFromImage(image),
+            panels,
+            spacing=image.GetSpacing()[::-1],
+            structures={structure.name: structure.values[0] for structure in summaries[_METHOD].structures},
+            position=find_largest_slice(truth),
+            title=f"{case}, not seen in training",
+        )
+
+    def _read_scribbles(self, cases: Sequence[str]) -> dict[str, np.ndarray]:
+        """Scribbles of test cases, which the datasets leave out: models are not given them."""
+        if self.scribbles is None:
+            return {case: make_phantom(phantom_index(case)).scribble for case in cases}
+        with unpacked(self.scribbles) as folder:
+            files = {file.name.partition("_scribble")[0]: file for file in find_files(folder)}
+            return {case: sitk.GetArrayFromImage(sitk.ReadImage(str(files[case]))) for case in cases if case in files}
 
 
 def choose_phantom_network(**settings: Any) -> dict[str, Any]:
@@ -190,116 +265,6 @@ def choose_phantom_network(**settings: Any) -> dict[str, Any]:
     # Batches of 4 take a fifth longer.
     small = {"spacing_factor": 1.0, "batch_size": 3, "features": (12, 24, 48, 96), "patch_size": (56, 56)}
     return {"settings": settings | window, **small}
-
-
-class Trainings:
-    """The models that are compared.
-
-    Attributes:
-        models: by the name that the comparison has them under.
-    """
-
-    def __init__(self, places: Places, epochs: int, stock_trainer: str, device: str):
-        self._places, self._epochs, self._device = places, epochs, device
-        # All 35 training patients of ACDC are used, as in the literature; the phantom keeps some for validation.
-        fold = "all" if places.acdc else "0"
-        self.models = {
-            _METHOD: Model(places.scribble, _CONFIGURATION, "nnUNetTrainerAttenScribble", fold),
-            "partial CE": Model(places.scribble, _CONFIGURATION, "nnUNetTrainerPartialCE", fold),
-            _REFERENCE: Model(places.dense, _CONFIGURATION, stock_trainer, fold),
-        }
-
-    def train_steps(self) -> list[Step]:
-        """A training each."""
-        results, log = self._places.results, self._places.log
-        trainings = [
-            train_step(name, model, results, log(f"train {name}"), epochs=self._epochs, device=self._device)
-            for name, model in self.models.items()
-        ]
-        return list(map(clear_before, trainings, self.predict_steps()))
-
-    def predict_steps(self) -> list[Step]:
-        """Predictions of the cases to test with."""
-        places = self._places
-        return [
-            predict_step(
-                f"predictions of {name}",
-                model,
-                places.results,
-                places.raw / places.scribble / "imagesTs",
-                places.predictions(name),
-                places.log(f"predict {name}"),
-                device=self._device,
-            )
-            for name, model in self.models.items()
-        ]
-
-
-class Comparison:
-    """Scores, tables and pictures of what was predicted.
-
-    Attributes:
-        summaries: scores by the model's name.
-    """
-
-    def __init__(self, places: Places, models: Sequence[str]):
-        self._places = places
-        self._raw = places.raw / places.scribble
-        self.summaries: Mapping[str, Summary] = {
-            name: evaluate_folder(places.predictions(name), self._raw / "labelsTs", workers=1, all_cases=True)
-            for name in models
-        }
-
-    def write(self) -> str:
-        """Write the scores and their comparison; returns it as Markdown."""
-        for name, summary in self.summaries.items():
-            write_summary(summary, self._places.predictions(name))
-        subject = "patient[0-9]+" if self._places.acdc else None
-        ordered = {_REFERENCE: self.summaries[_REFERENCE], **self.summaries}
-        comparison = compare_summaries(ordered, _REFERENCE, subject=subject)
-        for ending, convert in WRITERS.items():
-            write_text(self._places.folder / f"comparison{ending}", convert(comparison))
-        return WRITERS[".md"](comparison)
-
-    def draw(self) -> None:
-        """Pictures of cases from the best to the worst for the method."""
-        cases = self.summaries[_METHOD].cases
-        ranked = sorted(cases, key=lambda case: -np.nanmean([scores.dice for scores in cases[case].values()]))
-        chosen = np.unique(np.linspace(0, len(ranked) - 1, _PICTURES).round().astype(int))
-        scribbles = self._read_scribbles([ranked[rank] for rank in chosen])
-        for rank in chosen:
-            case = ranked[rank]
-            file = self._places.folder / "pictures" / f"{rank + 1:02d}_{case}.png"
-            self._draw_case(file, case, scribbles.get(case))
-
-    def _draw_case(self, file: Path, case: str, scribble: np.ndarray | None) -> None:
-        image = sitk.ReadImage(str(self._raw / "imagesTs" / f"{case}_0000.nii.gz"))
-        truth = _read_labels(self._raw / "labelsTs", case)
-        panels = [Panel("scan")]
-        if scribble is not None:
-            panels.append(Panel("scribble\n(unseen by the models)", scribble, unlabelled=4))
-        for name, summary in self.summaries.items():
-            dice = ", ".join(f"{structure} {scores.dice:.2f}" for structure, scores in summary.cases[case].items())
-            panels.append(Panel(f"{name}\nDice {dice}", _read_labels(self._places.predictions(name), case)))
-        panels.append(Panel("dense label", truth))
-        structures = self.summaries[_METHOD].structures
-        draw_case(
-            file,
-            sitk.GetArrayFromImage(image),
-            panels,
-            spacing=image.GetSpacing()[::-1],
-            structures={structure.name: structure.values[0] for structure in structures},
-            position=find_largest_slice(truth),
-            title=f"{case}, not seen in training",
-        )
-
-    def _read_scribbles(self, cases: Sequence[str]) -> dict[str, np.ndarray]:
-        """Scribbles of test cases, which the datasets leave out: models are not given them."""
-        if self._places.scribbles is None:
-            return {case: make_phantom(phantom_index(case)).scribble for case in cases}
-        with unpacked(self._places.scribbles) as folder:
-            files = {file.name.partition("_scribble")[0]: file for file in find_files(folder)}
-            return {case: sitk.GetArrayFromImage(sitk.ReadImage(str(files[case]))) for case in cases if case in files}
 
 
 def _read_labels(folder: Path, case: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from nnunet_attenscribble.common.nnunet import (
     VARIABLE,
     begin_asking,
     exported_folders,
+    find_folder,
     list_trainers,
     trainers_folder,
 )
@@ -179,7 +180,7 @@ def check_folders() -> list[Finding]:
             findings.append(Finding(variable, f"{value} is relative: it depends on where you are", NOTE, advice))
         else:
             findings.append(Finding(variable, value))
-    given = [Path(value).resolve() for variable in FOLDERS if (value := os.environ.get(variable))]
+    given = [folder.resolve() for folder in map(find_folder, FOLDERS) if folder is not None]
     if len(set(given)) < len(given):
         advice = "give each a folder of its own: nnU-Net tells datasets, plans and models apart by them"
         findings.append(Finding("folders", "two of nnU-Net's folders are the same", PROBLEM, advice))
@@ -281,9 +282,9 @@ def check_disk() -> list[Finding]:
     """Free space of nnU-Net's folders, those on one disk together, and of shared memory."""
     places: dict[int, list[tuple[str, Path]]] = {}
     for variable in FOLDERS:
-        value = os.environ.get(variable)
-        if value and Path(value).is_dir():
-            places.setdefault(Path(value).stat().st_dev, []).append((variable, Path(value)))
+        folder = find_folder(variable)
+        if folder is not None and folder.is_dir():
+            places.setdefault(folder.stat().st_dev, []).append((variable, folder))
     findings = []
     for entries in places.values():
         free = shutil.disk_usage(entries[0][1]).free / _GIB

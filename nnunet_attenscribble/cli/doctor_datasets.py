@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume, slice_axis
 from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.dataset_conversion.cases import find_swapped, tell_swapped
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 _MEND_FILE = "put it right, or take its case out: see docs/datasets.md"
 
@@ -76,11 +76,11 @@ def check_dataset(dataset: str, workers: int | None = None) -> list[Finding]:
         folder = dataset_folder("nnUNet_raw", dataset)
     except AttenScribbleError as error:
         advice = "write it into nnUNet_raw: attenscribble start --help, or convert --help, or scribble --help"
-        return [Finding(f"dataset {dataset}", problem, PROBLEM, advice) for problem in error.problems]
+        return _tell(f"dataset {dataset}", error.problems, advice)
     try:
         description = read_dataset_json(folder / "dataset.json")
     except AttenScribbleError as error:
-        return [Finding(folder.name, problem, PROBLEM, "see docs/datasets.md") for problem in error.problems]
+        return _tell(folder.name, error.problems, "see docs/datasets.md")
     if "numTraining" not in description:
         told = f"{folder / 'dataset.json'}: has no 'numTraining', which nnU-Net needs"
         return [Finding(folder.name, told, PROBLEM, "add the number of training cases")]
@@ -90,6 +90,10 @@ def check_dataset(dataset: str, workers: int | None = None) -> list[Finding]:
     found = check_cases(folder, description, workers)
     sound = all(finding.status != PROBLEM for finding in found)
     return [*findings, *found, *check_plans(folder, description, sound=sound)]
+
+
+def _tell(subject: str, problems: Iterable[str], advice: str) -> list[Finding]:
+    return [Finding(subject, problem, PROBLEM, advice) for problem in problems]
 
 
 def check_labels(name: str, description: Mapping[str, Any]) -> list[Finding]:
@@ -132,27 +136,22 @@ def check_cases(folder: Path, description: Mapping[str, Any], workers: int | Non
     problems = []
     if len(cases) != description["numTraining"]:
         told = f"numTraining is {description['numTraining']}, there are {len(cases)} cases"
-        problems.append(
-            Finding(folder.name, told, PROBLEM, "correct numTraining in dataset.json, or add what is missing")
-        )
+        advice = "correct numTraining in dataset.json, or add what is missing"
+        problems.append(Finding(folder.name, told, PROBLEM, advice))
     if not cases:
         return problems or [Finding(folder.name, "has no case", PROBLEM, "add images and labels")]
-    files = [Path(file) for entry in cases.values() for file in (*entry["images"], entry["label"])]
-    absent = [file.name for file in files if not file.is_file()]
+    files = {case: [Path(file) for file in (*entry["images"], entry["label"])] for case, entry in cases.items()}
+    absent = [file.name for own in files.values() for file in own if not file.is_file()]
     if absent:
         told = f"{len(absent)} files are missing: {list_some(absent)}"
         problems.append(Finding(folder.name, told, PROBLEM, "copy them, or take their cases out"))
-        cases = {
-            case: entry
-            for case, entry in cases.items()
-            if all(Path(file).is_file() for file in (*entry["images"], entry["label"]))
-        }
-        if not cases:
-            return problems
+    cases = {case: entry for case, entry in cases.items() if all(map(Path.is_file, files[case]))}
+    if not cases:
+        return problems
     try:
-        reader = find_reader(description, Path(next(iter(cases.values()))["images"][0]))
+        reader = find_reader(description, files[next(iter(cases))][0])
     except AttenScribbleError as error:
-        return [*problems, *(Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in error.problems)]
+        return [*problems, *_tell(folder.name, error.problems, _MEND_FILE)]
     look = partial(
         _look,
         reader=reader,
@@ -161,10 +160,9 @@ def check_cases(folder: Path, description: Mapping[str, Any], workers: int | Non
         across=read_drawn_axis(folder),
     )
     found = run_all(look, cases.items(), workers, "Reading")
-    of_images = dict.fromkeys(problem for own in found for problem in own.problems)
-    problems += [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_images]
-    of_labels = [problem for own in found for problem in own.label_problems]
-    wrong = [Finding(folder.name, problem, PROBLEM, _MEND_FILE) for problem in of_labels]
+    # Channels and cases may share a problem.
+    problems += _tell(folder.name, dict.fromkeys(problem for own in found for problem in own.problems), _MEND_FILE)
+    wrong = _tell(folder.name, (problem for own in found for problem in own.label_problems), _MEND_FILE)
     if absent:
         return [*problems, *wrong]  # what is not drawn may be in the files that are missing
     if "ignore" not in description["labels"]:
@@ -265,8 +263,7 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
         sound: False where its files have problems, which are told already: no image is read then.
     """
     from nnunet_attenscribble.normalisation import MARK, read_fingerprint
-    from nnunet_attenscribble.plans import list_plans, read_plans, resolve_configuration
-    from nnunet_attenscribble.settings import AttenScribbleSettings
+    from nnunet_attenscribble.plans import list_plans
 
     name, number = raw.name, raw.name[7:10]
     try:
@@ -277,8 +274,7 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
     try:
         fingerprint = read_fingerprint(folder)
     except AttenScribbleError as error:
-        advice = "nnU-Net's planning and training read it"
-        findings = [Finding(name, problem, PROBLEM, advice) for problem in error.problems]
+        findings = _tell(name, error.problems, "nnU-Net's planning and training read it")
     fingerprinted = MARK in (fingerprint or {})
     scribbles = "ignore" in description["labels"]
     if not files:
@@ -288,52 +284,69 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
         return [*findings, Finding(name, "is not planned yet", NOTE, " && ".join(commands))]
     findings += _check_copy(folder / "dataset.json", description, raw)
     for file in files:
-        advice = f"correct {file}, for settings see docs/settings.md, or plan again"
         try:
-            plans = read_plans(file)
+            plans, configurations = _resolve_plans(file, description["labels"])
         except AttenScribbleError as error:
-            told = [problem.removeprefix(f"{file}: ") for problem in error.problems]
-            findings += [Finding(name, f"{file.name}: {problem}", PROBLEM, advice) for problem in told]
+            advice = f"correct {file}, for settings see docs/settings.md, or plan again"
+            findings += _tell(name, error.problems, advice)
             continue
-        resolved: dict[str, dict[str, Any]] = {}
-        wrong: dict[str, list[str]] = {}  # configurations by problem, as they inherit them
-        for key in plans["configurations"]:
-            try:
-                resolved[key] = resolve_configuration(plans, key)
-                if scribbles:  # stock nnU-Net, which trains dense labels, knows no settings
-                    AttenScribbleSettings.from_configuration(resolved[key]).weigh_labels(description["labels"])
-            except AttenScribbleError as error:
-                for problem in error.problems:
-                    wrong.setdefault(problem, []).append(key)
-        findings += [
-            Finding(name, f"{file.name}: {list_some(keys)}: {problem}", PROBLEM, advice)
-            for problem, keys in wrong.items()
-        ]
-        if wrong:
-            continue
-        done: list[str] = []
-        begun: dict[Path, list[str]] = {}  # configurations by folder: they may share one
-        for key, entry in resolved.items():
-            place = file.parent / entry.get("data_identifier", "\0")
-            if count := count_preprocessed(place):
-                (done if count >= description["numTraining"] else begun.setdefault(place, [])).append(key)
         if scribbles and sound:
-            told = _check_normalisation(raw, description, plans, list(resolved.values()))
+            told = _check_normalisation(raw, description, plans, list(configurations.values()))
             again = f"plan and preprocess again (nnUNetv2_plan_and_preprocess -d {number})"
             advice = again if fingerprinted else f"attenscribble fingerprint {number}, then {again}"
-            findings += [Finding(name, f"{file.stem}: {problem}", PROBLEM, advice) for problem in told]
-        preprocess = f"nnUNetv2_preprocess -d {number} -plans_name {file.stem} -c"
-        if done:
-            findings.append(Finding(name, f"{file.stem}: {list_some(done)} preprocessed"))
-        for place, keys in begun.items():
-            # nnU-Net would draw its folds from these cases, and train on no other.
-            of = description["numTraining"]
-            found = f"{file.stem}: {list_some(keys)}: only {count_preprocessed(place)} of {of} cases are preprocessed"
-            advice = f"unless that still goes on, preprocess again: {preprocess} {keys[0]}"
-            findings.append(Finding(name, found, PROBLEM, advice))
-        if not done and not begun:
-            advice = f"{preprocess} {next(iter(plans['configurations']), '2d')}"
-            findings.append(Finding(name, f"{file.stem}: nothing is preprocessed yet", NOTE, advice))
+            findings += _tell(name, (f"{file.stem}: {problem}" for problem in told), advice)
+        findings += _check_preprocessed(file, configurations, name, description["numTraining"])
+    return findings
+
+
+def _resolve_plans(file: Path, labels: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The plans in a file, and their configurations with all that they inherit.
+
+    Raises:
+        AttenScribbleError: every problem of the file or of the method's settings, with its configurations.
+    """
+    from nnunet_attenscribble.plans import read_plans, resolve_configuration
+    from nnunet_attenscribble.settings import AttenScribbleSettings
+
+    try:
+        plans = read_plans(file)
+    except AttenScribbleError as error:
+        told = [problem.removeprefix(f"{file}: ") for problem in error.problems]
+        raise AttenScribbleError(f"{file.name}: {problem}" for problem in told) from None
+    resolved: dict[str, dict[str, Any]] = {}
+    wrong: dict[str, list[str]] = {}  # configurations by problem, as they inherit them
+    for key in plans["configurations"]:
+        try:
+            resolved[key] = resolve_configuration(plans, key)
+            if "ignore" in labels:  # stock nnU-Net, which trains dense labels, knows no settings
+                AttenScribbleSettings.from_configuration(resolved[key]).weigh_labels(labels)
+        except AttenScribbleError as error:
+            for problem in error.problems:
+                wrong.setdefault(problem, []).append(key)
+    refuse(f"{file.name}: {list_some(keys)}: {problem}" for problem, keys in wrong.items())
+    return plans, resolved
+
+
+def _check_preprocessed(
+    file: Path, configurations: Mapping[str, Mapping[str, Any]], name: str, cases: int
+) -> list[Finding]:
+    """Which configurations of a plans file are preprocessed, and whether with all cases."""
+    preprocess = f"nnUNetv2_preprocess -d {name[7:10]} -plans_name {file.stem} -c"
+    done: list[str] = []
+    begun: dict[Path, list[str]] = {}  # configurations by folder: they may share one
+    for key, entry in configurations.items():
+        place = file.parent / entry.get("data_identifier", "\0")
+        if count := count_preprocessed(place):
+            (done if count >= cases else begun.setdefault(place, [])).append(key)
+    findings = [Finding(name, f"{file.stem}: {list_some(done)} preprocessed")] if done else []
+    for place, keys in begun.items():
+        # nnU-Net would draw its folds from these cases, and train on no other.
+        told = f"{file.stem}: {list_some(keys)}: only {count_preprocessed(place)} of {cases} cases are preprocessed"
+        advice = f"unless that still goes on, preprocess again: {preprocess} {keys[0]}"
+        findings.append(Finding(name, told, PROBLEM, advice))
+    if not findings:
+        advice = f"{preprocess} {next(iter(configurations), '2d')}"
+        findings.append(Finding(name, f"{file.stem}: nothing is preprocessed yet", NOTE, advice))
     return findings
 
 
@@ -347,7 +360,7 @@ def _check_copy(file: Path, description: Mapping[str, Any], raw: Path) -> list[F
     try:
         same = read_dataset_json(file)["labels"] == description["labels"]
     except AttenScribbleError as error:
-        return [Finding(file.parent.name, problem, PROBLEM, advice) for problem in error.problems]
+        return _tell(file.parent.name, error.problems, advice)
     told = f"{file} has other labels than the raw dataset"
     return [] if same else [Finding(file.parent.name, told, PROBLEM, advice)]
 

@@ -13,7 +13,7 @@ import typer
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.progress import print_table, show_waiting
 from nnunet_attenscribble.common.text import count_rows, format_mean_sd, format_number
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.evaluation.postprocessing import Postprocessed
@@ -164,13 +164,11 @@ def compare(
     from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 
     outputs = output or []
-    problems = [
+    refuse(
         f"cannot tell the format of {file}: end its name in {', '.join(WRITERS)}"
         for file in outputs
         if file.suffix not in WRITERS
-    ]
-    if problems:
-        raise AttenScribbleError(problems)
+    )
     for file in outputs:
         _check_writable(file.parent)
     chosen, others = _read_models(reference), _read_models(models)
@@ -203,8 +201,7 @@ def check_definitions(
         get_protocol(protocol, hd95, nsd_mm=nsd, lesions=thresholds)
     except AttenScribbleError as error:
         problems += error.problems
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return thresholds
 
 
@@ -225,8 +222,7 @@ def _read_models(arguments: list[str]) -> dict[str, Summary]:
             folds.setdefault(name, []).extend(find_summaries(Path(path)))
         except AttenScribbleError as error:
             problems += error.problems
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return {name: pool_runs(name, summaries) for name, summaries in folds.items()}
 
 
@@ -241,14 +237,8 @@ def _check_writable(folder: Path) -> None:
 
 
 def _print_summary(summary: Summary) -> None:
-    from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
-
-    rows_of = count_rows(len(summary.cases), PROTOCOLS[summary.protocol].unit)
-    print_table(*_tabulate(summary), title=f"{rows_of}, mean ± SD; volume: median")
-
-
-def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
     from nnunet_attenscribble.evaluation.comparison_files import list_titles
+    from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 
     aggregate, columns = summary.aggregate(), list_titles(summary)
     rows = []
@@ -260,7 +250,9 @@ def _tabulate(summary: Summary) -> tuple[list[str], list[list[str]]]:
         share = format_number(entry["volume_share"].get("median", math.nan), 2)
         rows.append([name, *means, share, *(str(entry[status]) for status in ("missed", "spurious", "absent"))])
     titles = [title for title, _ in columns.values()]
-    return ["label", *titles, "volume/true", "missed", "spurious", "absent"], rows
+    header = ["label", *titles, "volume/true", "missed", "spurious", "absent"]
+    rows_of = count_rows(len(summary.cases), PROTOCOLS[summary.protocol].unit)
+    print_table(header, rows, title=f"{rows_of}, mean ± SD; volume: median")
 
 
 @app.command()

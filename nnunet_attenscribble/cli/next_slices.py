@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.cli.training import tell_training
+from nnunet_attenscribble.cli.training import tell_preprocessing, tell_training
 from nnunet_attenscribble.common.nnunet import (
-    PLANS,
     dataset_folder,
     label_problems,
     nnunet_folder,
@@ -24,7 +22,7 @@ from nnunet_attenscribble.common.nnunet import (
 from nnunet_attenscribble.common.progress import print_table
 from nnunet_attenscribble.common.text import format_csv
 from nnunet_attenscribble.dataset_conversion import Tool
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,8 +93,8 @@ def next_slices(
     from nnunet_attenscribble.trained_model import TrainedModel, find_model, read_device
 
     raw = dataset_folder("nnUNet_raw", dataset)
-    description = read_description(raw)
-    _check_labels(raw, description)
+    content, description = read_dataset_json(raw / "dataset.json"), read_description(raw)
+    _check_labels(raw / "dataset.json", content["labels"], description)
     results = nnunet_folder("nnUNet_results") / raw.name
     place = find_model(
         results, trainer=trainer, plans=plans, configuration=configuration, fold=fold, checkpoint=checkpoint
@@ -108,7 +106,7 @@ def next_slices(
             alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID", wait=True))
         state = read_state(folder, raw.name)
         training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
-        reader = find_reader(read_dataset_json(raw / "dataset.json"), next(iter(training.values())).images[0])
+        reader = find_reader(content, next(iter(training.values())).images[0])
         if state is not None:
             additions, notes = read_additions(folder, state, training, description, reader)
             for note in notes:
@@ -125,19 +123,17 @@ def next_slices(
     _choose(own, images or [], model, folder, state, tool=tool, count=slices, axis=axis)
 
 
-def _check_labels(raw: Path, description: Description) -> None:
+def _check_labels(file: Path, labels: Mapping[str, Any], description: Description) -> None:
     from nnunet_attenscribble.dataset_conversion.cases import Coding
 
-    file = raw / "dataset.json"
     if description.ignore is None:
         raise AttenScribbleError(f"{file}: has no label `ignore`: its labels are dense, and there is nothing to draw")
-    problems = [f"{told}: {advice}" for told, advice in label_problems(read_dataset_json(file)["labels"])]
+    problems = [f"{told}: {advice}" for told, advice in label_problems(labels)]
     problems = problems or Coding(description.labels, None, None, False).problems()
     names = [" ".join(name.split()).casefold() for name in description.labels]
     if len(set(names)) < len(names):
         problems.append("two labels have the same name, in small letters and without blanks: rename one")
-    if problems:
-        raise AttenScribbleError(f"{file}: {problem}" for problem in problems)
+    refuse(f"{file}: {problem}" for problem in problems)
 
 
 def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reader: Reader, device: str) -> None:
@@ -159,13 +155,11 @@ def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reade
     if any(addition.kept for addition in additions):
         typer.echo("Strokes that were taken out stay: take them out of labelsTr, or draw another class over them.")
     trainer, plans, configuration = place.names
-    number = str(int(raw.name[7:10]))
-    named = () if plans == PLANS else ("-plans_name", plans)
     typer.echo(f"\n{raw.name} has them. The plans stay as they are; preprocess again, and train on from the weights:")
-    typer.echo(f"Next: {shlex.join(['nnUNetv2_preprocess', '-d', number, *named, '-c', configuration])}")
+    tell_preprocessing(raw.name, configuration, plans)
     options = ["-pretrained_weights", str(place.file)]
     options += [] if device == "cuda" else ["-device", device]
-    tell_training(number, configuration, plans, *options, trainer=trainer, fold=place.fold)
+    tell_training(str(int(raw.name[7:10])), configuration, plans, *options, trainer=trainer, fold=place.fold)
     typer.echo("Then call this again.")
 
 
@@ -252,8 +246,7 @@ def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedMode
     problems += new_case_problems(dataset.raw, found)
     new = [name for name in found if name not in dataset.training]
     problems += stray_label_problems(dataset.raw, new, dataset.description.ending)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     channels = len(dataset.description.channels)
     return {name: CaseToDraw.of_files(name, found[name], dataset.reader, channels) for name in new}
 

@@ -25,14 +25,13 @@ from nnunet_attenscribble.cli.convert import (
     UnlabelledMark,
     report_written,
 )
-from nnunet_attenscribble.cli.datasets import Workers, where_to_write
+from nnunet_attenscribble.cli.datasets import Workers, choose_evenly, where_to_write
 from nnunet_attenscribble.cli.training import list_exports
 from nnunet_attenscribble.common.progress import print_table
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.dataset_conversion.cases import Case, CheckedCase, Coding
-    from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
     from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing, WrittenDatasets
     from nnunet_attenscribble.dataset_conversion.start_beliefs import Beliefs
     from nnunet_attenscribble.dataset_conversion.start_doubts import Doubt, Given
@@ -140,6 +139,8 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
 
     home = Path(os.path.abspath(folder))
     file = home.parent / f"{home.name}_start.yaml" if plan is None else plan
+    if file.is_dir():
+        raise AttenScribbleError(f"{file}: is a folder: name the file for what is agreed on with --plan")
     sheet = file.with_suffix(".png")
     problems = []
     again = f"attenscribble start --plan {quote(str(file))}"
@@ -158,8 +159,7 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     number, name = said.pop("dataset_id", free_id(folders)), said.pop("name", name_dataset(folder))
     # Told again where all is checked, but after every file was read and every question answered.
     problems += [*name_problems(name, number, None, False), *taken_id_problems({number}, folders)]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     names, told = read_names(folder, said)
     own = {option: said.pop(option) for option in ("subject", "trust_scribbles") if option in said}
     defaults = FolderOptions(folder, number, name, {}, **own)
@@ -180,7 +180,7 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
         drawn = Path(temporary, sheet.name)
 
         def confirm(cases: Sequence[Case], checked: Sequence[CheckedCase], coding: Coding) -> None:
-            _show(folder, beliefs, (options, cases, checked, coding))
+            _show(folder, beliefs, (checked, coding))
             if not yes and not asks:
                 raise AttenScribbleError(
                     "nothing was written, as nobody could be asked: look at the table, and say --yes"
@@ -225,8 +225,10 @@ def _settle(believe: Callable[[Given], Beliefs], beliefs: Beliefs, asks: bool) -
 
 def _ask(doubt: Doubt) -> Given:
     typer.echo()
+    choices = "".join(f"\n  {number} {choice}" for number, choice in enumerate(doubt.choices, 1))
+    question = f"{doubt.question}{choices}\nAnswer" if choices else doubt.question
     while True:
-        text = typer.prompt(f"{doubt.question}{_choices(doubt)}", default=doubt.default).strip()
+        text = typer.prompt(question, default=doubt.default).strip()
         if doubt.choices:
             fitting = [choice for number, choice in enumerate(doubt.choices, 1) if text in (str(number), choice)]
             if not fitting:
@@ -239,17 +241,7 @@ def _ask(doubt: Doubt) -> Given:
             typer.echo("\n".join(error.problems))
 
 
-def _choices(doubt: Doubt) -> str:
-    if not doubt.choices:
-        return ""
-    return "\n" + "\n".join(f"  {number} {choice}" for number, choice in enumerate(doubt.choices, 1)) + "\nAnswer"
-
-
-def _show(
-    folder: Path,
-    beliefs: Beliefs,
-    checked: tuple[FolderOptions, Sequence[Case], Sequence[CheckedCase], Coding] | None,
-) -> None:
+def _show(folder: Path, beliefs: Beliefs, checked: tuple[Sequence[CheckedCase], Coding] | None) -> None:
     """Tables of cases and of marks; with figures where everything was checked."""
 
     def show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -263,7 +255,8 @@ def _show(
     for place, count in beliefs.unused.items():
         typer.echo(f"\nNot used: {place} ({count} files)")
     if checked is not None:
-        options = checked[0]
+        options = beliefs.options
+        assert options is not None  # as it was checked by them
         told = [f"Dataset{options.dataset_id:03d}_{options.name}", f"channels {', '.join(options.channels)}"]
         if options.spacing is not None:
             told.append(f"spacing {' x '.join(f'{step:g}' for step in options.spacing)} mm where files state none")
@@ -307,8 +300,7 @@ def _case_rows(folder: Path, beliefs: Beliefs) -> tuple[list[str], list[list[str
 
 
 def _mark_rows(
-    beliefs: Beliefs,
-    checked: tuple[FolderOptions, Sequence[Case], Sequence[CheckedCase], Coding] | None,
+    beliefs: Beliefs, checked: tuple[Sequence[CheckedCase], Coding] | None
 ) -> tuple[list[str], list[list[str]]]:
     from nnunet_attenscribble.common.text import format_percent
     from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED
@@ -324,7 +316,7 @@ def _mark_rows(
         if both:
             rows[-1].append("scribbles" if mark.role == "scribble" else "dense labels")
         if checked is not None:
-            _, _, results, coding = checked
+            results, coding = checked
             key = "scribble_voxels" if mark.role == "scribble" else "dense_voxels"
             value = coding.ignore if meaning == UNLABELLED else coding.labels.get(meaning or "", 0)
             counts = [found for result in results if (found := getattr(result, key))]
@@ -339,7 +331,7 @@ def _draw_sheet(file: Path, name: str, cases: Sequence[Case], coding: Coding) ->
     from nnunet_attenscribble.dataset_conversion.contact_sheet import draw_contact_sheet
 
     drawn = [case for case in cases if case.scribbled or (case.dense is not None and coding.with_dense)]
-    chosen = [drawn[i * len(drawn) // min(_TILES, len(drawn))] for i in range(min(_TILES, len(drawn)))]
+    chosen = choose_evenly(drawn, _TILES)
     sparse = any(case.scribbled for case in drawn)
     draw_contact_sheet(
         file,

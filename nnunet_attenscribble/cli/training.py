@@ -29,7 +29,7 @@ from nnunet_attenscribble.common.nnunet import (
 from nnunet_attenscribble.common.progress import print_table, show_waiting
 from nnunet_attenscribble.common.shapes import unique_keys
 from nnunet_attenscribble.common.text import format_duration, format_number
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
     from nnunet_attenscribble.evaluation.benchmark.status import DatasetState, ResultState, TrainingState
@@ -55,6 +55,13 @@ def tell_training(
     arguments = (dataset, configuration, fold, "-tr", trainer, *plans, *options)
     for command in (*list_exports(), shlex.join(["nnUNetv2_train", *arguments])):
         typer.echo(f"Next: {command}")
+
+
+def tell_preprocessing(dataset: str, configuration: str, plans_name: str) -> None:
+    """Print the command that preprocesses a dataset in nnUNet_raw for a configuration."""
+    plans = () if plans_name == PLANS else ("-plans_name", plans_name)
+    arguments = ("-d", str(int(dataset[7:10])), *plans, "-c", configuration)
+    typer.echo(f"Next: {shlex.join(['nnUNetv2_preprocess', *arguments])}")
 
 
 @app.command()
@@ -92,8 +99,7 @@ def read_assignments(assignments: list[str]) -> dict[str, Any]:
             values[name] = text
         except ValueError as error:
             problems.append(f"--set {name}: {error}: correct it")
-    if problems:
-        raise AttenScribbleError(dict.fromkeys(problems))
+    refuse(dict.fromkeys(problems))
     return values
 
 
@@ -146,10 +152,8 @@ def configure(
 
     for_cpu: dict[str, Any] = {"spacing_factor": spacing_factor, "batch_size": batch_size}
     for_cpu = {option: value for option, value in for_cpu.items() if value is not None}
-    if for_cpu and not cpu:
-        raise AttenScribbleError(
-            f"--{option.replace('_', '-')} is only for --cpu: give --cpu too, or leave it out" for option in for_cpu
-        )
+    if not cpu:
+        refuse(f"--{option.replace('_', '-')} is only for --cpu: give --cpu too, or leave it out" for option in for_cpu)
     settings = (dict(PAPER) if paper else {}) | read_assignments(assignments or [])
     file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
     # Calls at the same time would each write without what the others add.
@@ -176,8 +180,7 @@ def configure(
     for line in describe_difference(plans, base, name):
         typer.echo(f"  {line}")
     if cpu or thin_strokes:
-        plans_option = "" if plans_name == PLANS else f"-plans_name {plans_name} "
-        typer.echo(f"Next: nnUNetv2_preprocess -d {int(file.parent.name[7:10])} {plans_option}-c {name}")
+        tell_preprocessing(file.parent.name, name, plans_name)
     else:
         tell_training(dataset, name, plans_name)
 
@@ -208,8 +211,7 @@ def pretrained(
         problems.append(f"{output.parent}, where {output.name} shall go, does not exist")
     file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
     resolved = resolve_configuration(read_plans(file), configuration)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
 
     with show_waiting("Making the block"):
         import torch

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from nnunet_attenscribble.common.text import has_control_character
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 _LOCKED_BYTE, _PATIENCE = (1 << 31) - 1, 0.2  # the last that 32 bits tell; seconds
 _LOCK = "lock"  # in a hidden folder: held as long as it is written to
@@ -67,8 +67,7 @@ def find_files(folder: Path) -> list[Path]:
             problems.append(f"{name}: its name holds a line break or another control character: rename it")
         elif file.exists() and not file.is_file():  # reading it might wait for ever
             problems.append(f"{file}: is a pipe, a socket or a device: take it out of the folder")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return sorted(files)
 
 
@@ -168,13 +167,13 @@ def replaced_file(file: Path) -> Iterator[Path]:
     Raises:
         AttenScribbleError: where it cannot be written, on a full disk for instance.
     """
+    if os.path.isdir(file):  # `.` and `/` among them, which have no name
+        raise AttenScribbleError(f"{file}: cannot be written ({os.strerror(EISDIR)})")
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     made = _list_missing(file.absolute().parent)
     try:
         with naming(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.is_dir():
-                raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
             yield part
             os.replace(part, file)
             made = []

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from nnunet_attenscribble.common.grids import PICTURES, TIFFS, Placed, read_header
 from nnunet_attenscribble.common.soundness import known_ending, read_scaling
 from nnunet_attenscribble.common.text import format_vector
+from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
@@ -153,10 +154,6 @@ def write_with_nibabel(image: sitk.Image, file: Path) -> None:
 # --- TIFF ---
 
 
-class TiffError(RuntimeError):
-    """What a TIFF, or the spacing beside it, lacks to be a volume; the message names the file."""
-
-
 def is_tiff(file: Path) -> bool:
     """By its name."""
     return file.suffix.lower() in TIFFS
@@ -200,18 +197,19 @@ def read_tiff(file: Path) -> sitk.Image:
         An image of as many axes as the array in the file, with its `stated_spacing`, or 1 mm where none is stated.
 
     Raises:
-        TiffError: the file holds several images, or its spacing is stated in two ways or is no three positive numbers.
+        AttenScribbleError: the file holds several images, or its spacing is stated in two ways or is no three positive
+            numbers.
         RuntimeError: the file cannot be read.
     """
     with _open_stack(file) as content:
         axes = content.series[0].axes
         if "T" in axes and len(axes.removesuffix("S")) == 3:
-            raise TiffError(
+            raise AttenScribbleError(
                 f"{file}: says that it shows one plane at several times (axes {axes}): save each as a picture, or, "
                 "where they are slices, call them so (Fiji: Image, Properties)"
             )
         if "C" in axes and len(axes) == 3:
-            raise TiffError(
+            raise AttenScribbleError(
                 f"{file}: says that it shows one plane in several channels (axes {axes}): save each as an image, "
                 "CASE_0000.tif and so on, or, where they are slices, call them so (Fiji: Image, Properties)"
             )
@@ -231,7 +229,8 @@ def stated_spacing(file: Path) -> tuple[float, ...] | None:
     The plain resolution of a TIFF, which is for printing, states nothing, and neither do pixels as a unit.
 
     Raises:
-        TiffError: two of these places differ, the sidecar has no three positive numbers, or the file several images.
+        AttenScribbleError: two of these places differ, the sidecar has no three positive numbers, or the file several
+            images.
         RuntimeError: the file cannot be read.
     """
     found: dict[str, tuple[float, ...]] = {}
@@ -246,7 +245,9 @@ def stated_spacing(file: Path) -> tuple[float, ...] | None:
         axes = min(len(found[places[0]]), len(found[place]))
         if not np.allclose(found[places[0]][:axes], found[place][:axes], rtol=_TOLERANCE, atol=0):
             told = " and ".join(f"{name} say {format_vector(found[name])}" for name in (places[0], place))
-            raise TiffError(f"{file}: its spacing is stated in two ways, {told} mm along x, y, z: correct one of them")
+            raise AttenScribbleError(
+                f"{file}: its spacing is stated in two ways, {told} mm along x, y, z: correct one of them"
+            )
     return max(found.values(), key=len, default=None)
 
 
@@ -268,9 +269,9 @@ def _open_stack(file: Path) -> Iterator[TiffFile]:
         with tifffile.TiffFile(file) as content:
             separate = len(content.series)
             if separate > 1:  # slices written one by one, of which only the first would be read
-                raise TiffError(f"{file}: holds {separate} separate images: save it as one stack")
+                raise AttenScribbleError(f"{file}: holds {separate} separate images: save it as one stack")
             yield content
-    except TiffError:
+    except AttenScribbleError:
         raise
     except Exception as error:  # what the codecs raise has nothing in common
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
@@ -282,7 +283,7 @@ def _read_sidecar(file: Path) -> tuple[float, ...]:
     except (OSError, ValueError, KeyError, TypeError):
         spacing = []
     if len(spacing) != 3 or not all(map(_is_length, spacing)):
-        raise TiffError(
+        raise AttenScribbleError(
             f'{file} lies beside a TIFF and does not tell its spacing: write {{"spacing": [z, y, x]}} into it, in mm, '
             "or move it elsewhere"
         )

@@ -26,6 +26,7 @@ from nnunet_attenscribble.common.shapes import (
     TRUTH,
     Shape,
     check_shape,
+    is_whole,
     list_of,
     mapping,
     nullable,
@@ -33,7 +34,7 @@ from nnunet_attenscribble.common.shapes import (
     read_json,
     read_shaped,
 )
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 VARIABLE = "nnUNet_extTrainer"
@@ -163,7 +164,7 @@ def print_answer(answer: Callable[[Any], Any]) -> None:
 def _is_label(value: Any) -> bool:
     if isinstance(value, str):
         return value.isdecimal()
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+    return NUMBER.accept(value) and value >= 0 and value % 1 == 0
 
 
 def _is_label_or_region(value: Any) -> bool:
@@ -309,17 +310,12 @@ def read_dataset_json(
     if old is not None and content.setdefault("channel_names", old) != old:
         raise AttenScribbleError(f"{file}: 'channel_names' and 'modality', its old name, differ: take one out")
     check_shape(content, mapping(_CODING) if labels_only else DATASET, file, advice)
-    misnamed = [
-        name
+    refuse(
+        f"{file}: the label '{name}' is a class like others to nnU-Net: call it ignore if it is where nobody drew, or "
+        "give it another name"
         for name, entry in content["labels"].items()
         if name != "ignore" and means_ignore(name) and entry_values(entry) != (0,)
-    ]
-    if misnamed:
-        raise AttenScribbleError(
-            f"{file}: the label '{name}' is a class like others to nnU-Net: call it ignore if it is where nobody "
-            "drew, or give it another name"
-            for name in misnamed
-        )
+    )
     return content
 
 
@@ -371,4 +367,4 @@ def read_drawn_axis(dataset: Path) -> int | None:
     """Across which of z, y, x (0, 1, 2) a dataset's slices were drawn on, where its provenance names one."""
     content = read_if_shaped(dataset / "provenance.json", mapping({"options": mapping()}))
     axis = content.get("options", {}).get("axis")
-    return axis if axis in (0, 1, 2) and not isinstance(axis, bool) else None
+    return axis if is_whole(axis) and axis in (0, 1, 2) else None

@@ -14,7 +14,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.formats import (
-    TiffError,
     is_grey_bmp,
     is_planar,
     is_sheared,
@@ -272,8 +271,6 @@ def _read_stated(file: Path) -> tuple[float, ...] | None:
     """The spacing that a TIFF states, in whatever place."""
     try:
         return stated_spacing(file) if is_tiff(file) else None
-    except TiffError as error:
-        raise AttenScribbleError(str(error)) from None
     except RuntimeError as error:
         raise AttenScribbleError(f"{file}: is truncated, or not an image that can be read ({error})") from None
 
@@ -301,7 +298,7 @@ def _shrink(voxels: np.ndarray) -> np.ndarray:
 def _is_readable(file: Path) -> bool:
     """By SimpleITK."""
     try:
-        read_volume(file, "", thorough=False)
+        read_volume(file, "", thorough=False, whole=False)
         return not is_nifti2(file)
     except AttenScribbleError:
         return False

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 _ABSENT = object()
 _TOLD = 6  # problems of one file
@@ -90,9 +90,7 @@ def read_if_shaped(file: Path, shape: Shape) -> dict[str, Any]:
 
 def check_shape(content: Any, shape: Shape, file: Path, advice: str) -> None:
     """Refuse content, of a file, that has not this shape; raises as `read_shaped`."""
-    problems = list(islice(shape_problems(content, shape), _TOLD))
-    if problems:
-        raise AttenScribbleError(f"{file}: {problem}: {advice}" for problem in problems)
+    refuse(f"{file}: {problem}: {advice}" for problem in islice(shape_problems(content, shape), _TOLD))
 
 
 def shape_problems(value: Any, shape: Shape, place: str = "") -> Iterator[str]:

@@ -12,7 +12,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.formats import (
-    TiffError,
     has_right_angles,
     is_grey_bmp,
     is_tiff,
@@ -23,7 +22,7 @@ from nnunet_attenscribble.common.formats import (
 )
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, read_header
 from nnunet_attenscribble.common.soundness import CHUNK, decompressed_size, examine, is_nifti2, known_ending
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 # A file, an image in memory, or a call that makes the image when it is needed (picklable: it runs in worker processes).
 Source = Path | sitk.Image | Callable[[], sitk.Image]
@@ -88,6 +87,7 @@ def read_image(file: Path) -> sitk.Image:
     """Read an image file that is not checked any further.
 
     Raises:
+        AttenScribbleError: it is a TIFF that is no volume, see `read_tiff`.
         RuntimeError: it cannot be read.
     """
     if is_tiff(file):
@@ -295,8 +295,7 @@ def check_file(path: Path, *, thorough: bool = True) -> int | None:
         raise AttenScribbleError(_CORRUPT.format(path)) from None
     except OSError as error:
         raise AttenScribbleError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return size
 
 
@@ -310,8 +309,6 @@ def _read_file(path: Path, thorough: bool, whole: bool) -> Opened:
                 image = read_image(path)
     except (EOFError, zlib.error):
         raise AttenScribbleError(_CORRUPT.format(path)) from None
-    except TiffError as error:
-        raise AttenScribbleError(str(error)) from None
     except RuntimeError as error:
         told = " ".join(str(error).rpartition("ERROR: ")[2].split())
         if "orthonormal" in told:

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from typing import TypeVar
 
 from nnunet_attenscribble.common.progress import show_progress
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,9 +82,7 @@ def run_all(
     with worker_map(workers, len(items)) as run:
         results = run(partial(_try, work), items)
         found = list(show_progress(results, total=len(items), description=description, enabled=progress))
-    refused = [result for result in found if isinstance(result, AttenScribbleError)]
-    if refused:
-        raise AttenScribbleError(problem for error in refused for problem in error.problems)
+    refuse(problem for result in found if isinstance(result, AttenScribbleError) for problem in result.problems)
     return [result for result in found if not isinstance(result, AttenScribbleError)]
 
 

@@ -16,6 +16,7 @@ from nnunet_attenscribble.losses.intensities import scale_intensities
 from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
 from nnunet_attenscribble.losses.segmentation import PADDING
 from nnunet_attenscribble.similarity import WindowSimilarity
+from nnunet_attenscribble.windows import at_least_float32
 
 
 class AttenScribbleLoss(nn.Module):
@@ -122,10 +123,9 @@ def to_probabilities(logits: Tensor, regions: bool = False) -> Tensor:
     Returns:
         (N, C, *S), for regions (N, 2 C, *S).
     """
-    precision = torch.promote_types(logits.dtype, torch.float32)
-    if not regions:
-        return logits.softmax(dim=1, dtype=precision)  # on a GPU without a copy of the logits
-    logits = logits.to(precision)
+    if not regions:  # on a GPU without a copy of the logits
+        return logits.softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     return torch.cat([logits.sigmoid(), (-logits).sigmoid()], dim=1) / logits.shape[1] ** 0.5
 
 

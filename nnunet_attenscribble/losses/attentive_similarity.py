@@ -1,7 +1,7 @@
 """The attentive similarity loss: positions that the attention finds alike are predicted alike."""
 
 from collections.abc import Sequence
-from math import exp, prod
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nnunet_attenscribble.kernels import kernels_take
 from nnunet_attenscribble.similarity import WindowSimilarity
 from nnunet_attenscribble.windows import (
+    at_least_float32,
     check_radius,
     half_window,
     overlap_shape,
@@ -18,6 +19,7 @@ from nnunet_attenscribble.windows import (
     pair_slices,
     per_axis,
     position_exponents,
+    position_weight,
     sum_dtype,
 )
 
@@ -103,8 +105,7 @@ class AttentiveSimilarityLoss(nn.Module):
         if radius != similarity.radius:
             raise ValueError(f"the loss has radius {radius}, the similarity was computed with {similarity.radius}")
         spacing = per_axis(1.0 if self.spacing is None else self.spacing, ndim, "spacing")
-        probabilities = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
-        resized = resize_to_grid(probabilities, similarity.grid)
+        resized = resize_to_grid(at_least_float32(probabilities), similarity.grid)
         values = similarity.values.detach() if self.detach_similarity else similarity.values
         if self.floor > 0:
             values = (values - self.floor).clamp(min=0) / (1 - self.floor)
@@ -289,12 +290,12 @@ def _energy(
     total = torch.zeros((), dtype=sum_dtype(q.device), device=q.device)
     start = 0
     for offset in half_window(radius, shape):
-        i, j = ((..., *s) for s in pair_slices(offset, shape))
+        i, j = pair_slices(offset, shape)
         size = overlap_shape(offset, shape)
         here = slice(start, start + prod(size))
         start = here.stop
         # Twice, because the sum over i and j meets every unordered pair twice.
-        gaussian = 2 * exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True)))
+        gaussian = 2 * position_weight(offset, exponents)
         factor = weight[i] * weight[j] * gaussian
         disagreement = (q[i] * q[j]).sum(dim=1).neg_()
         disagreement = disagreement.add_(1) if half_norm is None else disagreement.add_(half_norm[i]).add_(half_norm[j])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nnunet_attenscribble.windows import sum_dtype
+from nnunet_attenscribble.windows import at_least_float32, sum_dtype
 
 #: The quantiles that become 0 and 1.
 LOW, HIGH = 0.01, 0.99
@@ -36,7 +36,7 @@ def rescale_intensities(image: Tensor, inside: Tensor | None = None) -> Tensor:
     Returns:
         (N, M, *S) in [0, 1], float32 (float64 for float64 input); a constant channel becomes 0.
     """
-    out = image.detach().to(image.dtype if image.dtype == torch.float64 else torch.float32, copy=True)
+    out = image.detach().to(torch.promote_types(image.dtype, torch.float32), copy=True)
     # All samples and channels at once, and nothing for which a GPU would have to be waited for.
     rows = out.flatten(0, 1).flatten(1)
     if inside is not None:
@@ -62,7 +62,7 @@ def rank_intensities(image: Tensor, annotated: Tensor, inside: Tensor | None = N
     Returns:
         (N, M, *S) in [0, 1], float32 (float64 for float64 input); 0 where no pixel is inside.
     """
-    values = image.detach().to(image.dtype if image.dtype == torch.float64 else torch.float32).flatten(2).contiguous()
+    values = at_least_float32(image.detach()).flatten(2).contiguous()
     everywhere = torch.ones_like(annotated, dtype=torch.bool) if inside is None else inside.bool()
     everywhere, known = everywhere.flatten(1), (annotated.bool() & everywhere).flatten(1)
     known = known.where(known.sum(dim=1, keepdim=True) >= FEWEST, everywhere)

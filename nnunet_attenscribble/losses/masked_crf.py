@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, prod
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from nnunet_attenscribble.kernels import kernels_take
 from nnunet_attenscribble.windows import (
+    at_least_float32,
     check_radius,
     half_window,
     overlap_shape,
     pair_slices,
     per_axis,
     position_exponents,
+    position_weight,
     sum_dtype,
 )
 
@@ -84,7 +86,7 @@ class MaskedCRFLoss(nn.Module):
         spacing = per_axis(1.0 if self.spacing is None else self.spacing, ndim, "spacing")
         exponents = position_exponents(self.sigma_position, spacing)
 
-        probabilities = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
+        probabilities = at_least_float32(probabilities)
         dtype = probabilities.dtype
         # In units of sqrt(2) sigma the exponent of the intensity kernel is just the squared difference.
         features = image.detach().to(dtype) / (2**0.5 * self.sigma_intensity)
@@ -142,11 +144,11 @@ def _accumulate(
     total = torch.zeros((), dtype=sum_dtype(p.device), device=p.device)
     zero = p.new_zeros(())
     for offset in half_window(radius, shape):
-        i, j = ((..., *s) for s in pair_slices(offset, shape))
+        i, j = pair_slices(offset, shape)
         size = (len(p), *overlap_shape(offset, shape))
         w, d = (buffer[: prod(size)].view(size) for buffer in buffers)
         # Few operations, as each is a pass over memory: the positional Gaussian, one number per offset, joins last.
-        gaussian = exp(-sum(e * o * o for e, o in zip(exponents, offset, strict=True)))
+        gaussian = position_weight(offset, exponents)
         torch.sub(x[:, 0][i], x[:, 0][j], out=d)
         torch.addcmul(zero, d, d, value=-1, out=w)
         for channel in range(1, x.shape[1]):

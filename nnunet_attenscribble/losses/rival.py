@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_attenscribble.losses.segmentation import PADDING
+from nnunet_attenscribble.windows import at_least_float32
 
 _SMOOTH = 1e-5  # of the Dice
 
@@ -63,8 +64,7 @@ class RivalLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum (scalar), and its unweighted terms by name, detached; arguments as those of `RivalTerm`."""
         with torch.autocast(logits.device.type, enabled=False):
-            precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            value = self.term(precise, target, image, self.ignore_label, companion)
+            value = self.term(at_least_float32(logits), target, image, self.ignore_label, companion)
         total = segmentation_loss + self.strength * self.term.weight * value
         return total, {"segmentation": segmentation_loss.detach(), self.term.name: value.detach()}
 

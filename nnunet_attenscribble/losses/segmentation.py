@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_attenscribble.windows import at_least_float32
+
 #: Target value of pixels outside the image.
 PADDING = -1
 
@@ -40,7 +42,7 @@ class PartialCrossEntropyLoss(nn.Module):
         Returns:
             scalar, float32 (float64 for float64 logits).
         """
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         labels = target[:, 0].long()
         losses = F.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="none")
         return _mean_over_annotated(losses[:, None], target != self.ignore_label, weight)
@@ -80,7 +82,7 @@ class PartialBinaryCrossEntropyLoss(nn.Module):
         Returns:
             scalar, float32 (float64 for float64 logits).
         """
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         inside, annotated = self.split(target)
         losses = F.binary_cross_entropy_with_logits(logits, inside.to(logits.dtype), reduction="none")
         return _mean_over_annotated(losses, annotated, weight)

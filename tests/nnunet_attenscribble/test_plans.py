@@ -220,10 +220,11 @@ def test_a_network_that_cannot_be_made_smaller(key, value, problem):
     assert error.value.problems[0].startswith(f"plans: configuration '2d': {problem}")
 
 
-def test_a_spacing_that_leaves_nothing_of_the_patch_is_refused_with_what_it_can_be():
+@pytest.mark.parametrize("factor", [14.1, float("inf"), float("nan")])
+def test_a_spacing_that_leaves_nothing_of_the_patch_is_refused_with_what_it_can_be(factor):
     """The patch is 256 x 224, and five stages make a position of the deepest features 16 pixels wide."""
     with pytest.raises(AttenScribbleError, match="give 14 at most"):
-        add_cpu_configuration(some_plans(), spacing_factor=14.1)
+        add_cpu_configuration(some_plans(), spacing_factor=factor)
     small = resolve_configuration(add_cpu_configuration(some_plans(), spacing_factor=14), "2d_cpu")
     assert small["patch_size"] == [32, 16]
 

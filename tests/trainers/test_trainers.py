@@ -303,8 +303,11 @@ def test_inference_rebuilds_the_trained_network(nnunet):
         assert torch.equal(predictor.network.eval()(image), trainer.network.eval()(image))
 
 
-def test_tells_that_a_class_was_never_seen_and_logs_where_nnunet_does(nnunet):
-    trainer = nnunet.start("nnUNetTrainerPartialCE")
+@pytest.mark.parametrize("as_written", [int, str, float])
+def test_tells_that_a_class_was_never_seen_and_logs_where_nnunet_does(nnunet, as_written):
+    described = json.loads((nnunet.folder / "nnUNet_raw" / NAME / "dataset.json").read_text())
+    labels = {name: as_written(value) for name, value in described["labels"].items()} | {"ignore": IGNORE}
+    trainer = nnunet.start("nnUNetTrainerPartialCE", dataset_json=described | {"labels": labels})
     told = []
     trainer.logger.loggers.append(SimpleNamespace(log=lambda key, value, step: told.append((key, step))))
     batch = next(trainer.dataloader_train)

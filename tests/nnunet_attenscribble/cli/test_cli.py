@@ -17,6 +17,7 @@ from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.training import read_assignments
 from nnunet_attenscribble.common.nnunet import list_trainers
 from nnunet_attenscribble.common.progress import show_progress
+from nnunet_attenscribble.dataset_conversion.phantom import write_phantoms
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
@@ -236,6 +237,31 @@ def test_it_starts_within_04_seconds(arguments, environment):
     code = "import sys; sys.argv[0] = 'attenscribble'; from nnunet_attenscribble.cli import main; main()"
     limit = measure_start(sys.executable, "-c", "pass") + 0.4
     assert measure_start(sys.executable, "-c", code, *arguments, limit=limit, **environment) < limit
+
+
+@pytest.mark.parametrize("plan", [".", "/"])
+def test_start_refuses_a_folder_for_what_is_agreed_on(tmp_path, monkeypatch, call, capsys, plan):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    assert call("start", str(tmp_path), "--plan", plan) == 2
+    assert capsys.readouterr().err.startswith(f"error: {plan}: is a folder: name the file")
+
+
+def test_a_prefix_with_a_quote_that_does_not_end_is_refused(tmp_path, monkeypatch, call, capsys):
+    file = Path(__file__).resolve().parents[3] / "examples" / "acdc_cpu.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert call("benchmark", str(file), "--prefix", "nice 'taskset") == 2
+    assert capsys.readouterr().err.startswith("error: --prefix nice 'taskset: cannot be split")
+    assert not list(tmp_path.iterdir())
+
+
+def test_dense_labels_in_the_folder_that_one_is_in_are_compared_with(tmp_path, monkeypatch, call, capsys):
+    written = write_phantoms(raw_folder=tmp_path, dataset_id=1, dense_id=2, training=2, validation=1, test=1)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    monkeypatch.chdir(written.dense / "labelsTr")
+    assert call("inspect", "1", "--dense", ".", "--cases", "0", "--workers", "1") == 0
+    told = capsys.readouterr().out
+    assert "dense labels: labelsTr" in told
+    assert "outside the class" in told
 
 
 def test_settings_given_twice_and_in_no_form_are_refused_together():

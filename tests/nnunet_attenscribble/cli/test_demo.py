@@ -83,9 +83,10 @@ def test_options_are_read_as_they_were_written_wherever_that_is(tmp_path, monkey
     assert "demo was made with other options (acdc Schädel, now None)" in problems_of()[0]
 
 
-def test_a_damaged_options_file_is_refused_in_one_line(tmp_path):
+@pytest.mark.parametrize("content", ["{", "null", "[1]"])
+def test_a_damaged_options_file_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "demo.json").write_text("{")
+    (tmp_path / "demo" / "demo.json").write_text(content)
     (problem,) = problems_of()
     assert "demo.json" in problem
 
@@ -118,12 +119,12 @@ def test_without_folders_of_their_own_nothing_is_said_of_them(monkeypatch, capsy
 
 
 def test_predictions_of_a_model_that_is_trained_anew_are_made_anew(tmp_path):
-    trainings = demo._Demo(tmp_path, demo._Options(None, None, 10), "cpu", None).trainings
-    for own in trainings.predict_steps():
+    parts = demo._Demo(tmp_path, demo._Options(None, None, 10), "cpu", None).parts
+    for own in parts.predict_steps():
         own.mark.parent.mkdir(parents=True, exist_ok=True)
         own.write_mark()
-    trainings.train_steps()[1].prepare()
-    assert [own.is_marked() for own in trainings.predict_steps()] == [True, False, True]
+    parts.train_steps()[1].prepare()
+    assert [own.is_marked() for own in parts.predict_steps()] == [True, False, True]
 
 
 def run_command(*arguments: str) -> subprocess.Popen:

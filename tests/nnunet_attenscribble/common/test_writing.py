@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -78,6 +79,15 @@ def test_a_file_where_a_folder_is_needed(tmp_path):
     (tmp_path / "a").touch()
     with pytest.raises(AttenScribbleError, match="b: cannot be written"):
         write_text(tmp_path / "a" / "b", "")
+    assert listing(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("place", ["a", ".", "..", "/"])
+def test_a_folder_where_a_file_is_written(tmp_path, monkeypatch, place):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AttenScribbleError, match=f"^{re.escape(place)}: cannot be written"):
+        write_text(Path(place), "")
     assert listing(tmp_path) == ["a"]
 
 
