@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from nnunet_attenscribble.common.text import find_subject, list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.metrics import (
     collect_metric,
     count_statuses,
@@ -188,8 +188,7 @@ def compare_summaries(
             f"a structure is called {FOREGROUND!r}, as the mean of all structures is: give it another name in "
             "dataset.json and evaluate again"
         )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     models = (reference, *(name for name in summaries if name != reference))
     named, numbers = np.unique(subjects, return_inverse=True)
     weights = draw_weights(len(named), resamples=resamples, seed=seed)

@@ -11,7 +11,7 @@ from nnunet_attenscribble.common.readers import find_reader
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.common.workers import default_workers, run_all
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.protocols import Protocol, get_protocol
 from nnunet_attenscribble.evaluation.scoring import CaseScores, check_folders, pair_cases, score_case
 from nnunet_attenscribble.evaluation.structures import (
@@ -137,8 +137,7 @@ def _read_dense_coding(dense: Path, file: Path, coding: LabelCoding) -> LabelCod
         for structure in coding.structures
         if values.get(structure.name.casefold(), structure.values) != structure.values
     ]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return own
 
 

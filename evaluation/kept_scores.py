@@ -23,7 +23,7 @@ from typing import Any
 from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.shapes import COUNT, mapping, shape_problems
 from nnunet_attenscribble.common.text import format_csv, list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.metrics import OPTIONAL_METRICS, STATUSES
 from nnunet_attenscribble.evaluation.pooling import list_differences
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
@@ -68,8 +68,7 @@ def write_kept(folder: Path, summaries: Mapping[str, Summary]) -> None:
     problems = _list_losses(folder, summaries)
     for other, summary in summaries.items():
         problems += list_differences(other, summary, name, first, same_cases=False)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     columns = list_score_columns(first.nsd_mm, first.lesions)
     names = [name_metric(column, first.protocol) for column in columns]
     header = ["training", "case", *(f"{label} {column}" for label in first.names for column in names)]

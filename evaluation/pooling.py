@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, StructureScores, count_statuses
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
 from nnunet_attenscribble.evaluation.structures import list_classes
@@ -60,8 +60,7 @@ def pool_runs(name: str, summaries: Sequence[Summary]) -> Summary:
             f"{name} has {most} summaries of some cases and fewer of others ({list_some(fewer)}): give every fold of "
             "every random seed, each once"
         )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     runs = tuple(_put_together(summaries, {case: by_case[case][run] for case in by_case}) for run in range(most))
     if most == 1:
         return runs[0]

@@ -28,7 +28,7 @@ from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
 from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.common.volumes import count_values, read_image, slice_axis, write_volume
 from nnunet_attenscribble.common.workers import run_all
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.evaluate import count_workers
 from nnunet_attenscribble.evaluation.metrics import select_structure
 from nnunet_attenscribble.evaluation.scoring import list_cases, read_label_image
@@ -353,8 +353,7 @@ def _find_input(predictions: Path, scribbles: Path, output: Path, dataset_json: 
     ]
     if output.exists() and (not output.is_dir() or not all(is_of_system(file.name) for file in output.iterdir())):
         problems.append(f"{output} is there already: give a new folder with --output")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     coding = _read_coding(_find_description(predictions, scribbles, dataset_json))
     predicted = {case: files[0] for case, files in list_cases(predictions, (coding.file_ending,)).items()}
     drawn = list_cases(scribbles, (coding.file_ending,)) if per_class else {}
@@ -366,8 +365,7 @@ def _find_input(predictions: Path, scribbles: Path, output: Path, dataset_json: 
             f"no scribbles of training cases in {scribbles}: every case there is among the predictions, and the rule "
             "must not rest on cases it is applied to"
         )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     reader = find_reader(coding.dataset_json, next(iter(predicted.values())))
     return _Input(coding, reader, predicted, training, tuple(case for case in drawn if case in predicted))
 

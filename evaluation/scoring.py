@@ -13,7 +13,7 @@ import numpy as np
 from nnunet_attenscribble.common.grids import Grid, geometry_problems, is_turned, turn_onto
 from nnunet_attenscribble.common.soundness import DETACHED
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.metrics import StructureScores, select_structure
 from nnunet_attenscribble.evaluation.protocols import Protocol, name_slice, score_structure
 from nnunet_attenscribble.evaluation.structures import Counts, LabelCoding, Structure, count_confusion, list_classes
@@ -48,8 +48,7 @@ def check_folders(predictions: Path, dense: Path) -> None:
         problems.append(f"no predictions to score: {predictions} is not a folder; give the output of nnUNetv2_predict")
     if not dense.is_dir():
         problems.append(f"no dense labels to compare with: {dense} is not a folder; give a folder of dense labels")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     if predictions.resolve() == dense.resolve():
         raise AttenScribbleError(
             f"{predictions} was given as predictions and as dense labels: the truth would be compared with itself; "
@@ -85,8 +84,7 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
         problems.append(
             f"no dense labels to compare with: {dense} has no label file, such as CASE{file_ending}; it holds {held}"
         )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     if not predicted.keys() & true.keys():
         raise AttenScribbleError(
             f"no prediction in {predictions} is called as a dense label in {dense}: these are called "
@@ -98,8 +96,7 @@ def pair_cases(predictions: Path, dense: Path, file_ending: str) -> tuple[list[C
         for case, files in predicted.items()
         if (problem := _pair_problem(case, files[0], true.get(case, []), dense / f"{case}{file_ending}"))
     ]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     pairs = [CasePair(case, files[0], true[case][0]) for case, files in predicted.items()]
     return pairs, [case for case in true if case not in predicted]
 
@@ -266,15 +263,13 @@ def score_case(
             images.append(read_label_image(file, reader))
         except AttenScribbleError as error:
             problems += error.problems
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     prediction, dense = images
     problems = _check_values(pair, prediction, dense, coding)
     problems += geometry_problems(
         dense.grid, prediction.grid, f"prediction {pair.prediction}", f"dense label {pair.dense}"
     )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     turned = is_turned(dense.grid, prediction.grid)
     rounded = tuple(str(file) for file, image in zip(files, images, strict=True) if image.rounded)
     prediction = prediction.on(dense)

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 from nnunet_attenscribble.common.files import write_json
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.attention_folder import ATTENTION_FILE
 from nnunet_attenscribble.evaluation.benchmark.checks import (
     Budget,
@@ -296,8 +296,7 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
             problems.append(
                 f"{scribbles} is not there, and 'postprocess' decides by the scribbles: give the raw dataset"
             )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     problems += list_twin_problems(workspace, [*drawn, dense])
     tests = find_test_sets(benchmark, workspace, problems)
     budgets: dict[str, Budget] = {}
@@ -336,8 +335,7 @@ def select_cells(cells: Sequence[Cell], texts: Sequence[str] | None) -> list[Cel
             names = "\n    ".join(cell.name for cell in cells)
             problems.append(f"--only {text!r} is in the name of no cell; there are\n    {names}")
         found.update(cell.name for cell in named)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return [cell for cell in cells if cell.name in found]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.nnunet import begin_asking
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.execution import look_for_command
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
 from nnunet_attenscribble.evaluation.benchmark.test_set import (
@@ -256,8 +256,7 @@ def resolve_budgets(
         for name, entry in zip(models, answers, strict=True)
         if "problem" in entry
     ]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return {name: Budget(**entry) for name, entry in zip(models, answers, strict=True)}
 
 

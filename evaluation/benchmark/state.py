@@ -16,7 +16,7 @@ from typing import Any
 
 from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, read_if_shaped, read_shaped
 from nnunet_attenscribble.common.text import list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.test_set import read_fold
 from nnunet_attenscribble.evaluation.benchmark.workspace import FOLD_FILE, Prepared
@@ -262,8 +262,7 @@ def find_kept(
                 f"{len(used)} of {len(plan.cells)} cells are results kept elsewhere ({folder.name}), without "
                 f"predictions and models: {list_some([cell.name for cell in used])}."
             )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     changes = {cell: _list_changes(missing[cell], own[0]) for cell, own in summaries.items()}
     configurations = {cell: own[0].provenance.get("configuration") for cell, own in summaries.items()}
     renamed = {cell: name for cell, name in configurations.items() if name != cell.row.configuration}

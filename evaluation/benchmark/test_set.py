@@ -16,7 +16,7 @@ from nnunet_attenscribble.common.files import link_file
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_splits_json
 from nnunet_attenscribble.common.text import find_subject, list_some
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.file import SAME_DATASET, Benchmark
 from nnunet_attenscribble.evaluation.benchmark.workspace import CHANNEL, Workspace
 from nnunet_attenscribble.evaluation.scoring import list_labels
@@ -95,8 +95,7 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
                     f"{len(lacking)} test cases {what} ({list_some(sorted(lacking))}): make {labels} and {images} match"
                 )
     problems += _list_training_cases_among(cases, workspace, datasets, fold, benchmark.subject)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return BenchmarkTestSet(images, labels, tuple(cases), {}, {})
 
 
@@ -137,8 +136,7 @@ def _find_validation_patients(
             )
     images = _find_files(workspace, scribble, validation, "images", problems)
     labels = _find_files(workspace, dense, validation, "label", problems)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return BenchmarkTestSet(
         *name_test_folders(benchmark, workspace, fold),
         tuple(validation),

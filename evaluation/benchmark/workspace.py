@@ -21,7 +21,7 @@ from typing import Any
 from nnunet_attenscribble.common.files import naming, write_json, write_text
 from nnunet_attenscribble.common.shapes import TEXT, mapping, read_shaped
 from nnunet_attenscribble.common.volumes import sha256
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT
 from nnunet_attenscribble.plans import read_plans, resolve_configuration
 
@@ -158,8 +158,7 @@ def open_workspace(work: Path, *, raw: Path | None = None, preprocessed: Path | 
                 f"{work} was made with {variable} {own}, now it is {chosen[variable]}: leave it out, give another "
                 f"--work, or remove {work / _FILE}"
             )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return Workspace(work, chosen["nnUNet_raw"], chosen["nnUNet_preprocessed"])
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from nnunet_attenscribble.common.shapes import COUNT, TEXT, TRUTH, list_of, mapping, nullable
 from nnunet_attenscribble.common.text import escape_markdown, format_markdown
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.compare import Comparison
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison
 from nnunet_attenscribble.evaluation.pooling import pool_runs
@@ -217,8 +217,7 @@ def _read(folder: Path, content: Mapping) -> ReportData:
     tables = [content["comparison"] or {}, content["comparison_postprocessed"] or {}]
     files = [folder / path for own in tables for path in own.values()]
     problems += [f"{file} is missing: {_AGAIN}" for file in files if not file.is_file()]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     comparison, postprocessed = (read_comparison(folder / own["json"]) if own else None for own in tables)
     folds = content["test"]["folds"]
     scribbles = content["scribbles"]

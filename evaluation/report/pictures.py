@@ -40,7 +40,7 @@ from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import format_csv, format_number
 from nnunet_attenscribble.common.volumes import read_volume, slice_axis
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.metrics import compute_dice, select_structure
 from nnunet_attenscribble.evaluation.protocols import find_volume
 from nnunet_attenscribble.evaluation.report.data import Part, Picture, ReportData, ReportRow, Section
@@ -262,8 +262,7 @@ def _as_volume(image: sitk.Image) -> tuple[np.ndarray, tuple[float, ...]]:
 
 def _check(truth: LabelImage, other: Placed | Grid, file: Path, dense_file: Path) -> None:
     problems = geometry_problems(truth.grid, other, str(file), str(dense_file))
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
 
 
 def _read_labels(file: Path, dense_file: Path, truth: LabelImage, reader: Reader) -> np.ndarray:
