@@ -265,7 +265,7 @@ def _draw_class(
 ) -> Iterator[tuple[Box, np.ndarray]]:
     """Boxes of the mask and what is drawn in them: each component takes the time of its own box, not of the slice."""
     if value == 0 and rules.spline_points is None:
-        for stroke in _draw_background(rng, mask, bool(mask.all()), box, rules):
+        for stroke in _draw_background(rng, mask, box, rules):
             yield (slice(None), slice(None)), stroke
         return
     components, count = label(mask, _EIGHT)
@@ -302,9 +302,10 @@ def _draw_interior(rng: np.random.Generator, component: np.ndarray, rules: Scrib
 
 
 def _draw_background(
-    rng: np.random.Generator, mask: np.ndarray, is_empty: bool, box: tuple[int, int, int, int], rules: ScribbleRules
+    rng: np.random.Generator, mask: np.ndarray, box: tuple[int, int, int, int], rules: ScribbleRules
 ) -> Iterator[np.ndarray]:
     """A stroke around every object; in a slice without any, one to and fro where other slices show some."""
+    is_empty = bool(mask.all())
     if is_empty:
         parts = [zigzag(rng, box)]
     else:
