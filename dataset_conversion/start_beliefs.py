@@ -129,33 +129,30 @@ class Believer:
         meanings, more = _believe_marks(given, survey)
         is_sparse = _says_scribbles(given, survey, meanings)
         doubts += kind_doubts(self.layout, folders, given, says_scribbles=is_sparse)
-        problems += _too_many(more, folders)
-        doubts += [*mask_doubts(cases, given), *more[: 0 if len(more) > _MOST_ASKED else None]]
+        too_many = _too_many(more, folders)
+        problems += too_many
+        doubts += [*mask_doubts(cases, given), *([] if too_many else more)]
         problems += self._stray_descriptions(folders, meanings)
         doubts += channel_doubts(cases, given, channels, survey)
         doubts += image_doubts(folders, given, survey)
-        labels: dict[str, Mark | None] = {}
-        rest: dict[str, Mark | None] = {BACKGROUND: None, UNLABELLED: None}
+        options = None
         if not doubts and not problems:
+            role = "scribble" if folders.scribbles is not None else "dense"
             try:
                 labels, rest = _as_options(meanings, given)
+                options = replace(
+                    self.defaults,
+                    **vars(folders),
+                    labels=labels,
+                    undrawn_as_test=any(getattr(case, role) is None for case in cases.cases if not case.test),
+                    channels=channels,
+                    spacing=given.spacing,
+                    unlabelled=rest[UNLABELLED],
+                    background_scribble=rest[BACKGROUND],
+                )
             except AttenScribbleError as error:
                 problems += error.problems
-        found = Beliefs(None, tuple(doubts), tuple(dict.fromkeys(problems)), cases, survey, tuple(meanings), unused)
-        if found.doubts or found.problems:
-            return found
-        role = "scribble" if folders.scribbles is not None else "dense"
-        options = replace(
-            self.defaults,
-            **vars(folders),
-            labels=labels,
-            undrawn_as_test=any(getattr(case, role) is None for case in cases.cases if not case.test),
-            channels=channels,
-            spacing=given.spacing,
-            unlabelled=rest[UNLABELLED],
-            background_scribble=rest[BACKGROUND],
-        )
-        return replace(found, options=options)
+        return Beliefs(options, tuple(doubts), tuple(dict.fromkeys(problems)), cases, survey, tuple(meanings), unused)
 
     def _find_cases(self, folders: Folders, given: Given) -> tuple[tuple[str, ...], Findings]:
         """Names of the channels, and the cases."""
