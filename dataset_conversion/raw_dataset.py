@@ -385,7 +385,7 @@ def _write_descriptions(
     home, training = datasets[0], [case for case in cases if not case.test]
     provenance = {**dataset.provenance, **({"scribbles_trusted": True} if coding.trusted else {})}
     labels = dict(dataset.labels) if dataset.dense_only else {**dataset.labels, IGNORE: coding.ignore}
-    converter = f"nnunet-attenscribble {version('nnunet-attenscribble')}"
+    converter = f"nnunet-attenscribble {_version()}"
     describe_dataset = partial(
         generate_dataset_json,
         num_training_cases=len(training),
