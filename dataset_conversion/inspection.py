@@ -230,7 +230,7 @@ def _inspect_case(
     axis = slice_axis(label.shape, steps, across) if len(size) == 3 else 0
     sections = np.moveaxis(label, axis, 0)
     if len(values) > 1:
-        covered = measure_coverage(*values, labels.values(), axis)
+        covered = measure_coverage(values[0], values[1], labels.values(), axis)
     else:
         counts = count_values(label)
         covered = [ClassCoverage(scribbled=counts.get(value, 0)) for value in labels.values()]
