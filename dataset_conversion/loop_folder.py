@@ -466,7 +466,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     if ending is not None:  # or dataset.json is among the problems
         unwritten = [one.case.identifier for one in new if not _is_written(raw, one, ending, reader)]
         problems += stray_label_problems(raw, unwritten, ending)
-    problems += [problem for place in places for problem in folder_problems(place, None)]
+    problems += folder_problems(*places)
     problems += [
         f"{file}: the label of case {addition.case.identifier} lies in another dataset: copy it into labelsTr, and "
         "correct dataset.json"
