@@ -241,9 +241,8 @@ def search_slices(
         AttenScribbleError: every case that cannot be read or predicted.
     """
     problems: list[str] = []
-    axes: dict[str, int | None] = dict.fromkeys(cases, axis)
-    if axis is None:
-        axes = _find_axes(cases, labels, problems)
+    axes: Mapping[str, int | None]
+    axes = _find_axes(cases, labels, problems) if axis is None else dict.fromkeys(cases, axis)
     if problems:
         raise AttenScribbleError(problems)
     looked: dict[str, CaseSlices] = {}
@@ -273,8 +272,9 @@ def _find_axes(
             problems += error.problems
             continue
         clear = len(grid.size) == 2 or 1 in grid.size or max(grid.spacing) > _COARSE * sorted(grid.spacing)[-2]
-        axes[name] = _coarsest(grid) if clear else None
-        if not clear:
+        if clear:
+            axes[name] = _coarsest(grid)
+        else:
             undecided.append(name)
 
     def read_drawn() -> Iterator[np.ndarray]:
@@ -298,7 +298,7 @@ def _look(
     """The slices of a case; None where all of them are drawn on."""
     grid = case.read_grid()
     drawn = case.read_strokes(labels) != len(labels)
-    axis = 0 if len(grid.size) == 2 else _coarsest(grid) if axis is None else axis
+    axis = _coarsest(grid) if axis is None or len(grid.size) == 2 else axis
     if drawn.any(axis=tuple(other for other in range(3) if other != axis)).all():
         return None
     predicted = predict_case(model, list(case.images))

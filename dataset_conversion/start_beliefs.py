@@ -361,7 +361,8 @@ def _as_options(
         key = _key(mark.mark)
         is_own = isinstance(key, str) and (means_ignore(key) if meaning == UNLABELLED else key == fold(meaning))
         if is_own or (mark.mark in _ZEROS and mark.role == "dense"):
-            named.setdefault(meaning, set()) if meaning not in rest else None
+            if meaning not in rest:
+                named.setdefault(meaning, set())
         elif mark.mark == 0 and mark.how == "name" and 0 not in given.meanings:
             continue  # what `convert folder` takes it for
         elif meaning not in rest:
@@ -457,26 +458,21 @@ def _rest(marks: Sequence[FoundMark], given: Given, role: str) -> dict[Mark, str
 def _meaning(
     mark: FoundMark, given: Given, role: str, rest: Mapping[Mark, str], known: Mapping[Mark, str]
 ) -> str | None:
-    if mark.how == "name":
-        if mark.mark == 0:
-            named = {meaning for key, meaning in known.items() if isinstance(key, str)}
-            return (
-                BACKGROUND
-                if role == "dense"
-                else _said(mark, given) or (UNLABELLED if UNLABELLED not in named or not mark.share else None)
-            )
-        assert isinstance(mark.mark, str)
-        own = fold(mark.mark)
-        if own == BACKGROUND:
-            return BACKGROUND
-        if means_ignore(own):
-            return UNLABELLED
-        said = _said(mark, given)
-        return said if said is not None or given.labels is not None else mark.mark
     said = _said(mark, given)
-    if said is not None:
-        return said
-    return rest.get(_key(mark.mark), known.get(_key(mark.mark)))
+    if mark.how != "name":
+        return said if said is not None else rest.get(_key(mark.mark), known.get(_key(mark.mark)))
+    if mark.mark == 0:
+        if role == "dense":
+            return BACKGROUND
+        is_named = UNLABELLED in {meaning for key, meaning in known.items() if isinstance(key, str)}
+        return said or (None if is_named and mark.share else UNLABELLED)
+    assert isinstance(mark.mark, str)
+    own = fold(mark.mark)
+    if own == BACKGROUND:
+        return BACKGROUND
+    if means_ignore(own):
+        return UNLABELLED
+    return said if said is not None or given.labels is not None else mark.mark
 
 
 def _why_asked(mark: FoundMark, given: Given, apart: Mapping[str, str]) -> str:
