@@ -6,6 +6,7 @@ import shutil
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -431,9 +432,11 @@ def _hash_inputs(case: Case, coding: Coding) -> dict[str, object]:
     }
     used = [file for sources in roles.values() for source in sources if (file := file_of(source)) is not None]
     roles["further"] = (*case.inputs, *map(find_sidecar, used), *map(voxels_file, used))
-    files = {role: filter(None, dict.fromkeys(map(file_of, sources))) for role, sources in roles.items()}
-    told = {role: [{"file": file.name, "sha256": sha256(file)} for file in held] for role, held in files.items()}
-    return {role: entries for role, entries in told.items() if entries}
+    files = {role: list(filter(None, dict.fromkeys(map(file_of, sources)))) for role, sources in roles.items()}
+    digests = {file: sha256(file) for file in dict.fromkeys(chain.from_iterable(files.values()))}  # some have two roles
+    return {
+        role: [{"file": file.name, "sha256": digests[file]} for file in held] for role, held in files.items() if held
+    }
 
 
 def write_case(

@@ -154,7 +154,7 @@ def _make_cases(patient: int, files: Sequence[Path], sequence: str) -> list[Case
         }.get(sequence, [(sequence.replace("-", ""), [sequence.removeprefix("t1-")])])
     drawn_on = next(iter(phases))  # the ground truth of both phases was drawn on the in-phase images
     needed = {drawn_on, *(phase for _, channels in wanted for phase in channels)}
-    place = next(parent for parent in files[0].parents if parent.name in ("T1DUAL", "T2SPIR"))
+    place = next(parent for parent in files[0].absolute().parents if parent.name in ("T1DUAL", "T2SPIR"))
     absent = [phase for phase in phases if phase in needed and not phases[phase]]
     if absent:
         what = {"in": "InPhase/*.dcm", "out": "OutPhase/*.dcm", "t2": "*.dcm"}

@@ -5,7 +5,6 @@ The options of such a conversion are data too, and a YAML file that repeats it.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -114,13 +113,8 @@ class FolderOptions:
         Raises:
             AttenScribbleError: every problem of the input, one sentence each.
         """
-        rest = (self.unlabelled, self.background_scribble)
-        values = [mark if isinstance(mark, int) else None for mark in rest]
-        names = [mark if isinstance(mark, str) else None for mark in rest]
-        is_coded = self.coding is not None or values != [None, None]
-        coding = choose_coding(self.coding, *values) if is_coded else None
         dense_only = self.scribbles is None
-        marks = Marks(self.labels, coding, background=names[1], unlabelled=names[0])
+        marks = self._say_marks()
         if refused := [*marks.problems(), *self._lone_options()]:
             raise AttenScribbleError(refused)
         step = None if self.spacing is None else tuple(self.spacing)
@@ -176,7 +170,7 @@ class FolderOptions:
                             name: marks.values[name] if mark is None else mark for name, mark in self.labels.items()
                         },
                         "subject": self.subject,
-                        "coding": vars(coding or PRESETS["acdc"]),
+                        "coding": vars(marks.coding or PRESETS["acdc"]),
                         "spacing": step,
                         **({} if self.dense_slices is None else {"dense_slices": self.dense_slices, "axis": self.axis}),
                         **({} if self.annotated is None else {"annotated": looked_for}),
@@ -193,6 +187,15 @@ class FolderOptions:
             problems=problems,
             notes=[*found.tell_readings(), *notes],
         )
+
+    def _say_marks(self) -> Marks:
+        """What is said of marks in label files: values of what is no class as a coding, names and colours as such."""
+        rest = (self.unlabelled, self.background_scribble)
+        values = [mark if isinstance(mark, int) else None for mark in rest]
+        unlabelled, background = (mark if isinstance(mark, str) else None for mark in rest)
+        is_coded = self.coding is not None or values != [None, None]
+        coding = choose_coding(self.coding, *values) if is_coded else None
+        return Marks(self.labels, coding, background, unlabelled)
 
     def _lone_options(self) -> list[str]:
         """Problems of options that need others, or contradict them, or cannot be read."""
@@ -396,7 +399,7 @@ def _read_spacing(value: Any) -> tuple[float, ...] | None:
     if not isinstance(value, list) or len(value) != 3 or any(isinstance(step, bool) for step in value):
         return None
     steps = tuple(float(step) for step in value if isinstance(step, int | float) and abs(step) < 1e9)
-    return steps if len(steps) == 3 and all(math.isfinite(step) and step > 0 for step in steps) else None
+    return steps if len(steps) == 3 and min(steps) > 0 else None
 
 
 def _one_of(known: Sequence[Any]) -> Callable[[Any], Any]:

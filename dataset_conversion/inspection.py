@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -220,12 +220,57 @@ def _inspect_case(
     across: int | None,
 ) -> CaseFindings | list[str]:
     """What was found, or every problem; runs in a worker process."""
-    case, images, label_file, dense_file = task
+    try:
+        channels, values = _read_case(*task, {*labels.values(), *(() if ignore is None else (ignore,))})
+    except AttenScribbleError as error:
+        return error.problems
+    size, spacing = channels[0].GetSize(), channels[0].GetSpacing()
+    label = values[0] if len(size) == 3 else values[0][None]
+    steps = (1.0, *spacing[::-1])[-3:]  # (z, y, x)
+    axis = slice_axis(label.shape, steps, across) if len(size) == 3 else 0
+    sections = np.moveaxis(label, axis, 0)
+    if len(values) > 1:
+        covered = measure_coverage(values[0], values[1], labels.values(), axis)
+    else:
+        counts = count_values(label)
+        covered = [ClassCoverage(scribbled=counts.get(value, 0)) for value in labels.values()]
+    shown = Counter(value for section in sections for value in np.unique(section).tolist())
+    found = CaseFindings(
+        classes=dict(zip(labels, covered, strict=True)),
+        shown={name: shown[value] for name, value in labels.items()},
+        slices=len(sections),
+        slices_without=0,
+        background_distances=(),
+        voxels=label.size,
+        size=size,
+        spacing=spacing,
+        intensities=tuple(
+            tuple(np.percentile(sitk.GetArrayViewFromImage(image), PERCENTILES).tolist()) for image in channels
+        ),
+        swapped=None,
+    )
+    if ignore is None:
+        return found
+    return replace(
+        found,
+        slices_without=int((sections == ignore).all(axis=(1, 2)).sum()),
+        background_distances=_background_distances(sections, ignore, np.delete(steps, axis)),
+        swapped=find_swapped(label, {value: name for name, value in labels.items()}, ignore, axis),
+    )
+
+
+def _read_case(
+    case: str, images: Sequence[Source], label: Source, dense: Source | None, known: Collection[int]
+) -> tuple[list[sitk.Image], list[np.ndarray]]:
+    """Channels, and the voxels of the label and any dense label in the order of the first channel.
+
+    Raises:
+        AttenScribbleError: what cannot be read, lies elsewhere, or holds values that are not `known`.
+    """
     problems: list[str] = []
     names = [describe(image, f"channel {number} of case {case}") for number, image in enumerate(images)]
-    drawn = [file for file in (label_file, dense_file) if file is not None]
-    label_names = [describe(file, "") for file in drawn]
-    names += label_names
+    drawn = [file for file in (label, dense) if file is not None]
+    names += [describe(file, "") for file in drawn]
     volumes = []
     for number, (source, name) in enumerate(zip((*images, *drawn), names, strict=True)):
         try:
@@ -233,51 +278,22 @@ def _inspect_case(
         except AttenScribbleError as error:
             problems += error.problems
     if problems:
-        return problems
+        raise AttenScribbleError(problems)
     for position, (name, volume) in enumerate(zip(names[1:], volumes[1:], strict=True), start=1):
         # nnU-Net reads a dataset's own files; the dense labels are another's.
         problems += geometry_problems(volumes[0], volume, name, names[0], as_stored=position <= len(images))
     values = []
-    for name, volume in zip(label_names, volumes[len(images) :], strict=True):
+    for name, volume in zip(names[len(images) :], volumes[len(images) :], strict=True):
         try:
             values.append(label_values(place_on(volume, volumes[0]), name))
         except AttenScribbleError as error:
             problems += error.problems
-    known = {*labels.values(), *(() if ignore is None else (ignore,))}
-    counts = [count_values(array) for array in values]
-    for name, found in zip(label_names, counts, strict=False):
-        if strange := sorted(found.keys() - known):
+            continue
+        if strange := sorted(count_values(values[-1]).keys() - known):
             problems.append(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
     if problems:
-        return problems
-    spacing, size = volumes[0].GetSpacing(), volumes[0].GetSize()
-    axis = slice_axis(size[::-1], spacing[::-1], across) if len(size) == 3 else 0
-    label = values[0] if len(size) == 3 else values[0][None]
-    sections = np.moveaxis(label, axis, 0)
-    in_plane = np.delete(spacing[::-1], axis) if len(size) == 3 else np.array(spacing[::-1])
-    if len(values) > 1:
-        covered = measure_coverage(values[0], values[1], labels.values(), axis)
-    else:
-        covered = [ClassCoverage(scribbled=counts[0].get(value, 0)) for value in labels.values()]
-    shown = Counter(value for section in sections for value in np.unique(section).tolist())
-    marked = np.ones(len(sections), bool) if ignore is None else (sections != ignore).any(axis=(1, 2))
-    return CaseFindings(
-        classes=dict(zip(labels, covered, strict=True)),
-        shown={name: shown[value] for name, value in labels.items()},
-        slices=len(sections),
-        slices_without=int((~marked).sum()),
-        background_distances=() if ignore is None else _background_distances(sections, ignore, in_plane),
-        voxels=label.size,
-        size=size,
-        spacing=spacing,
-        intensities=tuple(
-            tuple(np.percentile(sitk.GetArrayViewFromImage(image), PERCENTILES).tolist())
-            for image in volumes[: len(images)]
-        ),
-        swapped=None
-        if ignore is None
-        else find_swapped(values[0], {value: name for name, value in labels.items()}, ignore, axis),
-    )
+        raise AttenScribbleError(problems)
+    return volumes[: len(images)], values
 
 
 def _background_distances(sections: np.ndarray, ignore: int, spacing: np.ndarray) -> tuple[float, ...]:

@@ -157,6 +157,11 @@ def read_drawing(file: Path, image: Source, labels: Mapping[str, int], *, dense:
     coding = Coding(labels, marks.scribble_values, known, with_dense=True, trusted=True)
     drawn = place_on(unscale_label(drawn)[0], grid)
     values = coding.dense(drawn, str(file)) if dense else coding.scribble(drawn, str(file))[0]
+    return as_volume(values)
+
+
+def as_volume(values: np.ndarray) -> np.ndarray:
+    """Voxels as (Z, Y, X): a picture is a volume of one slice."""
     return values if values.ndim == 3 else values[None]
 
 

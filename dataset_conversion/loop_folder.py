@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from nnunet_attenscribble.common.files import encode_json, find_files, link_file, replaced_files, write_json
 from nnunet_attenscribble.common.formats import find_sidecar
-from nnunet_attenscribble.common.grids import Grid, place_on
+from nnunet_attenscribble.common.grids import Grid, place_on, turn_onto
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_readable, keeps_files, open_files, write_label
 from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_json, read_shaped
@@ -35,6 +35,7 @@ from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.description import Description
 from nnunet_attenscribble.dataset_conversion.loop_drawings import (
     TOOLS,
+    as_volume,
     describe_labels,
     read_drawing,
     write_drawing,
@@ -113,6 +114,14 @@ class CaseToDraw:
         source = self.sources[0] if as_nnunet else self.shown
         return Grid.of(read_volume(source, describe(source, f"case {self.identifier}"), thorough=False, whole=False))
 
+    def turn(self, *volumes: np.ndarray, to_nnunet: bool) -> list[np.ndarray]:
+        """(Z, Y, X) each in the order in which nnU-Net reads the image, from the one that tools show; or back."""
+        shown, read = self.read_grid(), self.read_grid(as_nnunet=True)
+        if shown == read or len(shown.size) == 2:
+            return list(volumes)
+        own, other = (shown, read) if to_nnunet else (read, shown)
+        return [np.ascontiguousarray(turn_onto(voxels, own, other)) for voxels in volumes]
+
     def read_strokes(self, labels: Mapping[str, int]) -> np.ndarray:
         """(Z, Y, X) on the grid that tools show, `len(labels)` where nobody drew.
 
@@ -121,10 +130,10 @@ class CaseToDraw:
         """
         grid = self.read_grid()
         if self.label is None:
-            return _as_volume(np.full(grid.size[::-1], len(labels), np.uint8))
+            return as_volume(np.full(grid.size[::-1], len(labels), np.uint8))
         name = describe(self.label, f"label of case {self.identifier}")
         label = unscale_label(read_volume(self.label, name, label=True))[0]
-        return _as_volume(Coding(labels, None, None, False).scribble(place_on(label, grid), name)[0])
+        return as_volume(Coding(labels, None, None, False).scribble(place_on(label, grid), name)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,22 +377,14 @@ def _read_addition(
         return None
     fresh = (before == unlabelled) & (merged != unlabelled)
     kept = 0 if strokes_file is None else int(((before != unlabelled) & (new == unlabelled)).sum())
-    image = sitk.GetImageFromArray(merged)
     return Addition(
         case,
-        _in_order_of_nnunet(image, case),
+        case.turn(merged, to_nnunet=True)[0],
         {label: int((merged[fresh] == value).sum()) for label, value in labels.items()},
         int(((before != unlabelled) & (merged != before)).sum()),
         kept,
         tuple(file for file in files if file is not None),
     )
-
-
-def _in_order_of_nnunet(image: sitk.Image, case: CaseToDraw) -> np.ndarray:
-    grid = case.read_grid()
-    if len(grid.size) == 2:
-        return sitk.GetArrayFromImage(image)
-    return sitk.GetArrayFromImage(place_on(grid.put(image), case.read_grid(as_nnunet=True)))
 
 
 def _find_changed(folder: Path, name: str, written: str, state: Mapping[str, Any]) -> Path | None:
@@ -437,10 +438,6 @@ def _as_stored(source: Source) -> Source:
     return as_readable(source.file) if isinstance(source, DatasetFile) and keeps_files(source.reader) else source
 
 
-def _as_volume(values: np.ndarray) -> np.ndarray:
-    return values if values.ndim == 3 else values[None]
-
-
 def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], reader: Reader) -> None:
     """Write the labels of `additions` into a dataset; what is no training case yet becomes one.
 
@@ -469,7 +466,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
     if ending is not None:  # or dataset.json is among the problems
         unwritten = [one.case.identifier for one in new if not _is_written(raw, one, ending, reader)]
         problems += stray_label_problems(raw, unwritten, ending)
-    problems += [problem for place in places for problem in folder_problems(place, None)]
+    problems += folder_problems(*places)
     problems += [
         f"{file}: the label of case {addition.case.identifier} lies in another dataset: copy it into labelsTr, and "
         "correct dataset.json"
@@ -582,7 +579,7 @@ def _is_written(raw: Path, addition: Addition, ending: str, reader: Reader) -> b
         label = read_volume(source, str(file), label=True)
     except AttenScribbleError:
         return False
-    return np.array_equal(_as_volume(sitk.GetArrayFromImage(label)), addition.label)
+    return np.array_equal(as_volume(sitk.GetArrayFromImage(label)), addition.label)
 
 
 def _read_provenance(file: Path, additions: Sequence[Addition]) -> dict[str, Any] | None:
@@ -607,4 +604,4 @@ def _write_label(addition: Addition, target: Path, reader: Reader) -> None:
         assert like is not None
         write_label(label, like, target, reader)
         return
-    write_volume(grid.put(sitk.GetImageFromArray(np.ascontiguousarray(label))), target)
+    write_volume(grid.put(sitk.GetImageFromArray(label)), target)

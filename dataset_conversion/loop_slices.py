@@ -12,11 +12,11 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_dilation
 
 from nnunet_attenscribble.common.formats import holds_place
-from nnunet_attenscribble.common.grids import Grid, place_on, turn_upright
+from nnunet_attenscribble.common.grids import Grid, turn_upright
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.volumes import describe, file_of, read_volume, slice_axis
 from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
-from nnunet_attenscribble.dataset_conversion.loop_drawings import find_offset, tell_slice
+from nnunet_attenscribble.dataset_conversion.loop_drawings import as_volume, find_offset, tell_slice
 from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, DrawnCase
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.trained_model import TrainedModel, predict_case
@@ -199,8 +199,7 @@ class Search:
         sections = []
         for rank, chosen in enumerate(self.chosen, 1):
             case, slices = self.cases[chosen.case], self.slices[chosen.case]
-            scan = sitk.GetArrayFromImage(read_volume(case.shown, "", thorough=False))
-            scan = scan if scan.ndim == 3 else scan[None]
+            scan = as_volume(sitk.GetArrayFromImage(read_volume(case.shown, "", thorough=False)))
             grid = case.read_grid()
             spacing = grid.spacing[::-1] if len(grid.size) == 3 else (1.0, *grid.spacing[::-1])
             cut = [np.take(each, chosen.position, slices.axis) for each in (scan, self._read_prediction(chosen.case))]
@@ -242,9 +241,8 @@ def search_slices(
         AttenScribbleError: every case that cannot be read or predicted.
     """
     problems: list[str] = []
-    axes: dict[str, int | None] = dict.fromkeys(cases, axis)
-    if axis is None:
-        axes = _find_axes(cases, labels, problems)
+    axes: Mapping[str, int | None]
+    axes = _find_axes(cases, labels, problems) if axis is None else dict.fromkeys(cases, axis)
     if problems:
         raise AttenScribbleError(problems)
     looked: dict[str, CaseSlices] = {}
@@ -274,8 +272,9 @@ def _find_axes(
             problems += error.problems
             continue
         clear = len(grid.size) == 2 or 1 in grid.size or max(grid.spacing) > _COARSE * sorted(grid.spacing)[-2]
-        axes[name] = _coarsest(grid) if clear else None
-        if not clear:
+        if clear:
+            axes[name] = _coarsest(grid)
+        else:
             undecided.append(name)
 
     def read_drawn() -> Iterator[np.ndarray]:
@@ -299,24 +298,14 @@ def _look(
     """The slices of a case; None where all of them are drawn on."""
     grid = case.read_grid()
     drawn = case.read_strokes(labels) != len(labels)
-    axis = 0 if len(grid.size) == 2 else _coarsest(grid) if axis is None else axis
+    axis = _coarsest(grid) if axis is None or len(grid.size) == 2 else axis
     if drawn.any(axis=tuple(other for other in range(3) if other != axis)).all():
         return None
     predicted = predict_case(model, list(case.images))
-    maps = [_as_shown(voxels, case, grid) for voxels in (predicted.labels, predicted.entropy, predicted.disagreement)]
+    maps = case.turn(predicted.labels, predicted.entropy, predicted.disagreement, to_nnunet=False)
     if maps[0].shape != drawn.shape:
         name = describe(case.shown, f"case {case.identifier}")
         raise AttenScribbleError(f"{name}: nnU-Net reads {maps[0].shape} voxels (z, y, x) where {drawn.shape} are")
     # Of a thousand volumes few are drawn on, and labels are packed to a hundredth.
     np.savez_compressed(folder / f"{case.identifier}.npz", labels=maps[0])
     return measure_slices(maps[1], maps[2], maps[0], drawn, axis)
-
-
-def _as_shown(voxels: np.ndarray, case: CaseToDraw, grid: Grid) -> np.ndarray:
-    """(Z, Y, X) from nnU-Net's order of voxels to that of the files."""
-    if len(grid.size) == 2:
-        return voxels
-    own = case.read_grid(as_nnunet=True)
-    if own == grid:
-        return voxels
-    return sitk.GetArrayFromImage(place_on(own.put(sitk.GetImageFromArray(voxels)), grid))

@@ -172,6 +172,13 @@ class Marks:
         marks = [*self.classes.items(), (BACKGROUND, self.background), (UNLABELLED, self.unlabelled)]
         return [(name, mark) for name, mark in marks if isinstance(mark, str)]
 
+    def _coded(self) -> dict[int, str]:
+        """What the coding says of values that are no class."""
+        if self.coding is None:
+            return {}
+        said = ((self.coding.background, BACKGROUND), (self.coding.unlabelled, UNLABELLED))
+        return {value: meaning for value, meaning in said if value is not None}
+
     def problems(self) -> list[str]:
         """Of one name or colour that would mean two things."""
         seen = {fold(name): meaning for name, meaning in self._own_names.items()}
@@ -188,14 +195,13 @@ class Marks:
 
     def target(self, meaning: str, *, dense: bool) -> int:
         """The value of a meaning in files that have values alone, as `scribble_values` and `dense_values` know it."""
-        value = max(self.labels.values()) + 1 if meaning == UNLABELLED else self.labels[meaning]
+        value = len(self.labels) if meaning == UNLABELLED else self.labels[meaning]
         mapping = self.dense_values if dense else self.scribble_values
         return value if mapping is None else next(told for told, coded in mapping.items() if coded == value)
 
     def by_value(self, *, dense: bool) -> Reading:
         """How a file is read that has values alone."""
-        top = max(self.labels.values()) + 1
-        meanings = {**{value: name for name, value in self.labels.items()}, **({} if dense else {top: UNLABELLED})}
+        meanings = dict(enumerate([*self.labels, *([] if dense else [UNLABELLED])]))
         mapping = (self.dense_values if dense else self.scribble_values) or {value: value for value in meanings}
         return Reading("by value", tuple((str(value), meanings[mapping[value]]) for value in sorted(mapping)))
 
@@ -211,9 +217,7 @@ class Marks:
         if legend.tool == "ITK-SNAP" and not any(found) and all(map(_is_default, legend.segments)):
             return None
         given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
-        if self.coding is not None and not dense:
-            others = ((self.coding.background, BACKGROUND), (self.coding.unlabelled, UNLABELLED))
-            given |= {value: meaning for value, meaning in others if value is not None}
+        given |= {} if dense else self._coded()
         wrong = [
             f"{segment.value} {segment.name}"
             for segment, meaning in zip(legend.segments, found, strict=True)
@@ -245,9 +249,9 @@ class Marks:
         said: dict[Colour, str] = {}
         if dense:
             said[(0, 0, 0)] = BACKGROUND
-        elif self.coding is not None:
-            for value, meaning in ((self.coding.background, BACKGROUND), (self.coding.unlabelled, UNLABELLED)):
-                if value is not None and value < 256 and meaning not in self.colours.values():
+        else:
+            for value, meaning in self._coded().items():
+                if value < 256 and meaning not in self.colours.values():
                     said[(value,) * 3] = meaning
         return {**said, **self.colours}
 

@@ -34,12 +34,10 @@ def name_problems(name: str, dataset_id: int, dense_id: int | None, dense_only: 
     return problems
 
 
-def folder_problems(raw_folder: Path, preprocessed_folder: Path | None) -> list[str]:
+def folder_problems(*folders: Path | None) -> list[str]:
     """Of the folders that will be written to."""
     problems = []
-    for folder in (raw_folder, preprocessed_folder):
-        if folder is None:
-            continue
+    for folder in filter(None, folders):
         existing = next((place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()), None)
         if existing is None:  # of Windows
             problems.append(f"{folder}: is on a drive that is not there: choose another folder")
@@ -71,7 +69,7 @@ def taken_id_problems(ids: set[int], folders: Iterable[Path | None]) -> list[str
 
 def case_problems(cases: Sequence[Case], channels: int, with_dense: bool, dense_only: bool) -> list[str]:
     """Of the list of cases."""
-    if not any(not case.test for case in cases):
+    if all(case.test for case in cases):
         return ["no training case was found"] if not cases else ["every case is a test case: none is left for training"]
     problems = identifier_problems([case.identifier for case in cases])
     for case in cases:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import find_reader, keeps_files, open_files
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.volumes import Source
 from nnunet_attenscribble.common.workers import worker_map
 from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
@@ -81,33 +82,25 @@ def prepare_images(
     problems += [f"{label}: is called as a drawing or a label: take it out of the folder" for label in sorted(labels)]
     if not pairing.images:
         raise AttenScribbleError([*problems, f"{images}: holds no image"])
-    sources = dict(found.sources)
-    content = read_json(dataset / "dataset.json", "")
-    endings = description.ending if as_it_is else (ENDING, ".nii")
-    files = [path for paths in pairing.images.values() for path in paths if path.name.endswith(endings)]
-    if files and (as_it_is or content.get("overwrite_image_reader_writer")):
-        reader = find_reader(content, files[0])
-        # As nnU-Net will read them; but the spacing of a TIFF it finds by the name alone that is given here.
-        if keeps_files(reader) or (as_it_is and not is_tiff(files[0])):
-            sources.update({file: open_files([file], reader, channels=len(found.sources[file])) for file in files})
+    used = [path for paths in pairing.images.values() for path in paths]
+    sources = _as_nnunet_reads({path: found.sources[path] for path in used}, dataset, description.ending)
     step = None if spacing is None or wrong else tuple(spacing)
     cases = [
         Case(case, tuple(source for path in paths for source in sources[path]), spacing=step)
         for case, paths in sorted(pairing.images.items())
     ]
     problems += identifier_problems([case.identifier for case in cases])
-    unlike = [case for case in cases if len(case.images) != len(channels)]
-    problems += (_tell_channels(images, list(found.sources), channels) if unlike else []) or [
-        f"case {case.identifier}: has {len(case.images)} image channels, the dataset {len(channels)} "
-        f"({', '.join(channels)}): give as many"
-        + (f"; {FOUR_DIGITS}" if len(pairing.images[case.identifier]) > 1 else "")  # and no colours of one picture
-        for case in unlike
-    ]
+    if unlike := [case for case in cases if len(case.images) != len(channels)]:
+        problems += _tell_channels(images, list(found.sources), channels) or [
+            f"case {case.identifier}: has {len(case.images)} image channels, the dataset {len(channels)} "
+            f"({', '.join(channels)}): give as many"
+            + (f"; {FOUR_DIGITS}" if len(pairing.images[case.identifier]) > 1 else "")  # and no colours of one picture
+            for case in unlike
+        ]
     if as_it_is:
         problems += [
             f"{path}: the images of this dataset end in {description.ending}: save it as one of these"
-            for paths in pairing.images.values()
-            for path in paths
+            for path in used
             if not path.name.endswith(description.ending)
         ]
     coding = Coding(description.labels, None, None, with_dense=False)
@@ -125,6 +118,22 @@ def prepare_images(
             if problems := _output_problems(images, output):  # another run was quicker
                 raise AttenScribbleError(problems)
     return [case.identifier for case in cases], collect_remarks(checked)
+
+
+def _as_nnunet_reads(
+    sources: Mapping[Path, tuple[Source, ...]], dataset: Path, ending: str
+) -> dict[Path, tuple[Source, ...]]:
+    """Channels by image, with those files opened by the dataset's reader that it will see in another way."""
+    content = read_json(dataset / "dataset.json", "")
+    as_it_is = ending != ENDING
+    files = [file for file in sources if file.name.endswith(ending if as_it_is else (ENDING, ".nii"))]
+    if not files or not (as_it_is or content.get("overwrite_image_reader_writer")):
+        return dict(sources)
+    reader = find_reader(content, files[0])
+    # The spacing of a TIFF nnU-Net finds by the name alone that is given here.
+    if not keeps_files(reader) and (not as_it_is or is_tiff(files[0])):
+        return dict(sources)
+    return {**sources, **{file: open_files([file], reader, channels=len(sources[file])) for file in files}}
 
 
 def _tell_channels(folder: Path, images: Sequence[Path], channels: Sequence[str]) -> list[str]:
@@ -155,4 +164,4 @@ def _output_problems(images: Path, output: Path) -> list[str]:
         return [f"{output}: is there already: choose another folder"]
     if images.resolve() in output.resolve().parents:
         return [f"{output}: lies in the folder of the images: choose another folder"]
-    return folder_problems(output, None)
+    return folder_problems(output)

@@ -235,8 +235,8 @@ def _write(
         write = partial(
             _write_or_resume,
             coding=coding,
-            datasets=folders,
-            with_dense=dataset.with_dense,
+            home=folders[0],
+            dense=folders[-1] if dataset.with_dense else None,
             links_from=writing.raw_folder.resolve() if writing.link else None,
             leftovers=leftovers,
         )
@@ -278,8 +278,8 @@ def _write_or_resume(
     task: tuple[Case, str | None],
     *,
     coding: Coding,
-    datasets: Sequence[Path],
-    with_dense: bool,
+    home: Path,
+    dense: Path | None,
     links_from: Path | None,
     leftovers: Iterable[Path],
 ) -> list[str]:
@@ -287,10 +287,7 @@ def _write_or_resume(
 
     Args:
         task: the case and its key.
-        coding: of its labels.
-        datasets: folders of the dataset with the images and, if any, of its twin, in the hidden folder of this run.
-        with_dense: dense labels of training cases are written, into the last of them.
-        links_from: see `write_case`.
+        coding, home, dense, links_from: see `write_case`; the folders lie in the hidden one of this run.
         leftovers: hidden folders of killed runs.
 
     Returns:
@@ -300,7 +297,7 @@ def _write_or_resume(
         OSError: where it cannot be written.
     """
     case, key = task
-    hidden = datasets[0].parent
+    hidden = home.parent
     note = f"{_DONE}/{case.identifier}.json"
     for leftover in leftovers if key is not None else ():
         try:
@@ -312,9 +309,7 @@ def _write_or_resume(
                 return told["files"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it had not come so far, or is gone: write the case
-    written = write_case(
-        case, coding=coding, home=datasets[0], dense=datasets[-1] if with_dense else None, links_from=links_from
-    )
+    written = write_case(case, coding=coding, home=home, dense=dense, links_from=links_from)
     files = [str(file.relative_to(hidden)) for file in written]
     if key is not None:
         write_json(hidden / note, {"key": key, "files": files}, indent=None)
@@ -385,7 +380,7 @@ def _write_descriptions(
     home, training = datasets[0], [case for case in cases if not case.test]
     provenance = {**dataset.provenance, **({"scribbles_trusted": True} if coding.trusted else {})}
     labels = dict(dataset.labels) if dataset.dense_only else {**dataset.labels, IGNORE: coding.ignore}
-    converter = f"nnunet-attenscribble {version('nnunet-attenscribble')}"
+    converter = f"nnunet-attenscribble {_version()}"
     describe_dataset = partial(
         generate_dataset_json,
         num_training_cases=len(training),

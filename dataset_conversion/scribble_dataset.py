@@ -69,14 +69,15 @@ def scribble_dataset(
     description = read_description(source)
     _refuse_what_cannot_be_drawn(source, description)
     labels = description.labels
+    ignore = max(labels.values()) + 1
     files = find_cases(source, description)
     cases = [
         Case(
             case,
             images,
             scribble=Drawing(
-                partial(_draw, label, rules, max(labels.values()) + 1, case),
-                stand_in=partial(_read_drawable, label, rules, max(labels.values()) + 1),
+                partial(_draw, label, rules, ignore, case),
+                stand_in=partial(_read_drawable, label, rules, ignore),
             ),
             inputs=tuple(dict.fromkeys(file for file in map(file_of, (label, *images)) if file is not None)),
         )
@@ -157,16 +158,15 @@ def _find_splits(
 
 def _draw(source: Source, rules: ScribbleRules, ignore: int, case: str) -> sitk.Image:
     """The scribble of one case, made where it is needed."""
-    dense = _read_dense(source, ignore)
-    values = label_values(dense, describe(source, ""))
+    dense, values = _read_dense(source, ignore)
     image = sitk.GetImageFromArray(draw_scribbles(values, dense.GetSpacing()[::-1], rules, ignore, case))
     image.CopyInformation(dense)
     return image
 
 
 def _read_drawable(source: Source, rules: ScribbleRules, ignore: int) -> sitk.Image:
-    dense = _read_dense(source, ignore)
-    shape = dense.GetSize()[::-1]
+    dense, values = _read_dense(source, ignore)
+    shape = values.shape
     if rules.dense_slices is not None and (
         len(shape) == 2 or shape[choose_axis(shape, dense.GetSpacing()[::-1], rules)] == 1
     ):
@@ -174,15 +174,15 @@ def _read_drawable(source: Source, rules: ScribbleRules, ignore: int) -> sitk.Im
     return dense
 
 
-def _read_dense(source: Source, ignore: int) -> sitk.Image:
-    """Its dense label, in which no value is `ignore` or above."""
+def _read_dense(source: Source, ignore: int) -> tuple[sitk.Image, np.ndarray]:
+    """A dense label and its voxels, none of which is `ignore` or above."""
     name = describe(source, "")
     dense = read_volume(source, name, label=True)
     values = label_values(dense, name)
     if values.min() < 0 or values.max() >= ignore:
         strange = sorted(set(np.unique(values).tolist()) - set(range(ignore)))
         raise AttenScribbleError(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
-    return dense
+    return dense, values
 
 
 def _count_voxels(coverage: Mapping[str, ClassCoverage]) -> dict[str, int]:

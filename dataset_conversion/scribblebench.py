@@ -89,6 +89,8 @@ def _read_description(folder: Path) -> tuple[dict[str, int], list[str]]:
             labels = {name: value for value, name in labels.items()}
         channels = content.get("channel_names", content.get("modality"))
         names = [channels[str(number)] for number in range(len(channels))]
+        if nameless := [name for name in labels if not isinstance(name, str)]:
+            raise ValueError(f"{nameless[0]} is no name")
         values = {name: int(value) for name, value in labels.items()}
         if odd := [value for name, value in labels.items() if float(value) != values[name]]:
             raise ValueError(f"{odd[0]} is no whole number")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 from zlib import crc32
@@ -100,7 +100,7 @@ class ScribbleRules:
             problems.append(f"background_wander is {self.background_wander}: give a number from 0, below 1")
         if not 0 < self.border_share[0] <= self.border_share[1] <= 1:
             problems.append(f"border_share is {self.border_share}: give two shares above 0, the lower first")
-        if not 0 <= self.border_depth[0] <= self.border_depth[1]:
+        if not 0 <= self.border_depth[0] <= self.border_depth[1] < float("inf"):
             problems.append(f"border_depth is {self.border_depth}: give two numbers of pixels, the lower first")
         if self.axis not in (None, 0, 1, 2):
             problems.append(f"axis is {self.axis}: give 0, 1 or 2 (z, y, x)")
@@ -152,12 +152,17 @@ def read_scribblebench(file: Path, seed: int = 0) -> ScribbleRules:
     share = params.take("scribble_length_range", _pair, "two numbers", (0.07, 0.15))
     depth = params.take("disk_size_range", _pair, "two numbers", (1.0, 4.0))
     thickness = keys.mapping("generation_properties").take("scribble_thickness", _real, "a number of pixels", 3.0)
-    if problems:
-        raise AttenScribbleError(f"{file}: {problem}" for problem in problems)
-    rules = ScribbleRules(thickness=thickness, slices=slices, all_components=False, spline_points=points, seed=seed)
-    if scribbles.content.get("contour") is None:
-        return rules
-    return replace(rules, style="interior+border", border_share=share, border_depth=depth)
+    border: dict[str, Any] = {}
+    if scribbles.content.get("contour") is not None:
+        border = {"style": "interior+border", "border_share": share, "border_depth": depth}
+    if not problems:
+        try:
+            return ScribbleRules(
+                thickness=thickness, slices=slices, all_components=False, spline_points=points, seed=seed, **border
+            )
+        except AttenScribbleError as error:
+            problems = error.problems
+    raise AttenScribbleError(f"{file}: {problem}" for problem in problems)
 
 
 def _only(value: int) -> Callable[[Any], int | None]:
@@ -260,7 +265,7 @@ def _draw_class(
 ) -> Iterator[tuple[Box, np.ndarray]]:
     """Boxes of the mask and what is drawn in them: each component takes the time of its own box, not of the slice."""
     if value == 0 and rules.spline_points is None:
-        for stroke in _draw_background(rng, mask, bool(mask.all()), box, rules):
+        for stroke in _draw_background(rng, mask, box, rules):
             yield (slice(None), slice(None)), stroke
         return
     components, count = label(mask, _EIGHT)
@@ -297,9 +302,10 @@ def _draw_interior(rng: np.random.Generator, component: np.ndarray, rules: Scrib
 
 
 def _draw_background(
-    rng: np.random.Generator, mask: np.ndarray, is_empty: bool, box: tuple[int, int, int, int], rules: ScribbleRules
+    rng: np.random.Generator, mask: np.ndarray, box: tuple[int, int, int, int], rules: ScribbleRules
 ) -> Iterator[np.ndarray]:
     """A stroke around every object; in a slice without any, one to and fro where other slices show some."""
+    is_empty = bool(mask.all())
     if is_empty:
         parts = [zigzag(rng, box)]
     else:

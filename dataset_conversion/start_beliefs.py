@@ -129,33 +129,30 @@ class Believer:
         meanings, more = _believe_marks(given, survey)
         is_sparse = _says_scribbles(given, survey, meanings)
         doubts += kind_doubts(self.layout, folders, given, says_scribbles=is_sparse)
-        problems += _too_many(more, folders)
-        doubts += [*mask_doubts(cases, given), *more[: 0 if len(more) > _MOST_ASKED else None]]
+        too_many = _too_many(more, folders)
+        problems += too_many
+        doubts += [*mask_doubts(cases, given), *([] if too_many else more)]
         problems += self._stray_descriptions(folders, meanings)
         doubts += channel_doubts(cases, given, channels, survey)
         doubts += image_doubts(folders, given, survey)
-        labels: dict[str, Mark | None] = {}
-        rest: dict[str, Mark | None] = {BACKGROUND: None, UNLABELLED: None}
+        options = None
         if not doubts and not problems:
+            role = "scribble" if folders.scribbles is not None else "dense"
             try:
                 labels, rest = _as_options(meanings, given)
+                options = replace(
+                    self.defaults,
+                    **vars(folders),
+                    labels=labels,
+                    undrawn_as_test=any(getattr(case, role) is None for case in cases.cases if not case.test),
+                    channels=channels,
+                    spacing=given.spacing,
+                    unlabelled=rest[UNLABELLED],
+                    background_scribble=rest[BACKGROUND],
+                )
             except AttenScribbleError as error:
                 problems += error.problems
-        found = Beliefs(None, tuple(doubts), tuple(dict.fromkeys(problems)), cases, survey, tuple(meanings), unused)
-        if found.doubts or found.problems:
-            return found
-        role = "scribble" if folders.scribbles is not None else "dense"
-        options = replace(
-            self.defaults,
-            **vars(folders),
-            labels=labels,
-            undrawn_as_test=any(getattr(case, role) is None for case in cases.cases if not case.test),
-            channels=channels,
-            spacing=given.spacing,
-            unlabelled=rest[UNLABELLED],
-            background_scribble=rest[BACKGROUND],
-        )
-        return replace(found, options=options)
+        return Beliefs(options, tuple(doubts), tuple(dict.fromkeys(problems)), cases, survey, tuple(meanings), unused)
 
     def _find_cases(self, folders: Folders, given: Given) -> tuple[tuple[str, ...], Findings]:
         """Names of the channels, and the cases."""
@@ -364,7 +361,8 @@ def _as_options(
         key = _key(mark.mark)
         is_own = isinstance(key, str) and (means_ignore(key) if meaning == UNLABELLED else key == fold(meaning))
         if is_own or (mark.mark in _ZEROS and mark.role == "dense"):
-            named.setdefault(meaning, set()) if meaning not in rest else None
+            if meaning not in rest:
+                named.setdefault(meaning, set())
         elif mark.mark == 0 and mark.how == "name" and 0 not in given.meanings:
             continue  # what `convert folder` takes it for
         elif meaning not in rest:
@@ -460,26 +458,21 @@ def _rest(marks: Sequence[FoundMark], given: Given, role: str) -> dict[Mark, str
 def _meaning(
     mark: FoundMark, given: Given, role: str, rest: Mapping[Mark, str], known: Mapping[Mark, str]
 ) -> str | None:
-    if mark.how == "name":
-        if mark.mark == 0:
-            named = {meaning for key, meaning in known.items() if isinstance(key, str)}
-            return (
-                BACKGROUND
-                if role == "dense"
-                else _said(mark, given) or (UNLABELLED if UNLABELLED not in named or not mark.share else None)
-            )
-        assert isinstance(mark.mark, str)
-        own = fold(mark.mark)
-        if own == BACKGROUND:
-            return BACKGROUND
-        if means_ignore(own):
-            return UNLABELLED
-        said = _said(mark, given)
-        return said if said is not None or given.labels is not None else mark.mark
     said = _said(mark, given)
-    if said is not None:
-        return said
-    return rest.get(_key(mark.mark), known.get(_key(mark.mark)))
+    if mark.how != "name":
+        return said if said is not None else rest.get(_key(mark.mark), known.get(_key(mark.mark)))
+    if mark.mark == 0:
+        if role == "dense":
+            return BACKGROUND
+        is_named = UNLABELLED in {meaning for key, meaning in known.items() if isinstance(key, str)}
+        return said or (None if is_named and mark.share else UNLABELLED)
+    assert isinstance(mark.mark, str)
+    own = fold(mark.mark)
+    if own == BACKGROUND:
+        return BACKGROUND
+    if means_ignore(own):
+        return UNLABELLED
+    return said if said is not None or given.labels is not None else mark.mark
 
 
 def _why_asked(mark: FoundMark, given: Given, apart: Mapping[str, str]) -> str:

@@ -282,25 +282,22 @@ class Survey:
     def marks(self, role: str) -> list[FoundMark]:
         """What is drawn in the files of a role, in the order in which it is met."""
         contents = self.labels.get(role, {})
-        met: dict[tuple[str, int | str], list[str]] = {}
         spelled: dict[tuple[str, int | str], int | str] = {}
-        voxels: dict[tuple[str, int | str], int] = {}
+        voxels: dict[tuple[str, int | str], Counter[str]] = {}  # by case
         for case, content in contents.items():
             for mark, count in content.voxels.items():
                 key = (content.how, fold(mark) if isinstance(mark, str) else mark)
-                if met.setdefault(key, [])[-1:] != [case]:  # two spellings of a name in one file
-                    met[key].append(case)
                 spelled.setdefault(key, mark)
-                voxels[key] = voxels.get(key, 0) + count
+                voxels.setdefault(key, Counter())[case] += count
         return [
             FoundMark(
                 spelled[key],
                 key[0],
-                tuple(cases),
-                voxels[key] / max(1, sum(contents[case].size for case in cases)),
+                tuple(by_case),
+                by_case.total() / max(1, sum(contents[case].size for case in by_case)),
                 role,
             )
-            for key, cases in met.items()
+            for key, by_case in voxels.items()
         ]
 
 

@@ -487,6 +487,10 @@ SCRIBBLEBENCH = {
         lambda f: _describe(f, channel_names={"0": []}),
         ("dataset.json: its channels [[]] are no",),
     ),
+    "a class without a name": (
+        lambda f: _describe(f, labels={"0": "background", "1": None}),
+        ("dataset.json: does not tell labels", "None is no name"),
+    ),
     "gaps between classes": (
         lambda f: _describe(f, labels={"background": 0, "RV": 2}),
         ("dataset.json: its classes have the values [2]",),

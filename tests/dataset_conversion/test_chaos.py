@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -49,6 +50,13 @@ def test_scribbles_images_and_dense_labels_share_the_geometry_of_the_slices(tmp_
     inputs = json.loads((written.scribble / "provenance.json").read_text())["inputs"]["chaos01_t1in"]
     assert [entry["file"] for entry in inputs["scribble"]] == ["patient1_t1_scb.nii.gz"]
     assert len(inputs["further"]) == 8  # four slices, four pictures
+
+
+def test_the_folder_of_a_single_patient_is_enough_from_within_too(tmp_path, convert, monkeypatch):
+    folder, _ = write_chaos(tmp_path, (1,))
+    monkeypatch.chdir(folder / "1" / "T1DUAL")
+    written = convert(Path(), None)
+    assert [file.name for file in (written.dense / "labelsTr").iterdir()] == ["chaos01_t1in.nii.gz"]
 
 
 def test_sequences(tmp_path, convert):

@@ -226,6 +226,16 @@ def test_broken_files_are_told_all_at_once(raw):
     assert "label values [9] are not in dataset.json" in caught.value.problems[1]
 
 
+def test_values_are_told_of_the_file_that_holds_them(raw):
+    label, dense = (raw / name / "labelsTr" / "b.nii.gz" for name in ("Dataset601_Mine", "Dataset602_MineDense"))
+    sitk.WriteImage(sitk.Cast(sitk.ReadImage(label), sitk.sitkFloat32) + 0.5, label)
+    sitk.WriteImage(make_volume(9), dense)
+    with pytest.raises(AttenScribbleError) as caught:
+        run("601")
+    assert caught.value.problems[0].startswith(f"{label}: label values that are not integers")
+    assert caught.value.problems[1].startswith(f"{dense}: label values [9]")
+
+
 def test_a_slice_among_volumes_is_told(raw):
     source = raw / "Dataset601_Mine"
     for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):

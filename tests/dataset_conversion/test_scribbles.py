@@ -360,6 +360,8 @@ def test_scribblebench(tmp_path):
         ("{scribble_thickness: 3}", "{scribble_thickness: thin}", "scribble_thickness' is 'thin'"),
         ("background: *same", "background: {}", "foreground and background differ"),
         ("    nurbs:", "    contour_:", "needs 'foreground.scribbles.nurbs'"),
+        ("disk_size_range: [2, 5]", "disk_size_range: [2, .inf]", "border_depth is (2.0, inf)"),
+        ("num_slice_range: 0.5", "num_slice_range: 2", "slices is 2.0"),
     ):
         file.write_text(CONFIGURATION.replace(part, changed))
         with pytest.raises(AttenScribbleError) as caught:

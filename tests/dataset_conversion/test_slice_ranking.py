@@ -114,6 +114,7 @@ def test_predictions_are_packed_until_slices_are_chosen(tmp_path, monkeypatch):
         images=(),
         read_grid=lambda: SimpleNamespace(size=(200, 200)),
         read_strokes=lambda names: np.full(labels.shape, len(names)),
+        turn=lambda *volumes, to_nnunet: volumes,
     )
     found = search_slices(None, {"a": case}, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, axis=0)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < labels.nbytes / 20
@@ -155,7 +156,8 @@ def test_where_no_spacing_tells_slices_lie_as_strokes_do(tmp_path, monkeypatch):
             identifier=name,
             images=(),
             label=label,
-            read_grid=lambda as_nnunet=False: grid,
+            read_grid=lambda: grid,
+            turn=lambda *volumes, to_nnunet: volumes,
             read_strokes=lambda names, values=values: values,
         )
         for name, label, values in (("drawn", "label", strokes), ("new", None, np.full_like(strokes, 2)))
