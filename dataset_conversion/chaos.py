@@ -24,7 +24,7 @@ from nnunet_attenscribble.dataset_conversion.splits import (
     leave_block_out_folds,
     make_splits,
 )
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 LABELS = {"background": 0, "liver": 1, "right_kidney": 2, "left_kidney": 3, "spleen": 4}
 #: Lowest and highest grey value of each organ in the ground truth, as CHAOS's own evaluation reads it.
@@ -187,8 +187,7 @@ def _pair_pictures(place: Path, files: Sequence[Path], slices: Sequence[Path]) -
     if absent:
         told = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
         problems.append(f"{place / 'Ground'}: holds no picture for {len(absent)} of {len(stems)} slices ({told})")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return tuple(pictures[name] for name in stems)
 
 
@@ -214,8 +213,7 @@ def _read_ground(pictures: Sequence[Path], slices: Sequence[Path]) -> sitk.Image
         if not known.all():
             strange = ", ".join(map(str, np.unique(grey[~known])[:5]))
             problems.append(f"{file}: grey values {strange} stand for no organ of CHAOS: restore the download")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(grid)
     return image

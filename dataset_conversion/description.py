@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_attenscribble.common.nnunet import entry_values, read_dataset_json
 from nnunet_attenscribble.common.readers import find_reader, open_files
 from nnunet_attenscribble.common.volumes import Source
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ def read_description(source: Path) -> Description:
         problems.append(f"{file}: has no label background that is 0, which nnU-Net needs: add it")
     if not any(held != (0,) for name, held in values.items() if name != "ignore"):
         problems.append(f"{file}: names no class but the background: add those that the labels hold")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     channels = {int(number): channel for number, channel in content["channel_names"].items()}
     ignore = values.pop("ignore", (None,))[0]
     names: dict[int, str] = {}
@@ -111,6 +110,5 @@ def find_cases(source: Path, description: Description) -> dict[str, tuple[tuple[
                 f"{channels} channels: add the missing files, or correct channel_names"
             )
         cases[case] = images, own
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return cases

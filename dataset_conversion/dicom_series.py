@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_attenscribble.common.volumes import stamp
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 _TOLERANCE = 1e-2  # mm
 # Of each, how many there are.
@@ -113,8 +113,7 @@ def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
         for file, header in headers.items()
         if not np.allclose(_values(header, name), _values(first, name), atol=1e-4)
     ]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     along_rows, along_columns = _values(first, "ImageOrientationPatient").reshape(2, 3)
     normal = np.cross(along_rows, along_columns)
     ordered = sorted(headers.items(), key=lambda entry: float(_position(entry[1]) @ normal))
@@ -143,8 +142,7 @@ def _sorted_headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
                 f"{folder}: a slice is missing between {before.name} and {file.name}: "
                 f"they are {step:.4g} mm apart, others {usual:.4g} mm"
             )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return ordered
 
 
@@ -180,8 +178,7 @@ def _read_headers(files: Sequence[Path]) -> dict[Path, Any]:
                     f"{file}: is no slice of a DICOM volume: it has no {', '.join(absent)}: make NIfTI of images with "
                     "dcm2niix, and .seg.nrrd of drawings (SEG, RTSTRUCT) with 3D Slicer"
                 )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return headers
 
 

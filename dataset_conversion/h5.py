@@ -20,7 +20,7 @@ from nnunet_attenscribble.dataset_conversion.meanings import PRESETS, ScribbleCo
 from nnunet_attenscribble.dataset_conversion.plan_problems import spacing_problems
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.splits import acdc_folds, group_by_subject, make_splits
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 _PATIENT = re.compile(r"(patient|case)(\d+)", re.IGNORECASE)  # as names in ACDC begin; T1_patient001 does not
 
@@ -73,8 +73,7 @@ def convert_h5(
         raise AttenScribbleError(f"{folder}: holds no .h5 file: give the folder ACDC_training_volumes")
     table = None if spacing_csv is None else read_spacing(spacing_csv)
     problems = spacing_problems(spacing)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     cases: list[Case] = []
     for file in files:
         try:
@@ -163,8 +162,7 @@ def read_spacing(file: Path) -> dict[str, tuple[tuple[float, ...], tuple[int, ..
             problems.append(f"{file}: line {number} has a spacing {edges} that is not above 0: correct it")
         if table.setdefault(case, (edges, size)) != (edges, size):
             problems.append(f"{file}: line {number} contradicts an earlier one about {case}: remove one of them")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return table
 
 
@@ -189,8 +187,7 @@ def _check(file: Path, size: tuple[int, ...] | None, spacing_csv: Path | None) -
         raise AttenScribbleError(
             f"{file}: cannot be read as h5 ({str(error).splitlines()[0]}): download it again"
         ) from None
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     absent = [key for key in ("image", "scribble") if key not in shapes]
     if absent:
         raise AttenScribbleError(f"{file}: holds no {' and no '.join(absent)}: give WSL4MIS's training volumes")
@@ -207,8 +204,7 @@ def _check(file: Path, size: tuple[int, ...] | None, spacing_csv: Path | None) -
         problems.append(
             f"{file}: its size {shapes['image'][::-1]} (x, y, z) is {size} in {spacing_csv}: wrong spacing?"
         )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return list(shapes)
 
 

@@ -29,7 +29,7 @@ from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.dataset_conversion.cases import find_swapped
 from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
 from nnunet_attenscribble.dataset_conversion.plan_problems import unlike_dimensions
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 PERCENTILES = (0, 1, 50, 99, 100)
 
@@ -179,8 +179,7 @@ def inspect_dataset(
     problems += unlike_dimensions(
         (describe(files[case][0][0], f"case {case}"), len(result.size)) for case, result in sound.items()
     )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return Inspection(description, files, truth, sound)
 
 
@@ -277,8 +276,7 @@ def _read_case(
             volumes.append(read_volume(source, name, label=number >= len(images)))
         except AttenScribbleError as error:
             problems += error.problems
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     for position, (name, volume) in enumerate(zip(names[1:], volumes[1:], strict=True), start=1):
         # nnU-Net reads a dataset's own files; the dense labels are another's.
         problems += geometry_problems(volumes[0], volume, name, names[0], as_stored=position <= len(images))
@@ -291,8 +289,7 @@ def _read_case(
             continue
         if strange := sorted(count_values(values[-1]).keys() - known):
             problems.append(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return volumes[: len(images)], values
 
 

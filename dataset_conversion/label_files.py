@@ -38,7 +38,7 @@ from nnunet_attenscribble.common.volumes import (
     unscale_label,
 )
 from nnunet_attenscribble.dataset_conversion.pairing import stem
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 Colour = tuple[int, int, int]
 #: As the tool of a label that is a folder, with a file for each class, called after it.
@@ -341,8 +341,7 @@ class NamedLabel:
                 f"{self.file}: calls a value {owner[self.unlabelled]}, and 0 nothing: say what 0 is, by "
                 "--background-scribble 0 or --unlabelled 0"
             )
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
         label = sitk.GetImageFromArray(merged)
         label.CopyInformation(first)
         return label
@@ -428,8 +427,7 @@ def _read_masks(files: Sequence[Path]) -> Iterator[sitk.Image]:
             problems += error.problems
         if not problems:
             yield drawn
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
 
 
 def split_layers(pixels: sitk.Image) -> tuple[int, Iterator[sitk.Image]]:

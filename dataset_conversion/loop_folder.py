@@ -43,7 +43,7 @@ from nnunet_attenscribble.dataset_conversion.loop_drawings import (
 )
 from nnunet_attenscribble.dataset_conversion.pairing import is_companion, stem, unusable_files
 from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, identifier_problems
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 STATE_FILE = "next.json"
 _LABELS_FILE = "labels.label"
@@ -306,8 +306,7 @@ def read_additions(
         if inside not in written and not is_read and not is_companion(file):
             saved = f"{name}_strokes" if is_case else "CASE/CASE_strokes"
             notes.append(f"{inside} is not read: strokes are saved as {saved}")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return additions, notes
 
 
@@ -473,8 +472,7 @@ def add_strokes(raw: Path, preprocessed: Path, additions: Sequence[Addition], re
         for addition in additions
         if addition.case.label is not None and raw not in (file := _label_file(addition)).parents
     ]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     texts = texts if new else {}
     texts |= {} if provenance is None else {raw / "provenance.json": provenance}
     with replaced_files(*places) as stage:

@@ -18,7 +18,7 @@ from nnunet_attenscribble.common.volumes import describe, file_of, read_volume, 
 from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
 from nnunet_attenscribble.dataset_conversion.loop_drawings import as_volume, find_offset, tell_slice
 from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, DrawnCase
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.trained_model import TrainedModel, predict_case
 
 _LEAST = 0.01  # added to the foreground of a slice: where nothing is predicted yet, doubt alone decides
@@ -243,8 +243,7 @@ def search_slices(
     problems: list[str] = []
     axes: Mapping[str, int | None]
     axes = _find_axes(cases, labels, problems) if axis is None else dict.fromkeys(cases, axis)
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     looked: dict[str, CaseSlices] = {}
     for name, case in show_progress(cases.items(), total=len(cases), description="Predicting", enabled=progress):
         try:
@@ -254,8 +253,7 @@ def search_slices(
             continue
         if found is not None:
             looked[name] = found
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return Search({name: cases[name] for name in looked}, looked, choose_slices(looked, count), labels, predictions)
 
 

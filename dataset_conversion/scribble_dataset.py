@@ -22,7 +22,7 @@ from nnunet_attenscribble.dataset_conversion.plan_problems import split_problems
 from nnunet_attenscribble.dataset_conversion.raw_dataset import RawDataset, Writing, WrittenDatasets, write_raw_datasets
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, choose_axis, draw_scribbles
 from nnunet_attenscribble.dataset_conversion.splits import idle_notes, make_splits_by_case
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,7 @@ def _refuse_what_cannot_be_drawn(source: Path, description: Description) -> None
             f"{source.name} has regions ({', '.join(description.regions)}): scribbles are drawn into labels; write a "
             "dataset.json with one label per class first, and train on regions of the result"
         )
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
 
 
 def _find_splits(

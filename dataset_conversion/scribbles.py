@@ -29,7 +29,7 @@ from nnunet_attenscribble.dataset_conversion.strokes import (
     surrounds,
     zigzag,
 )
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 STYLES: tuple[str, ...] = get_args(Style)
 _EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner are one component
@@ -118,8 +118,7 @@ class ScribbleRules:
                 problems.append(f"dense_slices labels slices as a whole: leave out {', '.join(strokes)}")
         if self.seed < 0:
             problems.append(f"seed is {self.seed}: give a whole number from 0")
-        if problems:
-            raise AttenScribbleError(problems)
+        refuse(problems)
 
 
 def read_scribblebench(file: Path, seed: int = 0) -> ScribbleRules:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar, get_args
 
 from nnunet_attenscribble.common.text import find_subject
 from nnunet_attenscribble.dataset_conversion import AcdcSplit
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 Patient = TypeVar("Patient", int, str)
 
@@ -106,8 +106,7 @@ def splits_by_patient(cases: Mapping[Patient, Sequence[str]], folds: Sequence[Fo
         for side in ("train", "val")
         if not split[side]
     ]
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return splits
 
 

@@ -54,7 +54,7 @@ from nnunet_attenscribble.dataset_conversion.start_survey import (
     is_default_name,
     survey_cases,
 )
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 _FIRST_ID = 601
 #: What people call strokes in the background; only `background` itself is taken for one unasked.
@@ -382,8 +382,7 @@ def _as_options(
         labels[name] = min(different, key=str, default=None)
     if not labels:
         problems.append("no drawing holds a class: draw one, or name it with --labels")
-    if problems:
-        raise AttenScribbleError(problems)
+    refuse(problems)
     return check_classes(labels.items(), "labels"), rest
 
 
