@@ -184,7 +184,7 @@ class Coding:
 
 
 def find_swapped(
-    values: np.ndarray, names: Mapping[int, str], ignore: int, axis: int
+    values: np.ndarray, counts: Mapping[int, int], names: Mapping[int, str], ignore: int, axis: int
 ) -> tuple[str, float, float] | None:
     """The class with more than half of the voxels, as strokes never have, its share, and that of `ignore`.
 
@@ -192,11 +192,11 @@ def find_swapped(
 
     Args:
         values: of a label in a dataset, (z, y, x) or (y, x).
+        counts: its voxels, by value.
         names: of the classes, by value.
         ignore: the value of unlabelled voxels.
         axis: of a volume, across which slices are cut.
     """
-    counts = count_values(values)
     value = max(counts, key=lambda one: counts[one])
     if value not in names or counts[value] <= _MOST * values.size or ignore not in counts:
         return None

@@ -228,10 +228,10 @@ def _inspect_case(
     steps = (1.0, *spacing[::-1])[-3:]  # (z, y, x)
     axis = slice_axis(label.shape, steps, across) if len(size) == 3 else 0
     sections = np.moveaxis(label, axis, 0)
+    counts = count_values(label)
     if len(values) > 1:
         covered = measure_coverage(values[0], values[1], labels.values(), axis)
     else:
-        counts = count_values(label)
         covered = [ClassCoverage(scribbled=counts.get(value, 0)) for value in labels.values()]
     shown = Counter(value for section in sections for value in np.unique(section).tolist())
     found = CaseFindings(
@@ -254,7 +254,7 @@ def _inspect_case(
         found,
         slices_without=int((sections == ignore).all(axis=(1, 2)).sum()),
         background_distances=_background_distances(sections, ignore, np.delete(steps, axis)),
-        swapped=find_swapped(label, {value: name for name, value in labels.items()}, ignore, axis),
+        swapped=find_swapped(label, counts, {value: name for name, value in labels.items()}, ignore, axis),
     )
 
 

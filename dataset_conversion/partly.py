@@ -51,7 +51,7 @@ def read_annotated(
         unknown = [name for name in names if name not in labels]
         where = f"{file}, line {number}"
         if row.get(None):  # what it has too much
-            problems.append(f"{where}: has more than two columns: put ; between classes")
+            problems.append(f"{where}: has more than two columns: put {between} between classes")
         elif case not in cases:
             problems.append(f"{where}: there is no training case '{case}': correct its name, or leave the line out")
         elif case in found:

@@ -252,10 +252,14 @@ def read_names(root: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
     content = read_if_shaped(root / "dataset.json", mapping({"labels": mapping()}))
     entries = content.get("labels", {})
     if entries and all(key.isdecimal() and isinstance(name, str) for key, name in entries.items()):  # the Decathlon's
+        if len(set(entries.values())) < len(entries):
+            return {}, []  # two values of one name: which is it?
         entries = {name: int(key) for key, name in entries.items()}
     said: dict[str, Any] = {}
     channels = content.get("channel_names") or content.get("modality")
-    if isinstance(channels, dict) and all(k.isdecimal() and isinstance(name, str) for k, name in channels.items()):
+    if isinstance(channels, dict) and all(
+        key.isdecimal() and isinstance(name, str) and name.strip() for key, name in channels.items()
+    ):
         said["channels"] = tuple(channels[number] for number in sorted(channels, key=int))
     if not entries or not all(type(value) is int for value in entries.values()):
         return {}, []  # regions, or another program's file
@@ -278,13 +282,15 @@ def read_names(root: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
 
 
 def names_fit(names: Mapping[str, Any], beliefs: Beliefs) -> bool:
-    """Whether what `read_names` found, with which this is believed, can be of these drawings: they have values and no
-    names or colours of their own, and images as many channels.
+    """Whether what `read_names` found, with which this is believed, can be of these drawings: they have values, that
+    for `ignore` among them, no names or colours of their own, and images as many channels.
     """
     cases = beliefs.cases.cases if beliefs.cases is not None else ()
     channels = names.get("channels")
     alike = channels is None or all(len(case.images) == len(channels) for case in cases)
-    return not beliefs.problems and alike and all(mark.how == "value" for mark, _ in beliefs.meanings)
+    marks = [mark for mark, _ in beliefs.meanings]
+    there = "unlabelled" not in names or names["unlabelled"] in [mark.mark for mark in marks]
+    return not beliefs.problems and alike and there and all(mark.how == "value" for mark in marks)
 
 
 def free_id(folders: Iterable[Path | None]) -> int:

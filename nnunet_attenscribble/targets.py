@@ -131,9 +131,9 @@ class DownsampleScribblesTransform(SegOnlyTransform):
         # How often each label is drawn in each cell, as a sparse table: with many labels, a mask of each takes longer
         # than all else here. At first every pixel is a cell.
         shape = pixels = tuple(labels.shape)
-        places = ((labels >= 0) & (labels < classes)).flatten().nonzero()[:, 0]
-        drawn = labels.flatten()[places].to(torch.int32).numpy()
-        table = every_pixel = places.numpy(), drawn, np.ones(len(drawn), dtype=np.int64)
+        known = ((labels >= 0) & (labels < classes)).flatten().nonzero()[:, 0]
+        given_labels = labels.flatten()[known].to(torch.int32)
+        table = every_pixel = known.numpy(), given_labels.numpy(), np.ones(len(known), dtype=np.int64)
         outside = labels[None] == PADDING
         padding = outside.float() if outside.any() else None
         targets = []

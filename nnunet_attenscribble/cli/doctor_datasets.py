@@ -216,11 +216,12 @@ def _look(
         if first is not None:
             look.label_problems += geometry_problems(first[1], volume, file, first[0], as_stored=True)
         values = label_values(volume, file)
-        look.counts.update(count_values(values))
+        counts = count_values(values)
+        look.counts.update(counts)
         if "ignore" in labels:
             names = {value: key for key, entry in labels.items() for value in entry_values(entry) if key != "ignore"}
             axis = slice_axis(values.shape, volume.GetSpacing()[::-1], across)
-            look.swapped = find_swapped(values, names, labels["ignore"], axis)
+            look.swapped = find_swapped(values, counts, names, labels["ignore"], axis)
     except AttenScribbleError as error:
         look.label_problems += error.problems
     return look

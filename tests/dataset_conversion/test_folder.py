@@ -67,7 +67,7 @@ def test_values_of_classes_and_scribbles_without_background(tmp_path, writing):
     expected = make_strokes()
     expected[expected == 0] = 4
     np.testing.assert_array_equal(_read(written.scribble / "labelsTr" / "a.nii.gz"), expected)
-    (told,) = [note for note in written.notes if note.startswith("no scribble marks background")]
+    (told,) = [note for note in written.notes if note.startswith("WARNING: no scribble marks background")]
     assert "`convert folder --dense-slices .`" in told
 
 

@@ -91,7 +91,7 @@ def test_a_class_that_is_said_not_to_be_annotated_must_not_be_there(tmp_path):
 def test_a_dataset_without_any_background_is_told(tmp_path):
     ventricle = np.where(make_dense() == 1, 1, 0).astype(np.uint8)
     written, _ = convert(tmp_path, {"part": ventricle}, "case,classes\npart,RV\n")
-    assert any(note.startswith("no scribble marks background") for note in written.notes)
+    assert any(note.startswith("WARNING: no scribble marks background") for note in written.notes)
 
 
 def test_every_line_that_cannot_be_is_told(tmp_path):
@@ -130,6 +130,13 @@ def test_tables_of_spreadsheets(tmp_path, content):
     problems = []
     assert read_annotated(tmp_path / "t.csv", LABELS, {"a"}, problems) == {"a": (1, 3)}
     assert problems == []
+
+
+def test_between_classes_stands_what_is_not_between_columns(tmp_path):
+    (tmp_path / "t.csv").write_text("case;classes\na;RV;LV\n")
+    problems = []
+    read_annotated(tmp_path / "t.csv", LABELS, {"a"}, problems)
+    assert problems == [f"{tmp_path / 't.csv'}, line 2: has more than two columns: put , between classes"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from nnunet_attenscribble.dataset_conversion import contact_sheet
 from nnunet_attenscribble.dataset_conversion.dicom_series import read_series
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options, read_options
 from nnunet_attenscribble.dataset_conversion.raw_dataset import Writing
+from nnunet_attenscribble.dataset_conversion.start_beliefs import read_names
 from nnunet_attenscribble.errors import AttenScribbleError
 from tests.dataset_conversion.downloads import STEP, write_slice
 from tests.dataset_conversion.drawing_tools import describe_labels, recode, write_mitk, write_slicer
@@ -215,6 +216,28 @@ def test_a_dataset_json_that_is_not_of_these_drawings_is_passed_over(tmp_path, s
     code, _, err = start(tmp_path / "hearts", *OPTIONS)
     assert code == 0, err
     check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+
+
+def test_an_ignore_label_that_no_drawing_has_says_nothing_of_what_0_is(tmp_path, start):
+    """0 is where nobody drew here; of `ignore: 5` it would have followed that 0 is a stroke of background."""
+    root = tmp_path / "hearts"
+    for number in range(2):
+        save(root / "images" / f"p{number}.nii.gz", make_scan(number))
+        save(root / "scribbles" / f"p{number}.nii.gz", np.array([4, 1, 2, 3, 0])[make_strokes()])
+    labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3, "outside": 4, "ignore": 5}
+    (root / "dataset.json").write_text(json.dumps({"labels": labels}))
+    code, _, err = start(root, *OPTIONS)
+    assert code == 2
+    assert [line.partition(" (")[0].strip() for line in err.splitlines()] == [
+        f"error: the value {n}" for n in range(1, 5)
+    ]
+
+
+@pytest.mark.parametrize("told", [{"0": "background", "1": "RV", "2": "RV"}, {"0": "background", "1": "RV"}])
+def test_a_dataset_json_in_which_a_name_stands_twice_is_not_read(tmp_path, told):
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": told, "modality": {"0": " "}}))
+    names, _ = read_names(tmp_path, {})
+    assert names == ({} if "2" in told else {"labels": {"RV": 1}})
 
 
 def test_names_of_the_decathlon(tmp_path, start):
