@@ -157,7 +157,8 @@ def _draw_tile(
     known = grid if holds_place(file_of(files[0])) else None
     cut, (down, across) = turn_upright([volume[position] for volume in volumes], spacing, axis, known)
     scan, label, *dense = cut
-    window = find_box(label != (0 if ignore is None else ignore))
+    # So much around it shows whether a drawing is displaced or mirrored.
+    window = find_box(label != (0 if ignore is None else ignore), margin=0.25)
     section = scan[window].astype(float)
     show_scan(axes, section, down / across)
     for truth in dense:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.readers import count_colours, split_channels
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import counted, list_some
 from nnunet_attenscribble.common.volumes import Source, describe, file_of
 from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom, read_modality, read_series
@@ -139,7 +139,7 @@ class Findings:
             "dense label": [case.dense for case in self.cases],
         }
         return [
-            f"{count} {kind}{'' if count == 1 else 's'} read {reading}"
+            f"{counted(count, kind)} read {reading}"
             for kind, labels in kinds.items()
             for reading, count in Counter(label.reading for label in labels if label is not None).items()
         ]

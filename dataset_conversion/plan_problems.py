@@ -183,8 +183,8 @@ def drawing_notes(cases: Sequence[Case], checked: Sequence[CheckedCase], voxels:
     ]
     if not voxels["background"]:
         notes.append(
-            "WARNING: no scribble marks background, so nothing teaches where the classes end: draw a stroke around them "
-            "too; of slices labelled as a whole, `convert folder --dense-slices .` makes it"
+            "WARNING: no scribble marks background, so nothing teaches where the classes end: draw a stroke around "
+            "them too; of slices labelled as a whole, `convert folder --dense-slices .` makes it"
         )
     elif unbounded:
         notes.append(f"{len(unbounded)} of {len(used)} scribbles mark no background: {list_some(unbounded)}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar, get_args
 
-from nnunet_attenscribble.common.text import find_subject
+from nnunet_attenscribble.common.text import counted, find_subject
 from nnunet_attenscribble.dataset_conversion import AcdcSplit
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
@@ -124,7 +124,7 @@ def group_by_subject(cases: Collection[str], subject: str) -> tuple[dict[str, li
     for case in sorted(cases):
         groups.setdefault(find_subject(pattern, case), []).append(case)
     lost = groups.pop("", [])
-    note = f"{len(groups)} subject{'' if len(groups) == 1 else 's'} in {len(cases)} cases"
+    note = f"{counted(len(groups), 'subject')} in {counted(len(cases), 'case')}"
     return groups, note, [f"case {case}: does not tell its subject by {subject!r}" for case in lost]
 
 

@@ -10,7 +10,7 @@ from shlex import quote
 
 from nnunet_attenscribble.common.files import find_files
 from nnunet_attenscribble.common.nnunet import means_ignore
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import counted, list_some
 from nnunet_attenscribble.common.volumes import file_of
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, tell_files_apart
@@ -97,7 +97,7 @@ def folder_doubts(layout: Layout, given: Given) -> tuple[list[Doubt], list[str]]
                 f"{layout.root}: its drawings lie in {layout.test_labels}, which holds those of test cases alone: put "
                 "those to train with into a folder scribbles or labelsTr, named as their images"
             ]
-        files = ", ".join(f"{folder} ({_count(count)})" for folder, count in layout.unknown.items())
+        files = ", ".join(f"{folder} ({counted(count, 'file')})" for folder, count in layout.unknown.items())
         return doubts, [
             f"{layout.root}: holds images and no drawing ({files or 'no name is that of one'}): call drawings "
             "CASE_scribble or CASE.seg.nrrd, put them into a folder scribbles, or give theirs with --scribbles"
@@ -209,7 +209,7 @@ def _list_drawings(layout: Layout, given: Given) -> list[Drawings]:
 
 
 def _ask_for_drawings(layout: Layout, given: Given) -> Doubt:
-    told = ", ".join(f"{folder} ({_count(count)})" for folder, count in layout.unknown.items())
+    told = ", ".join(f"{folder} ({counted(count, 'file')})" for folder, count in layout.unknown.items())
 
     def answer(text: str) -> Given:
         chosen = Path(text)
@@ -237,18 +237,14 @@ def _ask_what(one: Drawings, drawings: Sequence[Drawings], given: Given) -> Doub
     return Doubt(
         f"{_tell(drawings)}: hold drawings of the same images: say which are scribbles and which are dense "
         "labels, with --scribbles DIR and --dense DIR; what is not given is not used",
-        f"What is drawn in {one.folder} ({one.files[0].name}; {_count(len(one.files))})?",
+        f"What is drawn in {one.folder} ({one.files[0].name}; {counted(len(one.files), 'file')})?",
         answer,
         ("scribbles", "dense", "neither"),
     )
 
 
 def _tell(drawings: Iterable[Drawings]) -> str:
-    return list_some([f"{one.folder} ({_count(len(one.files))})" for one in drawings])
-
-
-def _count(files: int) -> str:
-    return f"{files} file{'' if files == 1 else 's'}"
+    return list_some([f"{one.folder} ({counted(len(one.files), 'file')})" for one in drawings])
 
 
 def _ask_which(kind: str, several: Sequence[Drawings], given: Given) -> Doubt:

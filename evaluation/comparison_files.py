@@ -11,6 +11,7 @@ from typing import Any
 from nnunet_attenscribble.common.shapes import COUNT, NUMBER, TEXT, list_of, mapping, nullable
 from nnunet_attenscribble.common.text import (
     count_rows,
+    counted,
     escape_markdown,
     format_csv,
     format_markdown,
@@ -231,7 +232,7 @@ def write_rules(comparison: Comparison) -> list[str]:
     smallest = min(1.0, tests * 2 / 2**comparison.subjects)  # all differences of one sign, of 2^n patterns of signs
     if smallest > 0.05:
         lines.append(
-            f"With {comparison.subjects} {unit.split(',')[0]} and {tests} test{'' if tests == 1 else 's'} of one "
+            f"With {comparison.subjects} {unit.split(',')[0]} and {counted(tests, 'test')} of one "
             f"metric, p after Holm's correction is {smallest:.3f} at best."
         )
     lines.append(

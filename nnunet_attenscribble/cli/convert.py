@@ -9,7 +9,7 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.cli.datasets import Workers, planning_commands, where_to_write
-from nnunet_attenscribble.common.text import format_percent
+from nnunet_attenscribble.common.text import counted, format_percent
 from nnunet_attenscribble.dataset_conversion import AcdcSplit, ChaosSequence, ChaosSplit, CodingName
 
 if TYPE_CHECKING:
@@ -435,7 +435,8 @@ def report_written(
     written: WrittenDatasets, *, raw: Path | None, preprocessed: Path | None, planning: str = "-c 2d "
 ) -> None:
     """Tell what was written and what to type next."""
-    cases = f"{written.training} training cases" + (f", {written.test} test cases" if written.test else "")
+    cases = counted(written.training, "training case")
+    cases += f", {counted(written.test, 'test case')}" if written.test else ""
     if written.scribble is not None:
         typer.echo(f"Scribbles:     {written.scribble}  ({cases})")
         if written.dense is not None:

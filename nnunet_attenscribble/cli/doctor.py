@@ -29,6 +29,7 @@ from nnunet_attenscribble.common.nnunet import (
     trainers_folder,
 )
 from nnunet_attenscribble.common.progress import show_waiting
+from nnunet_attenscribble.common.text import counted
 from nnunet_attenscribble.errors import AttenScribbleError
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -113,7 +114,7 @@ def _print(findings: list[Finding]) -> None:
     else:
         typer.echo("\n".join(f"{status:<8}{text}" for status, text in lines))
     counts = {word: sum(finding.status == word for finding in findings) for word in (PROBLEM, NOTE)}
-    told = [f"{number} {word}{'' if number == 1 else 's'}" for word, number in counts.items() if number]
+    told = [counted(number, word) for word, number in counts.items() if number]
     typer.echo(f"\n{', '.join(told) or 'Everything is in order'}.")
 
 

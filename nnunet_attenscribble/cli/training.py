@@ -28,7 +28,7 @@ from nnunet_attenscribble.common.nnunet import (
 )
 from nnunet_attenscribble.common.progress import print_table, show_waiting
 from nnunet_attenscribble.common.shapes import unique_keys
-from nnunet_attenscribble.common.text import format_duration, format_number
+from nnunet_attenscribble.common.text import counted, format_duration, format_number
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def prepare(
     folder = _find_description(dataset)
     cases, notes = prepare_images(images, output, folder, spacing=spacing, workers=workers, progress=True)
     name = Path(os.path.abspath(folder)).name  # `.` has none; a link keeps its own
-    typer.echo(f"{output} holds {len(cases)} case{'' if len(cases) == 1 else 's'}, as {name} has its images.")
+    typer.echo(f"{output} holds {counted(len(cases), 'case')}, as {name} has its images.")
     for note in notes:
         typer.echo(f"Note: {note}.")
     of_dataset = ["-d", name if Path(dataset) == folder else dataset, "-c", "CONFIGURATION", "-tr", "TRAINER"]

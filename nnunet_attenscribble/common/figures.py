@@ -33,7 +33,6 @@ _FURTHER = (
 BACKGROUND_COLOUR = "#FFFFFF"
 _NO_SIGN = "\N{WHITE SQUARE}"
 _OF_BOXES = "lastresort"  # in the names of fonts that have a box for every sign
-_MARGIN = 0.1  # of a slice, around everything that is drawn
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")  # 11 and 6: no pair comes twice before 66
 _REFERENCE_MARKER = "o"
 _WIDTH = 4.6  # inches: at 9 points, text is still read where a phone shows this in 370 pixels
@@ -89,13 +88,13 @@ def edge_background(axes: Axes, mask: np.ndarray) -> None:
     draw_outline(axes, mask, colors=["black"], linewidths=0.4)
 
 
-def find_box(mask: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of a mask (Y, X) with a margin around it; all of them where it is empty."""
+def find_box(mask: np.ndarray, margin: float = 0.1) -> tuple[slice, slice]:
+    """Rows and columns of a mask (Y, X) with so much of the slice around it; all of them where it is empty."""
     if not mask.any():
         return slice(None), slice(None)
-    margin = math.ceil(_MARGIN * max(mask.shape))
+    around = math.ceil(margin * max(mask.shape))
     ends = [np.flatnonzero(mask.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]
-    rows, columns = (slice(max(0, int(first) - margin), int(last) + 1 + margin) for first, last in ends)
+    rows, columns = (slice(max(0, int(first) - around), int(last) + 1 + around) for first, last in ends)
     return rows, columns
 
 

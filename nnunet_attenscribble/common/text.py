@@ -70,10 +70,14 @@ def list_some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 case`, `3 cases`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def count_rows(number: int, unit: str) -> str:
     """So many cases, or slices where a protocol scores those."""
-    noun = "slice" if unit == "slice" else "case"
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    return counted(number, "slice" if unit == "slice" else "case")
 
 
 def format_vector(values: Iterable[float]) -> str:

@@ -77,6 +77,7 @@ def test_box_around_what_is_drawn():
     assert find_box(mask) == (slice(None), slice(None))
     mask[20:31, 3] = mask[25, 3:20] = True
     assert find_box(mask) == (slice(10, 41), slice(0, 30))
+    assert find_box(mask, margin=0.2) == (slice(0, 51), slice(0, 40))
 
 
 def test_twenty_classes_differ_from_each_other_strokes_of_background_and_grey():
