@@ -274,7 +274,8 @@ def read_names(root: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
         if open_values and marks == {None}:
             said |= {"unlabelled": open_values[0], "background_scribble": 0}
     told = [f"Names not given otherwise are those of {root / 'dataset.json'}"]
-    if "ignore" in entries and {"file_ending", "channel_names"} <= content.keys() and not label_problems(entries):
+    described = {"file_ending", "channel_names"} <= content.keys() and not label_problems(entries)
+    if "ignore" in entries and described and (root / "labelsTr").is_dir() and any(root.glob("imagesTr/*_0000.*")):
         told.append(
             f"{root} is a dataset of nnU-Net whose labels have `ignore` already: it can go into nnUNet_raw as it is"
         )

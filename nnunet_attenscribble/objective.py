@@ -192,7 +192,7 @@ def plot_epochs(file: Path, picture: Path, labels: Mapping[int, str] | None = No
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(panel.replace("_", " "), fontsize="small", loc="left")
         axes.tick_params(labelsize="x-small")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.supxlabel("epoch", fontsize="small")
     with replaced_file(picture) as part:
         figure.savefig(part, dpi=120, format="png")
