@@ -44,7 +44,7 @@ from nnunet_attenscribble.dataset_conversion.splits import (
     make_splits_by_case,
     tell_likely_subjects,
 )
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 _ADVICE = "write it again with attenscribble start"
 
@@ -357,8 +357,7 @@ def read_options(file: Path) -> FolderOptions:
         found[name] = keys.take(name, _read_mark, "a value, a name or a colour", None)
     found["annotated"] = keys.take("annotated", folder, "a CSV file, from this file on", None)
     found["axis"] = keys.take("axis", _one_of((0, 1, 2)), "0, 1 or 2 (z, y, x)", None)
-    if problems:
-        raise AttenScribbleError(f"{file}: {problem}" for problem in dict.fromkeys(problems))
+    refuse(f"{file}: {problem}" for problem in dict.fromkeys(problems))
     return FolderOptions(**found)
 
 

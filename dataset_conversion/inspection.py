@@ -220,7 +220,7 @@ def _inspect_case(
 ) -> CaseFindings | list[str]:
     """What was found, or every problem; runs in a worker process."""
     try:
-        channels, values = _read_case(*task, {*labels.values(), *(() if ignore is None else (ignore,))})
+        channels, values, counts = _read_case(*task, {*labels.values(), *(() if ignore is None else (ignore,))})
     except AttenScribbleError as error:
         return error.problems
     size, spacing = channels[0].GetSize(), channels[0].GetSpacing()
@@ -228,7 +228,6 @@ def _inspect_case(
     steps = (1.0, *spacing[::-1])[-3:]  # (z, y, x)
     axis = slice_axis(label.shape, steps, across) if len(size) == 3 else 0
     sections = np.moveaxis(label, axis, 0)
-    counts = count_values(label)
     if len(values) > 1:
         covered = measure_coverage(values[0], values[1], labels.values(), axis)
     else:
@@ -260,8 +259,8 @@ def _inspect_case(
 
 def _read_case(
     case: str, images: Sequence[Source], label: Source, dense: Source | None, known: Collection[int]
-) -> tuple[list[sitk.Image], list[np.ndarray]]:
-    """Channels, and the voxels of the label and any dense label in the order of the first channel.
+) -> tuple[list[sitk.Image], list[np.ndarray], dict[int, int]]:
+    """Channels; the voxels of the label and any dense label, on the grid of the first channel; the label's, by value.
 
     Raises:
         AttenScribbleError: what cannot be read, lies elsewhere, or holds values that are not `known`.
@@ -280,17 +279,18 @@ def _read_case(
     for position, (name, volume) in enumerate(zip(names[1:], volumes[1:], strict=True), start=1):
         # nnU-Net reads a dataset's own files; the dense labels are another's.
         problems += geometry_problems(volumes[0], volume, name, names[0], as_stored=position <= len(images))
-    values = []
+    values, counts = [], []
     for name, volume in zip(names[len(images) :], volumes[len(images) :], strict=True):
         try:
             values.append(label_values(place_on(volume, volumes[0]), name))
         except AttenScribbleError as error:
             problems += error.problems
             continue
-        if strange := sorted(count_values(values[-1]).keys() - known):
+        counts.append(count_values(values[-1]))
+        if strange := sorted(counts[-1].keys() - known):
             problems.append(f"{name}: label values {strange[:8]} are not in dataset.json: correct one of the two")
     refuse(problems)
-    return volumes[: len(images)], values
+    return volumes[: len(images)], values, counts[0]
 
 
 def _background_distances(sections: np.ndarray, ignore: int, spacing: np.ndarray) -> tuple[float, ...]:

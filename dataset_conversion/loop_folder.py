@@ -116,8 +116,8 @@ class CaseToDraw:
 
     def turn(self, *volumes: np.ndarray, to_nnunet: bool) -> list[np.ndarray]:
         """(Z, Y, X) each in the order in which nnU-Net reads the image, from the one that tools show; or back."""
-        shown, read = self.read_grid(), self.read_grid(as_nnunet=True)
-        if shown == read or len(shown.size) == 2:
+        shown = self.read_grid()
+        if len(shown.size) == 2 or shown == (read := self.read_grid(as_nnunet=True)):
             return list(volumes)
         own, other = (shown, read) if to_nnunet else (read, shown)
         return [np.ascontiguousarray(turn_onto(voxels, own, other)) for voxels in volumes]

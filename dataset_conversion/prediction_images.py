@@ -40,7 +40,7 @@ from nnunet_attenscribble.dataset_conversion.plan_problems import (
     identifier_problems,
     spacing_problems,
 )
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 
 def prepare_images(
@@ -109,8 +109,7 @@ def prepare_images(
         checked = list(show_progress(run(check, cases), total=len(cases), description="Checking", enabled=progress))
         problems += [problem for result in checked for problem in result.problems]
         problems += dimension_problems(cases, checked)
-        if problems:
-            raise AttenScribbleError(dict.fromkeys(problems))
+        refuse(dict.fromkeys(problems))
         with replaced_folder(output) as part:
             write = partial(copy_images, ending=description.ending) if as_it_is else write_images
             written = run(partial(write, folder=part), cases)

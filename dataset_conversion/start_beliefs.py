@@ -290,7 +290,8 @@ def names_fit(names: Mapping[str, Any], beliefs: Beliefs) -> bool:
     channels = names.get("channels")
     alike = channels is None or all(len(case.images) == len(channels) for case in cases)
     marks = [mark for mark, _ in beliefs.meanings]
-    there = "unlabelled" not in names or names["unlabelled"] in [mark.mark for mark in marks]
+    # Of no marks nothing is known yet, as which folder holds the drawings is to be asked for.
+    there = "unlabelled" not in names or not marks or names["unlabelled"] in [mark.mark for mark in marks]
     return not beliefs.problems and alike and there and all(mark.how == "value" for mark in marks)
 
 

@@ -210,16 +210,19 @@ def _list_drawings(layout: Layout, given: Given) -> list[Drawings]:
 
 def _ask_for_drawings(layout: Layout, given: Given) -> Doubt:
     told = ", ".join(f"{folder} ({counted(count, 'file')})" for folder, count in layout.unknown.items())
+    known = given.images is not None or layout.root not in layout.images
 
     def answer(text: str) -> Given:
         chosen = Path(text)
+        if known:
+            return replace(given, scribbles=chosen)
         others = [folder for folder in layout.unknown if folder != chosen]
         return replace(given, scribbles=chosen, images=others[0] if len(others) == 1 else layout.root)
 
     return Doubt(
-        f"{layout.root}: no name says which of its folders, {told}, holds images, and which drawings: give "
-        "--images DIR --scribbles DIR, or --dense DIR for dense labels; where each class has a file, put those of an "
-        "image into a folder masks beside it",
+        f"{layout.root}: no name says which of its folders, {told}, holds {'' if known else 'images, and which '}"
+        f"drawings: give {'' if known else '--images DIR '}--scribbles DIR, or --dense DIR for dense labels; where "
+        "each class has a file, put those of an image into a folder masks beside it",
         "Which folder holds the drawings?",
         answer,
         tuple(map(str, layout.unknown)),

@@ -300,7 +300,9 @@ def count_lesions(prediction: np.ndarray, dense: np.ndarray, iou: float) -> Lesi
         raise ValueError(f"iou is {iou}; it must be above 0 and at most 1")
     # As bytes: of truth values on two axes cc3d 4.1.1 labels some that are false.
     (own, predicted), (other, true) = (
-        cc3d.connected_components(mask.view(np.uint8), connectivity=26 if mask.ndim == 3 else 8, return_N=True)
+        cc3d.connected_components(
+            np.ascontiguousarray(mask, np.uint8), connectivity=26 if mask.ndim == 3 else 8, return_N=True
+        )
         for mask in (prediction, dense)
     )
     both = prediction & dense

@@ -13,15 +13,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from nnunet_attenscribble.common.files import is_of_system, replaced_folder
+from nnunet_attenscribble.common.files import (
+    finish_interrupted,
+    is_of_system,
+    naming,
+    remove_leftovers,
+    staged_folders,
+)
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
@@ -316,7 +324,22 @@ def postprocess_folder(
     decisions += decide(evidence, given.coding.structures, agreement=agreement) if per_class else []
     write = partial(_write_case, decisions=decisions, reader=given.reader)
     number = workers or count_workers(len(given.predicted))
-    with replaced_folder(output) as part:
+    output = output.resolve()  # of a link, the folder
+    with naming(output):
+        if output.is_dir():
+            for file in output.iterdir():  # of the system, as was checked
+                file.unlink()
+            output.rmdir()
+        # A hash, as one folder's name may be the beginning of another's.
+        parent, key = output.parent, f"postprocess-{sha256(os.fsencode(output.name)).hexdigest()[:16]}"
+        if parent.is_dir():
+            remove_leftovers(finish_interrupted(parent, key))
+    if output.exists():
+        raise AttenScribbleError(
+            f"-o {output}: a call that was stopped at its very end is completed now: take that, or give another folder"
+        )
+    with naming(output), staged_folders(parent, [output.name], key) as hidden:
+        part = hidden / output.name
         tasks = [(file, part / file.name) for file in given.predicted.values()]
         removed = run_all(write, tasks, number, "Removing components", progress=progress)
         result = Postprocessed(

@@ -308,8 +308,7 @@ def make_plan(benchmark: Benchmark, workspace: Workspace, environment: Mapping[s
         notes += compare_configurations(benchmark.reference, models, Prepared(workspace))
     except AttenScribbleError as error:
         problems += error.problems
-    if problems:
-        raise AttenScribbleError(dict.fromkeys(problems))
+    refuse(dict.fromkeys(problems))
     return Plan(benchmark, workspace, tests, budgets, notes)
 
 

@@ -117,6 +117,7 @@ def collect(
     """
     folder = folder.absolute()
     held = [file.name for file in folder.iterdir()] if folder.is_dir() else [folder.name] if folder.exists() else []
+    held = [name for name in held if not is_of_system(name)]
     if COLLECTED_FILE in held:
         held = [name for name in held if not _is_own(name)]
     if held:
@@ -135,10 +136,9 @@ def collect(
 
 
 def _is_own(name: str) -> bool:
-    """Whether `collect`, or an operating system by itself, writes a file of this name."""
+    """Whether `collect` writes a file of this name."""
     beginnings = ("comparison.", f"{_COMPARISON_POSTPROCESSED}.")
-    own = name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test") or name.startswith(beginnings)
-    return own or is_of_system(name)
+    return name in (COLLECTED_FILE, "missing.txt", "cells", "rows", "test") or name.startswith(beginnings)
 
 
 def list_compared(plan: Plan, complete: Sequence[Cell]) -> dict[str, list[Cell]]:

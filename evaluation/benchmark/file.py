@@ -22,7 +22,7 @@ from nnunet_attenscribble.common.shapes import (
     texts,
     words,
 )
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import refuse
 
 #: The end of a training, which nnU-Net selects on no case.
 FINAL_CHECKPOINT = "checkpoint_final.pth"
@@ -148,8 +148,7 @@ def read_benchmark(file: Path) -> Benchmark:
     """
     problems: list[str] = []
     benchmark = _read(read_keys(file, problems, "give the YAML file of a benchmark, see docs/benchmark.md"))
-    if problems:
-        raise AttenScribbleError(f"{file}: {problem}" for problem in problems)
+    refuse(f"{file}: {problem}" for problem in problems)
     return benchmark
 
 

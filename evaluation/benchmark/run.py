@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nnunet_attenscribble.common.files import try_lock, write_texts
-from nnunet_attenscribble.errors import AttenScribbleError
+from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.execution import StepBusyError, find_command, run_steps
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Preparation, name_folder
@@ -63,8 +63,7 @@ def list_preparations(benchmark: Benchmark, workspace: Workspace, *, check: bool
             steps.append(_make_step(preparation, workspace, check))
         except AttenScribbleError as error:
             problems += error.problems
-    if problems:
-        raise AttenScribbleError(dict.fromkeys(problems))
+    refuse(dict.fromkeys(problems))
     return steps
 
 
@@ -80,8 +79,6 @@ def run_preparations(
     Raises:
         AttenScribbleError: one failed.
     """
-    if all(step.is_done() for step in steps):
-        return
     with (workspace.work / "prepare.lock").open("a") as lock:
         if not try_lock(lock):
             console.print("waiting for another process that prepares the datasets", soft_wrap=True)

@@ -116,7 +116,10 @@ def run(
         remember_folders(workspace)
         if executor == "slurm" and not prepare:
             _refuse_unprepared(preparations, file, workspace)
-        run_preparations(preparations, workspace, first, console, words)
+        if not all(step.is_done() for step in preparations):
+            run_preparations(preparations, workspace, first, console, words)
+            # Once more, as whether data of a configuration that was not there yet are preprocessed is known now alone.
+            check_ahead(options, workspace, preparations, words, first, [], rows)
         plan = make_plan(options, workspace, first)
         cells = select_cells(plan.cells, only)
         for note in plan.notes:

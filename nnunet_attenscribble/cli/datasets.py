@@ -13,7 +13,7 @@ from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import encode_json, replaced_file
 from nnunet_attenscribble.common.nnunet import dataset_folder, find_folder, nnunet_folder, read_drawn_axis
 from nnunet_attenscribble.common.progress import print_table
-from nnunet_attenscribble.common.text import format_percent, list_some
+from nnunet_attenscribble.common.text import counted, format_percent, list_some
 from nnunet_attenscribble.dataset_conversion import Style
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -86,7 +86,7 @@ def inspect(
 def _print_findings(name: str, found: Inspection, dense: str | None) -> None:
     cases = found.cases.values()
     typer.echo(
-        f"{name}: {len(cases)} training cases, {sum(case.slices for case in cases)} slices; "
+        f"{name}: {counted(len(cases), 'training case')}, {counted(sum(case.slices for case in cases), 'slice')}; "
         + (f"dense labels: {dense}" if dense else "no dense labels to compare with")
     )
     _print_classes(found, with_dense=dense is not None)

@@ -15,6 +15,7 @@ from nnunet_attenscribble.cli.benchmark import print_means
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import FOLDERS
 from nnunet_attenscribble.common.shapes import mapping, read_shaped
+from nnunet_attenscribble.common.text import counted
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ class _Demo:
             self.console.print(f"[green]is done[/green]  {names}")
             return
         self.console.print(
-            f"[green]done[/green]     {names}: {written.training} training cases, {written.test} to test with"
+            f"[green]done[/green]     {names}: {counted(written.training, 'training case')}, "
+            f"{written.test} to test with"
         )
         for note in written.notes:
             self._tell(f"         {note}")

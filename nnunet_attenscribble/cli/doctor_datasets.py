@@ -27,7 +27,7 @@ from nnunet_attenscribble.common.nnunet import (
     read_drawn_axis,
 )
 from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import counted, list_some
 from nnunet_attenscribble.common.volumes import count_values, describe, label_values, read_volume, slice_axis
 from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.dataset_conversion.cases import find_swapped, tell_swapped
@@ -143,9 +143,9 @@ def check_cases(folder: Path, description: Mapping[str, Any], workers: int | Non
     files = {case: [Path(file) for file in (*entry["images"], entry["label"])] for case, entry in cases.items()}
     absent = [file.name for own in files.values() for file in own if not file.is_file()]
     if absent:
-        told = f"{len(absent)} files are missing: {list_some(absent)}"
+        told = f"{counted(len(absent), 'file')} missing: {list_some(absent)}"
         problems.append(Finding(folder.name, told, PROBLEM, "copy them, or take their cases out"))
-    cases = {case: entry for case, entry in cases.items() if all(map(Path.is_file, files[case]))}
+        cases = {case: entry for case, entry in cases.items() if all(map(Path.is_file, files[case]))}
     if not cases:
         return problems
     try:

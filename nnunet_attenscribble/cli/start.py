@@ -28,6 +28,7 @@ from nnunet_attenscribble.cli.convert import (
 from nnunet_attenscribble.cli.datasets import Workers, choose_evenly, where_to_write
 from nnunet_attenscribble.cli.training import list_exports
 from nnunet_attenscribble.common.progress import print_table
+from nnunet_attenscribble.common.text import counted
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _show(folder: Path, beliefs: Beliefs, checked: tuple[Sequence[CheckedCase], 
     if beliefs.meanings:
         show(*_mark_rows(beliefs, checked))
     for place, count in beliefs.unused.items():
-        typer.echo(f"\nNot used: {place} ({count} files)")
+        typer.echo(f"\nNot used: {place} ({counted(count, 'file')})")
     if checked is not None:
         options = beliefs.options
         assert options is not None  # as it was checked by them

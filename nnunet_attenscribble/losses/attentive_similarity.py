@@ -258,6 +258,8 @@ def _pool(kind: str, values: Tensor, grid: Sequence[int]) -> Tensor:
     # over several at once is slower yet.
     values = values[:, 0]
     for axis, cells in enumerate(grid, start=1):
+        if values.shape[axis] == cells:
+            continue
         values = values.unflatten(axis, (cells, -1))
         values = values.amax(axis + 1) if kind == "amax" else values.sum(axis + 1, dtype=torch.int32)
     return values if kind == "amax" else values / (prod(shape) // prod(grid))

@@ -233,6 +233,23 @@ def test_an_ignore_label_that_no_drawing_has_says_nothing_of_what_0_is(tmp_path,
     ]
 
 
+def test_of_two_folders_of_drawings_one_is_chosen_and_the_images_stay(tmp_path, answer):
+    """No name says which of anna and ben holds drawings; what dataset.json says counts once that is answered."""
+    root = tmp_path / "hearts"
+    for number in range(2):
+        save(root / "images" / f"p{number}.nii.gz", make_scan(number))
+        for who in ("anna", "ben"):
+            save(root / who / f"p{number}.nii.gz", make_strokes())
+    labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3, "ignore": 4}
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": {"0": "T1"}}))
+    error, out = answer(root, root / "anna", "y")
+    assert error is None, out
+    check_labels(tmp_path / "nnUNet_raw" / "Dataset601_hearts")
+    options = read_options(tmp_path / "hearts_start.yaml")
+    assert (options.images, options.scribbles, options.channels) == (root / "images", root / "anna", ("T1",))
+    assert f"Not used: {root / 'ben'} (2 files)" in " ".join(out.split())
+
+
 @pytest.mark.parametrize("told", [{"0": "background", "1": "RV", "2": "RV"}, {"0": "background", "1": "RV"}])
 def test_a_dataset_json_in_which_a_name_stands_twice_is_not_read(tmp_path, told):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": told, "modality": {"0": " "}}))
@@ -736,7 +753,7 @@ def test_a_second_folder_of_test_images_is_told(tmp_path, start):
     save(tmp_path / "hearts" / "test" / "images" / "p8.nii.gz", make_scan(8))
     code, out, err = start(tmp_path / "hearts", *OPTIONS)
     assert code == 0, err
-    assert f"Not used: {tmp_path / 'hearts' / 'test' / 'images'} (1 files)" in out
+    assert f"Not used: {tmp_path / 'hearts' / 'test' / 'images'} (1 file)" in out
 
 
 def test_the_sheet_shows_images_with_the_spacing_that_was_given(tmp_path, start, monkeypatch):

@@ -58,6 +58,11 @@ def test_an_object_at_the_end_of_a_row_ends_there():
     assert count_lesions(prediction, dense, 0.25) == LesionCounts(1, 0, 0)
 
 
+def test_a_strided_column_is_counted_as_a_copy_of_it():
+    column = np.array([1, 1, 0, 1], bool).repeat(4).reshape(4, 2, 2)[:, :1, :1]
+    assert count_lesions(column, column.copy(), 0.5) == LesionCounts(2, 0, 0)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_the_most_pairs_that_there_are(data):

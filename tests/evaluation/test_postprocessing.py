@@ -355,3 +355,19 @@ def test_a_run_into_a_folder_of_a_similar_name_and_one_that_was_killed(study, tm
     postprocess_folder(*study, tmp_path / "out-2")
     assert {file.name for file in tmp_path.glob("*out*")} == {"out", "out-2"}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_second_call_into_the_same_folder_is_refused_while_the_first_one_writes(study, tmp_path, monkeypatch):
+    write, refused = postprocessing._write_case, []
+
+    def write_beside(*arguments, **options):
+        monkeypatch.setattr(postprocessing, "_write_case", write)
+        with pytest.raises(AttenScribbleError) as caught:
+            postprocess_folder(*study, tmp_path / "out", foreground=True)
+        refused.append(str(caught.value))
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(postprocessing, "_write_case", write_beside)
+    postprocess_folder(*study, tmp_path / "out")
+    assert "another process" in refused[0]
+    assert (tmp_path / "out" / "test.nii.gz").is_file()

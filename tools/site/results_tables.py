@@ -11,6 +11,7 @@ import csv
 import re
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from math import isnan
 from pathlib import Path
 from statistics import fmean
 
@@ -124,7 +125,7 @@ def tabulate_scores(results: str, *, volumes: bool = True, chance: bool = False,
         cells += _format_classes(comparison, row)
         cells += [_format_distance(comparison, row, metric) for metric in ("hd95_mm", "assd_mm")]
         cells += [_format_volumes(comparison, row)] if volumes else []
-        cells += [f"{dice.sd_runs:.3f}"] if chance else []
+        cells += ["" if isnan(dice.sd_runs) else f"{dice.sd_runs:.3f}"] if chance else []
         cells += [f"{_mean_of_patients(load(results, row), MAAG_TEST):.3f}"] if test_part else []
         lines.append(cells)
     return format_table(header, lines)

@@ -127,6 +127,18 @@ def test_data_that_nobody_preprocesses(toy):
     assert "nnUNetPlans_2d is not there: preprocess 2d of" in problems(toy)
 
 
+def test_data_of_a_configuration_that_prepare_makes_and_nobody_preprocesses(toy):
+    file = toy.preprocessed / SCRIBBLE / "nnUNetPlans.json"
+    add = "import json, sys; file = sys.argv[1]; plans = json.load(open(file)); plans['configurations']['2d_new'] = "
+    add += "{'inherits_from': '2d', 'data_identifier': 'nnUNetPlans_2d_new'}; json.dump(plans, open(file, 'w'))"
+    step = {"name": "new", "command": [sys.executable, "-c", add, str(file)], "creates": [f"{file}#2d_new"]}
+    rows = [row | {"configuration": "2d_new"} if row["labels"] == "scribble" else row for row in toy.content["rows"]]
+    toy.write(rows=rows, prepare=[step])
+    (told,) = toy.problems()
+    assert "nnUNetPlans_2d_new is not there: preprocess 2d_new of" in told
+    assert toy.events() == []
+
+
 def test_rows_that_are_not_asked_for_need_no_preprocessed_data(toy):
     (toy.preprocessed / DENSE / "nnUNetPlans_2d").rmdir()
     assert f"{DENSE}/nnUNetPlans_2d is not there" in problems(toy)

@@ -311,6 +311,9 @@ def test_a_folder_with_something_else_in_it_is_left_alone(toy):
     with pytest.raises(AttenScribbleError, match="holds something else"):
         toy.call("collect", "-o", str(toy.folder / "mine"))
     assert (toy.folder / "mine" / "thesis.tex").exists()
+    (toy.folder / "empty").mkdir()
+    (toy.folder / "empty" / ".DS_Store").touch()
+    toy.call("collect", "-o", str(toy.folder / "empty"))
     (toy.folder / "images" / "test").mkdir(parents=True)
     with pytest.raises(AttenScribbleError, match=r"holds something else than collected results \(test\)"):
         toy.call("collect", "-o", str(toy.folder / "images"))
