@@ -327,9 +327,10 @@ def postprocess_folder(
     output = output.resolve()  # of a link, the folder
     with naming(output):
         if output.is_dir():
-            for file in output.iterdir():  # of the system, as was checked
-                file.unlink()
-            output.rmdir()
+            for file in output.iterdir():
+                if is_of_system(file.name):
+                    file.unlink()
+            output.rmdir()  # fails where another call has written here meanwhile
         # A hash, as one folder's name may be the beginning of another's.
         parent, key = output.parent, f"postprocess-{sha256(os.fsencode(output.name)).hexdigest()[:16]}"
         if parent.is_dir():

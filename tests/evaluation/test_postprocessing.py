@@ -371,3 +371,17 @@ def test_a_second_call_into_the_same_folder_is_refused_while_the_first_one_write
     postprocess_folder(*study, tmp_path / "out")
     assert "another process" in refused[0]
     assert (tmp_path / "out" / "test.nii.gz").is_file()
+
+
+def test_what_appears_in_the_folder_meanwhile_stays(study, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    decide = postprocessing.decide
+
+    def decide_late(*arguments, **options):
+        (tmp_path / "out" / "theirs.nii.gz").touch()
+        return decide(*arguments, **options)
+
+    monkeypatch.setattr(postprocessing, "decide", decide_late)
+    with pytest.raises(AttenScribbleError, match="out"):
+        postprocess_folder(*study, tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["theirs.nii.gz"]
