@@ -352,11 +352,11 @@ def test_files_that_are_missing_or_too_many(folders):
     (folder / "labelsTr" / "b.nii.gz").symlink_to("gone.nii.gz")
     found = told(check_dataset("501"))
     assert (PROBLEM, "numTraining is 3, there are 2 cases") in found
-    assert (PROBLEM, "1 files are missing: b.nii.gz") in found
+    assert (PROBLEM, "1 file missing: b.nii.gz") in found
     sitk.WriteImage(sitk.GetImageFromArray(scribble()[:1].astype(np.uint8)), folder / "labelsTr" / "a.nii.gz")
     found = told(check_dataset("501"))
     assert any("a.nii.gz: size" in problem for _, problem in found)
-    assert (PROBLEM, "1 files are missing: b.nii.gz") in found
+    assert (PROBLEM, "1 file missing: b.nii.gz") in found
 
 
 def test_a_damaged_label(folders):
