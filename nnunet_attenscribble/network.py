@@ -349,27 +349,3 @@ def add_block(checkpoint: Path, block: Mapping[str, Tensor]) -> dict[str, Any]:
     if weights.keys() >= block.keys():
         raise AttenScribbleError(f"{checkpoint} has an attention block already: give it to nnUNetv2_train as it is")
     return {"network_weights": {**block, **weights}}
-
-
-def misfits(
-    weights: Mapping[str, Tensor], block: Mapping[str, Tensor], configuration: Mapping[str, Any], input_channels: int
-) -> list[str]:
-    """Weights of the planned network that are absent or of another shape; nnU-Net asks for all but the last layers.
-
-    Args:
-        weights: of a checkpoint.
-        block: see `initial_block`.
-        configuration: of a plans file, inheritance resolved.
-        input_channels: of its network.
-    """
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-    architecture = configuration["architecture"]
-    names = ("network_class_name", "arch_kwargs", "_kw_requires_import")
-    with torch.device("meta"):  # shapes alone
-        network = get_network_from_plans(*(architecture[name] for name in names), input_channels, 2, allow_init=False)
-    return [
-        name
-        for name, planned in {**network.state_dict(), **block}.items()
-        if ".seg_layers." not in name and (name not in weights or weights[name].shape != planned.shape)
-    ]

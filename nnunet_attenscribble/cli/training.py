@@ -28,7 +28,7 @@ from nnunet_attenscribble.common.nnunet import (
 )
 from nnunet_attenscribble.common.progress import print_table, show_waiting
 from nnunet_attenscribble.common.shapes import unique_keys
-from nnunet_attenscribble.common.text import counted, format_duration, format_number, list_some
+from nnunet_attenscribble.common.text import counted, format_duration, format_number
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
@@ -210,26 +210,15 @@ def pretrained(
     if not output.parent.is_dir():
         problems.append(f"{output.parent}, where {output.name} shall go, does not exist")
     file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
-    plans = read_plans(file)
-    resolved = resolve_configuration(plans, configuration)
+    resolved = resolve_configuration(read_plans(file), configuration)
     refuse(problems)
 
     with show_waiting("Making the block"):
         import torch
-        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        from nnunet_attenscribble.network import add_block, initial_block, misfits
+        from nnunet_attenscribble.network import add_block, initial_block
 
-        block = initial_block(resolved)
-        content = add_block(checkpoint, block)
-        described = read_dataset_json(file.with_name("dataset.json"))
-        channels = determine_num_input_channels(PlansManager(plans), configuration, described)
-        if wrong := misfits(content["network_weights"], block, resolved, channels):
-            raise AttenScribbleError(
-                f"{checkpoint}: its network is not that of '{configuration}' in {file}, {list_some(wrong)} differ: "
-                "give one that was trained with this configuration, or one that it inherits from"
-            )
+        content = add_block(checkpoint, initial_block(resolved))
         with replaced_file(output) as part, part.open("wb") as stream:
             torch.save(content, stream)
     typer.echo(f"{output} holds the network of {checkpoint.name} with an attention block for '{configuration}'.")
