@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from nnunet_attenscribble.common.readers import Reader
     from nnunet_attenscribble.dataset_conversion.description import Description
-    from nnunet_attenscribble.dataset_conversion.loop_folder import Addition, CaseToDraw
+    from nnunet_attenscribble.dataset_conversion.next_folder import Addition, CaseToDraw
     from nnunet_attenscribble.trained_model import ModelPlace, TrainedModel
 
 
@@ -83,7 +83,7 @@ def next_slices(
     from nnunet_attenscribble.common.files import reserved
     from nnunet_attenscribble.common.readers import find_reader
     from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-    from nnunet_attenscribble.dataset_conversion.loop_folder import (
+    from nnunet_attenscribble.dataset_conversion.next_folder import (
         STATE_FILE,
         CaseToDraw,
         note_read,
@@ -137,7 +137,7 @@ def _check_labels(file: Path, labels: Mapping[str, Any], description: Descriptio
 
 
 def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reader: Reader, device: str) -> None:
-    from nnunet_attenscribble.dataset_conversion.loop_folder import add_strokes
+    from nnunet_attenscribble.dataset_conversion.next_folder import add_strokes
 
     add_strokes(raw, nnunet_folder("nnUNet_preprocessed") / raw.name, additions, reader)
     rows = []
@@ -176,9 +176,9 @@ def _choose(
 ) -> None:
     from tempfile import TemporaryDirectory
 
-    from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS
-    from nnunet_attenscribble.dataset_conversion.loop_folder import list_seen, read_additions, write_folder
-    from nnunet_attenscribble.dataset_conversion.loop_slices import search_slices
+    from nnunet_attenscribble.dataset_conversion.next_drawings import TOOLS
+    from nnunet_attenscribble.dataset_conversion.next_folder import list_seen, read_additions, write_folder
+    from nnunet_attenscribble.dataset_conversion.next_slices import search_slices
 
     raw, labels = dataset.raw, dataset.description.labels
     further = _find_further(dataset, images, model)
@@ -223,7 +223,7 @@ def _choose(
 def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedModel) -> dict[str, CaseToDraw]:
     """The cases of further folders that are no training cases yet; a model of other labels is refused as well."""
     from nnunet_attenscribble.dataset_conversion.description import read_description
-    from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, new_case_problems, stray_label_problems
+    from nnunet_attenscribble.dataset_conversion.next_folder import CaseToDraw, new_case_problems, stray_label_problems
 
     found: dict[str, list[Path]] = {}
     problems = []

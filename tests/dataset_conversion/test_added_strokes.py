@@ -19,10 +19,10 @@ import SimpleITK as sitk
 from nnunet_attenscribble.cli.next_slices import _Dataset, _find_further, _print_slices, next_slices
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
-from nnunet_attenscribble.dataset_conversion import loop_folder
+from nnunet_attenscribble.dataset_conversion import next_folder
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS, write_drawing, write_tiff
-from nnunet_attenscribble.dataset_conversion.loop_folder import (
+from nnunet_attenscribble.dataset_conversion.next_drawings import TOOLS, write_drawing, write_tiff
+from nnunet_attenscribble.dataset_conversion.next_folder import (
     Addition,
     CaseToDraw,
     DrawnCase,
@@ -635,7 +635,7 @@ def test_of_two_calls_at_once_the_second_waits(work, tmp_path, monkeypatch):
             both.wait()
         return read
 
-    monkeypatch.setattr(loop_folder, "read_additions", read_together)
+    monkeypatch.setattr(next_folder, "read_additions", read_together)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda number: next_slices(NAME, folder=tmp_path / str(number), device="cpu"), (1, 2)))
     assert (work.label("b") == drawn(((0, 0, 1), 1), ((0, 0, 2), 2))).all()
@@ -695,7 +695,7 @@ def test_images_on_another_drive_are_linked_by_their_whole_path(work, monkeypatc
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_folder.os.path, "relpath", relpath)
+        patch.setattr(next_folder.os.path, "relpath", relpath)
         work.write()
     assert sitk.ReadImage(str(work.folder / "c/c_0000.nii.gz")).GetSize() == make_scan(2).GetSize()
 

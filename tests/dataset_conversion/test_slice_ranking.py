@@ -10,9 +10,9 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.common.readers import find_reader
-from nnunet_attenscribble.dataset_conversion import loop_slices
-from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw
-from nnunet_attenscribble.dataset_conversion.loop_slices import (
+from nnunet_attenscribble.dataset_conversion import next_slices
+from nnunet_attenscribble.dataset_conversion.next_folder import CaseToDraw
+from nnunet_attenscribble.dataset_conversion.next_slices import (
     CaseSlices,
     ChosenSlice,
     Search,
@@ -108,7 +108,7 @@ def test_predictions_are_packed_until_slices_are_chosen(tmp_path, monkeypatch):
     labels = np.zeros((1, 200, 200), np.uint8)
     labels[0, 50:90, 50:90] = 1
     doubt = np.zeros(labels.shape, np.float32)
-    monkeypatch.setattr(loop_slices, "predict_case", lambda *_: CasePrediction(labels, doubt, doubt))
+    monkeypatch.setattr(next_slices, "predict_case", lambda *_: CasePrediction(labels, doubt, doubt))
     case = SimpleNamespace(
         identifier="a",
         images=(),
@@ -133,7 +133,7 @@ def test_slices_are_those_of_the_file_whatever_order_nnunet_reads_in(tmp_path, m
         read = NibabelIOWithReorient().read_images([*map(str, files)])[0][0]
         return CasePrediction(read.astype(np.uint8), read, read)
 
-    monkeypatch.setattr(loop_slices, "predict_case", predict)
+    monkeypatch.setattr(next_slices, "predict_case", predict)
     reader = find_reader({"file_ending": ".nii.gz", "overwrite_image_reader_writer": "NibabelIOWithReorient"}, file)
     cases = {"a": CaseToDraw.of_files("a", [file], reader, 1)}
     for axis in (0, 1, 2):
@@ -150,7 +150,7 @@ def test_where_no_spacing_tells_slices_lie_as_strokes_do(tmp_path, monkeypatch):
     strokes[1, ::2, 1:5] = strokes[1:5, ::2, 4] = 1  # across y
     grid = Grid.of(sitk.GetImageFromArray(strokes))
     doubt = np.zeros(strokes.shape, np.float32)
-    monkeypatch.setattr(loop_slices, "predict_case", lambda *_: CasePrediction(doubt.astype(np.uint8), doubt, doubt))
+    monkeypatch.setattr(next_slices, "predict_case", lambda *_: CasePrediction(doubt.astype(np.uint8), doubt, doubt))
     cases = {
         name: SimpleNamespace(
             identifier=name,
@@ -169,7 +169,7 @@ def test_where_no_spacing_tells_slices_lie_as_strokes_do(tmp_path, monkeypatch):
 
 def test_pixels_of_pictures_are_as_high_and_wide_as_voxels(tmp_path, monkeypatch):
     sections = []
-    monkeypatch.setattr(loop_slices, "draw_sections", lambda drawn, **_: sections.extend(drawn))
+    monkeypatch.setattr(next_slices, "draw_sections", lambda drawn, **_: sections.extend(drawn))
     image = sitk.GetImageFromArray(np.zeros((2, 3, 4), np.float32))
     image.SetSpacing((1, 2, 8))
     sitk.WriteImage(image, file := tmp_path / "a.nii.gz")

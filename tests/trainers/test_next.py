@@ -24,7 +24,7 @@ from nnunet_attenscribble import trained_model
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.grids import Grid
-from nnunet_attenscribble.dataset_conversion.loop_drawings import write_drawing
+from nnunet_attenscribble.dataset_conversion.next_drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.execution import find_command
 from nnunet_attenscribble.trained_model import TrainedModel, _to_image, predict_case

@@ -16,8 +16,8 @@ from nnunet_attenscribble.common.grids import Grid, turn_upright
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.volumes import describe, file_of, read_volume, slice_axis
 from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
-from nnunet_attenscribble.dataset_conversion.loop_drawings import as_volume, find_offset, tell_slice
-from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, DrawnCase
+from nnunet_attenscribble.dataset_conversion.next_drawings import as_volume, find_offset, tell_slice
+from nnunet_attenscribble.dataset_conversion.next_folder import CaseToDraw, DrawnCase
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.trained_model import TrainedModel, predict_case
 

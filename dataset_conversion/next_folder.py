@@ -33,7 +33,7 @@ from nnunet_attenscribble.common.volumes import (
 )
 from nnunet_attenscribble.dataset_conversion.cases import Coding
 from nnunet_attenscribble.dataset_conversion.description import Description
-from nnunet_attenscribble.dataset_conversion.loop_drawings import (
+from nnunet_attenscribble.dataset_conversion.next_drawings import (
     TOOLS,
     as_volume,
     describe_labels,
@@ -205,7 +205,7 @@ def write_folder(
     Args:
         folder: to write; made where it is missing.
         cases: to draw on; each is written before the next is asked for.
-        tool: of `loop_drawings.TOOLS`.
+        tool: of `next_drawings.TOOLS`.
         labels: name to value, background included.
         state: for the state file: `dataset`, `slices` and more.
         further: files by name.
