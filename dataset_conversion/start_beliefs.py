@@ -313,7 +313,7 @@ def free_id(folders: Iterable[Path | None]) -> int:
 def _believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, str | None]], list[Doubt]]:
     """What every mark is believed to mean, and what has to be asked."""
     found: list[tuple[FoundMark, str | None]] = []
-    doubts: list[Doubt] = []
+    asked: dict[tuple[str, str, str], list[tuple[FoundMark, str | None]]] = {}  # that are asked for the same reason
     known: dict[Mark, str] = {}
     for role in ("scribble", "dense"):
         marks = survey.marks(role)
@@ -324,12 +324,19 @@ def _believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, 
             meaning = _meaning(mark, given, role, rest, known)
             why = "" if meaning is None else _why_asked(mark, given, apart)
             if meaning is None or why:
-                doubts.append(_ask_meaning(mark, given, why, meaning, survey))
+                reason = why or _why_unknown(mark, given)
+                asked.setdefault((role, mark.how, reason), []).append((mark, meaning))
                 found.append((mark, None))
             else:
                 found.append((mark, meaning))
                 known[_key(mark.mark)] = meaning
-    return found, list({doubt.told: doubt for doubt in doubts}.values())
+    doubts: dict[str, Doubt] = {}
+    for (_, _, reason), alike in asked.items():
+        told = _tell_marks([mark for mark, _ in alike], reason, survey)
+        for mark, meaning in alike:
+            doubt = _ask_meaning(mark, given, told, reason, meaning, survey)
+            doubts.setdefault(doubt.question, doubt)  # scribbles and dense labels may hold the same
+    return found, list(doubts.values())
 
 
 def _too_many(doubts: Sequence[Doubt], folders: Folders) -> list[str]:
@@ -516,20 +523,36 @@ def _never_together(survey: Survey, role: str) -> dict[str, str]:
     return apart
 
 
-def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, survey: Survey) -> Doubt:
-    is_zero = mark.mark == 0
+def _describe_mark(mark: FoundMark, survey: Survey) -> tuple[str, str]:
+    """What it is, and where it is drawn."""
     told = f"the {mark.how} {mark.mark}"
     if mark.how == "name":
-        told = "what no name is given to" if is_zero else f"'{mark.mark}'"
+        told = "what no name is given to" if mark.mark == 0 else f"'{mark.mark}'"
     where = f"in {len(mark.files)} of {len(survey.labels[mark.role])} files"
     if mark.how != "name":
         where += f", {format_percent(round(1e6 * mark.share), 1_000_000)} of the voxels"
-    written = quote(str(mark.mark))
-    is_class = not isinstance(mark.mark, int) or mark.mark > 0
-    options = [f"--labels CLASS={written}"] if is_class else []
-    if why.startswith("never"):
-        options = [f"--labels with it as a class of its own, or CLASS={written}"]
-    options += [f"--background-scribble {written}", f"--unlabelled {written}"] if mark.role == "scribble" else []
+    return told, where
+
+
+def _tell_marks(marks: Sequence[FoundMark], reason: str, survey: Survey) -> str:
+    """One sentence on marks of one role that are asked for the same reason, with the options that answer it."""
+    described = [(*_describe_mark(mark, survey), mark.files[0]) for mark in marks]
+    told = ", ".join(f"{what} ({where}, the first {first})" for what, where, first in described)
+    classes = [mark.mark for mark in marks if isinstance(mark.mark, str) or mark.mark > 0]
+    options = ["--labels " + ",".join(f"CLASS={quote(str(mark))}" for mark in classes)] if classes else []
+    if reason.startswith("never"):
+        options = [f"--labels with it as a class of its own, or CLASS={quote(str(classes[0]))}"]
+    if marks[0].role == "scribble":
+        written = quote(str(marks[0].mark)) if len(marks) == 1 else "MARK"
+        options += [f"--background-scribble {written}", f"--unlabelled {written}"]
+    advice = f"give {' or '.join(options)}" if options else "correct it in the files"
+    return f"{told}{' ' if len(marks) == 1 else ', each of which '}{reason}: {advice}"
+
+
+def _ask_meaning(mark: FoundMark, given: Given, told: str, reason: str, meaning: str | None, survey: Survey) -> Doubt:
+    """The question for one mark, with what is believed of it where that is only to be confirmed."""
+    is_zero = mark.mark == 0
+    what, where = _describe_mark(mark, survey)
 
     def answer(text: str) -> Given:
         name = " ".join(text.split())
@@ -541,15 +564,14 @@ def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, s
                 raise AttenScribbleError(f"{name!r} is no name of a class: give one, or background, or unlabelled")
         return replace(given, meanings={**given.meanings, _key(mark.mark): name})
 
-    reason = why or _why_unknown(mark, given)
-    advice = f"give {' or '.join(options)}" if options else "correct it in the files"
+    hints = [f"It {reason}."] if is_zero or meaning is not None else []
+    hints += [] if is_zero else ["A class, background or unlabelled"]
     return Doubt(
-        f"{told} ({where}, the first {mark.files[0]}) {reason}: {advice}",
-        f"What is {told} ({where})? "
-        + (f"It {reason}." if is_zero else f"{f'It {why}. ' if why else ''}A class, background or unlabelled"),
+        told,
+        f"What is {what} ({where})? {' '.join(hints)}",
         answer,
         (BACKGROUND, UNLABELLED) if is_zero else (),
-        meaning if why else None,
+        meaning,
     )
 
 

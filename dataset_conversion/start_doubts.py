@@ -52,7 +52,7 @@ class Doubt:
     """What is not clear.
 
     Attributes:
-        told: one sentence, with the option that answers it.
+        told: one sentence, with the option that answers it; the same of all that one option answers.
         question: the same, short.
         answer: what is given once this was answered; raises AttenScribbleError for what is no answer.
         choices: answers that there are; none: any text.

@@ -219,7 +219,7 @@ def _settle(believe: Callable[[Given], Beliefs], beliefs: Beliefs, asks: bool) -
     """Ask until nothing is in doubt; raises AttenScribbleError for all doubts at once where nobody is to be asked."""
     while beliefs.problems or beliefs.doubts:
         if beliefs.problems or not asks:
-            raise AttenScribbleError([*beliefs.problems, *(doubt.told for doubt in beliefs.doubts)])
+            raise AttenScribbleError([*beliefs.problems, *dict.fromkeys(doubt.told for doubt in beliefs.doubts)])
         beliefs = believe(_ask(beliefs.doubts[0]))
     return beliefs
 

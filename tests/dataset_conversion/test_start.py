@@ -468,8 +468,10 @@ def unknown_folders(root):
 DOUBTS = {
     values_alone: (
         ["labels (2 files): nothing says whether these are scribbles, with voxels that nobody drew on, or dense labels",
-         "the value 1 (in 2 of 2 files, 1.67 % of the voxels, the first p0) has no name: give --labels CLASS=1",
-         "the value 2 (", "the value 3 ("],
+         "the value 1 (in 2 of 2 files, 1.67 % of the voxels, the first p0), the value 2 (in 2 of 2 files, 1.67 % of "
+         "the voxels, the first p0), the value 3 (in 2 of 2 files, 1.67 % of the voxels, the first p0), each of which "
+         "has no name: "
+         "give --labels CLASS=1,CLASS=2,CLASS=3 or --background-scribble MARK or --unlabelled MARK"],
         ["-s", "{root}/labels", "--labels", "RV,MYO,LV"],
     ),
     two_annotators: (
@@ -518,12 +520,11 @@ DOUBTS = {
         ["the value 0 (in 1 of 1 files, 50.00 % of the voxels, the first p0) may be unlabelled, or a background "
          "stroke: "
          "give --background-scribble 0 or --unlabelled 0",
-         "the value 1 (", "the value 2 ("],
+         "first p0), each of which has no name: give --labels CLASS=1,CLASS=2 or --background-scribble MARK or"],
         ["--labels", "A", "--unlabelled", "0"],
     ),
     a_value_below_zero: (
-        ["the value -1 (in 2 of 2 files, 15.00 % of the voxels, the first p0) has no name: give "
-         "--background-scribble -1 or --unlabelled -1", "the value 1 (", "the value 2 (", "the value 3 ("],
+        ["the value -1 (in 2 of 2 files, 15.00 % of the voxels, the first p0), the value 1 ("],
         ["--labels", "RV,MYO,LV", "--background-scribble", "-1"],
     ),
     colours_with_opacity: (["images have 4 channels, the last of them opacity (alpha): name them in this order"],
