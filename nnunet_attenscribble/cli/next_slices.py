@@ -20,7 +20,7 @@ from nnunet_attenscribble.common.nnunet import (
     read_drawn_axis,
 )
 from nnunet_attenscribble.common.progress import print_table
-from nnunet_attenscribble.common.text import format_csv
+from nnunet_attenscribble.common.text import counted, format_csv
 from nnunet_attenscribble.dataset_conversion import Tool
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
@@ -115,7 +115,10 @@ def next_slices(
                 _bring_in(raw, additions, place, reader, read_device(device).type)
                 note_read(folder, state, additions)
                 return
-            if state.get("read") and place.file.stat().st_mtime < (folder / STATE_FILE).stat().st_mtime:
+            if not state.get("read"):
+                left = counted(len(state["slices"]), "slice")
+                typer.secho(f"Note: nothing was drawn in {folder} since the last call: {left} to draw on.", bold=True)
+            elif place.file.stat().st_mtime < (folder / STATE_FILE).stat().st_mtime:
                 typer.secho(f"Note: {place.file} is older than the strokes brought in: train on first.", bold=True)
     model = TrainedModel(place.folder, place.fold, place.checkpoint, read_device(device))
     own = _Dataset(raw, description, training, reader)

@@ -43,14 +43,14 @@ def test_a_slice_is_measured_by_its_means():
     labels = np.array([[[0, 1, 1], [0, 0, 0]], [[2, 1, 1], [0, 0, 0]]])
     strokes = np.zeros((2, 2, 3), bool)
     strokes[0, 1, 2] = True
-    found = measure_slices(entropy, disagreement, labels, strokes, 0)
+    found = measure_slices(entropy, disagreement, labels, strokes.any(axis=(1, 2)), 0)
     assert found.entropy.tolist() == pytest.approx([0, 0.2])  # 1.2 over 6 pixels
     assert found.disagreement.tolist() == pytest.approx([0.1, 0])
     assert found.foreground.tolist() == pytest.approx([2 / 6, 3 / 6])
     assert found.scores.tolist() == pytest.approx([0.1 * (2 / 6 + 0.01), 0.2 * (3 / 6 + 0.01)])
     assert found.unsure.tolist() == [0, 2]  # 0.3 against 0.2 of class 1; background, 0.7, always is along the others
     assert found.drawn.tolist() == [True, False]
-    across = measure_slices(entropy, disagreement, labels, strokes, 2)
+    across = measure_slices(entropy, disagreement, labels, strokes.any(axis=(0, 1)), 2)
     assert across.entropy.tolist() == pytest.approx([0.125, 0.075, 0.1])
     assert across.drawn.tolist() == [False, False, True]
     assert across.unsure.tolist() == [2, 1, 1]
@@ -119,6 +119,24 @@ def test_predictions_are_packed_until_slices_are_chosen(tmp_path, monkeypatch):
     found = search_slices(None, {"a": case}, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, axis=0)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < labels.nbytes / 20
     np.testing.assert_array_equal(next(found.list_drawn_cases()).prediction, labels)
+
+
+def test_only_cases_that_are_predicted_are_counted(tmp_path, monkeypatch, capsys):
+    labels = np.zeros((1, 4, 4), np.uint8)
+    monkeypatch.setattr(next_slices, "predict_case", lambda *_: CasePrediction(labels, labels * 0.1, labels * 0.1))
+    cases = {
+        name: SimpleNamespace(
+            identifier=name,
+            images=(),
+            read_grid=lambda: SimpleNamespace(size=(4, 4)),
+            read_strokes=lambda names, value=value: np.full(labels.shape, value),
+            turn=lambda *volumes, to_nnunet: volumes,
+        )
+        for name, value in (("drawn", 1), ("new", 2))
+    }
+    found = search_slices(None, cases, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, progress=True)
+    assert [*found.cases] == ["new"]
+    assert capsys.readouterr().err == "Predicting: 1 of 1\n"
 
 
 def test_slices_are_those_of_the_file_whatever_order_nnunet_reads_in(tmp_path, monkeypatch):
