@@ -119,7 +119,7 @@ class FolderOptions:
             raise AttenScribbleError(refused)
         step = None if self.spacing is None else tuple(self.spacing)
         whole = None if self.dense_slices is None else re.compile(self.dense_slices)
-        scribble_values = None if dense_only else marks.scribble_values  # refused where one value would mean two things
+        scribble_values = None if dense_only else marks.coded
         folders = Folders(self.images, self.scribbles, self.dense, self.test_images, self.test_labels)
         found = look_at_folders(folders, marks, self.channels)
         problems = list(found.problems)
@@ -162,7 +162,7 @@ class FolderOptions:
                 channel_names=dict(enumerate(self.channels)),
                 labels=marks.labels,
                 scribble_values=scribble_values,
-                dense_values=marks.dense_values,
+                dense_values=replace(marks, dense=True).coded,
                 provenance={
                     "source": "folders of images and labels",
                     "options": {

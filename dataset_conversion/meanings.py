@@ -115,12 +115,14 @@ class Marks:
         coding: of the values that are no class; None: nothing was said.
         background: name or colour of strokes in the background, besides `background`.
         unlabelled: name or colour of what nobody drew on, besides those of `means_ignore`.
+        dense: the files are dense labels, in which what is in no class is background.
     """
 
     classes: Mapping[str, int | str | None]
     coding: ScribbleCoding | None = None
     background: str | None = None
     unlabelled: str | None = None
+    dense: bool = False
 
     @cached_property
     def labels(self) -> dict[str, int]:
@@ -136,14 +138,15 @@ class Marks:
         }
 
     @cached_property
-    def scribble_values(self) -> dict[int, int] | None:
-        """Value in the file to value in the dataset; None where they are the same."""
-        return scribble_values(self.labels, self.coding or PRESETS["acdc"], self.values)
+    def coded(self) -> dict[int, int] | None:
+        """Value in the file to value in the dataset; None where they are the same.
 
-    @cached_property
-    def dense_values(self) -> dict[int, int] | None:
-        """The same for dense labels."""
-        return dense_values(self.labels, self.values)
+        Raises:
+            AttenScribbleError: if one value would mean two things.
+        """
+        if self.dense:
+            return dense_values(self.labels, self.values)
+        return scribble_values(self.labels, self.coding or PRESETS["acdc"], self.values)
 
     @property
     def _own_names(self) -> dict[str, str]:
@@ -172,9 +175,9 @@ class Marks:
         marks = [*self.classes.items(), (BACKGROUND, self.background), (UNLABELLED, self.unlabelled)]
         return [(name, mark) for name, mark in marks if isinstance(mark, str)]
 
-    def _coded(self) -> dict[int, str]:
+    def _rest(self) -> dict[int, str]:
         """What the coding says of values that are no class."""
-        if self.coding is None:
+        if self.dense or self.coding is None:
             return {}
         said = ((self.coding.background, BACKGROUND), (self.coding.unlabelled, UNLABELLED))
         return {value: meaning for value, meaning in said if value is not None}
@@ -189,23 +192,26 @@ class Marks:
                 found.append(f"{mark!r} cannot mean both {other} and {name}")
         return found
 
-    def zero(self, *, dense: bool) -> str:
+    @property
+    def zero(self) -> str:
         """What the voxels are that no name speaks of: nobody drew on them, unless a coding was given that says so."""
-        return BACKGROUND if dense or (self.coding is not None and self.coding.background == 0) else UNLABELLED
+        is_stroke = self.coding is not None and self.coding.background == 0
+        return BACKGROUND if self.dense or is_stroke else UNLABELLED
 
-    def target(self, meaning: str, *, dense: bool) -> int:
-        """The value of a meaning in files that have values alone, as `scribble_values` and `dense_values` know it."""
-        value = len(self.labels) if meaning == UNLABELLED else self.labels[meaning]
-        mapping = self.dense_values if dense else self.scribble_values
-        return value if mapping is None else next(told for told, coded in mapping.items() if coded == value)
+    @cached_property
+    def targets(self) -> dict[str, int]:
+        """The value of each meaning in files that have values alone; dense labels have none for unlabelled voxels."""
+        meanings = [*self.labels, *([] if self.dense else [UNLABELLED])]
+        if self.coded is None:
+            return {meaning: value for value, meaning in enumerate(meanings)}
+        return {meanings[value]: told for told, value in self.coded.items()}
 
-    def by_value(self, *, dense: bool) -> Reading:
+    def by_value(self) -> Reading:
         """How a file is read that has values alone."""
-        meanings = dict(enumerate([*self.labels, *([] if dense else [UNLABELLED])]))
-        mapping = (self.dense_values if dense else self.scribble_values) or {value: value for value in meanings}
-        return Reading("by value", tuple((str(value), meanings[mapping[value]]) for value in sorted(mapping)))
+        meanings = sorted((value, meaning) for meaning, value in self.targets.items())
+        return Reading("by value", tuple((str(value), meaning) for value, meaning in meanings))
 
-    def match(self, legend: Legend, *, dense: bool) -> tuple[str | None, ...] | None:
+    def match(self, legend: Legend) -> tuple[str | None, ...] | None:
         """What each segment means, None where no class is called so; None for names that say nothing.
 
         Raises:
@@ -217,7 +223,7 @@ class Marks:
         if legend.tool == "ITK-SNAP" and not any(found) and all(map(_is_default, legend.segments)):
             return None
         given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
-        given |= {} if dense else self._coded()
+        given |= self._rest()
         wrong = [
             f"{segment.value} {segment.name}"
             for segment, meaning in zip(legend.segments, found, strict=True)
@@ -231,7 +237,7 @@ class Marks:
             )
         return found
 
-    def by_name(self, legend: Legend, meanings: tuple[str | None, ...], *, dense: bool) -> Reading:
+    def by_name(self, legend: Legend, meanings: tuple[str | None, ...]) -> Reading:
         """How a file with a legend is read."""
         hows = {MASKS: "by file name", "ITK-SNAP": f"by the names in {legend.source.name}"}
         how = hows.get(legend.tool, "by segment name")
@@ -241,19 +247,21 @@ class Marks:
             if meaning is not None
         ]
         if not any(segment.value == 0 for segment in legend.segments):
-            told.append(("0", self.zero(dense=dense)))
+            told.append(("0", self.zero))
         return Reading(f"{how} ({legend.tool})", tuple(sorted(told)))
 
-    def colours_of(self, *, dense: bool) -> dict[Colour, str]:
-        """What each colour of a picture means; a grey value is the colour of three times this value."""
-        said: dict[Colour, str] = {}
-        if dense:
-            said[(0, 0, 0)] = BACKGROUND
-        else:
-            for value, meaning in self._coded().items():
-                if value < 256 and meaning not in self.colours.values():
-                    said[(value,) * 3] = meaning
-        return {**said, **self.colours}
+    def colours_and_greys(self) -> dict[Colour, str]:
+        """What each colour of a picture means; a grey value is the colour of three times this value.
+
+        A colour of scribbles for what is unlabelled is none of dense labels.
+        """
+        greys = {0: BACKGROUND} if self.dense else self._rest()
+        said: dict[Colour, str] = {
+            (value,) * 3: meaning
+            for value, meaning in greys.items()
+            if value < 256 and (self.dense or meaning not in self.colours.values())
+        }
+        return {**said, **{colour: meaning for colour, meaning in self.colours.items() if meaning in self.targets}}
 
 
 def parse_marks(text: str) -> dict[str, int | str | None]:
