@@ -24,6 +24,7 @@ from nnunet_attenscribble.dataset_conversion.cases import Case
 from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
 from nnunet_attenscribble.dataset_conversion.meanings import (
     PRESETS,
+    Mark,
     Marks,
     check_classes,
     choose_coding,
@@ -60,7 +61,7 @@ class FolderOptions:
     """1 to 999, in no use yet."""
     name: str
     """Letters, digits, `_` and `-`; the twin's is this and Dense."""
-    labels: Mapping[str, int | str | None]
+    labels: Mapping[str, Mark | None]
     """Class, without background, to its value, name or colour in the label files; None: its position, from 1. Files
     that say what their values are called (3D Slicer, MITK, ITK-SNAP) are read by these names."""
     scribbles: Path | None = None
@@ -87,9 +88,9 @@ class FolderOptions:
     """Of the twin; None: the dataset's plus one where there are dense labels."""
     coding: str | None = None
     """One of `meanings.PRESETS`, of scribbles that have values alone; None: that of ACDC."""
-    unlabelled: int | str | None = None
+    unlabelled: Mark | None = None
     """Value, name or colour of what nobody drew on."""
-    background_scribble: int | str | None = None
+    background_scribble: Mark | None = None
     """Of background strokes in the files, besides `background`."""
     dense_slices: str | None = None
     """Regular expression found in the names of cases whose scribble is dense in the slices that show a class, and
@@ -361,10 +362,10 @@ def read_options(file: Path) -> FolderOptions:
     return FolderOptions(**found)
 
 
-def _take_labels(keys: Keys, problems: list[str]) -> dict[str, int | str | None]:
+def _take_labels(keys: Keys, problems: list[str]) -> dict[str, Mark | None]:
     expected = "classes, each with what marks it in the files: a value, a name, a colour, or null for its position"
 
-    def read(value: Any) -> list[tuple[str, int | str | None]] | None:
+    def read(value: Any) -> list[tuple[str, Mark | None]] | None:
         if isinstance(value, str):
             return list(parse_marks(value).items())
         if not isinstance(value, Mapping | list) or not value:
@@ -383,7 +384,7 @@ def _take_labels(keys: Keys, problems: list[str]) -> dict[str, int | str | None]
         return {}
 
 
-def _read_mark(value: Any) -> int | str | None:
+def _read_mark(value: Any) -> Mark | None:
     if isinstance(value, str):
         told = text(value)
         return None if told is None or has_control_character(told) else parse_mark(told)

@@ -13,6 +13,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 BACKGROUND, UNLABELLED = "background", "unlabelled"
 _HIGHEST = 2**31 - 1  # of values
+Mark = int | str  # in a label file: a value, the name of a segment, or a colour
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Marks:
         dense: the files are dense labels, in which what is in no class is background.
     """
 
-    classes: Mapping[str, int | str | None]
+    classes: Mapping[str, Mark | None]
     coding: ScribbleCoding | None = None
     background: str | None = None
     unlabelled: str | None = None
@@ -264,20 +265,20 @@ class Marks:
         return {**said, **{colour: meaning for colour, meaning in self.colours.items() if meaning in self.targets}}
 
 
-def parse_marks(text: str) -> dict[str, int | str | None]:
+def parse_marks(text: str) -> dict[str, Mark | None]:
     """Classes and what marks them in the files, from `RV,MYO,LV`, `liver=63` or `lesion=#ff0000,scar=Segment_2`.
 
     >>> parse_marks("liver=63,lesion=#ff0000,scar=Segment_2,spleen")
     {'liver': 63, 'lesion': '#ff0000', 'scar': 'Segment_2', 'spleen': None}
     """
-    pairs: list[tuple[str, int | str | None]] = []
+    pairs: list[tuple[str, Mark | None]] = []
     for part in text.split(","):
         name, is_marked, told = (piece.strip() for piece in part.partition("="))
         pairs.append((name, parse_mark(told) if is_marked else None))
     return check_classes(pairs, f"labels {text!r}")
 
 
-def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> dict[str, int | str | None]:
+def check_classes(pairs: Iterable[tuple[str, Mark | None]], where: str) -> dict[str, Mark | None]:
     """Classes and what marks them, where every name and every value is one class's alone.
 
     Args:
@@ -287,7 +288,7 @@ def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> 
     Raises:
         AttenScribbleError: for the first that is not.
     """
-    marks: dict[str, int | str | None] = {}
+    marks: dict[str, Mark | None] = {}
     values: list[int] = []
     for position, (name, mark) in enumerate(pairs, start=1):
         value = mark if isinstance(mark, int) else position
@@ -305,7 +306,7 @@ def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> 
     return marks
 
 
-def parse_mark(text: str) -> int | str:
+def parse_mark(text: str) -> Mark:
     """A value, or a name or colour."""
     return int(text) if text.removeprefix("-").isdecimal() else text
 
@@ -313,6 +314,11 @@ def parse_mark(text: str) -> int | str:
 def fold(name: str) -> str:
     """A name as it is compared: without regard to case, blanks and how accents are written."""
     return " ".join(normalise(name).split()).casefold()
+
+
+def fold_mark(mark: Mark) -> Mark:
+    """A mark as it is compared: names and colours without regard to case."""
+    return fold(mark) if isinstance(mark, str) else mark
 
 
 def _tell(segment: Segment, legend: Legend) -> str:

@@ -251,7 +251,7 @@ def _show(folder: Path, beliefs: Beliefs, checked: tuple[Sequence[CheckedCase], 
 
     if beliefs.cases is not None:
         show(*_case_rows(folder, beliefs))
-    if beliefs.meanings:
+    if beliefs.marks:
         show(*_mark_rows(beliefs, checked))
     for place, count in beliefs.unused.items():
         typer.echo(f"\nNot used: {place} ({counted(count, 'file')})")
@@ -306,14 +306,13 @@ def _mark_rows(
     from nnunet_attenscribble.common.text import format_percent
     from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED
 
-    assert beliefs.survey is not None  # marks come from it
     told = {BACKGROUND: "background stroke", UNLABELLED: "unlabelled"}
-    both = len({mark.role for mark, _ in beliefs.meanings}) > 1
+    both = len({mark.role for mark in beliefs.marks}) > 1
     rows = []
-    for mark, meaning in beliefs.meanings:
-        shown = "no segment" if mark.how == "name" and mark.mark == 0 else str(mark.mark)
+    for mark in beliefs.marks:
+        meaning, shown = mark.meaning, "no segment" if mark.is_rest else str(mark.mark)
         means = "?" if meaning is None else meaning if mark.role == "dense" else told.get(meaning, meaning)
-        rows.append([shown, means, f"{len(mark.files)} of {len(beliefs.survey.labels[mark.role])}"])
+        rows.append([shown, means, f"{len(mark.files)} of {mark.among}"])
         if both:
             rows[-1].append("scribbles" if mark.role == "scribble" else "dense labels")
         if checked is not None:
