@@ -21,7 +21,7 @@ from nnunet_attenscribble.common.shapes import SIZE, TRUTH, Keys, is_whole, patt
 from nnunet_attenscribble.common.text import has_control_character, list_some
 from nnunet_attenscribble.common.volumes import AIR, read_volume
 from nnunet_attenscribble.dataset_conversion.cases import Case
-from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
+from nnunet_attenscribble.dataset_conversion.findings import Folders, FoundCase, look_at_folders
 from nnunet_attenscribble.dataset_conversion.meanings import (
     PRESETS,
     Mark,
@@ -116,47 +116,34 @@ class FolderOptions:
         """
         dense_only = self.scribbles is None
         marks = self._say_marks()
-        if refused := [*marks.problems(), *self._lone_options()]:
-            raise AttenScribbleError(refused)
-        step = None if self.spacing is None else tuple(self.spacing)
-        whole = None if self.dense_slices is None else re.compile(self.dense_slices)
+        refuse([*marks.problems(), *self._lone_options()])
         scribble_values = None if dense_only else marks.coded
         folders = Folders(self.images, self.scribbles, self.dense, self.test_images, self.test_labels)
         found = look_at_folders(folders, marks, self.channels)
         problems = list(found.problems)
-        cases = list(found.cases)
-        if self.undrawn_as_test:
-            cases = [case.or_test(dense_only=dense_only) for case in cases]
-        training = [case.identifier for case in cases if not case.test]
-        splits, notes = self._make_splits(training, problems)
-        if whole is not None and not any(map(whole.search, training)):
-            problems.append(
-                f"--dense-slices {self.dense_slices!r}: is found in the name of no case: `.` is all of them"
-            )
-        looked_for = {} if self.annotated is None else read_annotated(self.annotated, marks.labels, training, problems)
-        in_part = [case for case, seen in looked_for.items() if 0 not in seen and len(seen) < len(self.labels)]
-        if in_part:
-            notes.append(
-                f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}"
-            )
-        dense_id = self.dense_id
-        if dense_id is None and self.dense is not None and not dense_only:
-            dense_id = self.dataset_id + 1
-        written, reader = _read_sheared(
-            [
-                case.as_case(
-                    step, whole is not None and bool(whole.search(case.identifier)), looked_for.get(case.identifier)
-                )
-                for case in cases
-            ]
-        )
-        notes += _channel_notes(written, self.channels, cases[0].modality if cases else None)
+        cases, notes = self._make_cases(found.cases, marks.labels, problems)
+        splits, more = self._make_splits([case.identifier for case in cases if not case.test], problems)
+        cases, reader = _read_sheared(cases)
+        notes += _channel_notes(cases, self.channels, found.cases[0].modality)
         if reader is not None:
             notes.append(
                 f"images have axes that are not at right angles: dataset.json names {reader.__name__} for nnU-Net"
             )
+        dense_id = self.dense_id
+        if dense_id is None and self.dense is not None and not dense_only:
+            dense_id = self.dataset_id + 1
+        options: dict[str, object] = {
+            "classes": {name: marks.values[name] if mark is None else mark for name, mark in self.labels.items()},
+            "subject": self.subject,
+            "coding": vars(marks.coding or PRESETS["acdc"]),
+            "spacing": None if self.spacing is None else tuple(self.spacing),
+        }
+        if self.dense_slices is not None:
+            options |= {"dense_slices": self.dense_slices, "axis": self.axis}
+        if self.annotated is not None:
+            options["annotated"] = {case.identifier: case.annotated for case in cases if case.annotated is not None}
         return write_raw_datasets(
-            written,
+            cases,
             RawDataset(
                 dataset_id=self.dataset_id,
                 name=self.name,
@@ -164,20 +151,7 @@ class FolderOptions:
                 labels=marks.labels,
                 scribble_values=scribble_values,
                 dense_values=replace(marks, dense=True).coded,
-                provenance={
-                    "source": "folders of images and labels",
-                    "options": {
-                        "classes": {
-                            name: marks.values[name] if mark is None else mark for name, mark in self.labels.items()
-                        },
-                        "subject": self.subject,
-                        "coding": vars(marks.coding or PRESETS["acdc"]),
-                        "spacing": step,
-                        **({} if self.dense_slices is None else {"dense_slices": self.dense_slices, "axis": self.axis}),
-                        **({} if self.annotated is None else {"annotated": looked_for}),
-                    },
-                    **(provenance or {}),
-                },
+                provenance={"source": "folders of images and labels", "options": options, **(provenance or {})},
                 dense_id=dense_id,
                 dense_only=dense_only,
                 slice_axis=self.axis,
@@ -186,8 +160,33 @@ class FolderOptions:
             ),
             replace(writing, link=self.link, trust_scribbles=self.trust_scribbles),
             problems=problems,
-            notes=[*found.tell_readings(), *notes],
+            notes=[*found.tell_readings(), *more, *notes],
         )
+
+    def _make_cases(
+        self, found: Sequence[FoundCase], labels: Mapping[str, int], problems: list[str]
+    ) -> tuple[list[Case], list[str]]:
+        """Cases with how the scribble of each is read, and notes; problems are added."""
+        if self.undrawn_as_test:
+            found = [case.or_test(dense_only=self.scribbles is None) for case in found]
+        training = [case.identifier for case in found if not case.test]
+        dense_slices = None if self.dense_slices is None else re.compile(self.dense_slices)
+        if dense_slices is not None and not any(map(dense_slices.search, training)):
+            problems.append(
+                f"--dense-slices {self.dense_slices!r}: is found in the name of no case: `.` is all of them"
+            )
+        annotated = {} if self.annotated is None else read_annotated(self.annotated, labels, training, problems)
+        in_part = [case for case, seen in annotated.items() if 0 not in seen and len(seen) < len(self.labels)]
+        told = f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}"
+        cases = [
+            case.as_case(
+                None if self.spacing is None else tuple(self.spacing),
+                dense_slices is not None and dense_slices.search(case.identifier) is not None,
+                annotated.get(case.identifier),
+            )
+            for case in found
+        ]
+        return cases, [told] if in_part else []
 
     def _say_marks(self) -> Marks:
         """What is said of marks in label files: values of what is no class as a coding, names and colours as such."""
@@ -236,7 +235,7 @@ class FolderOptions:
 
 def _channel_notes(cases: Sequence[Case], channels: Sequence[str], modality: str | None) -> list[str]:
     """Whether the first image is CT by its header, name or values, and no channel is called so."""
-    if not cases or any(name.casefold() == "ct" for name in channels):
+    if any(name.casefold() == "ct" for name in channels):
         return []
     if modality == "CT" and len(channels) == 1:
         return [
