@@ -108,7 +108,7 @@ def prepare_images(
         check = partial(check_case, coding=coding)
         checked = list(show_progress(run(check, cases), total=len(cases), description="Checking", enabled=progress))
         problems += [problem for result in checked for problem in result.problems]
-        problems += dimension_problems(cases, checked)
+        problems += dimension_problems(zip(cases, checked, strict=True))
         refuse(dict.fromkeys(problems))
         with replaced_folder(output) as part:
             write = partial(copy_images, ending=description.ending) if as_it_is else write_images

@@ -180,13 +180,13 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     with tempfile.TemporaryDirectory(prefix="attenscribble-") as temporary:
         drawn = Path(temporary, sheet.name)
 
-        def confirm(cases: Sequence[Case], checked: Sequence[CheckedCase], coding: Coding) -> None:
-            _show(folder, beliefs, (checked, coding))
+        def confirm(checked: Sequence[tuple[Case, CheckedCase]], coding: Coding) -> None:
+            _show(folder, beliefs, ([result for _, result in checked], coding))
             if not yes and not asks:
                 raise AttenScribbleError(
                     "nothing was written, as nobody could be asked: look at the table, and say --yes"
                 )
-            _draw_sheet(drawn, options.name, cases, coding)
+            _draw_sheet(drawn, options.name, [case for case, _ in checked], coding)
             if asks:
                 typer.echo(f"\nContact sheet: {drawn}")
                 if not typer.confirm("Is all of this right, and is it to be converted?"):
