@@ -35,7 +35,7 @@ from nnunet_attenscribble.dataset_conversion.cases import (
     Case,
     CheckedCase,
     Coding,
-    check_case,
+    check_cases,
     collect_remarks,
     write_case,
 )
@@ -192,8 +192,7 @@ def write_raw_datasets(
         found += case_problems(cases, len(dataset.channel_names), dataset.with_dense, dataset.dense_only)
         found += split_problems(dataset.splits or (), {case.identifier for case in cases if not case.test})
         run = stack.enter_context(worker_map(writing.workers, len(cases)))
-        results = _each(run, partial(check_case, coding=coding), cases, "Checking", writing.progress)
-        checked = list(zip(cases, results, strict=True))
+        checked = check_cases(run, cases, coding, progress=writing.progress)
         found += [problem for _, result in checked for problem in result.problems]
         found += dimension_problems(checked)
         found += [] if found else nothing_drawn_problems(checked, coding)
@@ -241,7 +240,8 @@ def _write(
             leftovers=leftovers,
         )
         tasks = [(case, case_key(case, result, coding, writing.link)) for case, result in checked]
-        files = [file for case in _each(run, write, tasks, "Writing", writing.progress) for file in case]
+        written = show_progress(run(write, tasks), total=len(tasks), description="Writing", enabled=writing.progress)
+        files = [file for case in written for file in case]
         gone = [file for file in files if not os.path.lexists(hidden / file)]  # links fit where it will lie
         if gone:
             raise OSError(f"{len(gone)} of its files were taken away meanwhile, {gone[0]} the first of them")
@@ -336,9 +336,8 @@ def _summarise(
     notes: Iterable[str],
 ) -> WrittenDatasets:
     labels = {**dataset.labels, IGNORE: coding.ignore}
-    results = [result for _, result in checked]
-    drawn = {} if dataset.dense_only else _total(labels, [result.scribble_voxels for result in results])
-    dense = _total(dataset.labels, [result.dense_voxels for result in results]) if dataset.with_dense else {}
+    drawn = {} if dataset.dense_only else _total(labels, [result.scribble_voxels for _, result in checked])
+    dense = _total(dataset.labels, [result.dense_voxels for _, result in checked]) if dataset.with_dense else {}
     return WrittenDatasets(
         scribble=None if dataset.dense_only else raw_folder / dataset.folders[0],
         dense=raw_folder / dataset.folders[-1] if dataset.with_dense else None,
@@ -348,7 +347,7 @@ def _summarise(
         dense_voxels=dense,
         notes=(
             *drawing_notes(checked, dense if dataset.dense_only else drawn),
-            *collect_remarks(results),
+            *collect_remarks(checked),
             *notes,
         ),
     )
@@ -413,10 +412,6 @@ def _write_descriptions(
         write_json(folder / "provenance.json", origin)
         if dataset.splits is not None:
             write_json(folder / "splits_final.json", dataset.splits)
-
-
-def _each(run: Map, function, cases: Sequence, description: str, progress: bool):
-    return show_progress(run(function, cases), total=len(cases), description=description, enabled=progress)
 
 
 def _total(labels: Mapping[str, int], counts: Iterable[list[int]]) -> dict[str, int]:
