@@ -54,7 +54,8 @@ _ROUNDED = "hold labels that their header scales (scl_slope), and were rounded t
 _WHOLE = "are read as labelled as a whole: in slices that show a class, what is in no class is background"
 _ASSUMED = "state no spacing: 1 mm was taken, as nnU-Net does"
 _T = TypeVar("_T")
-_MOST = 0.5  # share of a scribble's voxels in one class: strokes cover a few percent, unlabelled voxels nearly all
+#: Share of a scribble's voxels in one class: strokes cover a few percent, unlabelled voxels nearly all.
+MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Coding:
         """Whether a scribble, by its voxels per value, cannot be what its coding says."""
         most = max(self.labels, key=lambda label: voxels[self.labels[label]])
         share, unlabelled = (voxels[value] / max(sum(voxels), 1) for value in (self.labels[most], self.ignore))
-        if self.trusted or (unlabelled and share <= _MOST):
+        if self.trusted or (unlabelled and share <= MOST):
             return []
         strokes = "background strokes" if self.labels[most] == 0 else f"strokes of {most}"
         told = f"{name}: {100 * share:.0f} % of its voxels would be {strokes}"
@@ -201,12 +202,12 @@ def find_swapped(
         axis: of a volume, across which slices are cut.
     """
     value = max(counts, key=lambda one: counts[one])
-    if value not in names or counts[value] <= _MOST * values.size or ignore not in counts:
+    if value not in names or counts[value] <= MOST * values.size or ignore not in counts:
         return None
     most, unlabelled = values == value, values == ignore
     if values.ndim == 3:
         mixed = unlabelled.any(tuple({0, 1, 2} - {axis}))
-        if np.compress(mixed, most, axis).mean() <= _MOST:
+        if np.compress(mixed, most, axis).mean() <= MOST:
             return None
     return names[value], counts[value] / values.size, counts[ignore] / values.size
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import yaml
 
 from nnunet_attenscribble.common.formats import is_sheared
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_reader
-from nnunet_attenscribble.common.shapes import SIZE, TRUTH, Keys, is_whole, pattern, read_keys, text, texts
+from nnunet_attenscribble.common.shapes import SIZE, TRUTH, Keys, Shape, is_whole, pattern, read_keys, text, texts
 from nnunet_attenscribble.common.text import has_control_character, list_some
 from nnunet_attenscribble.common.volumes import AIR, read_volume
 from nnunet_attenscribble.dataset_conversion.cases import Case
@@ -339,24 +339,28 @@ def read_options(file: Path) -> FolderOptions:
         place = Path(os.path.normpath(file.parent / told))
         return None if place.resolve().parent == place.resolve() else place  # a whole disk is no folder of images
 
+    a_folder = (folder, "a folder, from this file on")
+    a_pattern = (pattern, "a regular expression")
+    a_mark = (_read_mark, "a value, a name or a colour")
+    an_id, a_truth = ((_of_shape(shape), shape.expected) for shape in (SIZE, TRUTH))
+    readers: dict[str, tuple[Callable[[Any], Any], str]] = {
+        **dict.fromkeys(("images", "scribbles", "dense", "test_images", "test_labels"), a_folder),
+        **dict.fromkeys(("dataset_id", "dense_id"), an_id),
+        **dict.fromkeys(("undrawn_as_test", "link", "trust_scribbles"), a_truth),
+        **dict.fromkeys(("subject", "dense_slices"), a_pattern),
+        **dict.fromkeys(("unlabelled", "background_scribble"), a_mark),
+        "name": (text, "the name of the dataset"),
+        "channels": (_read_channels, "a list of names"),
+        "spacing": (_read_spacing, "three numbers above 0, mm along x, y and z"),
+        "coding": (_one_of(tuple(PRESETS)), f"one of {', '.join(PRESETS)}"),
+        "axis": (_one_of((0, 1, 2)), "0, 1 or 2 (z, y, x)"),
+        "annotated": (folder, "a CSV file, from this file on"),
+    }
     found: dict[str, Any] = {"labels": _take_labels(keys, problems)}
-    found["images"] = keys.take("images", folder, "a folder, from this file on")
-    for name in ("scribbles", "dense", "test_images", "test_labels"):
-        found[name] = keys.take(name, folder, "a folder, from this file on", None)
-    found["dataset_id"] = keys.take_shape("dataset_id", SIZE)
-    found["name"] = keys.take("name", text, "the name of the dataset")
-    found["channels"] = keys.take("channels", _read_channels, "a list of names", ("MRI",))
-    for name in ("subject", "dense_slices"):
-        found[name] = keys.take(name, pattern, "a regular expression", None)
-    found["spacing"] = keys.take("spacing", _read_spacing, "three numbers above 0, mm along x, y and z", None)
-    for name in ("undrawn_as_test", "link", "trust_scribbles"):
-        found[name] = keys.take_shape(name, TRUTH, False)
-    found["dense_id"] = keys.take_shape("dense_id", SIZE, None)
-    found["coding"] = keys.take("coding", _one_of(tuple(PRESETS)), f"one of {', '.join(PRESETS)}", None)
-    for name in ("unlabelled", "background_scribble"):
-        found[name] = keys.take(name, _read_mark, "a value, a name or a colour", None)
-    found["annotated"] = keys.take("annotated", folder, "a CSV file, from this file on", None)
-    found["axis"] = keys.take("axis", _one_of((0, 1, 2)), "0, 1 or 2 (z, y, x)", None)
+    for field in fields(FolderOptions):
+        if field.name != "labels":
+            default = {} if field.default is MISSING else {"default": field.default}
+            found[field.name] = keys.take(field.name, *readers[field.name], **default)
     refuse(f"{file}: {problem}" for problem in dict.fromkeys(problems))
     return FolderOptions(**found)
 
@@ -399,6 +403,10 @@ def _read_spacing(value: Any) -> tuple[float, ...] | None:
         return None
     steps = tuple(float(step) for step in value if isinstance(step, int | float) and abs(step) < 1e9)
     return steps if len(steps) == 3 and min(steps) > 0 else None
+
+
+def _of_shape(shape: Shape) -> Callable[[Any], Any]:
+    return lambda value: value if shape.accept(value) else None
 
 
 def _one_of(known: Sequence[Any]) -> Callable[[Any], Any]:

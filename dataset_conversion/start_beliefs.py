@@ -19,6 +19,7 @@ from nnunet_attenscribble.common.nnunet import label_problems, means_ignore
 from nnunet_attenscribble.common.shapes import mapping, read_if_shaped
 from nnunet_attenscribble.common.text import format_percent, list_some
 from nnunet_attenscribble.common.volumes import describe
+from nnunet_attenscribble.dataset_conversion.cases import MOST
 from nnunet_attenscribble.dataset_conversion.findings import (
     Findings,
     Folders,
@@ -66,7 +67,6 @@ _FIRST_ID = 601
 #: What people call strokes in the background; only `background` itself is taken for one unasked.
 _LIKE_BACKGROUND = {"bg", "back", "back ground", "backgr", "outside", "rest", "other", "others", "surrounding", "none"}
 _MOST_ASKED = 40  # marks: beyond, they are no drawings, or somebody has a list
-_MOST = 0.5  # share of voxels that no stroke has, see `Coding.strokes_problems`
 _ZEROS = (0, "#000000")
 
 
@@ -450,7 +450,7 @@ def _rest(marks: Sequence[FoundMark], given: Given, role: str) -> dict[Mark, str
     rest: dict[Mark, str] = {}
     unlabelled = given.unlabelled
     if unlabelled is None:
-        most = [mark.mark for mark in plain if mark.share > _MOST and _said(mark, given) is None]
+        most = [mark.mark for mark in plain if mark.share > MOST and _said(mark, given) is None]
         unlabelled = most[0] if len(most) == 1 else None
     if unlabelled is None:
         return rest

@@ -66,6 +66,8 @@ UndrawnAsTest = Annotated[
     bool,
     typer.Option("--undrawn-as-test", help="Images without a drawing become test cases (imagesTs), to predict on."),
 ]
+TestImages = Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")]
+TestLabels = Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")]
 Raw = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_raw.")]
 Preprocessed = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_preprocessed.")]
 
@@ -348,8 +350,8 @@ def folder(
     dense: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Dense labels, for the twin. Without --scribbles: these alone.")
     ] = None,
-    test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")] = None,
-    test_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")] = None,
+    test_images: TestImages = None,
+    test_labels: TestLabels = None,
     undrawn_as_test: UndrawnAsTest = False,
     channels: Annotated[
         str, typer.Option(help="Names of the channels _0000, _0001, ...; CT is normalised as such, others by z-score.")

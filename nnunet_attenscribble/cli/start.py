@@ -21,6 +21,8 @@ from nnunet_attenscribble.cli.convert import (
     Preprocessed,
     Raw,
     Subject,
+    TestImages,
+    TestLabels,
     Trust,
     UnlabelledMark,
     report_written,
@@ -68,8 +70,8 @@ def start(
         Path | None, typer.Option("--scribbles", "-s", metavar="DIR", help="That of scribbles.")
     ] = None,
     dense: Annotated[Path | None, typer.Option(metavar="DIR", help="That of dense labels.")] = None,
-    test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")] = None,
-    test_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")] = None,
+    test_images: TestImages = None,
+    test_labels: TestLabels = None,
     channels: Annotated[
         str | None, typer.Option(help="Names of the channels, in order; CT is normalised as such.")
     ] = None,
