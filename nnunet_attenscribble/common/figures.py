@@ -57,7 +57,7 @@ def choose_look(position: int, *, reference: bool = False) -> Look:
 
 def choose_colour(position: int) -> str:
     """The colour on scans of the class at a position, from 0; the first 40 differ."""
-    colours = (*_ON_SCANS, *_FURTHER, *map(to_hex, colormaps["tab20b"].colors))
+    colours = (*_ON_SCANS, *_FURTHER, *map(to_hex, colormaps["tab20b"](range(20))))
     return colours[position % len(colours)]
 
 
