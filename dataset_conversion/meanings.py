@@ -221,7 +221,7 @@ class Marks:
         found = tuple(self._meaning(segment.name) for segment in legend.segments)
         if legend.tool == MASKS:
             return found
-        if legend.tool == "ITK-SNAP" and not any(found) and all(map(_is_default, legend.segments)):
+        if legend.says_nothing and not any(found):
             return None
         given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
         given |= self._rest()
@@ -325,8 +325,3 @@ def _tell(segment: Segment, legend: Legend) -> str:
     if legend.tool == MASKS:
         return segment.name
     return f"{segment.value}" + (f" of layer {segment.layer}" if segment.layer else "")
-
-
-def _is_default(segment: Segment) -> bool:
-    """Whether ITK-SNAP called a label so by itself."""
-    return segment.name == f"Label {segment.value}"

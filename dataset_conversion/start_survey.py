@@ -394,9 +394,8 @@ def _misplaced(label: FoundLabel, pixels: sitk.Image, image: sitk.Image, name: s
 
 
 def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
-    legend = label.legend
-    if legend is not None and not (legend.tool == "ITK-SNAP" and all(is_default_name(s.name) for s in legend.segments)):
-        return _read_names(label.file, legend, *split_layers(pixels))
+    if label.legend is not None and not label.legend.says_nothing:
+        return _read_names(label.file, label.legend, *split_layers(pixels))
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
         return _count_colours(pixels, str(label.file))
     read_volume(pixels, str(label.file), label=True)  # refuses several values per voxel

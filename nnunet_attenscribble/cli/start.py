@@ -130,7 +130,7 @@ def start(
 def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], writing: Writing) -> WrittenDatasets:
     from nnunet_attenscribble.common.files import replaced_file, write_text
     from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options
-    from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, name_problems, taken_id_problems
+    from nnunet_attenscribble.dataset_conversion.plan_problems import name_problems, taken_id_problems
     from nnunet_attenscribble.dataset_conversion.start_beliefs import (
         Believer,
         free_id,
@@ -145,19 +145,8 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     if file.is_dir():
         raise AttenScribbleError(f"{file}: is a folder: name the file for what is agreed on with --plan")
     sheet = file.with_suffix(".png")
-    problems = []
     again = f"attenscribble start --plan {quote(str(file))}"
-    if file.exists():
-        problems.append(
-            f"{file}: is there already: {again} converts by it, with -d NEW_ID where its ID is taken; or choose "
-            "another with --plan"
-        )
-    if sheet.exists():
-        problems.append(f"{sheet}: is there already: move it, or choose another place with --plan")
-    problems += [
-        f"{problem}; what is agreed on is kept there: --plan FILE puts it elsewhere"
-        for problem in folder_problems(file.absolute().parent, None)
-    ]
+    problems = _kept_problems(file, sheet, again)
     folders = (writing.raw_folder, writing.preprocessed_folder, writing.results_folder)
     number, name = said.pop("dataset_id", free_id(folders)), said.pop("name", name_dataset(folder))
     # Told again where all is checked, but after every file was read and every question answered.
@@ -210,6 +199,24 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     typer.echo(f"\nAgreed on:     {file}  ({again} -d NEW_ID converts again)")
     typer.echo(f"Contact sheet: {sheet}")
     return written
+
+
+def _kept_problems(file: Path, sheet: Path, again: str) -> list[str]:
+    """What keeps plan and contact sheet from being written; `again` is the command that converts by the plan."""
+    from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
+
+    problems = []
+    if file.exists():
+        problems.append(
+            f"{file}: is there already: {again} converts by it, with -d NEW_ID where its ID is taken; or choose "
+            "another with --plan"
+        )
+    if sheet.exists():
+        problems.append(f"{sheet}: is there already: move it, or choose another place with --plan")
+    return problems + [
+        f"{problem}; what is agreed on is kept there: --plan FILE puts it elsewhere"
+        for problem in folder_problems(file.absolute().parent, None)
+    ]
 
 
 def is_terminal() -> bool:

@@ -845,6 +845,19 @@ def test_axes_that_are_not_at_right_angles(tmp_path, start, tool):
     np.testing.assert_allclose(nibabel.load(written).affine, affine, atol=1e-5)
 
 
+def test_names_of_itk_snap_that_are_of_other_values_are_names(tmp_path, start):
+    root = tmp_path / "hearts"
+    for number in range(2):
+        save(root / "images" / f"p{number}.nii.gz", make_scan(number))
+        save(root / "scribbles" / f"p{number}.nii.gz", recode(make_strokes(), (4, 1, 2, 3)))
+    told = describe_labels((1, "Label 2"), (2, "Label 1"), (3, "Label 3"), (4, "Label 4"))
+    (root / "scribbles" / "labels.label").write_text(told)
+    options = ("--labels", "RV=Label 2,MYO=Label 1,LV=Label 3", "--background-scribble", "Label 4")
+    code, _, err = start(root, *OPTIONS, *options)
+    assert code == 0, err
+    check_labels(next((tmp_path / "nnUNet_raw").iterdir()))
+
+
 def test_a_description_of_labels_that_lies_elsewhere_is_told(tmp_path, start):
     root = tmp_path / "hearts"
     itk_snap(root)
