@@ -336,8 +336,9 @@ def _believe_marks(given: Given, survey: Survey) -> tuple[list[FoundMark], list[
                 known[mark.key] = meaning
     doubts: dict[str, Doubt] = {}
     for (_, _, reason), marks in asked.items():
+        told = _tell_marks(marks, reason)
         for mark in marks:
-            doubt = _ask_meaning(mark, given, _tell_marks(marks, reason), reason)
+            doubt = _ask_meaning(mark, given, told, reason)
             doubts.setdefault(doubt.question, doubt)  # scribbles and dense labels may hold the same
     return found, list(doubts.values())
 
@@ -531,10 +532,11 @@ def _tell_marks(marks: Sequence[FoundMark], reason: str) -> str:
     """One sentence on marks of one role that are asked for the same reason, with the options that answer it."""
     described = [(*_describe_mark(mark), mark.files[0]) for mark in marks]
     told = ", ".join(f"{what} ({where}, the first {first})" for what, where, first in described)
-    classes = [mark.mark for mark in marks if isinstance(mark.mark, str) or mark.mark > 0]
-    options = ["--labels " + ",".join(f"CLASS={quote(str(mark))}" for mark in classes)] if classes else []
-    if reason.startswith("never"):
-        options = [f"--labels with it as a class of its own, or CLASS={quote(str(classes[0]))}"]
+    classes = ",".join(
+        f"CLASS={quote(str(mark.mark))}" for mark in marks if isinstance(mark.mark, str) or mark.mark > 0
+    )
+    own = "with it as a class of its own, or " if reason.startswith("never") else ""
+    options = [f"--labels {own}{classes}"] if classes else []
     if marks[0].role == "scribble":
         written = quote(str(marks[0].mark)) if len(marks) == 1 else "MARK"
         options += [f"--background-scribble {written}", f"--unlabelled {written}"]
