@@ -14,5 +14,5 @@ ChaosSequence = Literal["t1-in", "t1-out", "t1", "t1-both", "t2"]
 ChaosSplit = Literal["nnunet", "pacingpseudo", "attenscribble"]
 #: Of `scribbles.ScribbleRules`.
 Style = Literal["interior", "interior+border", "skeleton", "points"]
-#: Of `loop_drawings.TOOLS`.
+#: Of `next_drawings.TOOLS`.
 Tool = Literal["slicer", "itk-snap", "napari"]

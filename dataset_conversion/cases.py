@@ -6,6 +6,7 @@ import shutil
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from nnunet_attenscribble.common.grids import (
     is_turned,
     place_on,
 )
+from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.readers import DatasetFile, keeps_files
 from nnunet_attenscribble.common.soundness import NOT_FINITE, is_nifti2, voxels_file
 from nnunet_attenscribble.common.text import format_vector, list_some
@@ -39,6 +41,7 @@ from nnunet_attenscribble.common.volumes import (
     unscale_label,
     write_volume,
 )
+from nnunet_attenscribble.common.workers import Map
 from nnunet_attenscribble.dataset_conversion.label_files import list_masks
 from nnunet_attenscribble.dataset_conversion.partly import complete_slices, leave_open
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -51,7 +54,8 @@ _ROUNDED = "hold labels that their header scales (scl_slope), and were rounded t
 _WHOLE = "are read as labelled as a whole: in slices that show a class, what is in no class is background"
 _ASSUMED = "state no spacing: 1 mm was taken, as nnU-Net does"
 _T = TypeVar("_T")
-_MOST = 0.5  # share of a scribble's voxels in one class: strokes cover a few percent, unlabelled voxels nearly all
+#: Share of a scribble's voxels in one class: strokes cover a few percent, unlabelled voxels nearly all.
+MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Coding:
         """Whether a scribble, by its voxels per value, cannot be what its coding says."""
         most = max(self.labels, key=lambda label: voxels[self.labels[label]])
         share, unlabelled = (voxels[value] / max(sum(voxels), 1) for value in (self.labels[most], self.ignore))
-        if self.trusted or (unlabelled and share <= _MOST):
+        if self.trusted or (unlabelled and share <= MOST):
             return []
         strokes = "background strokes" if self.labels[most] == 0 else f"strokes of {most}"
         told = f"{name}: {100 * share:.0f} % of its voxels would be {strokes}"
@@ -198,12 +202,12 @@ def find_swapped(
         axis: of a volume, across which slices are cut.
     """
     value = max(counts, key=lambda one: counts[one])
-    if value not in names or counts[value] <= _MOST * values.size or ignore not in counts:
+    if value not in names or counts[value] <= MOST * values.size or ignore not in counts:
         return None
     most, unlabelled = values == value, values == ignore
     if values.ndim == 3:
         mixed = unlabelled.any(tuple({0, 1, 2} - {axis}))
-        if np.compress(mixed, most, axis).mean() <= _MOST:
+        if np.compress(mixed, most, axis).mean() <= MOST:
             return None
     return names[value], counts[value] / values.size, counts[ignore] / values.size
 
@@ -261,10 +265,17 @@ def check_case(case: Case, *, coding: Coding) -> CheckedCase:
     return check.result
 
 
-def collect_remarks(checked: Iterable[CheckedCase]) -> list[str]:
+def check_cases(run: Map, cases: Sequence[Case], coding: Coding, *, progress: bool) -> list[tuple[Case, CheckedCase]]:
+    """Every case with what `check_case` found of it; see `worker_map`, and `show_progress`."""
+    results = run(partial(check_case, coding=coding), cases)
+    shown = show_progress(results, total=len(cases), description="Checking", enabled=progress)
+    return list(zip(cases, shown, strict=True))
+
+
+def collect_remarks(checked: Iterable[tuple[Case, CheckedCase]]) -> list[str]:
     """What was found to be the same with several files, one sentence each."""
     found: dict[str, dict[str, None]] = {}
-    for result in checked:
+    for _, result in checked:
         for remark, name in result.remarks:
             found.setdefault(remark, {})[name] = None  # a file of several channels once
     return [f"{len(names)} files {remark} ({list_some(list(names))})" for remark, names in found.items()]

@@ -76,7 +76,7 @@ def convert_chaos(
     by_patient: dict[int, list[str]] = {}
     for patient, files in sorted(patients.items()):
         try:
-            found = _make_cases(patient, files, sequence)
+            found = _make_cases(folder, patient, files, sequence)
         except AttenScribbleError as error:
             problems += error.problems
             continue
@@ -133,8 +133,8 @@ def _find_patients(folder: Path, part: str) -> dict[int, list[Path]]:
     return found
 
 
-def _make_cases(patient: int, files: Sequence[Path], sequence: str) -> list[Case]:
-    """The cases of one patient, without scribbles.
+def _make_cases(folder: Path, patient: int, files: Sequence[Path], sequence: str) -> list[Case]:
+    """The cases of one patient below a folder, without scribbles.
 
     Raises:
         AttenScribbleError: where series are not whole, or pictures do not match them.
@@ -154,7 +154,7 @@ def _make_cases(patient: int, files: Sequence[Path], sequence: str) -> list[Case
         }.get(sequence, [(sequence.replace("-", ""), [sequence.removeprefix("t1-")])])
     drawn_on = next(iter(phases))  # the ground truth of both phases was drawn on the in-phase images
     needed = {drawn_on, *(phase for _, channels in wanted for phase in channels)}
-    place = next(parent for parent in files[0].absolute().parents if parent.name in ("T1DUAL", "T2SPIR"))
+    place = next((parent for parent in files[0].parents if parent.name in ("T1DUAL", "T2SPIR")), folder)
     absent = [phase for phase in phases if phase in needed and not phases[phase]]
     if absent:
         what = {"in": "InPhase/*.dcm", "out": "OutPhase/*.dcm", "t2": "*.dcm"}

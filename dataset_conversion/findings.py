@@ -288,7 +288,8 @@ def _find_cases(
         problems += unusable_files(kind.files)
         if not matched and pairing.images:
             raise NoneIsDrawnError(problems, pairing.loose)  # the same follows of every case
-        labels[role], more = _read_labels(kind, matched, pairing.images, images, files, marks)
+        own = None if marks is None else replace(marks, dense=role == "dense")
+        labels[role], more = _read_labels(matched, pairing.images, images, files, own)
         problems += more
     cases = [
         FoundCase(
@@ -305,7 +306,6 @@ def _find_cases(
 
 
 def _read_labels(
-    kind: Labels,
     matched: Mapping[str, Path],
     paths: Mapping[str, Sequence[Path]],
     images: _Images,
@@ -317,9 +317,7 @@ def _read_labels(
     found = {}
     for case, file in matched.items():
         try:
-            found[case] = find_reading(
-                file, images.sources[paths[case][0]][0], legends.get(case), marks, dense=kind.what != "scribble"
-            )
+            found[case] = find_reading(file, images.sources[paths[case][0]][0], legends.get(case), marks)
         except AttenScribbleError as error:  # told with all that is found when files are read
             found[case] = FoundLabel(
                 file, Reading("not at all", ()), Unreadable(file, tuple(error.problems)), UNLABELLED
@@ -327,7 +325,7 @@ def _read_labels(
     return found, problems
 
 
-def find_reading(file: Path, image: Source, legend: Legend | None, marks: Marks | None, *, dense: bool) -> FoundLabel:
+def find_reading(file: Path, image: Source, legend: Legend | None, marks: Marks | None) -> FoundLabel:
     """How a label file is read: by its names, its colours or its values; not at all yet where nothing was said of them.
 
     Raises:
@@ -337,33 +335,32 @@ def find_reading(file: Path, image: Source, legend: Legend | None, marks: Marks 
         raise AttenScribbleError(f"{file}: JPEG changes the values of labels: save it as PNG")
     if marks is None:
         return FoundLabel(file, Reading("not yet", ()), file, UNLABELLED, legend=legend)
-    zero = marks.zero(dense=dense)
-    meanings = None if legend is None else marks.match(legend, dense=dense)
+    targets = marks.targets
+    meanings = None if legend is None else marks.match(legend)
     if legend is not None and meanings is not None:
-        known = [None if meaning == UNLABELLED and dense else meaning for meaning in meanings]
         named = NamedLabel(
             file,
             legend,
-            tuple(None if meaning is None else marks.target(meaning, dense=dense) for meaning in known),
-            rest=marks.target(zero, dense=dense),
-            is_sure=dense or marks.coding is not None,
-            unlabelled=None if dense else marks.target(UNLABELLED, dense=False),
+            tuple(None if meaning is None else targets.get(meaning) for meaning in meanings),
+            rest=targets[marks.zero],
+            is_sure=marks.dense or marks.coding is not None,
+            unlabelled=targets.get(UNLABELLED),
             classes=marks.known,
             image=image,
         )
         inputs = list_masks(file) if legend.tool == MASKS else [] if legend.source == file else [legend.source]
-        return FoundLabel(file, marks.by_name(legend, meanings, dense=dense), named, zero, tuple(inputs), legend)
+        return FoundLabel(file, marks.by_name(legend, meanings), named, marks.zero, tuple(inputs), legend)
     if is_picture(file) and (marks.colours or count_colours(file) > 1):
-        colours = marks.colours_of(dense=dense)
-        transparent = BACKGROUND if dense else UNLABELLED
+        colours = marks.colours_and_greys()
+        transparent = BACKGROUND if marks.dense else UNLABELLED
         coloured = ColourLabel(
             file,
-            {colour: marks.target(meaning, dense=dense) for colour, meaning in colours.items()},
-            rest=marks.target(transparent, dense=dense),
+            {colour: targets[meaning] for colour, meaning in colours.items()},
+            rest=targets[transparent],
             by_colour=bool(marks.colours),
             classes=marks.known,
         )
         reading = Reading("by colour", tuple(sorted((format_colour(one), meaning) for one, meaning in colours.items())))
         return FoundLabel(file, reading, coloured, colours.get((0, 0, 0), transparent))
-    reading = marks.by_value(dense=dense)
-    return FoundLabel(file, reading, file, dict(reading.meanings).get("0", zero))
+    reading = marks.by_value()
+    return FoundLabel(file, reading, file, dict(reading.meanings).get("0", marks.zero))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import yaml
 
 from nnunet_attenscribble.common.formats import is_sheared
 from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_reader
-from nnunet_attenscribble.common.shapes import SIZE, TRUTH, Keys, is_whole, pattern, read_keys, text, texts
+from nnunet_attenscribble.common.shapes import SIZE, TRUTH, Keys, Shape, is_whole, pattern, read_keys, text, texts
 from nnunet_attenscribble.common.text import has_control_character, list_some
 from nnunet_attenscribble.common.volumes import AIR, read_volume
 from nnunet_attenscribble.dataset_conversion.cases import Case
-from nnunet_attenscribble.dataset_conversion.findings import Folders, look_at_folders
+from nnunet_attenscribble.dataset_conversion.findings import Folders, FoundCase, look_at_folders
 from nnunet_attenscribble.dataset_conversion.meanings import (
     PRESETS,
+    Mark,
     Marks,
     check_classes,
     choose_coding,
@@ -60,7 +61,7 @@ class FolderOptions:
     """1 to 999, in no use yet."""
     name: str
     """Letters, digits, `_` and `-`; the twin's is this and Dense."""
-    labels: Mapping[str, int | str | None]
+    labels: Mapping[str, Mark | None]
     """Class, without background, to its value, name or colour in the label files; None: its position, from 1. Files
     that say what their values are called (3D Slicer, MITK, ITK-SNAP) are read by these names."""
     scribbles: Path | None = None
@@ -87,9 +88,9 @@ class FolderOptions:
     """Of the twin; None: the dataset's plus one where there are dense labels."""
     coding: str | None = None
     """One of `meanings.PRESETS`, of scribbles that have values alone; None: that of ACDC."""
-    unlabelled: int | str | None = None
+    unlabelled: Mark | None = None
     """Value, name or colour of what nobody drew on."""
-    background_scribble: int | str | None = None
+    background_scribble: Mark | None = None
     """Of background strokes in the files, besides `background`."""
     dense_slices: str | None = None
     """Regular expression found in the names of cases whose scribble is dense in the slices that show a class, and
@@ -115,68 +116,42 @@ class FolderOptions:
         """
         dense_only = self.scribbles is None
         marks = self._say_marks()
-        if refused := [*marks.problems(), *self._lone_options()]:
-            raise AttenScribbleError(refused)
-        step = None if self.spacing is None else tuple(self.spacing)
-        whole = None if self.dense_slices is None else re.compile(self.dense_slices)
-        scribble_values = None if dense_only else marks.scribble_values  # refused where one value would mean two things
+        refuse([*marks.problems(), *self._lone_options()])
+        scribble_values = None if dense_only else marks.coded
         folders = Folders(self.images, self.scribbles, self.dense, self.test_images, self.test_labels)
         found = look_at_folders(folders, marks, self.channels)
         problems = list(found.problems)
-        cases = list(found.cases)
-        if self.undrawn_as_test:
-            cases = [case.or_test(dense_only=dense_only) for case in cases]
-        training = [case.identifier for case in cases if not case.test]
-        splits, notes = self._make_splits(training, problems)
-        if whole is not None and not any(map(whole.search, training)):
-            problems.append(
-                f"--dense-slices {self.dense_slices!r}: is found in the name of no case: `.` is all of them"
-            )
-        looked_for = {} if self.annotated is None else read_annotated(self.annotated, marks.labels, training, problems)
-        in_part = [case for case, seen in looked_for.items() if 0 not in seen and len(seen) < len(self.labels)]
-        if in_part:
-            notes.append(
-                f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}"
-            )
-        dense_id = self.dense_id
-        if dense_id is None and self.dense is not None and not dense_only:
-            dense_id = self.dataset_id + 1
-        written, reader = _read_sheared(
-            [
-                case.as_case(
-                    step, whole is not None and bool(whole.search(case.identifier)), looked_for.get(case.identifier)
-                )
-                for case in cases
-            ]
-        )
-        notes += _channel_notes(written, self.channels, cases[0].modality if cases else None)
+        cases, notes = self._make_cases(found.cases, marks.labels, problems)
+        splits, more = self._make_splits([case.identifier for case in cases if not case.test], problems)
+        cases, reader = _read_sheared(cases)
+        notes += _channel_notes(cases, self.channels, found.cases[0].modality)
         if reader is not None:
             notes.append(
                 f"images have axes that are not at right angles: dataset.json names {reader.__name__} for nnU-Net"
             )
+        dense_id = self.dense_id
+        if dense_id is None and self.dense is not None and not dense_only:
+            dense_id = self.dataset_id + 1
+        options: dict[str, object] = {
+            "classes": {name: marks.values[name] if mark is None else mark for name, mark in self.labels.items()},
+            "subject": self.subject,
+            "coding": vars(marks.coding or PRESETS["acdc"]),
+            "spacing": None if self.spacing is None else tuple(self.spacing),
+        }
+        if self.dense_slices is not None:
+            options |= {"dense_slices": self.dense_slices, "axis": self.axis}
+        if self.annotated is not None:
+            options["annotated"] = {case.identifier: case.annotated for case in cases if case.annotated is not None}
         return write_raw_datasets(
-            written,
+            cases,
             RawDataset(
                 dataset_id=self.dataset_id,
                 name=self.name,
                 channel_names=dict(enumerate(self.channels)),
                 labels=marks.labels,
                 scribble_values=scribble_values,
-                dense_values=marks.dense_values,
-                provenance={
-                    "source": "folders of images and labels",
-                    "options": {
-                        "classes": {
-                            name: marks.values[name] if mark is None else mark for name, mark in self.labels.items()
-                        },
-                        "subject": self.subject,
-                        "coding": vars(marks.coding or PRESETS["acdc"]),
-                        "spacing": step,
-                        **({} if self.dense_slices is None else {"dense_slices": self.dense_slices, "axis": self.axis}),
-                        **({} if self.annotated is None else {"annotated": looked_for}),
-                    },
-                    **(provenance or {}),
-                },
+                dense_values=replace(marks, dense=True).coded,
+                provenance={"source": "folders of images and labels", "options": options, **(provenance or {})},
                 dense_id=dense_id,
                 dense_only=dense_only,
                 slice_axis=self.axis,
@@ -185,8 +160,33 @@ class FolderOptions:
             ),
             replace(writing, link=self.link, trust_scribbles=self.trust_scribbles),
             problems=problems,
-            notes=[*found.tell_readings(), *notes],
+            notes=[*found.tell_readings(), *more, *notes],
         )
+
+    def _make_cases(
+        self, found: Sequence[FoundCase], labels: Mapping[str, int], problems: list[str]
+    ) -> tuple[list[Case], list[str]]:
+        """Cases with how the scribble of each is read, and notes; problems are added."""
+        if self.undrawn_as_test:
+            found = [case.or_test(dense_only=self.scribbles is None) for case in found]
+        training = [case.identifier for case in found if not case.test]
+        dense_slices = None if self.dense_slices is None else re.compile(self.dense_slices)
+        if dense_slices is not None and not any(map(dense_slices.search, training)):
+            problems.append(
+                f"--dense-slices {self.dense_slices!r}: is found in the name of no case: `.` is all of them"
+            )
+        annotated = {} if self.annotated is None else read_annotated(self.annotated, labels, training, problems)
+        in_part = [case for case, seen in annotated.items() if 0 not in seen and len(seen) < len(self.labels)]
+        told = f"some classes alone are annotated, and no background, in {len(in_part)}: {list_some(in_part)}"
+        cases = [
+            case.as_case(
+                None if self.spacing is None else tuple(self.spacing),
+                dense_slices is not None and dense_slices.search(case.identifier) is not None,
+                annotated.get(case.identifier),
+            )
+            for case in found
+        ]
+        return cases, [told] if in_part else []
 
     def _say_marks(self) -> Marks:
         """What is said of marks in label files: values of what is no class as a coding, names and colours as such."""
@@ -235,7 +235,7 @@ class FolderOptions:
 
 def _channel_notes(cases: Sequence[Case], channels: Sequence[str], modality: str | None) -> list[str]:
     """Whether the first image is CT by its header, name or values, and no channel is called so."""
-    if not cases or any(name.casefold() == "ct" for name in channels):
+    if any(name.casefold() == "ct" for name in channels):
         return []
     if modality == "CT" and len(channels) == 1:
         return [
@@ -339,32 +339,36 @@ def read_options(file: Path) -> FolderOptions:
         place = Path(os.path.normpath(file.parent / told))
         return None if place.resolve().parent == place.resolve() else place  # a whole disk is no folder of images
 
+    a_folder = (folder, "a folder, from this file on")
+    a_pattern = (pattern, "a regular expression")
+    a_mark = (_read_mark, "a value, a name or a colour")
+    an_id, a_truth = ((_of_shape(shape), shape.expected) for shape in (SIZE, TRUTH))
+    readers: dict[str, tuple[Callable[[Any], Any], str]] = {
+        **dict.fromkeys(("images", "scribbles", "dense", "test_images", "test_labels"), a_folder),
+        **dict.fromkeys(("dataset_id", "dense_id"), an_id),
+        **dict.fromkeys(("undrawn_as_test", "link", "trust_scribbles"), a_truth),
+        **dict.fromkeys(("subject", "dense_slices"), a_pattern),
+        **dict.fromkeys(("unlabelled", "background_scribble"), a_mark),
+        "name": (text, "the name of the dataset"),
+        "channels": (_read_channels, "a list of names"),
+        "spacing": (_read_spacing, "three numbers above 0, mm along x, y and z"),
+        "coding": (_one_of(tuple(PRESETS)), f"one of {', '.join(PRESETS)}"),
+        "axis": (_one_of((0, 1, 2)), "0, 1 or 2 (z, y, x)"),
+        "annotated": (folder, "a CSV file, from this file on"),
+    }
     found: dict[str, Any] = {"labels": _take_labels(keys, problems)}
-    found["images"] = keys.take("images", folder, "a folder, from this file on")
-    for name in ("scribbles", "dense", "test_images", "test_labels"):
-        found[name] = keys.take(name, folder, "a folder, from this file on", None)
-    found["dataset_id"] = keys.take_shape("dataset_id", SIZE)
-    found["name"] = keys.take("name", text, "the name of the dataset")
-    found["channels"] = keys.take("channels", _read_channels, "a list of names", ("MRI",))
-    for name in ("subject", "dense_slices"):
-        found[name] = keys.take(name, pattern, "a regular expression", None)
-    found["spacing"] = keys.take("spacing", _read_spacing, "three numbers above 0, mm along x, y and z", None)
-    for name in ("undrawn_as_test", "link", "trust_scribbles"):
-        found[name] = keys.take_shape(name, TRUTH, False)
-    found["dense_id"] = keys.take_shape("dense_id", SIZE, None)
-    found["coding"] = keys.take("coding", _one_of(tuple(PRESETS)), f"one of {', '.join(PRESETS)}", None)
-    for name in ("unlabelled", "background_scribble"):
-        found[name] = keys.take(name, _read_mark, "a value, a name or a colour", None)
-    found["annotated"] = keys.take("annotated", folder, "a CSV file, from this file on", None)
-    found["axis"] = keys.take("axis", _one_of((0, 1, 2)), "0, 1 or 2 (z, y, x)", None)
+    for field in fields(FolderOptions):
+        if field.name != "labels":
+            default = {} if field.default is MISSING else {"default": field.default}
+            found[field.name] = keys.take(field.name, *readers[field.name], **default)
     refuse(f"{file}: {problem}" for problem in dict.fromkeys(problems))
     return FolderOptions(**found)
 
 
-def _take_labels(keys: Keys, problems: list[str]) -> dict[str, int | str | None]:
+def _take_labels(keys: Keys, problems: list[str]) -> dict[str, Mark | None]:
     expected = "classes, each with what marks it in the files: a value, a name, a colour, or null for its position"
 
-    def read(value: Any) -> list[tuple[str, int | str | None]] | None:
+    def read(value: Any) -> list[tuple[str, Mark | None]] | None:
         if isinstance(value, str):
             return list(parse_marks(value).items())
         if not isinstance(value, Mapping | list) or not value:
@@ -383,7 +387,7 @@ def _take_labels(keys: Keys, problems: list[str]) -> dict[str, int | str | None]
         return {}
 
 
-def _read_mark(value: Any) -> int | str | None:
+def _read_mark(value: Any) -> Mark | None:
     if isinstance(value, str):
         told = text(value)
         return None if told is None or has_control_character(told) else parse_mark(told)
@@ -399,6 +403,10 @@ def _read_spacing(value: Any) -> tuple[float, ...] | None:
         return None
     steps = tuple(float(step) for step in value if isinstance(step, int | float) and abs(step) < 1e9)
     return steps if len(steps) == 3 and min(steps) > 0 else None
+
+
+def _of_shape(shape: Shape) -> Callable[[Any], Any]:
+    return lambda value: value if shape.accept(value) else None
 
 
 def _one_of(known: Sequence[Any]) -> Callable[[Any], Any]:

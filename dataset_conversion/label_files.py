@@ -83,6 +83,11 @@ class Legend:
     source: Path
     segments: tuple[Segment, ...]
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether ITK-SNAP gave all names by itself: its files are read by their values then."""
+        return self.tool == "ITK-SNAP" and all(one.name == f"Label {one.value}" for one in self.segments)
+
 
 def read_legend(file: Path) -> Legend | None:
     """The names in an NRRD header, as 3D Slicer (`.seg.nrrd`) and MITK write them, or those of the files in a folder

@@ -13,6 +13,7 @@ from nnunet_attenscribble.errors import AttenScribbleError
 
 BACKGROUND, UNLABELLED = "background", "unlabelled"
 _HIGHEST = 2**31 - 1  # of values
+Mark = int | str  # in a label file: a value, the name of a segment, or a colour
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,14 @@ class Marks:
         coding: of the values that are no class; None: nothing was said.
         background: name or colour of strokes in the background, besides `background`.
         unlabelled: name or colour of what nobody drew on, besides those of `means_ignore`.
+        dense: the files are dense labels, in which what is in no class is background.
     """
 
-    classes: Mapping[str, int | str | None]
+    classes: Mapping[str, Mark | None]
     coding: ScribbleCoding | None = None
     background: str | None = None
     unlabelled: str | None = None
+    dense: bool = False
 
     @cached_property
     def labels(self) -> dict[str, int]:
@@ -136,14 +139,15 @@ class Marks:
         }
 
     @cached_property
-    def scribble_values(self) -> dict[int, int] | None:
-        """Value in the file to value in the dataset; None where they are the same."""
-        return scribble_values(self.labels, self.coding or PRESETS["acdc"], self.values)
+    def coded(self) -> dict[int, int] | None:
+        """Value in the file to value in the dataset; None where they are the same.
 
-    @cached_property
-    def dense_values(self) -> dict[int, int] | None:
-        """The same for dense labels."""
-        return dense_values(self.labels, self.values)
+        Raises:
+            AttenScribbleError: if one value would mean two things.
+        """
+        if self.dense:
+            return dense_values(self.labels, self.values)
+        return scribble_values(self.labels, self.coding or PRESETS["acdc"], self.values)
 
     @property
     def _own_names(self) -> dict[str, str]:
@@ -172,9 +176,9 @@ class Marks:
         marks = [*self.classes.items(), (BACKGROUND, self.background), (UNLABELLED, self.unlabelled)]
         return [(name, mark) for name, mark in marks if isinstance(mark, str)]
 
-    def _coded(self) -> dict[int, str]:
+    def _rest(self) -> dict[int, str]:
         """What the coding says of values that are no class."""
-        if self.coding is None:
+        if self.dense or self.coding is None:
             return {}
         said = ((self.coding.background, BACKGROUND), (self.coding.unlabelled, UNLABELLED))
         return {value: meaning for value, meaning in said if value is not None}
@@ -189,23 +193,26 @@ class Marks:
                 found.append(f"{mark!r} cannot mean both {other} and {name}")
         return found
 
-    def zero(self, *, dense: bool) -> str:
+    @property
+    def zero(self) -> str:
         """What the voxels are that no name speaks of: nobody drew on them, unless a coding was given that says so."""
-        return BACKGROUND if dense or (self.coding is not None and self.coding.background == 0) else UNLABELLED
+        is_stroke = self.coding is not None and self.coding.background == 0
+        return BACKGROUND if self.dense or is_stroke else UNLABELLED
 
-    def target(self, meaning: str, *, dense: bool) -> int:
-        """The value of a meaning in files that have values alone, as `scribble_values` and `dense_values` know it."""
-        value = len(self.labels) if meaning == UNLABELLED else self.labels[meaning]
-        mapping = self.dense_values if dense else self.scribble_values
-        return value if mapping is None else next(told for told, coded in mapping.items() if coded == value)
+    @cached_property
+    def targets(self) -> dict[str, int]:
+        """The value of each meaning in files that have values alone; dense labels have none for unlabelled voxels."""
+        meanings = [*self.labels, *([] if self.dense else [UNLABELLED])]
+        if self.coded is None:
+            return {meaning: value for value, meaning in enumerate(meanings)}
+        return {meanings[value]: told for told, value in self.coded.items()}
 
-    def by_value(self, *, dense: bool) -> Reading:
+    def by_value(self) -> Reading:
         """How a file is read that has values alone."""
-        meanings = dict(enumerate([*self.labels, *([] if dense else [UNLABELLED])]))
-        mapping = (self.dense_values if dense else self.scribble_values) or {value: value for value in meanings}
-        return Reading("by value", tuple((str(value), meanings[mapping[value]]) for value in sorted(mapping)))
+        meanings = sorted((value, meaning) for meaning, value in self.targets.items())
+        return Reading("by value", tuple((str(value), meaning) for value, meaning in meanings))
 
-    def match(self, legend: Legend, *, dense: bool) -> tuple[str | None, ...] | None:
+    def match(self, legend: Legend) -> tuple[str | None, ...] | None:
         """What each segment means, None where no class is called so; None for names that say nothing.
 
         Raises:
@@ -214,10 +221,10 @@ class Marks:
         found = tuple(self._meaning(segment.name) for segment in legend.segments)
         if legend.tool == MASKS:
             return found
-        if legend.tool == "ITK-SNAP" and not any(found) and all(map(_is_default, legend.segments)):
+        if legend.says_nothing and not any(found):
             return None
         given = {mark: name for name, mark in self.classes.items() if isinstance(mark, int)}
-        given |= {} if dense else self._coded()
+        given |= self._rest()
         wrong = [
             f"{segment.value} {segment.name}"
             for segment, meaning in zip(legend.segments, found, strict=True)
@@ -231,7 +238,7 @@ class Marks:
             )
         return found
 
-    def by_name(self, legend: Legend, meanings: tuple[str | None, ...], *, dense: bool) -> Reading:
+    def by_name(self, legend: Legend, meanings: tuple[str | None, ...]) -> Reading:
         """How a file with a legend is read."""
         hows = {MASKS: "by file name", "ITK-SNAP": f"by the names in {legend.source.name}"}
         how = hows.get(legend.tool, "by segment name")
@@ -241,35 +248,37 @@ class Marks:
             if meaning is not None
         ]
         if not any(segment.value == 0 for segment in legend.segments):
-            told.append(("0", self.zero(dense=dense)))
+            told.append(("0", self.zero))
         return Reading(f"{how} ({legend.tool})", tuple(sorted(told)))
 
-    def colours_of(self, *, dense: bool) -> dict[Colour, str]:
-        """What each colour of a picture means; a grey value is the colour of three times this value."""
-        said: dict[Colour, str] = {}
-        if dense:
-            said[(0, 0, 0)] = BACKGROUND
-        else:
-            for value, meaning in self._coded().items():
-                if value < 256 and meaning not in self.colours.values():
-                    said[(value,) * 3] = meaning
-        return {**said, **self.colours}
+    def colours_and_greys(self) -> dict[Colour, str]:
+        """What each colour of a picture means; a grey value is the colour of three times this value.
+
+        A colour of scribbles for what is unlabelled is none of dense labels.
+        """
+        greys = {0: BACKGROUND} if self.dense else self._rest()
+        said: dict[Colour, str] = {
+            (value,) * 3: meaning
+            for value, meaning in greys.items()
+            if value < 256 and (self.dense or meaning not in self.colours.values())
+        }
+        return {**said, **{colour: meaning for colour, meaning in self.colours.items() if meaning in self.targets}}
 
 
-def parse_marks(text: str) -> dict[str, int | str | None]:
+def parse_marks(text: str) -> dict[str, Mark | None]:
     """Classes and what marks them in the files, from `RV,MYO,LV`, `liver=63` or `lesion=#ff0000,scar=Segment_2`.
 
     >>> parse_marks("liver=63,lesion=#ff0000,scar=Segment_2,spleen")
     {'liver': 63, 'lesion': '#ff0000', 'scar': 'Segment_2', 'spleen': None}
     """
-    pairs: list[tuple[str, int | str | None]] = []
+    pairs: list[tuple[str, Mark | None]] = []
     for part in text.split(","):
         name, is_marked, told = (piece.strip() for piece in part.partition("="))
         pairs.append((name, parse_mark(told) if is_marked else None))
     return check_classes(pairs, f"labels {text!r}")
 
 
-def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> dict[str, int | str | None]:
+def check_classes(pairs: Iterable[tuple[str, Mark | None]], where: str) -> dict[str, Mark | None]:
     """Classes and what marks them, where every name and every value is one class's alone.
 
     Args:
@@ -279,7 +288,7 @@ def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> 
     Raises:
         AttenScribbleError: for the first that is not.
     """
-    marks: dict[str, int | str | None] = {}
+    marks: dict[str, Mark | None] = {}
     values: list[int] = []
     for position, (name, mark) in enumerate(pairs, start=1):
         value = mark if isinstance(mark, int) else position
@@ -297,7 +306,7 @@ def check_classes(pairs: Iterable[tuple[str, int | str | None]], where: str) -> 
     return marks
 
 
-def parse_mark(text: str) -> int | str:
+def parse_mark(text: str) -> Mark:
     """A value, or a name or colour."""
     return int(text) if text.removeprefix("-").isdecimal() else text
 
@@ -307,12 +316,12 @@ def fold(name: str) -> str:
     return " ".join(normalise(name).split()).casefold()
 
 
+def fold_mark(mark: Mark) -> Mark:
+    """A mark as it is compared: names and colours without regard to case."""
+    return fold(mark) if isinstance(mark, str) else mark
+
+
 def _tell(segment: Segment, legend: Legend) -> str:
     if legend.tool == MASKS:
         return segment.name
     return f"{segment.value}" + (f" of layer {segment.layer}" if segment.layer else "")
-
-
-def _is_default(segment: Segment) -> bool:
-    """Whether ITK-SNAP called a label so by itself."""
-    return segment.name == f"Label {segment.value}"

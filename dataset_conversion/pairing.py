@@ -14,9 +14,6 @@ from nnunet_attenscribble.common.soundness import DETACHED, voxels_file
 from nnunet_attenscribble.common.text import list_some, normalise
 
 Key = TypeVar("Key")
-# Case and channel of every file; cases by the folders that stand for them; or, where a folder holds several, as of a
-# hospital, by folders and name.
-_Naming = tuple[dict[Path, tuple[str, int]], dict[tuple[str, ...], str], dict[tuple[str, ...], str]]
 
 #: Of files that SimpleITK reads with their geometry, or that have none.
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", *DETACHED)
@@ -108,6 +105,41 @@ class Pairing:
     loose: list[Path]
 
 
+@dataclass(frozen=True)
+class _Naming:
+    """A way of naming the cases of images.
+
+    Attributes:
+        names: case and channel of every image.
+        cases: by the folders that stand for them; with `several`, by these and what images are called in them.
+        several: a folder holds several cases, as of a hospital.
+    """
+
+    names: Mapping[Path, tuple[str, int]]
+    cases: Mapping[tuple[str, ...], str]
+    several: bool = False
+
+    def match(self, kind: Labels, cases: Collection[str]) -> tuple[dict[str, Path], list[str], list[Path]]:
+        """As `match_labels`, by the names of label files, or else of their folders, which may hold one per class."""
+        matched, problems, strangers = match_labels(kind.files, cases, kind.what)
+        if matched and not problems:
+            return matched, [], strangers
+        name_of = (_namer_within_folder if self.several else _namer_by_folder)(kind.folder, self.cases)
+        by_folder = match_labels(kind.files, cases, kind.what, name_of)
+        if by_folder[0] and not by_folder[1]:
+            return by_folder
+        if problems and not self.several and (folders := _match_folders(kind, self.cases)):
+            return folders, [], []
+        if cases and not matched:
+            strangers = [file for file in kind.files if stem(file) is not None]
+            told = list_some([str(stem(file)) for file in strangers]) or "nothing"
+            problems = [
+                f"{kind.folder}: holds no {kind.what} named as one of the images: they are called {told}, images "
+                f"{list_some(list(cases))}"
+            ]
+        return matched, problems, strangers
+
+
 def pair_files(
     folder: Path, images: Mapping[Path, int], labels: Sequence[Labels], channels: Sequence[str] = ()
 ) -> Pairing:
@@ -125,25 +157,11 @@ def pair_files(
         channels: names of the channels, with which names may end in place of `_0000`, `_0001`...
     """
     attempts = []
-    for names, parents, within in _name_cases(folder, list(images), channels):
-        cases, problems = _group(names)
+    for naming in _name_cases(folder, list(images), channels):
+        cases, problems = _group(naming.names)
         found, loose = [], []
         for kind in labels:
-            matched, more, strangers = match_labels(kind.files, cases, kind.what)
-            if more or not matched:
-                namer = _namer_within_folder(kind.folder, within) if within else _namer_by_folder(kind.folder, parents)
-                by_folder = match_labels(kind.files, cases, kind.what, namer)
-                if by_folder[0] and not by_folder[1]:
-                    matched, more, strangers = by_folder
-            if more and (folders := _match_folders(kind, parents)):
-                matched, more, strangers = folders, [], []
-            if not matched and cases:
-                strangers = [file for file in kind.files if stem(file) is not None]
-                told = list_some([str(stem(file)) for file in strangers]) or "nothing"
-                more = [
-                    f"{kind.folder}: holds no {kind.what} named as one of the images: they are called {told}, images "
-                    f"{list_some(list(cases))}"
-                ]
+            matched, more, strangers = naming.match(kind, cases)
             found.append(matched)
             problems += more
             loose += strangers
@@ -249,22 +267,21 @@ def _name_cases(folder: Path, images: Sequence[Path], channels: Sequence[str]) -
 
 def _name_by_all(folder: Path, stems: Mapping[Path, str], split: Mapping[Path, tuple[str, int]]) -> Iterator[_Naming]:
     named = {file: (case or stems[file], channel) for file, (case, channel) in split.items()}
-    yield named, {(case,): case for case, _ in named.values()}, {}
+    yield _Naming(named, {(case,): case for case, _ in named.values()})
     words = {file: re.split("(?=[_. -])", case) for file, (case, _) in named.items()}
     for count in range(1, min(map(len, words.values()))):
         if len({tuple(parts[-count:]) for parts in words.values()}) > 1 or len(set(named.values())) < 2:
             break
         short = {file: ("".join(words[file][:-count]), channel) for file, (_, channel) in named.items()}
-        yield short, {(case,): case for case, _ in short.values()}, {}
+        yield _Naming(short, {(case,): case for case, _ in short.values()})
     parents = {file: tuple(map(normalise, file.relative_to(folder).parts[:-1])) for file in stems}
     if all(parents.values()):
         shared = _shared_positions(list(parents.values()))
         keys = {file: tuple(part for at, part in enumerate(path) if at not in shared) for file, path in parents.items()}
         several = len({(keys[file], split[file][0]) for file in stems}) > len(set(keys.values()))
         cases = {file: "_".join([*keys[file], *([split[file][0]] if several else [])]) for file in stems}
-        by_key = {} if several else {keys[file]: cases[file] for file in stems}
-        within = {(*keys[file], split[file][0]): cases[file] for file in stems} if several else {}
-        yield {file: (cases[file], split[file][1]) for file in stems}, by_key, within
+        by_key = {(*keys[file], split[file][0]) if several else keys[file]: cases[file] for file in stems}
+        yield _Naming({file: (cases[file], split[file][1]) for file in stems}, by_key, several)
 
 
 def _image_name(file: Path) -> str | None:

@@ -113,11 +113,11 @@ def identifier_problems(identifiers: Sequence[str]) -> list[str]:
     return problems
 
 
-def dimension_problems(cases: Sequence[Case], checked: Sequence[CheckedCase]) -> list[str]:
+def dimension_problems(checked: Iterable[tuple[Case, CheckedCase]]) -> list[str]:
     """Of slices among volumes, or volumes among slices, which nnU-Net cannot plan together."""
     return unlike_dimensions(
         (describe(case.images[0], f"case {case.identifier}"), result.dimensions)
-        for case, result in zip(cases, checked, strict=True)
+        for case, result in checked
         if result.dimensions is not None
     )
 
@@ -145,9 +145,9 @@ def split_problems(splits: Sequence[Mapping[str, Sequence[str]]], training: set[
     return problems
 
 
-def nothing_drawn_problems(cases: Sequence[Case], checked: Sequence[CheckedCase], coding: Coding) -> list[str]:
+def nothing_drawn_problems(checked: Iterable[tuple[Case, CheckedCase]], coding: Coding) -> list[str]:
     """Of scribbles in which no class has a stroke, in any case; none where they are trusted."""
-    drawn = [result.scribble_voxels for case, result in zip(cases, checked, strict=True) if case.scribbled]
+    drawn = [result.scribble_voxels for case, result in checked if case.scribbled]
     if coding.trusted or not drawn or any(any(voxels[1 : coding.ignore]) for voxels in drawn):
         return []
     strokes = "a stroke of a class" if any(voxels[0] for voxels in drawn) else "a stroke"
@@ -157,12 +157,11 @@ def nothing_drawn_problems(cases: Sequence[Case], checked: Sequence[CheckedCase]
     ]
 
 
-def drawing_notes(cases: Sequence[Case], checked: Sequence[CheckedCase], voxels: Mapping[str, int]) -> list[str]:
+def drawing_notes(checked: Iterable[tuple[Case, CheckedCase]], voxels: Mapping[str, int]) -> list[str]:
     """Of classes that are drawn nowhere, and of cases in which nothing is.
 
     Args:
-        cases: with what was found when they were checked.
-        checked: the same.
+        checked: cases, with what was found when they were checked.
         voxels: of all training cases together by label: of scribbles, where `ignore` is among them, or of dense labels.
     """
     scribbles = IGNORE in voxels
@@ -173,7 +172,7 @@ def drawing_notes(cases: Sequence[Case], checked: Sequence[CheckedCase], voxels:
     ]
     if not scribbles:
         return notes
-    used = [(case, result) for case, result in zip(cases, checked, strict=True) if case.scribbled]
+    used = [(case, result) for case, result in checked if case.scribbled]
     classes = len(voxels) - 2  # without background and `ignore`
     unbounded = [
         case.identifier

@@ -19,12 +19,12 @@ from nnunet_attenscribble.dataset_conversion.cases import (
     ENDING,
     Case,
     Coding,
-    check_case,
+    check_cases,
     collect_remarks,
     copy_images,
     write_images,
 )
-from nnunet_attenscribble.dataset_conversion.description import read_description
+from nnunet_attenscribble.dataset_conversion.description import Description, read_description
 from nnunet_attenscribble.dataset_conversion.findings import find_images, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import is_picture
 from nnunet_attenscribble.dataset_conversion.pairing import (
@@ -69,6 +69,29 @@ def prepare_images(
         AttenScribbleError: every problem of the input, one sentence each; nothing is written then.
     """
     description = read_description(dataset)
+    cases, problems = _find_cases(images, dataset, description, spacing)
+    problems += _output_problems(images, output)
+    if not cases:
+        raise AttenScribbleError([*problems, f"{images}: holds no image"])
+    coding = Coding(description.labels, None, None, with_dense=False)
+    with worker_map(workers, len(cases)) as run:
+        checked = check_cases(run, cases, coding, progress=progress)
+        problems += [problem for _, result in checked for problem in result.problems]
+        problems += dimension_problems(checked)
+        refuse(dict.fromkeys(problems))
+        with replaced_folder(output) as part:
+            as_it_is = description.ending != ENDING
+            write = partial(copy_images, ending=description.ending) if as_it_is else write_images
+            written = run(partial(write, folder=part), cases)
+            list(show_progress(written, total=len(cases), description="Writing", enabled=progress))
+            refuse(_output_problems(images, output))  # another run was quicker
+    return [case.identifier for case in cases], collect_remarks(checked)
+
+
+def _find_cases(
+    images: Path, dataset: Path, description: Description, spacing: Sequence[float] | None
+) -> tuple[list[Case], list[str]]:
+    """The cases of a folder as the dataset has them, and every problem of their names."""
     channels = [description.channels[number] for number in sorted(description.channels)]
     files = find_files(images)
     labels = {file for part in tell_files_apart(images, files)[1:] for file in part if stem(file) is not None}
@@ -76,12 +99,9 @@ def prepare_images(
     if not found.sources:  # names that all files share say nothing
         found, labels = find_images(files), set()
     pairing = pair_files(images, found.counts, [], channels)
-    as_it_is = description.ending != ENDING
     wrong = spacing_problems(spacing)
-    problems = [*wrong, *pairing.problems, *unusable_files(found.others), *_output_problems(images, output)]
+    problems = [*wrong, *pairing.problems, *unusable_files(found.others)]
     problems += [f"{label}: is called as a drawing or a label: take it out of the folder" for label in sorted(labels)]
-    if not pairing.images:
-        raise AttenScribbleError([*problems, f"{images}: holds no image"])
     used = [path for paths in pairing.images.values() for path in paths]
     sources = _as_nnunet_reads({path: found.sources[path] for path in used}, dataset, description.ending)
     step = None if spacing is None or wrong else tuple(spacing)
@@ -97,26 +117,13 @@ def prepare_images(
             + (f"; {FOUR_DIGITS}" if len(pairing.images[case.identifier]) > 1 else "")  # and no colours of one picture
             for case in unlike
         ]
-    if as_it_is:
+    if description.ending != ENDING:  # files are copied as they are
         problems += [
             f"{path}: the images of this dataset end in {description.ending}: save it as one of these"
             for path in used
             if not path.name.endswith(description.ending)
         ]
-    coding = Coding(description.labels, None, None, with_dense=False)
-    with worker_map(workers, len(cases)) as run:
-        check = partial(check_case, coding=coding)
-        checked = list(show_progress(run(check, cases), total=len(cases), description="Checking", enabled=progress))
-        problems += [problem for result in checked for problem in result.problems]
-        problems += dimension_problems(cases, checked)
-        refuse(dict.fromkeys(problems))
-        with replaced_folder(output) as part:
-            write = partial(copy_images, ending=description.ending) if as_it_is else write_images
-            written = run(partial(write, folder=part), cases)
-            list(show_progress(written, total=len(cases), description="Writing", enabled=progress))
-            if problems := _output_problems(images, output):  # another run was quicker
-                raise AttenScribbleError(problems)
-    return [case.identifier for case in cases], collect_remarks(checked)
+    return cases, problems
 
 
 def _as_nnunet_reads(

@@ -35,7 +35,7 @@ from nnunet_attenscribble.dataset_conversion.cases import (
     Case,
     CheckedCase,
     Coding,
-    check_case,
+    check_cases,
     collect_remarks,
     write_case,
 )
@@ -118,7 +118,7 @@ class Writing:
     """Processes; 1 for none beside this one, None for one per processor, 8 at most."""
     progress: bool = False
     """Shown on stderr."""
-    confirm: Callable[[Sequence[Case], Sequence[CheckedCase], Coding], None] | None = None
+    confirm: Callable[[Sequence[tuple[Case, CheckedCase]], Coding], None] | None = None
     """Called when everything was found in order, before the first write; what it raises ends the conversion."""
 
 
@@ -192,21 +192,21 @@ def write_raw_datasets(
         found += case_problems(cases, len(dataset.channel_names), dataset.with_dense, dataset.dense_only)
         found += split_problems(dataset.splits or (), {case.identifier for case in cases if not case.test})
         run = stack.enter_context(worker_map(writing.workers, len(cases)))
-        checked = list(_each(run, partial(check_case, coding=coding), cases, "Checking", writing.progress))
-        found += [problem for result in checked for problem in result.problems]
-        found += dimension_problems(cases, checked)
-        found += [] if found else nothing_drawn_problems(cases, checked, coding)
+        checked = check_cases(run, cases, coding, progress=writing.progress)
+        found += [problem for _, result in checked for problem in result.problems]
+        found += dimension_problems(checked)
+        found += [] if found else nothing_drawn_problems(checked, coding)
         if found:
             raise AttenScribbleError(dict.fromkeys(found))  # each once
         if writing.confirm is not None:
-            writing.confirm(cases, checked, coding)
+            writing.confirm(checked, coding)
         try:
             with _nothing_kept():
-                _write(run, cases, checked, coding, dataset, writing, leftovers)
+                _write(run, checked, coding, dataset, writing, leftovers)
         finally:
             remove_leftovers(leftovers)
     _put_splits(dataset, writing)
-    return _summarise(cases, checked, coding, dataset, writing.raw_folder, notes)
+    return _summarise(checked, coding, dataset, writing.raw_folder, notes)
 
 
 @contextmanager
@@ -221,8 +221,7 @@ def _nothing_kept() -> Iterator[None]:
 
 def _write(
     run: Map,
-    cases: Sequence[Case],
-    checked: Sequence[CheckedCase],
+    checked: Sequence[tuple[Case, CheckedCase]],
     coding: Coding,
     dataset: RawDataset,
     writing: Writing,
@@ -231,7 +230,7 @@ def _write(
     """Write what was found in order; raises OSError where it cannot be written, and then nothing of it stays."""
     with staged_folders(writing.raw_folder, dataset.folders, f"{dataset.dataset_id:03d}") as hidden:
         folders = [hidden / folder for folder in dataset.folders]
-        _make_folders(cases, folders)
+        _make_folders([case for case, _ in checked], folders)
         write = partial(
             _write_or_resume,
             coding=coding,
@@ -240,14 +239,13 @@ def _write(
             links_from=writing.raw_folder.resolve() if writing.link else None,
             leftovers=leftovers,
         )
-        tasks = [
-            (case, case_key(case, result, coding, writing.link)) for case, result in zip(cases, checked, strict=True)
-        ]
-        files = [file for case in _each(run, write, tasks, "Writing", writing.progress) for file in case]
+        tasks = [(case, case_key(case, result, coding, writing.link)) for case, result in checked]
+        written = show_progress(run(write, tasks), total=len(tasks), description="Writing", enabled=writing.progress)
+        files = [file for case in written for file in case]
         gone = [file for file in files if not os.path.lexists(hidden / file)]  # links fit where it will lie
         if gone:
             raise OSError(f"{len(gone)} of its files were taken away meanwhile, {gone[0]} the first of them")
-        _write_descriptions(folders, cases, checked, coding, dataset)
+        _write_descriptions(folders, checked, coding, dataset)
 
 
 @cache
@@ -331,25 +329,24 @@ def _put_splits(dataset: RawDataset, writing: Writing) -> None:
 
 
 def _summarise(
-    cases: Sequence[Case],
-    checked: Sequence[CheckedCase],
+    checked: Sequence[tuple[Case, CheckedCase]],
     coding: Coding,
     dataset: RawDataset,
     raw_folder: Path,
     notes: Iterable[str],
 ) -> WrittenDatasets:
     labels = {**dataset.labels, IGNORE: coding.ignore}
-    drawn = {} if dataset.dense_only else _total(labels, [result.scribble_voxels for result in checked])
-    dense = _total(dataset.labels, [result.dense_voxels for result in checked]) if dataset.with_dense else {}
+    drawn = {} if dataset.dense_only else _total(labels, [result.scribble_voxels for _, result in checked])
+    dense = _total(dataset.labels, [result.dense_voxels for _, result in checked]) if dataset.with_dense else {}
     return WrittenDatasets(
         scribble=None if dataset.dense_only else raw_folder / dataset.folders[0],
         dense=raw_folder / dataset.folders[-1] if dataset.with_dense else None,
-        training=sum(not case.test for case in cases),
-        test=sum(case.test for case in cases),
+        training=sum(not case.test for case, _ in checked),
+        test=sum(case.test for case, _ in checked),
         scribble_voxels=drawn,
         dense_voxels=dense,
         notes=(
-            *drawing_notes(cases, checked, dense if dataset.dense_only else drawn),
+            *drawing_notes(checked, dense if dataset.dense_only else drawn),
             *collect_remarks(checked),
             *notes,
         ),
@@ -369,15 +366,14 @@ def _make_folders(cases: Sequence[Case], datasets: Sequence[Path]) -> None:
 
 def _write_descriptions(
     datasets: Sequence[Path],
-    cases: Sequence[Case],
-    checked: Sequence[CheckedCase],
+    checked: Sequence[tuple[Case, CheckedCase]],
     coding: Coding,
     dataset: RawDataset,
 ) -> None:
     """dataset.json, provenance.json and splits_final.json of the dataset with the images and, if any, its twin."""
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-    home, training = datasets[0], [case for case in cases if not case.test]
+    home, training = datasets[0], [case for case, _ in checked if not case.test]
     provenance = {**dataset.provenance, **({"scribbles_trusted": True} if coding.trusted else {})}
     labels = dict(dataset.labels) if dataset.dense_only else {**dataset.labels, IGNORE: coding.ignore}
     converter = f"nnunet-attenscribble {_version()}"
@@ -409,17 +405,13 @@ def _write_descriptions(
         **provenance,
         "converted_by": converter,
         "libraries": {library: version(library) for library in ("nnunetv2", "SimpleITK")},
-        "counts": {"training": len(training), "test": len(cases) - len(training)},
-        "inputs": {case.identifier: result.inputs for case, result in zip(cases, checked, strict=True)},
+        "counts": {"training": len(training), "test": len(checked) - len(training)},
+        "inputs": {case.identifier: result.inputs for case, result in checked},
     }
     for folder in datasets:
         write_json(folder / "provenance.json", origin)
         if dataset.splits is not None:
             write_json(folder / "splits_final.json", dataset.splits)
-
-
-def _each(run: Map, function, cases: Sequence, description: str, progress: bool):
-    return show_progress(run(function, cases), total=len(cases), description=description, enabled=progress)
 
 
 def _total(labels: Mapping[str, int], counts: Iterable[list[int]]) -> dict[str, int]:

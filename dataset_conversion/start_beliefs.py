@@ -19,6 +19,7 @@ from nnunet_attenscribble.common.nnunet import label_problems, means_ignore
 from nnunet_attenscribble.common.shapes import mapping, read_if_shaped
 from nnunet_attenscribble.common.text import format_percent, list_some
 from nnunet_attenscribble.common.volumes import describe
+from nnunet_attenscribble.dataset_conversion.cases import MOST
 from nnunet_attenscribble.dataset_conversion.findings import (
     Findings,
     Folders,
@@ -28,13 +29,19 @@ from nnunet_attenscribble.dataset_conversion.findings import (
 )
 from nnunet_attenscribble.dataset_conversion.folder import FolderOptions
 from nnunet_attenscribble.dataset_conversion.label_files import is_colour, is_description
-from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED, check_classes, fold
+from nnunet_attenscribble.dataset_conversion.meanings import (
+    BACKGROUND,
+    UNLABELLED,
+    Mark,
+    check_classes,
+    fold,
+    fold_mark,
+)
 from nnunet_attenscribble.dataset_conversion.pairing import stem
 from nnunet_attenscribble.dataset_conversion.start_doubts import (
     MRI,
     Doubt,
     Given,
-    Mark,
     channel_doubts,
     channel_names,
     choose_folders,
@@ -60,7 +67,6 @@ _FIRST_ID = 601
 #: What people call strokes in the background; only `background` itself is taken for one unasked.
 _LIKE_BACKGROUND = {"bg", "back", "back ground", "backgr", "outside", "rest", "other", "others", "surrounding", "none"}
 _MOST_ASKED = 40  # marks: beyond, they are no drawings, or somebody has a list
-_MOST = 0.5  # share of voxels that no stroke has, see `Coding.strokes_problems`
 _ZEROS = (0, "#000000")
 
 
@@ -73,8 +79,7 @@ class Beliefs:
         doubts: in the order in which they are asked.
         problems: that no answer mends.
         cases: of the folders.
-        survey: of their content.
-        meanings: what is believed of each mark; None: not known.
+        marks: in their drawings, with what is believed of each.
         unused: folders with images that are not used, and how many.
     """
 
@@ -82,8 +87,7 @@ class Beliefs:
     doubts: tuple[Doubt, ...] = ()
     problems: tuple[str, ...] = ()
     cases: Findings | None = None
-    survey: Survey | None = None
-    meanings: tuple[tuple[FoundMark, str | None], ...] = ()
+    marks: tuple[FoundMark, ...] = ()
     unused: Mapping[Path, int] = field(default_factory=dict)
 
 
@@ -126,20 +130,20 @@ class Believer:
         problems += [*survey.problems, *([] if given.channels else _unlike_counts(cases))]
         if not any(case.scribble or case.dense for case in cases.cases if not case.test):
             problems.append(f"{self.layout.root}: no image has a drawing")
-        meanings, more = _believe_marks(given, survey)
-        is_sparse = _says_scribbles(given, survey, meanings)
+        marks, more = _believe_marks(given, survey)
+        is_sparse = _says_scribbles(given, survey, marks)
         doubts += kind_doubts(self.layout, folders, given, says_scribbles=is_sparse)
         too_many = _too_many(more, folders)
         problems += too_many
         doubts += [*mask_doubts(cases, given), *([] if too_many else more)]
-        problems += self._stray_descriptions(folders, meanings)
+        problems += self._stray_descriptions(folders, marks)
         doubts += channel_doubts(cases, given, channels, survey)
         doubts += image_doubts(folders, given, survey)
         options = None
         if not doubts and not problems:
             role = "scribble" if folders.scribbles is not None else "dense"
             try:
-                labels, rest = _as_options(meanings, given)
+                labels, rest = _as_options(marks, given)
                 options = replace(
                     self.defaults,
                     **vars(folders),
@@ -152,7 +156,7 @@ class Believer:
                 )
             except AttenScribbleError as error:
                 problems += error.problems
-        return Beliefs(options, tuple(doubts), tuple(dict.fromkeys(problems)), cases, survey, tuple(meanings), unused)
+        return Beliefs(options, tuple(doubts), tuple(dict.fromkeys(problems)), cases, tuple(marks), unused)
 
     def _find_cases(self, folders: Folders, given: Given) -> tuple[tuple[str, ...], Findings]:
         """Names of the channels, and the cases."""
@@ -186,9 +190,9 @@ class Believer:
         labels = {before[role]: contents for role, contents in found.labels.items()}  # as what they are called now
         return replace(found, labels={role: labels.get(folder, {}) for role, folder in roles.items()})
 
-    def _stray_descriptions(self, folders: Folders, meanings: Sequence[tuple[FoundMark, str | None]]) -> list[str]:
+    def _stray_descriptions(self, folders: Folders, marks: Sequence[FoundMark]) -> list[str]:
         """Descriptions of ITK-SNAP in no folder that is used, where drawings hold values that nothing names."""
-        if not any(mark.how == "value" and mark.mark and meaning is None for mark, meaning in meanings):
+        if not any(mark.how == "value" and mark.mark and mark.meaning is None for mark in marks):
             return []
         used = [folder.resolve() for folder in vars(folders).values() if folder is not None]
         home = folders.scribbles or folders.dense
@@ -289,10 +293,10 @@ def names_fit(names: Mapping[str, Any], beliefs: Beliefs) -> bool:
     cases = beliefs.cases.cases if beliefs.cases is not None else ()
     channels = names.get("channels")
     alike = channels is None or all(len(case.images) == len(channels) for case in cases)
-    marks = [mark for mark, _ in beliefs.meanings]
     # Of no marks nothing is known yet, as which folder holds the drawings is to be asked for.
-    there = "unlabelled" not in names or not marks or names["unlabelled"] in [mark.mark for mark in marks]
-    return not beliefs.problems and alike and there and all(mark.how == "value" for mark in marks)
+    values = [mark.mark for mark in beliefs.marks]
+    there = "unlabelled" not in names or not values or names["unlabelled"] in values
+    return not beliefs.problems and alike and there and all(mark.how == "value" for mark in beliefs.marks)
 
 
 def free_id(folders: Iterable[Path | None]) -> int:
@@ -310,10 +314,10 @@ def free_id(folders: Iterable[Path | None]) -> int:
     return next((n for n in range(_FIRST_ID, 999) if is_free(n) and is_free(n + 1)), _FIRST_ID)
 
 
-def _believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, str | None]], list[Doubt]]:
-    """What every mark is believed to mean, and what has to be asked."""
-    found: list[tuple[FoundMark, str | None]] = []
-    doubts: list[Doubt] = []
+def _believe_marks(given: Given, survey: Survey) -> tuple[list[FoundMark], list[Doubt]]:
+    """All marks with what each is believed to mean, and what has to be asked."""
+    found: list[FoundMark] = []
+    asked: dict[tuple[str, str, str], list[FoundMark]] = {}  # for the same reason
     known: dict[Mark, str] = {}
     for role in ("scribble", "dense"):
         marks = survey.marks(role)
@@ -321,15 +325,22 @@ def _believe_marks(given: Given, survey: Survey) -> tuple[list[tuple[FoundMark, 
         see_through = {case for case, content in survey.labels.get(role, {}).items() if content.hidden}
         rest = _rest([mark for mark in marks if not see_through & {*mark.files}], given, role)
         for mark in sorted(marks, key=_order):
-            meaning = _meaning(mark, given, role, rest, known)
+            meaning = _meaning(mark, given, rest, known)
             why = "" if meaning is None else _why_asked(mark, given, apart)
             if meaning is None or why:
-                doubts.append(_ask_meaning(mark, given, why, meaning, survey))
-                found.append((mark, None))
+                found.append(mark)
+                reason = why or _why_unknown(mark, given)
+                asked.setdefault((role, mark.how, reason), []).append(replace(mark, meaning=meaning))
             else:
-                found.append((mark, meaning))
-                known[_key(mark.mark)] = meaning
-    return found, list({doubt.told: doubt for doubt in doubts}.values())
+                found.append(replace(mark, meaning=meaning))
+                known[mark.key] = meaning
+    doubts: dict[str, Doubt] = {}
+    for (_, _, reason), marks in asked.items():
+        told = _tell_marks(marks, reason)
+        for mark in marks:
+            doubt = _ask_meaning(mark, given, told, reason)
+            doubts.setdefault(doubt.question, doubt)  # scribbles and dense labels may hold the same
+    return found, list(doubts.values())
 
 
 def _too_many(doubts: Sequence[Doubt], folders: Folders) -> list[str]:
@@ -343,7 +354,7 @@ def _too_many(doubts: Sequence[Doubt], folders: Folders) -> list[str]:
     ]
 
 
-def _says_scribbles(given: Given, survey: Survey, meanings: Iterable[tuple[FoundMark, str | None]]) -> bool:
+def _says_scribbles(given: Given, survey: Survey, marks: Iterable[FoundMark]) -> bool:
     """Whether drawings are scribbles by what they hold: a background stroke, or what is called unlabelled."""
     if given.unlabelled is not None or given.background_scribble is not None:
         return True
@@ -352,39 +363,37 @@ def _says_scribbles(given: Given, survey: Survey, meanings: Iterable[tuple[Found
     if {BACKGROUND, UNLABELLED} & set(given.meanings.values()) or any(map(_is_no_class, named)):
         return True
     # Dense labels hold classes and zeros alone.
-    rest = [mark for mark, meaning in meanings if meaning in (BACKGROUND, UNLABELLED) and mark.mark not in _ZEROS]
-    return given.labels is not None and bool(rest)
+    has_rest = any(mark.meaning in (BACKGROUND, UNLABELLED) and mark.mark not in _ZEROS for mark in marks)
+    return given.labels is not None and has_rest
 
 
-def _as_options(
-    meanings: Sequence[tuple[FoundMark, str | None]], given: Given
-) -> tuple[dict[str, Mark | None], dict[str, Mark | None]]:
+def _as_options(marks: Sequence[FoundMark], given: Given) -> tuple[dict[str, Mark | None], dict[str, Mark | None]]:
     """`labels` of `convert folder`, and its `background_scribble` and `unlabelled`."""
     named: dict[str, set[Mark]] = {name: set() for name in given.labels or ()}
     rest: dict[str, Mark | None] = {BACKGROUND: given.background_scribble, UNLABELLED: given.unlabelled}
-    by_name = any(mark.how == "name" for mark, _ in meanings)
+    by_name = any(mark.how == "name" for mark in marks)
     problems = []
-    for mark, meaning in meanings:
+    for mark in marks:
+        meaning, key = mark.meaning, mark.key
         assert meaning is not None  # or there were doubts
-        key = _key(mark.mark)
         is_own = isinstance(key, str) and (means_ignore(key) if meaning == UNLABELLED else key == fold(meaning))
         if is_own or (mark.mark in _ZEROS and mark.role == "dense"):
             if meaning not in rest:
                 named.setdefault(meaning, set())
-        elif mark.mark == 0 and mark.how == "name" and 0 not in given.meanings:
+        elif mark.is_rest and 0 not in given.meanings:
             continue  # what `convert folder` takes it for
         elif meaning not in rest:
             named.setdefault(meaning, set()).add(mark.mark)
         elif mark.role == "scribble":
             other = rest[meaning]
-            if other is not None and _key(other) != _key(mark.mark):
+            if other is not None and fold_mark(other) != key:
                 problems.append(f"{other} and {mark.mark} both mean {meaning}: one of them can be said")
             rest[meaning] = mark.mark
     labels: dict[str, Mark | None] = {}
-    for position, (name, marks) in enumerate(named.items(), start=1):
+    for position, (name, own) in enumerate(named.items(), start=1):
         said = (given.labels or {}).get(name)
-        different = {mark for mark in (*marks, *(() if said is None else (said,))) if not by_name or mark != position}
-        if len({_key(mark) for mark in different}) > 1:
+        different = {mark for mark in (*own, *(() if said is None else (said,))) if not by_name or mark != position}
+        if len(set(map(fold_mark, different))) > 1:
             told = " and ".join(sorted(map(str, different)))
             problems.append(f"{told} both mean {name}: one other name, value or colour of a class is understood")
         labels[name] = min(different, key=str, default=None)
@@ -399,15 +408,11 @@ def _order(mark: FoundMark) -> tuple[int, int]:
     if mark.how == "value":
         assert isinstance(mark.mark, int)
         return 0, mark.mark
-    return (2, 0) if mark.mark == 0 else (1, 0)
+    return (2, 0) if mark.is_rest else (1, 0)
 
 
 def _is_no_class(name: str) -> bool:
     return name == BACKGROUND or means_ignore(name)
-
-
-def _key(mark: Mark) -> Mark:
-    return fold(mark) if isinstance(mark, str) else mark
 
 
 def _names(marks: Iterable[Mark]) -> list[str]:
@@ -416,15 +421,15 @@ def _names(marks: Iterable[Mark]) -> list[str]:
 
 def _said(mark: FoundMark, given: Given) -> str | None:
     """What options or answers say."""
-    key = _key(mark.mark)
+    key = mark.key
     for said, meaning in ((given.background_scribble, BACKGROUND), (given.unlabelled, UNLABELLED)):
-        if said is not None and _key(said) == key:
+        if said is not None and fold_mark(said) == key:
             return meaning
     for position, (name, said) in enumerate((given.labels or {}).items(), start=1):
         if isinstance(mark.mark, int):
             if mark.how == "value" and mark.mark == (said if isinstance(said, int) else position):
                 return name
-        elif key in (fold(name), _key(said) if isinstance(said, str) else None):
+        elif key in (fold(name), fold_mark(said) if isinstance(said, str) else None):
             return name
     return given.meanings.get(key)
 
@@ -446,11 +451,11 @@ def _rest(marks: Sequence[FoundMark], given: Given, role: str) -> dict[Mark, str
     rest: dict[Mark, str] = {}
     unlabelled = given.unlabelled
     if unlabelled is None:
-        most = [mark.mark for mark in plain if mark.share > _MOST and _said(mark, given) is None]
+        most = [mark.mark for mark in plain if mark.share > MOST and _said(mark, given) is None]
         unlabelled = most[0] if len(most) == 1 else None
     if unlabelled is None:
         return rest
-    rest[_key(unlabelled)] = UNLABELLED
+    rest[fold_mark(unlabelled)] = UNLABELLED
     background = given.background_scribble
     if background is None and unlabelled != 0:
         background = 0
@@ -458,18 +463,16 @@ def _rest(marks: Sequence[FoundMark], given: Given, role: str) -> dict[Mark, str
         values = [mark if isinstance(mark, int) else n for n, mark in enumerate(given.labels.values(), start=1)]
         background = max(values) + 1
     if background is not None:
-        rest.setdefault(_key(background), BACKGROUND)
+        rest.setdefault(fold_mark(background), BACKGROUND)
     return rest
 
 
-def _meaning(
-    mark: FoundMark, given: Given, role: str, rest: Mapping[Mark, str], known: Mapping[Mark, str]
-) -> str | None:
+def _meaning(mark: FoundMark, given: Given, rest: Mapping[Mark, str], known: Mapping[Mark, str]) -> str | None:
     said = _said(mark, given)
     if mark.how != "name":
-        return said if said is not None else rest.get(_key(mark.mark), known.get(_key(mark.mark)))
-    if mark.mark == 0:
-        if role == "dense":
+        return said if said is not None else rest.get(mark.key, known.get(mark.key))
+    if mark.is_rest:
+        if mark.role == "dense":
             return BACKGROUND
         is_named = UNLABELLED in {meaning for key, meaning in known.items() if isinstance(key, str)}
         return said or (None if is_named and mark.share else UNLABELLED)
@@ -516,20 +519,35 @@ def _never_together(survey: Survey, role: str) -> dict[str, str]:
     return apart
 
 
-def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, survey: Survey) -> Doubt:
-    is_zero = mark.mark == 0
-    told = f"the {mark.how} {mark.mark}"
+def _describe_mark(mark: FoundMark) -> tuple[str, str]:
+    """What it is, and where it is drawn."""
+    where = f"in {len(mark.files)} of {mark.among} files"
     if mark.how == "name":
-        told = "what no name is given to" if is_zero else f"'{mark.mark}'"
-    where = f"in {len(mark.files)} of {len(survey.labels[mark.role])} files"
-    if mark.how != "name":
-        where += f", {format_percent(round(1e6 * mark.share), 1_000_000)} of the voxels"
-    written = quote(str(mark.mark))
-    is_class = not isinstance(mark.mark, int) or mark.mark > 0
-    options = [f"--labels CLASS={written}"] if is_class else []
-    if why.startswith("never"):
-        options = [f"--labels with it as a class of its own, or CLASS={written}"]
-    options += [f"--background-scribble {written}", f"--unlabelled {written}"] if mark.role == "scribble" else []
+        return "what no name is given to" if mark.is_rest else f"'{mark.mark}'", where
+    share = format_percent(round(1e6 * mark.share), 1_000_000)
+    return f"the {mark.how} {mark.mark}", f"{where}, {share} of the voxels"
+
+
+def _tell_marks(marks: Sequence[FoundMark], reason: str) -> str:
+    """One sentence on marks of one role that are asked for the same reason, with the options that answer it."""
+    described = [(*_describe_mark(mark), mark.files[0]) for mark in marks]
+    told = ", ".join(f"{what} ({where}, the first {first})" for what, where, first in described)
+    classes = ",".join(
+        f"CLASS={quote(str(mark.mark))}" for mark in marks if isinstance(mark.mark, str) or mark.mark > 0
+    )
+    own = "with it as a class of its own, or " if reason.startswith("never") else ""
+    options = [f"--labels {own}{classes}"] if classes else []
+    if marks[0].role == "scribble":
+        written = quote(str(marks[0].mark)) if len(marks) == 1 else "MARK"
+        options += [f"--background-scribble {written}", f"--unlabelled {written}"]
+    advice = f"give {' or '.join(options)}" if options else "correct it in the files"
+    return f"{told}{' ' if len(marks) == 1 else ', each of which '}{reason}: {advice}"
+
+
+def _ask_meaning(mark: FoundMark, given: Given, told: str, reason: str) -> Doubt:
+    """The question for one mark; what is believed of it is only to be confirmed."""
+    is_zero = mark.mark == 0
+    what, where = _describe_mark(mark)
 
     def answer(text: str) -> Given:
         name = " ".join(text.split())
@@ -539,22 +557,21 @@ def _ask_meaning(mark: FoundMark, given: Given, why: str, meaning: str | None, s
             check_classes([(name, None)], "answer")
             if name.isdecimal() or is_colour(name):
                 raise AttenScribbleError(f"{name!r} is no name of a class: give one, or background, or unlabelled")
-        return replace(given, meanings={**given.meanings, _key(mark.mark): name})
+        return replace(given, meanings={**given.meanings, mark.key: name})
 
-    reason = why or _why_unknown(mark, given)
-    advice = f"give {' or '.join(options)}" if options else "correct it in the files"
+    hints = [f"It {reason}."] if is_zero or mark.meaning is not None else []
+    hints += [] if is_zero else ["A class, background or unlabelled"]
     return Doubt(
-        f"{told} ({where}, the first {mark.files[0]}) {reason}: {advice}",
-        f"What is {told} ({where})? "
-        + (f"It {reason}." if is_zero else f"{f'It {why}. ' if why else ''}A class, background or unlabelled"),
+        told,
+        f"What is {what} ({where})? {' '.join(hints)}",
         answer,
         (BACKGROUND, UNLABELLED) if is_zero else (),
-        meaning if why else None,
+        mark.meaning,
     )
 
 
 def _why_unknown(mark: FoundMark, given: Given) -> str:
-    if mark.mark == 0 and mark.how == "name":
+    if mark.is_rest:
         return "lies beside a name for unlabelled voxels"
     if mark.mark == 0:
         return "may be unlabelled, or a background stroke"

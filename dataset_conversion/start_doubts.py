@@ -15,13 +15,12 @@ from nnunet_attenscribble.common.volumes import file_of
 from nnunet_attenscribble.dataset_conversion.dicom_series import is_dicom
 from nnunet_attenscribble.dataset_conversion.findings import Findings, Folders, tell_files_apart
 from nnunet_attenscribble.dataset_conversion.label_files import MASKS
-from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, fold
+from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, Mark, fold
 from nnunet_attenscribble.dataset_conversion.pairing import shared_endings, stem
 from nnunet_attenscribble.dataset_conversion.start_survey import Drawings, Layout, Survey
 from nnunet_attenscribble.errors import AttenScribbleError
 
 MRI = ("MRI",)
-Mark = int | str  # a value, the name of a segment, or a colour
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Doubt:
     """What is not clear.
 
     Attributes:
-        told: one sentence, with the option that answers it.
+        told: one sentence, with the option that answers it; the same of all that one option answers.
         question: the same, short.
         answer: what is given once this was answered; raises AttenScribbleError for what is no answer.
         choices: answers that there are; none: any text.

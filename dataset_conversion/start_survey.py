@@ -49,7 +49,7 @@ from nnunet_attenscribble.dataset_conversion.label_files import (
     read_layers,
     split_layers,
 )
-from nnunet_attenscribble.dataset_conversion.meanings import fold
+from nnunet_attenscribble.dataset_conversion.meanings import Mark, fold, fold_mark
 from nnunet_attenscribble.dataset_conversion.pairing import (
     DENSE_WORDS,
     LABEL_WORDS,
@@ -217,7 +217,7 @@ class LabelContent:
     """
 
     how: str
-    voxels: Mapping[int | str, int]
+    voxels: Mapping[Mark, int]
     declared: tuple[str, ...] = ()
     hidden: int = 0
 
@@ -235,15 +235,29 @@ class FoundMark:
         mark: a value, the name of a segment, or a colour.
         how: which of these it is, see `LabelContent`.
         files: in which it is drawn.
-        share: of the voxels of these files; those of a file cut to what is drawn count as they are.
+        among: how many files have this role.
+        share: of the voxels of the files in which it is drawn; those of a file cut to what is drawn count as they are.
         role: of the files: `scribble` or `dense`.
+        meaning: what it is believed to mean; None: not known.
     """
 
-    mark: int | str
+    mark: Mark
     how: str
     files: tuple[str, ...]
+    among: int
     share: float
     role: str
+    meaning: str | None = None
+
+    @property
+    def key(self) -> Mark:
+        """As marks are compared."""
+        return fold_mark(self.mark)
+
+    @property
+    def is_rest(self) -> bool:
+        """Whether these are the voxels in no segment of files with names."""
+        return self.how == "name" and self.mark == 0
 
 
 @dataclass
@@ -282,11 +296,11 @@ class Survey:
     def marks(self, role: str) -> list[FoundMark]:
         """What is drawn in the files of a role, in the order in which it is met."""
         contents = self.labels.get(role, {})
-        spelled: dict[tuple[str, int | str], int | str] = {}
-        voxels: dict[tuple[str, int | str], Counter[str]] = {}  # by case
+        spelled: dict[tuple[str, Mark], Mark] = {}
+        voxels: dict[tuple[str, Mark], Counter[str]] = {}  # by case
         for case, content in contents.items():
             for mark, count in content.voxels.items():
-                key = (content.how, fold(mark) if isinstance(mark, str) else mark)
+                key = (content.how, fold_mark(mark))
                 spelled.setdefault(key, mark)
                 voxels.setdefault(key, Counter())[case] += count
         return [
@@ -294,6 +308,7 @@ class Survey:
                 spelled[key],
                 key[0],
                 tuple(by_case),
+                len(contents),
                 by_case.total() / max(1, sum(contents[case].size for case in by_case)),
                 role,
             )
@@ -379,9 +394,8 @@ def _misplaced(label: FoundLabel, pixels: sitk.Image, image: sitk.Image, name: s
 
 
 def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
-    legend = label.legend
-    if legend is not None and not (legend.tool == "ITK-SNAP" and all(is_default_name(s.name) for s in legend.segments)):
-        return _read_names(label.file, legend, *split_layers(pixels))
+    if label.legend is not None and not label.legend.says_nothing:
+        return _read_names(label.file, label.legend, *split_layers(pixels))
     if pixels.GetNumberOfComponentsPerPixel() > 1 and is_picture(label.file):
         return _count_colours(pixels, str(label.file))
     read_volume(pixels, str(label.file), label=True)  # refuses several values per voxel
@@ -391,7 +405,7 @@ def _read_content(label: FoundLabel, pixels: sitk.Image) -> LabelContent:
 def _read_names(file: Path, legend: Legend, count: int, layers: Iterator[sitk.Image]) -> LabelContent:
     first = next(layers)
     drawn = np.zeros(first.GetSize()[::-1], bool)
-    voxels: dict[int | str, int] = {}
+    voxels: dict[Mark, int] = {}
     for layer, image in enumerate(chain([first], layers)):
         values = label_values(image, str(file))
         for segment in legend.segments:
@@ -413,7 +427,7 @@ def _count_colours(pixels: sitk.Image, name: str) -> LabelContent:
             f"{name}: has {len(found)} colours: it is a photograph, or was drawn with soft edges or saved as JPEG: "
             "draw without antialiasing, and save as 8-bit PNG"
         )
-    drawn: dict[int | str, int] = {
+    drawn: dict[Mark, int] = {
         format_colour(decode_colour(code)): n for code, n in zip(found.tolist(), counts.tolist(), strict=True)
     }
     return LabelContent("colour", drawn, hidden=int((~visible).sum()))

@@ -23,7 +23,7 @@ from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.nnunet import trainers_folder
 from nnunet_attenscribble.common.text import format_markdown
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.loop_folder import Addition, CaseToDraw, add_strokes
+from nnunet_attenscribble.dataset_conversion.next_folder import Addition, CaseToDraw, add_strokes
 from nnunet_attenscribble.dataset_conversion.phantom import LABELS, UNLABELLED, write_phantoms
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, draw_scribbles
 from nnunet_attenscribble.evaluation.benchmark.workspace import nnunet_environment
@@ -161,7 +161,7 @@ def _choose(base: Path, pool: Path, arm: str, seed: list[int]) -> dict[str, list
         ]
         picked = [free[index] for index in np.random.default_rng([*seed, 1]).permutation(len(free))[:MORE]]
     else:
-        from nnunet_attenscribble.dataset_conversion.loop_slices import search_slices
+        from nnunet_attenscribble.dataset_conversion.next_slices import search_slices
 
         predictions = base / "predictions"
         predictions.mkdir(exist_ok=True)

@@ -66,6 +66,8 @@ UndrawnAsTest = Annotated[
     bool,
     typer.Option("--undrawn-as-test", help="Images without a drawing become test cases (imagesTs), to predict on."),
 ]
+TestImages = Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")]
+TestLabels = Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")]
 Raw = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_raw.")]
 Preprocessed = Annotated[Path | None, typer.Option(metavar="FOLDER", help="In place of $nnUNet_preprocessed.")]
 
@@ -320,7 +322,7 @@ def scribblebench(
         dataset_id=dataset_id,
         writing=where_to_write(workers, raw, preprocessed, trust_scribbles),
     )
-    report_written(written, raw=raw, preprocessed=preprocessed, planning="")
+    report_written(written, raw=raw, preprocessed=preprocessed)
 
 
 @convert.command()
@@ -348,8 +350,8 @@ def folder(
     dense: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Dense labels, for the twin. Without --scribbles: these alone.")
     ] = None,
-    test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")] = None,
-    test_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")] = None,
+    test_images: TestImages = None,
+    test_labels: TestLabels = None,
     undrawn_as_test: UndrawnAsTest = False,
     channels: Annotated[
         str, typer.Option(help="Names of the channels _0000, _0001, ...; CT is normalised as such, others by z-score.")
@@ -428,12 +430,10 @@ def folder(
         trust_scribbles=trust_scribbles,
     )
     written = options.convert(where_to_write(workers, raw, preprocessed))
-    report_written(written, raw=raw, preprocessed=preprocessed, planning="")
+    report_written(written, raw=raw, preprocessed=preprocessed)
 
 
-def report_written(
-    written: WrittenDatasets, *, raw: Path | None, preprocessed: Path | None, planning: str = "-c 2d "
-) -> None:
+def report_written(written: WrittenDatasets, *, raw: Path | None, preprocessed: Path | None) -> None:
     """Tell what was written and what to type next."""
     cases = counted(written.training, "training case")
     cases += f", {counted(written.test, 'test case')}" if written.test else ""
@@ -452,12 +452,11 @@ def report_written(
     for variable, folder in (("nnUNet_raw", raw), ("nnUNet_preprocessed", preprocessed)):
         if folder is not None:
             typer.echo(f'  export {variable}="{folder.absolute()}"')
-    ids = [str(int(folder.name[7:10])) for folder in (written.scribble, written.dense) if folder is not None]
+    folders = [folder for folder in (written.scribble, written.dense) if folder is not None]
+    commands = planning_commands(*folders)
     if written.scribble is None:
-        typer.echo(f"  attenscribble scribble {ids[0]} -o ID")
-        typer.echo(f"  nnUNetv2_plan_and_preprocess -d {' '.join(ids)} {planning}--verify_dataset_integrity")
-        return
-    for command in planning_commands(written.scribble, " ".join(ids), planning):
+        commands.insert(0, f"attenscribble scribble {int(folders[0].name[7:10])} -o ID")
+    for command in commands:
         typer.echo(f"  {command}")
 
 

@@ -11,7 +11,13 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import encode_json, replaced_file
-from nnunet_attenscribble.common.nnunet import dataset_folder, find_folder, nnunet_folder, read_drawn_axis
+from nnunet_attenscribble.common.nnunet import (
+    dataset_folder,
+    find_folder,
+    nnunet_folder,
+    read_dataset_json,
+    read_drawn_axis,
+)
 from nnunet_attenscribble.common.progress import print_table
 from nnunet_attenscribble.common.text import counted, format_percent, list_some
 from nnunet_attenscribble.dataset_conversion import Style
@@ -236,14 +242,18 @@ def where_to_write(
     )
 
 
-def planning_commands(folder: Path, ids: str, options: str = "") -> list[str]:
-    """What to type next with a scribble dataset in nnUNet_raw, `ids` and its twin's; CT needs its fingerprint first."""
-    from nnunet_attenscribble.common.nnunet import read_dataset_json
+def planning_commands(folder: Path, *twin: Path) -> list[str]:
+    """What to type next with a dataset in nnUNet_raw, and its twin; scribbles on CT need their fingerprint first.
 
-    channels = read_dataset_json(folder / "dataset.json")["channel_names"].values()
-    with_ct = any(channel.casefold() == "ct" for channel in channels)
-    first = [f"attenscribble fingerprint {int(folder.name[7:10])}"] if with_ct else []
-    return [*first, f"nnUNetv2_plan_and_preprocess -d {ids} {options}--verify_dataset_integrity"]
+    All configurations are planned by that, and those of slices preprocessed, which every dataset has.
+    """
+    content = read_dataset_json(folder / "dataset.json")
+    ids = [str(int(place.name[7:10])) for place in (folder, *twin)]
+    needs_fingerprint = "ignore" in content["labels"] and any(
+        channel.casefold() == "ct" for channel in content["channel_names"].values()
+    )
+    first = [f"attenscribble fingerprint {ids[0]}"] if needs_fingerprint else []
+    return [*first, f"nnUNetv2_plan_and_preprocess -d {' '.join(ids)} -c 2d --verify_dataset_integrity"]
 
 
 @app.command()
@@ -274,7 +284,7 @@ def fingerprint(
         typer.echo(f"Cropping leaves {100 * size:.0f} % of the images: they will not be normalised within a mask.")
     if planned:
         typer.echo(f"Plans of before ({', '.join(planned)}) do not know of it: plan and preprocess again.")
-    typer.echo(f"\nNext:\n  {planning_commands(raw, str(int(raw.name[7:10])))[-1]}")
+    typer.echo(f"\nNext:\n  {planning_commands(raw)[-1]}")
 
 
 @app.command()
@@ -355,7 +365,7 @@ def scribble(
         typer.secho(f"Note: {note}.", bold=note.startswith("WARNING"))
     assert result.written.scribble is not None
     typer.echo("\nNext:")
-    for command in planning_commands(result.written.scribble, str(dataset_id)):
+    for command in planning_commands(result.written.scribble):
         typer.echo(f"  {command}")
 
 

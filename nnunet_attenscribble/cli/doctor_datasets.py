@@ -279,9 +279,7 @@ def check_plans(raw: Path, description: Mapping[str, Any], *, sound: bool = True
     fingerprinted = MARK in (fingerprint or {})
     scribbles = "ignore" in description["labels"]
     if not files:
-        commands = planning_commands(raw, number)
-        if not scribbles or fingerprinted:
-            commands = commands[-1:]
+        commands = planning_commands(raw)[-1:] if fingerprinted else planning_commands(raw)
         return [*findings, Finding(name, "is not planned yet", NOTE, " && ".join(commands))]
     findings += _check_copy(folder / "dataset.json", description, raw)
     for file in files:
@@ -355,9 +353,8 @@ def _check_copy(file: Path, description: Mapping[str, Any], raw: Path) -> list[F
     """Whether the dataset.json that planning copied, by which nnU-Net trains, has the labels of now."""
     if not file.exists():
         return []  # training tells
-    commands = planning_commands(raw, raw.name[7:10])
     # A fingerprint of scribbles is one of their classes, and planning would keep it.
-    advice = f"plan again: {' && '.join(commands if 'ignore' in description['labels'] else commands[-1:])}"
+    advice = f"plan again: {' && '.join(planning_commands(raw))}"
     try:
         same = read_dataset_json(file)["labels"] == description["labels"]
     except AttenScribbleError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,7 @@ from nnunet_attenscribble.common.nnunet import (
     read_drawn_axis,
 )
 from nnunet_attenscribble.common.progress import print_table
-from nnunet_attenscribble.common.text import format_csv
+from nnunet_attenscribble.common.text import counted, format_csv
 from nnunet_attenscribble.dataset_conversion import Tool
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
@@ -29,18 +28,8 @@ if TYPE_CHECKING:
 
     from nnunet_attenscribble.common.readers import Reader
     from nnunet_attenscribble.dataset_conversion.description import Description
-    from nnunet_attenscribble.dataset_conversion.loop_folder import Addition, CaseToDraw
+    from nnunet_attenscribble.dataset_conversion.next_folder import Addition, CaseToDraw, DatasetToDraw
     from nnunet_attenscribble.trained_model import ModelPlace, TrainedModel
-
-
-@dataclass(frozen=True)
-class _Dataset:
-    """A raw dataset: its folder and description, its training cases, the reader of its files."""
-
-    raw: Path
-    description: Description
-    training: Mapping[str, CaseToDraw]
-    reader: Reader
 
 
 @app.command("next")
@@ -81,11 +70,10 @@ def next_slices(
     Example:  attenscribble next 501 -i new_images --tool itk-snap
     """
     from nnunet_attenscribble.common.files import reserved
-    from nnunet_attenscribble.common.readers import find_reader
-    from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-    from nnunet_attenscribble.dataset_conversion.loop_folder import (
+    from nnunet_attenscribble.dataset_conversion.description import read_description
+    from nnunet_attenscribble.dataset_conversion.next_folder import (
         STATE_FILE,
-        CaseToDraw,
+        DatasetToDraw,
         note_read,
         read_additions,
         read_state,
@@ -93,8 +81,7 @@ def next_slices(
     from nnunet_attenscribble.trained_model import TrainedModel, find_model, read_device
 
     raw = dataset_folder("nnUNet_raw", dataset)
-    content, description = read_dataset_json(raw / "dataset.json"), read_description(raw)
-    _check_labels(raw / "dataset.json", content["labels"], description)
+    _check_labels(raw / "dataset.json", read_description(raw))
     results = nnunet_folder("nnUNet_results") / raw.name
     place = find_model(
         results, trainer=trainer, plans=plans, configuration=configuration, fold=fold, checkpoint=checkpoint
@@ -105,30 +92,31 @@ def next_slices(
             # From reading labels to writing them: a call for another folder would put old ones back.
             alone.enter_context(reserved(raw.parent, [raw.name[7:10]], "dataset ID", wait=True))
         state = read_state(folder, raw.name)
-        training = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
-        reader = find_reader(content, next(iter(training.values())).images[0])
+        own = DatasetToDraw.read(raw)
         if state is not None:
-            additions, notes = read_additions(folder, state, training, description, reader)
+            additions, notes = read_additions(folder, state, own)
             for note in notes:
                 typer.secho(f"Note: {note}.", bold=True)
             if additions:
-                _bring_in(raw, additions, place, reader, read_device(device).type)
+                _bring_in(raw, additions, place, own.reader, read_device(device).type)
                 note_read(folder, state, additions)
                 return
-            if state.get("read") and place.file.stat().st_mtime < (folder / STATE_FILE).stat().st_mtime:
+            if not state.get("read"):
+                left = counted(len(state["slices"]), "slice")
+                typer.secho(f"Note: nothing was drawn in {folder} since the last call: {left} to draw on.", bold=True)
+            elif place.file.stat().st_mtime < (folder / STATE_FILE).stat().st_mtime:
                 typer.secho(f"Note: {place.file} is older than the strokes brought in: train on first.", bold=True)
     model = TrainedModel(place.folder, place.fold, place.checkpoint, read_device(device))
-    own = _Dataset(raw, description, training, reader)
     axis = read_drawn_axis(raw) if axis is None else axis
     _choose(own, images or [], model, folder, state, tool=tool, count=slices, axis=axis)
 
 
-def _check_labels(file: Path, labels: Mapping[str, Any], description: Description) -> None:
+def _check_labels(file: Path, description: Description) -> None:
     from nnunet_attenscribble.dataset_conversion.cases import Coding
 
     if description.ignore is None:
         raise AttenScribbleError(f"{file}: has no label `ignore`: its labels are dense, and there is nothing to draw")
-    problems = [f"{told}: {advice}" for told, advice in label_problems(labels)]
+    problems = [f"{told}: {advice}" for told, advice in label_problems(read_dataset_json(file)["labels"])]
     problems = problems or Coding(description.labels, None, None, False).problems()
     names = [" ".join(name.split()).casefold() for name in description.labels]
     if len(set(names)) < len(names):
@@ -137,7 +125,7 @@ def _check_labels(file: Path, labels: Mapping[str, Any], description: Descriptio
 
 
 def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reader: Reader, device: str) -> None:
-    from nnunet_attenscribble.dataset_conversion.loop_folder import add_strokes
+    from nnunet_attenscribble.dataset_conversion.next_folder import add_strokes
 
     add_strokes(raw, nnunet_folder("nnUNet_preprocessed") / raw.name, additions, reader)
     rows = []
@@ -164,7 +152,7 @@ def _bring_in(raw: Path, additions: Sequence[Addition], place: ModelPlace, reade
 
 
 def _choose(
-    dataset: _Dataset,
+    dataset: DatasetToDraw,
     images: Sequence[Path],
     model: TrainedModel,
     folder: Path,
@@ -176,9 +164,9 @@ def _choose(
 ) -> None:
     from tempfile import TemporaryDirectory
 
-    from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS
-    from nnunet_attenscribble.dataset_conversion.loop_folder import list_seen, read_additions, write_folder
-    from nnunet_attenscribble.dataset_conversion.loop_slices import search_slices
+    from nnunet_attenscribble.dataset_conversion.next_drawings import TOOLS
+    from nnunet_attenscribble.dataset_conversion.next_folder import list_seen, read_additions, write_folder
+    from nnunet_attenscribble.dataset_conversion.next_slices import search_slices
 
     raw, labels = dataset.raw, dataset.description.labels
     further = _find_further(dataset, images, model)
@@ -195,9 +183,8 @@ def _choose(
         if not found.chosen:
             typer.echo("Every slice of every case is drawn on: give further images with -i.")
             return
-        known = (dataset.training, dataset.description, dataset.reader)
         seen = list_seen(folder, before)
-        if before is not None and read_additions(folder, before, *known)[0]:
+        if before is not None and read_additions(folder, before, dataset)[0]:
             raise AttenScribbleError(f"{folder}: was drawn in meanwhile, nothing was written: call this again")
         rows = found.list_rows(tool)
         table = format_csv(list(rows[0]), map(dict.values, rows)).encode()
@@ -220,10 +207,10 @@ def _choose(
     typer.echo("correct CASE_prediction there, save, and call this again.")
 
 
-def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedModel) -> dict[str, CaseToDraw]:
+def _find_further(dataset: DatasetToDraw, folders: Sequence[Path], model: TrainedModel) -> dict[str, CaseToDraw]:
     """The cases of further folders that are no training cases yet; a model of other labels is refused as well."""
     from nnunet_attenscribble.dataset_conversion.description import read_description
-    from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, new_case_problems, stray_label_problems
+    from nnunet_attenscribble.dataset_conversion.next_folder import new_case_problems, stray_label_problems
 
     found: dict[str, list[Path]] = {}
     problems = []
@@ -247,8 +234,7 @@ def _find_further(dataset: _Dataset, folders: Sequence[Path], model: TrainedMode
     new = [name for name in found if name not in dataset.training]
     problems += stray_label_problems(dataset.raw, new, dataset.description.ending)
     refuse(problems)
-    channels = len(dataset.description.channels)
-    return {name: CaseToDraw.of_files(name, found[name], dataset.reader, channels) for name in new}
+    return {name: dataset.open_further(name, found[name]) for name in new}
 
 
 def _print_slices(rows: Sequence[Mapping[str, Any]], tool: str) -> None:

@@ -21,6 +21,8 @@ from nnunet_attenscribble.cli.convert import (
     Preprocessed,
     Raw,
     Subject,
+    TestImages,
+    TestLabels,
     Trust,
     UnlabelledMark,
     report_written,
@@ -68,8 +70,8 @@ def start(
         Path | None, typer.Option("--scribbles", "-s", metavar="DIR", help="That of scribbles.")
     ] = None,
     dense: Annotated[Path | None, typer.Option(metavar="DIR", help="That of dense labels.")] = None,
-    test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Cases kept out of training.")] = None,
-    test_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their dense labels.")] = None,
+    test_images: TestImages = None,
+    test_labels: TestLabels = None,
     channels: Annotated[
         str | None, typer.Option(help="Names of the channels, in order; CT is normalised as such.")
     ] = None,
@@ -128,7 +130,7 @@ def start(
 def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], writing: Writing) -> WrittenDatasets:
     from nnunet_attenscribble.common.files import replaced_file, write_text
     from nnunet_attenscribble.dataset_conversion.folder import FolderOptions, encode_options
-    from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems, name_problems, taken_id_problems
+    from nnunet_attenscribble.dataset_conversion.plan_problems import name_problems, taken_id_problems
     from nnunet_attenscribble.dataset_conversion.start_beliefs import (
         Believer,
         free_id,
@@ -143,19 +145,8 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     if file.is_dir():
         raise AttenScribbleError(f"{file}: is a folder: name the file for what is agreed on with --plan")
     sheet = file.with_suffix(".png")
-    problems = []
     again = f"attenscribble start --plan {quote(str(file))}"
-    if file.exists():
-        problems.append(
-            f"{file}: is there already: {again} converts by it, with -d NEW_ID where its ID is taken; or choose "
-            "another with --plan"
-        )
-    if sheet.exists():
-        problems.append(f"{sheet}: is there already: move it, or choose another place with --plan")
-    problems += [
-        f"{problem}; what is agreed on is kept there: --plan FILE puts it elsewhere"
-        for problem in folder_problems(file.absolute().parent, None)
-    ]
+    problems = _kept_problems(file, sheet, again)
     folders = (writing.raw_folder, writing.preprocessed_folder, writing.results_folder)
     number, name = said.pop("dataset_id", free_id(folders)), said.pop("name", name_dataset(folder))
     # Told again where all is checked, but after every file was read and every question answered.
@@ -180,13 +171,13 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     with tempfile.TemporaryDirectory(prefix="attenscribble-") as temporary:
         drawn = Path(temporary, sheet.name)
 
-        def confirm(cases: Sequence[Case], checked: Sequence[CheckedCase], coding: Coding) -> None:
-            _show(folder, beliefs, (checked, coding))
+        def confirm(checked: Sequence[tuple[Case, CheckedCase]], coding: Coding) -> None:
+            _show(folder, beliefs, ([result for _, result in checked], coding))
             if not yes and not asks:
                 raise AttenScribbleError(
                     "nothing was written, as nobody could be asked: look at the table, and say --yes"
                 )
-            _draw_sheet(drawn, options.name, cases, coding)
+            _draw_sheet(drawn, options.name, [case for case, _ in checked], coding)
             if asks:
                 typer.echo(f"\nContact sheet: {drawn}")
                 if not typer.confirm("Is all of this right, and is it to be converted?"):
@@ -210,6 +201,24 @@ def _start(folder: Path, plan: Path | None, yes: bool, said: dict[str, Any], wri
     return written
 
 
+def _kept_problems(file: Path, sheet: Path, again: str) -> list[str]:
+    """What keeps plan and contact sheet from being written; `again` is the command that converts by the plan."""
+    from nnunet_attenscribble.dataset_conversion.plan_problems import folder_problems
+
+    problems = []
+    if file.exists():
+        problems.append(
+            f"{file}: is there already: {again} converts by it, with -d NEW_ID where its ID is taken; or choose "
+            "another with --plan"
+        )
+    if sheet.exists():
+        problems.append(f"{sheet}: is there already: move it, or choose another place with --plan")
+    return problems + [
+        f"{problem}; what is agreed on is kept there: --plan FILE puts it elsewhere"
+        for problem in folder_problems(file.absolute().parent, None)
+    ]
+
+
 def is_terminal() -> bool:
     """Whether there is somebody to ask."""
     return sys.stdin is not None and sys.stdin.isatty()  # None: it was closed
@@ -219,7 +228,7 @@ def _settle(believe: Callable[[Given], Beliefs], beliefs: Beliefs, asks: bool) -
     """Ask until nothing is in doubt; raises AttenScribbleError for all doubts at once where nobody is to be asked."""
     while beliefs.problems or beliefs.doubts:
         if beliefs.problems or not asks:
-            raise AttenScribbleError([*beliefs.problems, *(doubt.told for doubt in beliefs.doubts)])
+            raise AttenScribbleError([*beliefs.problems, *dict.fromkeys(doubt.told for doubt in beliefs.doubts)])
         beliefs = believe(_ask(beliefs.doubts[0]))
     return beliefs
 
@@ -251,7 +260,7 @@ def _show(folder: Path, beliefs: Beliefs, checked: tuple[Sequence[CheckedCase], 
 
     if beliefs.cases is not None:
         show(*_case_rows(folder, beliefs))
-    if beliefs.meanings:
+    if beliefs.marks:
         show(*_mark_rows(beliefs, checked))
     for place, count in beliefs.unused.items():
         typer.echo(f"\nNot used: {place} ({counted(count, 'file')})")
@@ -306,14 +315,13 @@ def _mark_rows(
     from nnunet_attenscribble.common.text import format_percent
     from nnunet_attenscribble.dataset_conversion.meanings import BACKGROUND, UNLABELLED
 
-    assert beliefs.survey is not None  # marks come from it
     told = {BACKGROUND: "background stroke", UNLABELLED: "unlabelled"}
-    both = len({mark.role for mark, _ in beliefs.meanings}) > 1
+    both = len({mark.role for mark in beliefs.marks}) > 1
     rows = []
-    for mark, meaning in beliefs.meanings:
-        shown = "no segment" if mark.how == "name" and mark.mark == 0 else str(mark.mark)
+    for mark in beliefs.marks:
+        meaning, shown = mark.meaning, "no segment" if mark.is_rest else str(mark.mark)
         means = "?" if meaning is None else meaning if mark.role == "dense" else told.get(meaning, meaning)
-        rows.append([shown, means, f"{len(mark.files)} of {len(beliefs.survey.labels[mark.role])}"])
+        rows.append([shown, means, f"{len(mark.files)} of {mark.among}"])
         if both:
             rows[-1].append("scribbles" if mark.role == "scribble" else "dense labels")
         if checked is not None:

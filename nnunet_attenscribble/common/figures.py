@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import font_manager, rcParams
+from matplotlib import colormaps, font_manager, rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -55,8 +56,8 @@ def choose_look(position: int, *, reference: bool = False) -> Look:
 
 
 def choose_colour(position: int) -> str:
-    """The colour on scans of the class at a position, from 0."""
-    colours = (*_ON_SCANS, *_FURTHER)
+    """The colour on scans of the class at a position, from 0; the first 40 differ."""
+    colours = (*_ON_SCANS, *_FURTHER, *map(to_hex, colormaps["tab20b"](range(20))))
     return colours[position % len(colours)]
 
 

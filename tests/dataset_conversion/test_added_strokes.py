@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_attenscribble.cli.next_slices import _Dataset, _find_further, _print_slices, next_slices
+from nnunet_attenscribble.cli.next_slices import _find_further, _print_slices, next_slices
 from nnunet_attenscribble.common import files
 from nnunet_attenscribble.common.readers import find_reader
-from nnunet_attenscribble.dataset_conversion import loop_folder
+from nnunet_attenscribble.dataset_conversion import next_folder
 from nnunet_attenscribble.dataset_conversion.description import find_cases, read_description
-from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS, write_drawing, write_tiff
-from nnunet_attenscribble.dataset_conversion.loop_folder import (
+from nnunet_attenscribble.dataset_conversion.next_drawings import TOOLS, write_drawing, write_tiff
+from nnunet_attenscribble.dataset_conversion.next_folder import (
     Addition,
     CaseToDraw,
+    DatasetToDraw,
     DrawnCase,
     add_strokes,
     list_seen,
@@ -90,7 +91,7 @@ class Work:
 
     def read(self):
         state = read_state(self.folder, NAME)
-        return read_additions(self.folder, state, self.training(), read_description(self.raw), None)
+        return read_additions(self.folder, state, DatasetToDraw.read(self.raw))
 
     def bring_in(self) -> None:
         add_strokes(self.raw, self.preprocessed, self.read()[0], None)
@@ -409,7 +410,7 @@ def test_files_of_nnunets_other_readers(work, tmp_path, reader):
         file = work.folder / case.identifier / f"{case.identifier}_strokes.seg.nrrd"
         write_drawing(file, strokes, case.read_grid(), LABELS, dense=False)
     state = read_state(work.folder, NAME)
-    additions, _ = read_additions(work.folder, state, work.training(), read_description(work.raw), found)
+    additions, _ = read_additions(work.folder, state, DatasetToDraw.read(work.raw))
     add_strokes(work.raw, work.preprocessed, additions, found)
     expected = strokes[0] if picture else strokes
     for name in "ac":
@@ -460,7 +461,7 @@ def test_axes_that_are_not_at_right_angles(work, tool, reader):
         file = work.folder / name / f"{name}_{what}{TOOLS[tool]}"
         write_drawing(file, values, case.read_grid(), LABELS, dense=what == "prediction")
     state = read_state(work.folder, NAME)
-    additions, _ = read_additions(work.folder, state, work.training(), read_description(work.raw), found)
+    additions, _ = read_additions(work.folder, state, DatasetToDraw.read(work.raw))
     add_strokes(work.raw, work.preprocessed, additions, found)
     for name, strokes in expected.items():
         label = nibabel.load(work.raw / f"labelsTr/{name}.nii.gz")
@@ -587,7 +588,7 @@ def test_images_to_choose_from_are_refused_where_their_label_lies_already(work):
     description = read_description(work.raw)
     images = {name: CaseFiles([work.further / f"{name}_0000.nii.gz"], None) for name in "ac"}
     model = SimpleNamespace(folder=work.raw, find_cases=lambda folder: images)
-    dataset = _Dataset(work.raw, description, work.training(), None)
+    dataset = DatasetToDraw(work.raw, description, work.training(), None)
     assert set(_find_further(dataset, [work.further], model)) == {"c"}
     stray = work.raw / "labelsTr/c.nii.gz"
     sitk.WriteImage(make_volume(drawn((STRAY, 2))), str(stray))
@@ -635,7 +636,7 @@ def test_of_two_calls_at_once_the_second_waits(work, tmp_path, monkeypatch):
             both.wait()
         return read
 
-    monkeypatch.setattr(loop_folder, "read_additions", read_together)
+    monkeypatch.setattr(next_folder, "read_additions", read_together)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda number: next_slices(NAME, folder=tmp_path / str(number), device="cpu"), (1, 2)))
     assert (work.label("b") == drawn(((0, 0, 1), 1), ((0, 0, 2), 2))).all()
@@ -695,7 +696,7 @@ def test_images_on_another_drive_are_linked_by_their_whole_path(work, monkeypatc
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_folder.os.path, "relpath", relpath)
+        patch.setattr(next_folder.os.path, "relpath", relpath)
         work.write()
     assert sitk.ReadImage(str(work.folder / "c/c_0000.nii.gz")).GetSize() == make_scan(2).GetSize()
 

@@ -591,3 +591,12 @@ def test_a_read_only_output(tmp_path, attempt):
     options = ["-d", 601, "--name", "Mine", "--labels", "RV,MYO,LV", "--raw", output]
     attempt([words, str(output.parent)], "convert", "folder", images, "-s", scribbles, *options)
     assert not output.exists()
+
+
+def test_chaos_names_files_as_they_were_given(tmp_path, attenscribble, monkeypatch):
+    folder, _ = write_chaos(tmp_path, (1,))
+    (folder / "1/T1DUAL/Ground/IMG-0001-00004.png").unlink()
+    monkeypatch.chdir(folder)
+    _, _, err = attenscribble("convert", "chaos", ".", "-d", 5)
+    assert "1/T1DUAL/Ground: holds no picture for 1 of 4 slices" in err
+    assert str(tmp_path) not in err

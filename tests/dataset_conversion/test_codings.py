@@ -3,7 +3,6 @@ from typing import get_args
 import pytest
 
 from nnunet_attenscribble.dataset_conversion import CodingName, Tool
-from nnunet_attenscribble.dataset_conversion.loop_drawings import TOOLS
 from nnunet_attenscribble.dataset_conversion.meanings import (
     PRESETS,
     ScribbleCoding,
@@ -11,6 +10,7 @@ from nnunet_attenscribble.dataset_conversion.meanings import (
     dense_values,
     scribble_values,
 )
+from nnunet_attenscribble.dataset_conversion.next_drawings import TOOLS
 from nnunet_attenscribble.errors import AttenScribbleError
 
 LABELS = {"background": 0, "a": 1, "b": 2}

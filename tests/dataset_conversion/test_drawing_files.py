@@ -9,7 +9,7 @@ import tifffile
 
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.dataset_conversion.label_files import Segment, parse_description, read_legend
-from nnunet_attenscribble.dataset_conversion.loop_drawings import (
+from nnunet_attenscribble.dataset_conversion.next_drawings import (
     TOOLS,
     describe_labels,
     find_offset,

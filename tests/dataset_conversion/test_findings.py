@@ -370,6 +370,17 @@ def test_colours_of_dense_labels_are_on_black(tmp_path, drawn):
     np.testing.assert_array_equal(label, drawn == 1)
 
 
+@pytest.mark.parametrize("labels", ["A=#ff0000", "A=#ff0000,B=7"])
+def test_black_is_unlabelled_in_scribbles_and_background_in_dense_labels(tmp_path, drawn, labels):
+    write_picture(tmp_path / "i" / "a.png", np.full(drawn.shape, 90))
+    write_picture(tmp_path / "s" / "a.png", paint(drawn, [GREEN, RED, BLACK]))
+    write_picture(tmp_path / "l" / "a.png", paint(drawn, [BLACK, RED, BLACK]))
+    said = {"background_scribble": "#00ff00", "unlabelled": "#000000", "dense": tmp_path / "l"}
+    written = convert_pictures(tmp_path, labels, **said)
+    label = sitk.GetArrayFromImage(sitk.ReadImage(written.dense / "labelsTr" / "a.nii.gz"))
+    np.testing.assert_array_equal(label, drawn == 1)
+
+
 @pytest.mark.parametrize(
     ("labels", "pixels", "told"),
     [
@@ -443,11 +454,11 @@ def test_marks_are_parsed():
 
 def test_a_colour_that_was_named_is_not_the_grey_of_a_value():
     coding = ScribbleCoding(unlabelled=255, background=0)
-    assert Marks({"A": 1}, coding).colours_of(dense=False) == {BLACK: "background", WHITE: "unlabelled"}
-    assert Marks({"A": "#000000"}, coding).colours_of(dense=False) == {BLACK: "A", WHITE: "unlabelled"}
-    green = Marks({"A": 1}, coding, background="#00ff00").colours_of(dense=False)
+    assert Marks({"A": 1}, coding).colours_and_greys() == {BLACK: "background", WHITE: "unlabelled"}
+    assert Marks({"A": "#000000"}, coding).colours_and_greys() == {BLACK: "A", WHITE: "unlabelled"}
+    green = Marks({"A": 1}, coding, background="#00ff00").colours_and_greys()
     assert green == {GREEN: "background", WHITE: "unlabelled"}
-    assert Marks({"A": "#000000"}, coding).colours_of(dense=True) == {BLACK: "A"}
+    assert Marks({"A": "#000000"}, coding, dense=True).colours_and_greys() == {BLACK: "A"}
 
 
 def _few_slices(kept=(1,)):

@@ -316,9 +316,10 @@ def test_a_case_that_is_no_file_name_is_refused(folders, case):
 def test_the_commands_that_come_next_begin_with_the_fingerprint_of_ct(tmp_path):
     for name, expected in (("MRI", 1), ("ct", 2), ("CT", 2)):
         (tmp_path / NAME).mkdir(exist_ok=True)
-        described = {"channel_names": {"0": name}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+        described = {"channel_names": {"0": name}, "labels": {"background": 0, "a": 1, "ignore": 2}}
+        described["file_ending"] = ".nii.gz"
         (tmp_path / NAME / "dataset.json").write_text(json.dumps(described))
-        commands = planning_commands(tmp_path / NAME, "711 712", "-c 2d ")
+        commands = planning_commands(tmp_path / NAME, tmp_path / "Dataset712_Twin")
         assert commands[-1] == "nnUNetv2_plan_and_preprocess -d 711 712 -c 2d --verify_dataset_integrity"
         assert [command.partition("    ")[0] for command in commands[:-1]] == ["attenscribble fingerprint 711"] * (
             expected - 1

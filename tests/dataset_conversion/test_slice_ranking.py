@@ -10,9 +10,9 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 
 from nnunet_attenscribble.common.grids import Grid
 from nnunet_attenscribble.common.readers import find_reader
-from nnunet_attenscribble.dataset_conversion import loop_slices
-from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw
-from nnunet_attenscribble.dataset_conversion.loop_slices import (
+from nnunet_attenscribble.dataset_conversion import next_slices
+from nnunet_attenscribble.dataset_conversion.next_folder import CaseToDraw
+from nnunet_attenscribble.dataset_conversion.next_slices import (
     CaseSlices,
     ChosenSlice,
     Search,
@@ -43,14 +43,14 @@ def test_a_slice_is_measured_by_its_means():
     labels = np.array([[[0, 1, 1], [0, 0, 0]], [[2, 1, 1], [0, 0, 0]]])
     strokes = np.zeros((2, 2, 3), bool)
     strokes[0, 1, 2] = True
-    found = measure_slices(entropy, disagreement, labels, strokes, 0)
+    found = measure_slices(entropy, disagreement, labels, strokes.any(axis=(1, 2)), 0)
     assert found.entropy.tolist() == pytest.approx([0, 0.2])  # 1.2 over 6 pixels
     assert found.disagreement.tolist() == pytest.approx([0.1, 0])
     assert found.foreground.tolist() == pytest.approx([2 / 6, 3 / 6])
     assert found.scores.tolist() == pytest.approx([0.1 * (2 / 6 + 0.01), 0.2 * (3 / 6 + 0.01)])
     assert found.unsure.tolist() == [0, 2]  # 0.3 against 0.2 of class 1; background, 0.7, always is along the others
     assert found.drawn.tolist() == [True, False]
-    across = measure_slices(entropy, disagreement, labels, strokes, 2)
+    across = measure_slices(entropy, disagreement, labels, strokes.any(axis=(0, 1)), 2)
     assert across.entropy.tolist() == pytest.approx([0.125, 0.075, 0.1])
     assert across.drawn.tolist() == [False, False, True]
     assert across.unsure.tolist() == [2, 1, 1]
@@ -108,7 +108,7 @@ def test_predictions_are_packed_until_slices_are_chosen(tmp_path, monkeypatch):
     labels = np.zeros((1, 200, 200), np.uint8)
     labels[0, 50:90, 50:90] = 1
     doubt = np.zeros(labels.shape, np.float32)
-    monkeypatch.setattr(loop_slices, "predict_case", lambda *_: CasePrediction(labels, doubt, doubt))
+    monkeypatch.setattr(next_slices, "predict_case", lambda *_: CasePrediction(labels, doubt, doubt))
     case = SimpleNamespace(
         identifier="a",
         images=(),
@@ -119,6 +119,24 @@ def test_predictions_are_packed_until_slices_are_chosen(tmp_path, monkeypatch):
     found = search_slices(None, {"a": case}, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, axis=0)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < labels.nbytes / 20
     np.testing.assert_array_equal(next(found.list_drawn_cases()).prediction, labels)
+
+
+def test_only_cases_that_are_predicted_are_counted(tmp_path, monkeypatch, capsys):
+    labels = np.zeros((1, 4, 4), np.uint8)
+    monkeypatch.setattr(next_slices, "predict_case", lambda *_: CasePrediction(labels, labels * 0.1, labels * 0.1))
+    cases = {
+        name: SimpleNamespace(
+            identifier=name,
+            images=(),
+            read_grid=lambda: SimpleNamespace(size=(4, 4)),
+            read_strokes=lambda names, value=value: np.full(labels.shape, value),
+            turn=lambda *volumes, to_nnunet: volumes,
+        )
+        for name, value in (("drawn", 1), ("new", 2))
+    }
+    found = search_slices(None, cases, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, progress=True)
+    assert [*found.cases] == ["new"]
+    assert capsys.readouterr().err == "Predicting: 1 of 1\n"
 
 
 def test_slices_are_those_of_the_file_whatever_order_nnunet_reads_in(tmp_path, monkeypatch):
@@ -133,7 +151,7 @@ def test_slices_are_those_of_the_file_whatever_order_nnunet_reads_in(tmp_path, m
         read = NibabelIOWithReorient().read_images([*map(str, files)])[0][0]
         return CasePrediction(read.astype(np.uint8), read, read)
 
-    monkeypatch.setattr(loop_slices, "predict_case", predict)
+    monkeypatch.setattr(next_slices, "predict_case", predict)
     reader = find_reader({"file_ending": ".nii.gz", "overwrite_image_reader_writer": "NibabelIOWithReorient"}, file)
     cases = {"a": CaseToDraw.of_files("a", [file], reader, 1)}
     for axis in (0, 1, 2):
@@ -150,7 +168,7 @@ def test_where_no_spacing_tells_slices_lie_as_strokes_do(tmp_path, monkeypatch):
     strokes[1, ::2, 1:5] = strokes[1:5, ::2, 4] = 1  # across y
     grid = Grid.of(sitk.GetImageFromArray(strokes))
     doubt = np.zeros(strokes.shape, np.float32)
-    monkeypatch.setattr(loop_slices, "predict_case", lambda *_: CasePrediction(doubt.astype(np.uint8), doubt, doubt))
+    monkeypatch.setattr(next_slices, "predict_case", lambda *_: CasePrediction(doubt.astype(np.uint8), doubt, doubt))
     cases = {
         name: SimpleNamespace(
             identifier=name,
@@ -169,7 +187,7 @@ def test_where_no_spacing_tells_slices_lie_as_strokes_do(tmp_path, monkeypatch):
 
 def test_pixels_of_pictures_are_as_high_and_wide_as_voxels(tmp_path, monkeypatch):
     sections = []
-    monkeypatch.setattr(loop_slices, "draw_sections", lambda drawn, **_: sections.extend(drawn))
+    monkeypatch.setattr(next_slices, "draw_sections", lambda drawn, **_: sections.extend(drawn))
     image = sitk.GetImageFromArray(np.zeros((2, 3, 4), np.float32))
     image.SetSpacing((1, 2, 8))
     sitk.WriteImage(image, file := tmp_path / "a.nii.gz")

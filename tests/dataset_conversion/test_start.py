@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -228,8 +229,10 @@ def test_an_ignore_label_that_no_drawing_has_says_nothing_of_what_0_is(tmp_path,
     (root / "dataset.json").write_text(json.dumps({"labels": labels}))
     code, _, err = start(root, *OPTIONS)
     assert code == 2
-    assert [line.partition(" (")[0].strip() for line in err.splitlines()] == [
-        f"error: the value {n}" for n in range(1, 5)
+    (line,) = err.splitlines()
+    assert re.findall(r"(?:error:|,) the value \d", line) == [
+        "error: the value 1",
+        *(f", the value {n}" for n in (2, 3, 4)),
     ]
 
 
@@ -468,8 +471,10 @@ def unknown_folders(root):
 DOUBTS = {
     values_alone: (
         ["labels (2 files): nothing says whether these are scribbles, with voxels that nobody drew on, or dense labels",
-         "the value 1 (in 2 of 2 files, 1.67 % of the voxels, the first p0) has no name: give --labels CLASS=1",
-         "the value 2 (", "the value 3 ("],
+         "the value 1 (in 2 of 2 files, 1.67 % of the voxels, the first p0), the value 2 (in 2 of 2 files, 1.67 % of "
+         "the voxels, the first p0), the value 3 (in 2 of 2 files, 1.67 % of the voxels, the first p0), each of which "
+         "has no name: "
+         "give --labels CLASS=1,CLASS=2,CLASS=3 or --background-scribble MARK or --unlabelled MARK"],
         ["-s", "{root}/labels", "--labels", "RV,MYO,LV"],
     ),
     two_annotators: (
@@ -518,12 +523,11 @@ DOUBTS = {
         ["the value 0 (in 1 of 1 files, 50.00 % of the voxels, the first p0) may be unlabelled, or a background "
          "stroke: "
          "give --background-scribble 0 or --unlabelled 0",
-         "the value 1 (", "the value 2 ("],
+         "first p0), each of which has no name: give --labels CLASS=1,CLASS=2 or --background-scribble MARK or"],
         ["--labels", "A", "--unlabelled", "0"],
     ),
     a_value_below_zero: (
-        ["the value -1 (in 2 of 2 files, 15.00 % of the voxels, the first p0) has no name: give "
-         "--background-scribble -1 or --unlabelled -1", "the value 1 (", "the value 2 (", "the value 3 ("],
+        ["the value -1 (in 2 of 2 files, 15.00 % of the voxels, the first p0), the value 1 ("],
         ["--labels", "RV,MYO,LV", "--background-scribble", "-1"],
     ),
     colours_with_opacity: (["images have 4 channels, the last of them opacity (alpha): name them in this order"],
@@ -839,6 +843,19 @@ def test_axes_that_are_not_at_right_angles(tmp_path, start, tool):
     written = tmp_path / "nnUNet_raw" / "Dataset601_hearts" / "labelsTr" / "p0.nii.gz"
     np.testing.assert_array_equal(np.asarray(nibabel.load(written).dataobj).transpose(), make_strokes())
     np.testing.assert_allclose(nibabel.load(written).affine, affine, atol=1e-5)
+
+
+def test_names_of_itk_snap_that_are_of_other_values_are_names(tmp_path, start):
+    root = tmp_path / "hearts"
+    for number in range(2):
+        save(root / "images" / f"p{number}.nii.gz", make_scan(number))
+        save(root / "scribbles" / f"p{number}.nii.gz", recode(make_strokes(), (4, 1, 2, 3)))
+    told = describe_labels((1, "Label 2"), (2, "Label 1"), (3, "Label 3"), (4, "Label 4"))
+    (root / "scribbles" / "labels.label").write_text(told)
+    options = ("--labels", "RV=Label 2,MYO=Label 1,LV=Label 3", "--background-scribble", "Label 4")
+    code, _, err = start(root, *OPTIONS, *options)
+    assert code == 0, err
+    check_labels(next((tmp_path / "nnUNet_raw").iterdir()))
 
 
 def test_a_description_of_labels_that_lies_elsewhere_is_told(tmp_path, start):

@@ -24,7 +24,7 @@ from nnunet_attenscribble import trained_model
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.files import write_json
 from nnunet_attenscribble.common.grids import Grid
-from nnunet_attenscribble.dataset_conversion.loop_drawings import write_drawing
+from nnunet_attenscribble.dataset_conversion.next_drawings import write_drawing
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.benchmark.execution import find_command
 from nnunet_attenscribble.trained_model import TrainedModel, _to_image, predict_case
@@ -111,6 +111,7 @@ def test_choose_draw_bring_in_train_on_and_choose_again(loop):
     told = loop.call("-i", loop.further, "--slices", 4)
     assert "2 cases with slices that nobody drew on were predicted" in told
     assert "cut across axis z" in told
+    assert "nothing was drawn" not in told
     # All five slices without strokes are of these two; the cases that are drawn through are not predicted.
     assert len(set(loop.chosen())) == 4
     assert set(loop.chosen()) <= {("new", 0), ("new", 1), ("new", 2), ("case0", 1), ("case0", 2)}
@@ -128,7 +129,9 @@ def test_choose_draw_bring_in_train_on_and_choose_again(loop):
 
     # Nothing was drawn: the same again.
     before = loop.chosen()
-    loop.call("-i", loop.further, "--slices", 4)
+    assert f"Note: nothing was drawn in {loop.drawing} since the last call: 4 slices to draw on." in loop.call(
+        "-i", loop.further, "--slices", 4
+    )
     assert loop.chosen() == before
 
     fresh = np.full((3, 28, 24), IGNORE, np.uint8)
@@ -145,7 +148,9 @@ def test_choose_draw_bring_in_train_on_and_choose_again(loop):
     assert "nnUNetv2_preprocess -d 701 -c tiny\n" in told
     on = f"nnUNetv2_train 701 tiny 0 -tr nnUNetTrainerAttenScribble -pretrained_weights {checkpoint} -device cpu\n"
     assert on in told
-    assert "is older than the strokes brought in: train on first" in loop.call("-i", loop.further, "--slices", 4)
+    told = loop.call("-i", loop.further, "--slices", 4)
+    assert "is older than the strokes brought in: train on first" in told
+    assert "nothing was drawn" not in told
 
     # What is taken out of labelsTr afterwards does not come back.
     loop.draw("new", np.where(fresh == 0, IGNORE, fresh))

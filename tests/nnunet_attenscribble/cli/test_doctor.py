@@ -520,7 +520,7 @@ def test_a_copy_of_dataset_json_with_other_labels(folders):
     (place / "dataset.json").write_text((folder / "dataset.json").read_text().replace("organ", "other"))
     (finding,) = (finding for finding in check_dataset("501") if finding.status == PROBLEM)
     assert finding.found == f"{place / 'dataset.json'} has other labels than the raw dataset"
-    plan = "nnUNetv2_plan_and_preprocess -d 501 --verify_dataset_integrity"
+    plan = "nnUNetv2_plan_and_preprocess -d 501 -c 2d --verify_dataset_integrity"  # as `convert` and `start` tell
     assert finding.advice == f"plan again: {plan}"
     (folder / "dataset.json").write_text((folder / "dataset.json").read_text().replace('"MRI"', '"CT"'))
     (finding,) = (finding for finding in check_dataset("501") if finding.status == PROBLEM)

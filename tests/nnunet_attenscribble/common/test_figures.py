@@ -87,6 +87,12 @@ def test_twenty_classes_differ_from_each_other_strokes_of_background_and_grey():
     assert (np.linalg.norm(see(colours, "all colours")[:, 1:], axis=1) > 2.5 * APART).all()
 
 
+def test_forty_classes_differ_and_none_hides_in_dark_tissue():
+    colours = [figures.choose_colour(position) for position in range(40)]
+    assert find_closest([*colours, figures.BACKGROUND_COLOUR], "all colours") > 0.5 * APART
+    assert see(colours, "all colours")[:, 0].min() > 25
+
+
 def test_a_legend_fits_whatever_it_holds():
     figure = new_figure(1.0, width=2.4)
     names = [figures.wrap_name(name) for name in ("_u_", *(f"left atrial appendage {number}" for number in range(8)))]

@@ -20,7 +20,15 @@ from nnunet_attenscribble.common.files import encode_json, find_files, link_file
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.grids import Grid, place_on, turn_onto
 from nnunet_attenscribble.common.nnunet import read_dataset_json, read_splits_json
-from nnunet_attenscribble.common.readers import DatasetFile, Reader, as_readable, keeps_files, open_files, write_label
+from nnunet_attenscribble.common.readers import (
+    DatasetFile,
+    Reader,
+    as_readable,
+    find_reader,
+    keeps_files,
+    open_files,
+    write_label,
+)
 from nnunet_attenscribble.common.shapes import ANYTHING, TEXT, TRUTH, list_of, mapping, read_json, read_shaped
 from nnunet_attenscribble.common.volumes import (
     Source,
@@ -32,8 +40,8 @@ from nnunet_attenscribble.common.volumes import (
     write_volume,
 )
 from nnunet_attenscribble.dataset_conversion.cases import Coding
-from nnunet_attenscribble.dataset_conversion.description import Description
-from nnunet_attenscribble.dataset_conversion.loop_drawings import (
+from nnunet_attenscribble.dataset_conversion.description import Description, find_cases, read_description
+from nnunet_attenscribble.dataset_conversion.next_drawings import (
     TOOLS,
     as_volume,
     describe_labels,
@@ -136,6 +144,28 @@ class CaseToDraw:
         return as_volume(Coding(labels, None, None, False).scribble(place_on(label, grid), name)[0])
 
 
+@dataclass(frozen=True)
+class DatasetToDraw:
+    """A raw dataset: its folder and description, its training cases, the reader of its files."""
+
+    raw: Path
+    description: Description
+    training: Mapping[str, CaseToDraw]
+    reader: Reader
+
+    @classmethod
+    def read(cls, raw: Path) -> DatasetToDraw:
+        """As it is now; raises AttenScribbleError where it is not in order."""
+        description = read_description(raw)
+        cases = {name: CaseToDraw.of_training(name, *files) for name, files in find_cases(raw, description).items()}
+        example = next(iter(cases.values())).images[0]
+        return cls(raw, description, cases, find_reader(read_dataset_json(raw / "dataset.json"), example))
+
+    def open_further(self, name: str, images: Sequence[Path]) -> CaseToDraw:
+        """A case of these images, which is none of its training cases."""
+        return CaseToDraw.of_files(name, images, self.reader, len(self.description.channels))
+
+
 @dataclass(frozen=True, eq=False)
 class DrawnCase:
     """A case whose files are to be written: its strokes so far and its prediction, (Z, Y, X) on the grid shown."""
@@ -205,7 +235,7 @@ def write_folder(
     Args:
         folder: to write; made where it is missing.
         cases: to draw on; each is written before the next is asked for.
-        tool: of `loop_drawings.TOOLS`.
+        tool: of `next_drawings.TOOLS`.
         labels: name to value, background included.
         state: for the state file: `dataset`, `slices` and more.
         further: files by name.
@@ -267,9 +297,7 @@ def _remove(folder: Path, names: set[str]) -> None:
             place.rmdir()
 
 
-def read_additions(
-    folder: Path, state: Mapping[str, Any], training: Mapping[str, CaseToDraw], description: Description, reader: Reader
-) -> tuple[list[Addition], list[str]]:
+def read_additions(folder: Path, state: Mapping[str, Any], dataset: DatasetToDraw) -> tuple[list[Addition], list[str]]:
     """What was drawn since the folder was written, by case, and notes on files that were not read.
 
     A stroke that goes over an older one replaces it; one that was taken out is kept, as an empty drawing that is saved
@@ -278,8 +306,7 @@ def read_additions(
     Args:
         folder: as `write_folder` wrote it.
         state: what `read_state` told.
-        training: the dataset's training cases as they are now.
-        description, reader: of the dataset.
+        dataset: as it is now.
 
     Raises:
         AttenScribbleError: every problem of every file.
@@ -292,8 +319,8 @@ def read_additions(
             files = _find_drawn(folder / name, entry, state)
             if not any(files):
                 continue
-            case = training.get(name) or _find_case(name, entry, description, reader)
-            addition = _read_addition(folder, case, files, description.labels)
+            case = dataset.training.get(name) or _find_case(name, entry, dataset)
+            addition = _read_addition(folder, case, files, dataset.description.labels)
         except AttenScribbleError as error:
             problems += error.problems
             continue
@@ -310,14 +337,14 @@ def read_additions(
     return additions, notes
 
 
-def _find_case(name: str, entry: Mapping[str, Any], description: Description, reader: Reader) -> CaseToDraw:
+def _find_case(name: str, entry: Mapping[str, Any], dataset: DatasetToDraw) -> CaseToDraw:
     if entry["is_training"]:
         raise AttenScribbleError(f"case {name}: is no training case of the dataset any more: remove its folder")
     images = [Path(file) for file in entry["images"]]
     gone = [str(file) for file in images if not file.is_file()]
     if gone:
         raise AttenScribbleError(f"{gone[0]}: the image that case {name} was drawn on is gone: put it back")
-    case = CaseToDraw.of_files(name, images, reader, len(description.channels))
+    case = dataset.open_further(name, images)
     for source in case.sources:  # the image becomes one to train with
         read_volume(source, describe(source, f"case {name}"), whole=False)
     return case

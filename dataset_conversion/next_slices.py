@@ -12,12 +12,12 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_dilation
 
 from nnunet_attenscribble.common.formats import holds_place
-from nnunet_attenscribble.common.grids import Grid, turn_upright
+from nnunet_attenscribble.common.grids import turn_upright
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.common.volumes import describe, file_of, read_volume, slice_axis
 from nnunet_attenscribble.dataset_conversion.contact_sheet import Section, draw_sections
-from nnunet_attenscribble.dataset_conversion.loop_drawings import as_volume, find_offset, tell_slice
-from nnunet_attenscribble.dataset_conversion.loop_folder import CaseToDraw, DrawnCase
+from nnunet_attenscribble.dataset_conversion.next_drawings import as_volume, find_offset, tell_slice
+from nnunet_attenscribble.dataset_conversion.next_folder import CaseToDraw, DrawnCase
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.trained_model import TrainedModel, predict_case
 
@@ -71,17 +71,17 @@ class ChosenSlice:
 
 
 def measure_slices(
-    entropy: np.ndarray, disagreement: np.ndarray, labels: np.ndarray, strokes: np.ndarray, axis: int
+    entropy: np.ndarray, disagreement: np.ndarray, labels: np.ndarray, drawn: np.ndarray, axis: int
 ) -> CaseSlices:
     """The slices of a case.
 
     Args:
         entropy, disagreement: maps (Z, Y, X), see `trained_model`.
         labels: (Z, Y, X) predicted.
-        strokes: (Z, Y, X), whether a voxel is under a stroke.
+        drawn: (N,), whether a slice holds a stroke.
         axis: across which slices are cut.
     """
-    within = tuple(other for other in range(3) if other != axis)
+    within = _within(axis)
     planes = [np.moveaxis(voxels, axis, 0) for voxels in (labels, entropy)]
     count = int(labels.max()) + 1
     by_class = np.stack([np.bincount(of.ravel(), doubt.ravel(), count) for of, doubt in zip(*planes, strict=True)])
@@ -92,8 +92,13 @@ def measure_slices(
         disagreement.mean(axis=within, dtype=float),
         (labels > 0).mean(axis=within),
         by_class.argmax(axis=1),
-        np.asarray(strokes.any(axis=within)),
+        drawn,
     )
+
+
+def _within(axis: int) -> tuple[int, ...]:
+    """The axes of an array (z, y, x) in a slice across this one."""
+    return tuple(other for other in range(3) if other != axis)
 
 
 def choose_slices(cases: Mapping[str, CaseSlices], count: int) -> list[ChosenSlice]:
@@ -241,27 +246,33 @@ def search_slices(
         AttenScribbleError: every case that cannot be read or predicted.
     """
     problems: list[str] = []
-    axes: Mapping[str, int | None]
-    axes = _find_axes(cases, labels, problems) if axis is None else dict.fromkeys(cases, axis)
+    axes = _find_axes(cases, labels, axis, problems)
     refuse(problems)
-    looked: dict[str, CaseSlices] = {}
-    for name, case in show_progress(cases.items(), total=len(cases), description="Predicting", enabled=progress):
+    free: dict[str, np.ndarray] = {}
+    for name, case in cases.items():
         try:
-            found = _look(model, case, labels, axes[name], predictions)
+            drawn = (case.read_strokes(labels) != len(labels)).any(axis=_within(axes[name]))
         except AttenScribbleError as error:
             problems += error.problems
             continue
-        if found is not None:
-            looked[name] = found
+        if not drawn.all():
+            free[name] = drawn
+    refuse(problems)
+    looked: dict[str, CaseSlices] = {}
+    for name, drawn in show_progress(free.items(), total=len(free), description="Predicting", enabled=progress):
+        try:
+            looked[name] = _look(model, cases[name], drawn, axes[name], predictions)
+        except AttenScribbleError as error:
+            problems += error.problems
     refuse(problems)
     return Search({name: cases[name] for name in looked}, looked, choose_slices(looked, count), labels, predictions)
 
 
 def _find_axes(
-    cases: Mapping[str, CaseToDraw], labels: Mapping[str, int], problems: list[str]
-) -> dict[str, int | None]:
-    """The axis of each case; None where neither its spacing nor any strokes tell."""
-    axes: dict[str, int | None] = {}
+    cases: Mapping[str, CaseToDraw], labels: Mapping[str, int], given: int | None, problems: list[str]
+) -> dict[str, int]:
+    """The axis of each case: the given one, the coarsest, or where none is that across which strokes were drawn."""
+    axes: dict[str, int] = {}
     undecided = []
     for name, case in cases.items():
         try:
@@ -269,11 +280,14 @@ def _find_axes(
         except AttenScribbleError as error:
             problems += error.problems
             continue
-        clear = len(grid.size) == 2 or 1 in grid.size or max(grid.spacing) > _COARSE * sorted(grid.spacing)[-2]
-        if clear:
-            axes[name] = _coarsest(grid)
-        else:
+        if len(grid.size) == 2:
+            axes[name] = 0
+            continue
+        axes[name] = slice_axis(grid.size[::-1], grid.spacing[::-1]) if given is None else given
+        if 1 not in grid.size and max(grid.spacing) <= _COARSE * sorted(grid.spacing)[-2]:
             undecided.append(name)
+    if given is not None:
+        return axes
 
     def read_drawn() -> Iterator[np.ndarray]:
         for name in undecided:
@@ -283,27 +297,18 @@ def _find_axes(
                 except AttenScribbleError as error:
                     problems.extend(error.problems)
 
-    return {**axes, **dict.fromkeys(undecided, find_drawing_axis(read_drawn()))}
+    across = find_drawing_axis(read_drawn())
+    return axes if across is None else {**axes, **dict.fromkeys(undecided, across)}
 
 
-def _coarsest(grid: Grid) -> int:
-    return 0 if len(grid.size) == 2 else slice_axis(grid.size[::-1], grid.spacing[::-1])
-
-
-def _look(
-    model: TrainedModel, case: CaseToDraw, labels: Mapping[str, int], axis: int | None, folder: Path
-) -> CaseSlices | None:
-    """The slices of a case; None where all of them are drawn on."""
-    grid = case.read_grid()
-    drawn = case.read_strokes(labels) != len(labels)
-    axis = _coarsest(grid) if axis is None or len(grid.size) == 2 else axis
-    if drawn.any(axis=tuple(other for other in range(3) if other != axis)).all():
-        return None
+def _look(model: TrainedModel, case: CaseToDraw, drawn: np.ndarray, axis: int, folder: Path) -> CaseSlices:
+    """Predict a case, keep the labels, and measure its slices."""
     predicted = predict_case(model, list(case.images))
     maps = case.turn(predicted.labels, predicted.entropy, predicted.disagreement, to_nnunet=False)
-    if maps[0].shape != drawn.shape:
+    shape = (1, *case.read_grid().size[::-1])[-3:]
+    if maps[0].shape != shape:
         name = describe(case.shown, f"case {case.identifier}")
-        raise AttenScribbleError(f"{name}: nnU-Net reads {maps[0].shape} voxels (z, y, x) where {drawn.shape} are")
+        raise AttenScribbleError(f"{name}: nnU-Net reads {maps[0].shape} voxels (z, y, x) where {shape} are")
     # Of a thousand volumes few are drawn on, and labels are packed to a hundredth.
     np.savez_compressed(folder / f"{case.identifier}.npz", labels=maps[0])
     return measure_slices(maps[1], maps[2], maps[0], drawn, axis)

@@ -143,8 +143,9 @@ def read_drawing(file: Path, image: Source, labels: Mapping[str, int], *, dense:
     Raises:
         AttenScribbleError: it cannot be read, lies on another grid, or has values or names that are no class.
     """
-    marks = Marks({_clean(name): None for name, value in labels.items() if value}, None if dense else _CODING)
-    found = find_reading(file, image, read_legend(file), marks, dense=dense)
+    names = {_clean(name): None for name, value in labels.items() if value}
+    marks = Marks(names, None if dense else _CODING, dense=dense)
+    found = find_reading(file, image, read_legend(file), marks)
     drawn = read_volume(as_readable(found.source, label=True), str(file), label=True)
     grid = Grid.of(read_volume(image, describe(image, "its image"), thorough=False, whole=False))
     drawn = flatten_onto(drawn, grid)
@@ -154,7 +155,7 @@ def read_drawing(file: Path, image: Source, labels: Mapping[str, int], *, dense:
         raise AttenScribbleError(problems)
     stroke = len(labels)  # of background; painted into a prediction it is no mistake
     known = {**{value: value for value in range(stroke)}, stroke: 0}
-    coding = Coding(labels, marks.scribble_values, known, with_dense=True, trusted=True)
+    coding = Coding(labels, marks.coded, known, with_dense=True, trusted=True)
     drawn = place_on(unscale_label(drawn)[0], grid)
     values = coding.dense(drawn, str(file)) if dense else coding.scribble(drawn, str(file))[0]
     return as_volume(values)
