@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunet_attenscribble.errors import AttenScribbleError
-from nnunet_attenscribble.plans import check_network
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import (
     WindowSimilarity,
@@ -300,12 +299,8 @@ def initial_block(configuration: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights of the block that this configuration's network starts with, by their names in the network.
 
     Args:
-        configuration: of a plans file, inheritance resolved.
-
-    Raises:
-        AttenScribbleError: as `plans.check_network`.
+        configuration: of a plans file, inheritance resolved, that `plans.check_network` has accepted.
     """
-    check_network(configuration, "of the network")
     settings = AttenScribbleSettings.from_configuration(configuration)
     architecture = configuration["architecture"]["arch_kwargs"]
     patch_size = configuration["patch_size"]
@@ -349,3 +344,51 @@ def add_block(checkpoint: Path, block: Mapping[str, Tensor]) -> dict[str, Any]:
     if weights.keys() >= block.keys():
         raise AttenScribbleError(f"{checkpoint} has an attention block already: give it to nnUNetv2_train as it is")
     return {"network_weights": {**block, **weights}}
+
+
+def list_misfits(
+    weights: Mapping[str, Any],
+    block: Mapping[str, Tensor],
+    plans: Mapping[str, Any],
+    configuration: str,
+    dataset_json: Mapping[str, Any],
+) -> list[str]:
+    """Weights that nnU-Net asks for, all of the planned network and the block but the last layers, and that are absent
+    or of another shape.
+
+    Args:
+        weights: of a checkpoint, by name.
+        block: see `initial_block`.
+        plans: content of a plans file.
+        configuration: whose network is meant.
+        dataset_json: content of the dataset's.
+
+    Raises:
+        AttenScribbleError: nnU-Net cannot build that network.
+    """
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    try:
+        manager = PlansManager(plans)
+        planned = manager.get_configuration(configuration)
+        with torch.device("meta"):  # shapes alone; how many classes there are concerns the last layers alone
+            network = get_network_from_plans(
+                planned.network_arch_class_name,
+                planned.network_arch_init_kwargs,
+                planned.network_arch_init_kwargs_req_import,
+                determine_num_input_channels(manager, planned, dataset_json),
+                2,
+                allow_init=False,
+            )
+    except Exception as error:  # whatever a class raises at arguments that are none of its own
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise AttenScribbleError(
+            f"plans: configuration '{configuration}': nnU-Net cannot build its network ({reason}): plan again"
+        ) from error
+    return [
+        name
+        for name, weight in {**network.state_dict(), **block}.items()
+        if ".seg_layers." not in name and getattr(weights.get(name), "shape", None) != weight.shape
+    ]

@@ -82,6 +82,7 @@ THROWN = [
     Thrown(("configure", "501", "--name", "n", "--set", "crf_weight=1"), f"{_PREPROCESSED}/nnUNetPlans.json"),
     Thrown(("configure", "501", "--name", "n", "--set", 'class_weights={"core":2}'), f"{_PREPROCESSED}/dataset.json"),
     Thrown(("pretrained", "/plain.pth", "-d", "501", "-o", "/block.pth"), f"{_PREPROCESSED}/nnUNetPlans.json"),
+    Thrown(("pretrained", "/plain.pth", "-d", "501", "-o", "/block.pth"), f"{_PREPROCESSED}/dataset.json"),
     Thrown(("fingerprint", "501"), f"{_RAW}/dataset.json"),
     Thrown(("inspect", "501", "--cases", "0", "--workers", "1", "--json", "/x.json"), f"{_RAW}/dataset.json"),
     Thrown(("inspect", "501", "--cases", "0", "--workers", "1"), f"{_RAW}/provenance.json"),
@@ -213,6 +214,19 @@ def changed_text(draw: Callable, content: Any, dump: Callable[[Any], str]) -> by
 # --- the folder that they are thrown at ---
 
 
+_ARGUMENTS = {
+    **{"n_stages": 2, "features_per_stage": [4, 4], "kernel_sizes": [[3, 3]] * 2, "strides": [[1, 1], [2, 2]]},
+    **{"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1], "conv_bias": True, "norm_op_kwargs": {}},
+    **{"conv_op": "torch.nn.Conv2d", "norm_op": "torch.nn.InstanceNorm2d", "nonlin": "torch.nn.LeakyReLU"},
+    **{"dropout_op": None, "dropout_op_kwargs": None, "nonlin_kwargs": {}},
+}
+_ARCHITECTURE = {
+    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+    "arch_kwargs": _ARGUMENTS,
+    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+}
+
+
 def write_folder(folder: Path, monkeypatch) -> None:
     """Two tiny datasets, planned, with predictions, and a benchmark with results."""
     for variable in FOLDERS:
@@ -247,6 +261,7 @@ def write_folder(folder: Path, monkeypatch) -> None:
         (raw / "provenance.json").write_text(json.dumps({"dense_labels": DENSE, "options": {"seed": 0}}))
         intensities = {"mean": 40.0, "std": 20.0, "percentile_00_5": -10.0, "percentile_99_5": 90.0}
         plans = some_plans()
+        plans["configurations"]["2d"]["architecture"] = _ARCHITECTURE
         plans["foreground_intensity_properties_per_channel"] = {"0": intensities}
         plans["configurations"]["2d"] |= {"normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False]}
         plans["configurations"]["2d_w"] = {"inherits_from": "2d", "attenscribble": {"crf_weight": 0.5, "crf_radius": 3}}
@@ -281,8 +296,10 @@ def write_folder(folder: Path, monkeypatch) -> None:
     own = {"nnUNet_raw": str(toy.raw), "nnUNet_preprocessed": str(toy.preprocessed)}
     (toy.work / "benchmark.json").write_text(json.dumps(own))
     import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-    torch.save({"network_weights": {"encoder.stages.0": torch.zeros(1)}}, folder / "plain.pth")
+    plain = get_network_from_plans(*_ARCHITECTURE.values(), 1, 3)
+    torch.save({"network_weights": plain.state_dict()}, folder / "plain.pth")
     for variable in FOLDERS:
         monkeypatch.setenv(variable, str(folder / variable))
     monkeypatch.setenv("ATTENSCRIBBLE_QUIET", "1")
@@ -297,20 +314,9 @@ def write_model(folder: Path, plans: dict, description: dict) -> None:
 
     from nnunet_attenscribble.trainers.nnUNetTrainerAttenScribble import nnUNetTrainerAttenScribble
 
-    arguments = {
-        **{"n_stages": 2, "features_per_stage": [4, 4], "kernel_sizes": [[3, 3]] * 2, "strides": [[1, 1], [2, 2]]},
-        **{"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1], "conv_bias": True, "norm_op_kwargs": {}},
-        **{"conv_op": "torch.nn.Conv2d", "norm_op": "torch.nn.InstanceNorm2d", "nonlin": "torch.nn.LeakyReLU"},
-        **{"dropout_op": None, "dropout_op_kwargs": None, "nonlin_kwargs": {}},
-    }
-    architecture = {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": arguments,
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
     resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     configuration = plans["configurations"]["2d"] | {
-        **{"patch_size": [16, 16], "median_image_size_in_voxels": [12, 12], "architecture": architecture},
+        **{"patch_size": [16, 16], "median_image_size_in_voxels": [12, 12], "architecture": _ARCHITECTURE},
         **{"preprocessor_name": "DefaultPreprocessor", "resampling_fn_data": "resample_data_or_seg_to_shape"},
         **{"resampling_fn_data_kwargs": resampling, "attenscribble": {"similarity_radius": 1}},
     }

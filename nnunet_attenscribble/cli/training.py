@@ -28,7 +28,7 @@ from nnunet_attenscribble.common.nnunet import (
 )
 from nnunet_attenscribble.common.progress import print_table, show_waiting
 from nnunet_attenscribble.common.shapes import unique_keys
-from nnunet_attenscribble.common.text import counted, format_duration, format_number
+from nnunet_attenscribble.common.text import counted, format_duration, format_number, list_some
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def pretrained(
 
     Example:  attenscribble pretrained checkpoint_final.pth -d 501 -c 2d -o with_block.pth
     """
-    from nnunet_attenscribble.plans import name_plans_file, read_plans, resolve_configuration
+    from nnunet_attenscribble.plans import check_network, name_plans_file, read_plans, resolve_configuration
 
     problems = []
     if not checkpoint.is_file():
@@ -210,15 +210,24 @@ def pretrained(
     if not output.parent.is_dir():
         problems.append(f"{output.parent}, where {output.name} shall go, does not exist")
     file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
-    resolved = resolve_configuration(read_plans(file), configuration)
+    plans = read_plans(file)
+    resolved = resolve_configuration(plans, configuration)
     refuse(problems)
+    check_network(resolved, configuration)
 
     with show_waiting("Making the block"):
         import torch
 
-        from nnunet_attenscribble.network import add_block, initial_block
+        from nnunet_attenscribble.network import add_block, initial_block, list_misfits
 
-        content = add_block(checkpoint, initial_block(resolved))
+        block = initial_block(resolved)
+        content = add_block(checkpoint, block)
+        described = read_dataset_json(file.with_name("dataset.json"))
+        if misfits := list_misfits(content["network_weights"], block, plans, configuration, described):
+            raise AttenScribbleError(
+                f"{checkpoint}: its network is not that of '{configuration}' in {file} ({list_some(misfits)} are "
+                "absent or of another shape): give one trained with this network and as many input channels"
+            )
         with replaced_file(output) as part, part.open("wb") as stream:
             torch.save(content, stream)
     typer.echo(f"{output} holds the network of {checkpoint.name} with an attention block for '{configuration}'.")

@@ -18,11 +18,12 @@ from nnunet_attenscribble.common.formats import (
     is_planar,
     is_sheared,
     is_tiff,
+    note_slope,
     place,
     stated_spacing,
 )
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, read_header
-from nnunet_attenscribble.common.soundness import is_nifti2, read_scaling
+from nnunet_attenscribble.common.soundness import is_nifti2
 from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_pixels, read_volume, stamp
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -242,9 +243,8 @@ def _read(file: Path, reader: Reader, *, label: bool) -> list[sitk.Image]:
     images = [_give_grid(image, properties) for image in images]
     if stated is not None and images[0].GetDimension() == 3:
         _check_spacing(file, stated, images[0].GetSpacing())
-    if scaling := read_scaling(file):
-        for image in images:
-            image.SetMetaData("scl_slope", repr(scaling[0]))  # as SimpleITK tells it
+    for image in images:
+        note_slope(image, file)
     return images
 
 

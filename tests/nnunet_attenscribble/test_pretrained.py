@@ -117,6 +117,8 @@ def test_command_writes_what_nnunet_takes(checkpoint, tmp_path, monkeypatch):
     folder = tmp_path / "nnUNet_preprocessed" / "Dataset501_Heart"
     folder.mkdir(parents=True)
     (folder / "ResEncM.json").write_text(json.dumps({"plans_name": "ResEncM", "configurations": {"2d": CONFIGURATION}}))
+    described = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "RV": 1, "ignore": 2}}
+    (folder / "dataset.json").write_text(json.dumps(described | {"file_ending": ".nii.gz", "numTraining": 1}))
     monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
     out = tmp_path / "with_block.pth"
     arguments = ["pretrained", str(checkpoint[0]), "-d", "501", "-p", "ResEncM", "-o", str(out)]
@@ -131,6 +133,23 @@ def test_command_writes_what_nnunet_takes(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(AttenScribbleError) as problems:
         CliRunner().invoke(app, ["pretrained", str(tmp_path / "nothing.pth"), *arguments[2:]], catch_exceptions=False)
     assert len(problems.value.problems) == 2  # there is no such file, and the output exists
+
+    weights, name = checkpoint[1].state_dict(), "encoder.stages.1.0.convs.0.conv.weight"
+    arguments[-1] = str(tmp_path / "other.pth")
+    for other in ({**weights, name: torch.zeros(5, 4, 3, 3)}, {k: v for k, v in weights.items() if k != name}):
+        torch.save({"network_weights": other}, checkpoint[0])
+        with pytest.raises(AttenScribbleError, match=rf"that of '2d' in .*ResEncM\.json \({name} are absent or of"):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert not (tmp_path / "other.pth").exists()
+    broken = {**CONFIGURATION, "spacing": [1.0, 1.0, 1.0]}
+    (folder / "Broken.json").write_text(json.dumps({"plans_name": "Broken", "configurations": {"2d": broken}}))
+    with pytest.raises(AttenScribbleError, match="plans: configuration '2d': its patch has 2 axes"):
+        CliRunner().invoke(app, [*arguments[:4], "-p", "Broken", *arguments[6:]], catch_exceptions=False)
+    # Of another number of classes, as nnU-Net takes it.
+    other = {k: v[:1] if ".seg_layers." in k else v for k, v in weights.items()}
+    torch.save({"network_weights": other}, checkpoint[0])
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    load_pretrained_weights(add_spatial_attention(planned(), (32, 32), similarity="anchored"), arguments[-1])
 
 
 @pytest.mark.parametrize(
