@@ -136,7 +136,7 @@ WRITERS = {".md": to_markdown, ".csv": to_csv, ".json": to_json}
 def describe_cases(comparison: Comparison) -> str:
     """The number of cases (or slices), and of subjects where that is another one."""
     cases = count_rows(len(comparison.cases), _unit(comparison))
-    return cases if comparison.subjects == len(comparison.cases) else f"{cases} of {comparison.subjects} subjects"
+    return cases if comparison.subjects == len(comparison.cases) else f"{cases} of {counted(comparison.subjects, 'subject')}"
 
 
 def list_titles(scored: Comparison | Summary) -> dict[str, tuple[str, int]]:
@@ -190,7 +190,8 @@ def tabulate_origins(comparison: Comparison) -> tuple[list[str], list[list[str]]
 def write_rules(comparison: Comparison) -> list[str]:
     """How the numbers came about, one sentence or two each."""
     protocol = PROTOCOLS[comparison.protocol]
-    unit = f"{_unit(comparison)}s" if comparison.subjects == len(comparison.cases) else "subjects, with all their cases"
+    unit = _unit(comparison) if comparison.subjects == len(comparison.cases) else "subject"
+    drawn = f"{unit}s, with all their cases" if unit == "subject" else f"{unit}s"
     lines = [f"Protocol {protocol.name}: {protocol.origin}."]
     if comparison.hd95 is not None:
         lines.append(f"HD95 is {HD95_DEFINITIONS[comparison.hd95]}.")
@@ -214,7 +215,7 @@ def write_rules(comparison: Comparison) -> list[str]:
     else:
         chance = "not that of another training run."
     lines.append(
-        f"Intervals: {comparison.resamples} bootstrap draws of {unit}, percentiles, seed {comparison.seed}. They hold "
+        f"Intervals: {comparison.resamples} bootstrap draws of {drawn}, percentiles, seed {comparison.seed}. They hold "
         f"the chance of these test cases, {chance}"
     )
     names = [
@@ -222,7 +223,7 @@ def write_rules(comparison: Comparison) -> list[str]:
     ]
     scores_absent = not math.isnan(protocol.absent[0])  # then a spurious organ is worth what an absent one is
     lines.append(
-        f"p: Wilcoxon's signed-rank test, two-sided, on one difference per {unit.split(',')[0][:-1]}; a missed "
+        f"p: Wilcoxon's signed-rank test, two-sided, on one difference per {unit}; a missed "
         "organ counts as Dice 0 and as the worst difference of distances"
         + ("" if scores_absent else ", a spurious one as the worst of both")
         + f". Holm's correction is over all tests of one metric (tested: {', '.join(names)} and IoU)."
@@ -232,7 +233,7 @@ def write_rules(comparison: Comparison) -> list[str]:
     smallest = min(1.0, tests * 2 / 2**comparison.subjects)  # all differences of one sign, of 2^n patterns of signs
     if smallest > 0.05:
         lines.append(
-            f"With {comparison.subjects} {unit.split(',')[0]} and {counted(tests, 'test')} of one "
+            f"With {counted(comparison.subjects, unit)} and {counted(tests, 'test')} of one "
             f"metric, p after Holm's correction is {smallest:.3f} at best."
         )
     lines.append(

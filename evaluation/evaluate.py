@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import find_reader
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import counted, list_some
 from nnunet_attenscribble.common.volumes import sha256
 from nnunet_attenscribble.common.workers import default_workers, run_all
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
@@ -66,7 +66,8 @@ def evaluate_folder(
     pairs, not_predicted = pair_cases(predictions, dense, coding.file_ending)
     if all_cases and not_predicted:
         raise AttenScribbleError(
-            f"{len(not_predicted)} cases of {dense} have no prediction in {predictions} ({list_some(not_predicted)}): "
+            f"{counted(len(not_predicted), 'case')} of {dense} {'has' if len(not_predicted) == 1 else 'have'} no "
+            f"prediction in {predictions} ({list_some(not_predicted)}): "
             "predict them, or leave out --all-cases"
         )
     reader = find_reader(coding.dataset_json, pairs[0].prediction)
@@ -154,13 +155,13 @@ def _write_notes(results: Sequence[CaseScores], not_predicted: Sequence[str], ru
     turned = [result.case for result in results if result.turned]
     if turned:
         notes.append(
-            f"{len(turned)} predictions are stored in another order of axes than their dense labels and were turned "
-            f"onto them ({list_some(turned)})."
+            f"{counted(len(turned), 'prediction', 'is')} stored in another order of axes than the dense label and "
+            f"turned onto it ({list_some(turned)})."
         )
     rounded = [file for result in results for file in result.rounded]
     if rounded:
         notes.append(
-            f"{len(rounded)} files hold labels that their header scales (scl_slope), and were rounded to integers "
+            f"{counted(len(rounded), 'file', 'has')} labels that their header scales (scl_slope), rounded to integers "
             f"({list_some(rounded)})."
         )
     if all(set(result.spacing) == {1.0} for result in results):

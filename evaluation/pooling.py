@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import counted, list_some
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.metrics import DISTANCES, StructureScores, count_statuses
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS
@@ -112,13 +112,13 @@ def list_differences(name: str, own: Summary, other_name: str, other: Summary, *
             lacking = [case for case in here.cases if case not in there.cases]
             if lacking:
                 problems.append(
-                    f"{len(lacking)} cases are in {one} but not in {two} ({list_some(lacking)}): "
+                    f"{counted(len(lacking), 'case', 'is')} in {one} but not in {two} ({list_some(lacking)}): "
                     "predict and evaluate the same cases with both"
                 )
     moved = [case for case in own.cases if case in other.cases and not _has_same_truth(case, own, other)]
     if moved:
         problems.append(
-            f"{both} were scored against different dense labels in {len(moved)} cases ({list_some(moved)}): {again}"
+            f"{both} were scored against different dense labels in {counted(len(moved), 'case')} ({list_some(moved)}): {again}"
         )
     return problems
 
@@ -152,7 +152,8 @@ def write_run_notes(name: str, own: Summary, reference_name: str, reference: Sum
         found = [structure for structure in own.names if depends_on_runs(own, reference, [structure], metric)]
         if found and metric in PROTOCOLS[own.protocol].tested:
             notes.append(
-                f"{name} stands for {count_runs(own)} runs and {reference_name} for {count_runs(reference)}, and "
+                f"{name} stands for {counted(count_runs(own), 'run')} and {reference_name} for "
+                f"{count_runs(reference)}, and "
                 f"{', '.join(found)} was {'missed or ' if metric in DISTANCES else ''}falsely found: such cases count "
                 f"more often with more runs, so there is no test of {tests} of these and of the foreground mean: give "
                 "as many runs of each."

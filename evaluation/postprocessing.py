@@ -33,7 +33,7 @@ from nnunet_attenscribble.common.files import (
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.readers import Reader, find_reader, write_label
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import counted, list_some
 from nnunet_attenscribble.common.volumes import count_values, read_image, slice_axis, write_volume
 from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
@@ -228,7 +228,7 @@ def _decide_one(structure: Structure, evidence: Sequence[StrokeEvidence], agreem
     shares = [entry.largest_voxels / entry.voxels for entry in evidence]
     share = float(np.mean(shares)) if shares else float("nan")
     if len(evidence) < _FEWEST_CASES:
-        keep, reason = False, f"only {len(evidence)} training cases have strokes of it, fewer than {_FEWEST_CASES}"
+        keep, reason = False, f"only {counted(len(evidence), 'training case', 'has')} strokes of it, fewer than {_FEWEST_CASES}"
     else:
         keep = share >= agreement
         reason = (

@@ -61,7 +61,7 @@ from nnunet_attenscribble.common.shapes import (
     nullable,
     read_json,
 )
-from nnunet_attenscribble.common.text import format_csv, list_some
+from nnunet_attenscribble.common.text import counted, format_csv, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import (
     HD95_DEFINITIONS,
@@ -201,7 +201,10 @@ def tell_not_predicted(cases: Sequence[str]) -> list[str]:
     """The note on cases with a dense label and without a prediction, if there are any."""
     if not cases:
         return []
-    return [f"{len(cases)} cases have a dense label but no prediction and are not scored ({list_some(cases)})."]
+    return [
+        f"{counted(len(cases), 'case', 'has')} a dense label but no prediction and "
+        f"{'is' if len(cases) == 1 else 'are'} not scored ({list_some(cases)})."
+    ]
 
 
 def write_summary(summary: Summary, folder: Path) -> tuple[Path, Path]:

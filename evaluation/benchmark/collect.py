@@ -38,7 +38,7 @@ from nnunet_attenscribble.common.files import is_of_system, replaced_folder
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import counted, list_some
 from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.common.workers import run_all
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -313,13 +313,13 @@ class _Collection:
         ]
         lacking = [cell.name for cell in self.complete if cell not in self.postprocessed]
         if lacking:
-            told.append(f"{len(lacking)} complete cells have no postprocessed results: {list_some(lacking)}.")
+            told.append(f"{counted(len(lacking), 'complete cell', 'has')} no postprocessed results: {list_some(lacking)}.")
         return told
 
     def _describe_missing(self) -> list[str]:
         if not self.missing:
             return []
-        return [f"{len(self.missing)} of {len(self.plan.cells)} cells are missing; missing.txt tells what they lack."]
+        return [f"{len(self.missing)} of {counted(len(self.plan.cells), 'cell')} are missing; missing.txt tells what they lack."]
 
     def _describe_code(self) -> list[str]:
         """Rows on scribbles, whose trainers are this package's, that were trained with several versions of it."""

@@ -33,6 +33,8 @@ from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 _TAIL = 15  # lines of a log that an error shows
 _GRACE = 10.0  # seconds between asking a process group to end and ending it
 _POLL = 0.2  # seconds
+# What ends a process, besides Ctrl-C: a cluster's, or a terminal's that is closed.
+_ENDING = [signal.SIGTERM, signal.SIGHUP] if os.name == "posix" else []
 # As nnU-Net prints them, behind a time stamp. Epochs count from 0.
 _EPOCH = re.compile(r": Epoch (\d+)\s*$")
 _VALIDATION = re.compile(r": predicting \S+")
@@ -108,7 +110,7 @@ def run_at_once(steps: Sequence[Step], environment: Mapping[str, str], console: 
         AttenScribbleError: of the first step that failed.
     """
     stopped = threading.Event()
-    with ThreadPoolExecutor(count) as pool, _signals_as_exceptions():
+    with ThreadPoolExecutor(count) as pool, signals_as_exceptions():
         running = [pool.submit(_run_step, step, environment, console, (), None, stopped) for step in steps]
         try:
             for future in as_completed(running):
@@ -154,6 +156,8 @@ def _run_step(
             with show_epochs(step, console, live=stopped is None) as update:
                 code = run_command(command, environment, log, update, stopped)
         finally:
+            if code is None:
+                console.print(f"[yellow]stopped[/yellow]  {escape(step.name)}", soft_wrap=True)
             if record is not None:
                 record(Execution(step, started, time.monotonic() - clock, code))
         if code == 0:
@@ -221,7 +225,7 @@ def run_command(
         update: called with every line of it.
         stopped: set where the command is to be ended, which threads but the main one are not told by signals.
     """
-    with Path(log.name).open("rb") as reader, _signals_as_exceptions():
+    with Path(log.name).open("rb") as reader, signals_as_exceptions():
         reader.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             command,
@@ -245,8 +249,8 @@ def run_command(
                     raise AttenScribbleError(f"{shlex.join(command)} was stopped")
                 time.sleep(_POLL)
         finally:
-            # A second Ctrl-C must not keep the first from its work, which takes seconds at most.
-            with _handling([signal.SIGINT], signal.SIG_IGN):
+            # A second signal must not keep the first from its work, which takes seconds at most.
+            with _handling([signal.SIGINT, *_ENDING], signal.SIG_IGN):
                 _end_group(process)
 
 
@@ -278,15 +282,14 @@ def _signal_group(process: subprocess.Popen, number: int) -> bool:
 
 
 @contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal unwind the stack as Ctrl-C does, so that the command is ended too."""
+def signals_as_exceptions() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal unwind the stack as Ctrl-C does, so that commands are ended too: SystemExit."""
 
     def leave(number: int, _frame) -> None:
         raise SystemExit(128 + number)
 
-    numbers = [signal.SIGTERM, signal.SIGHUP] if os.name == "posix" else []
     # What is ignored stays ignored: that is how `nohup` works.
-    with _handling([number for number in numbers if signal.getsignal(number) != signal.SIG_IGN], leave):
+    with _handling([number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN], leave):
         yield
 
 

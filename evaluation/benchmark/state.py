@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, read_if_shaped, read_shaped
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import counted, list_some
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.test_set import read_fold
@@ -259,7 +259,7 @@ def find_kept(
                     problems += _list_refusals(plan, missing[cell], found)
         if used:
             notes.append(
-                f"{len(used)} of {len(plan.cells)} cells are results kept elsewhere ({folder.name}), without "
+                f"{len(used)} of {counted(len(plan.cells), 'cell')} are results kept elsewhere ({folder.name}), without "
                 f"predictions and models: {list_some([cell.name for cell in used])}."
             )
     refuse(problems)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from nnunet_attenscribble.common.files import link_file
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_splits_json
-from nnunet_attenscribble.common.text import find_subject, list_some
+from nnunet_attenscribble.common.text import counted, find_subject, list_some
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.file import SAME_DATASET, Benchmark
 from nnunet_attenscribble.evaluation.benchmark.workspace import CHANNEL, Workspace
@@ -87,12 +87,12 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
     if not problems:
         names, given = set(list_labels(labels)), set(cases)
         for lacking, what in (
-            (given - names, "have no dense label"),
-            (names - given, "have a dense label and no image"),
+            (given - names, "no dense label"),
+            (names - given, "a dense label and no image"),
         ):
             if lacking:
                 problems.append(
-                    f"{len(lacking)} test cases {what} ({list_some(sorted(lacking))}): make {labels} and {images} match"
+                    f"{counted(len(lacking), 'test case', 'has')} {what} ({list_some(sorted(lacking))}): make {labels} and {images} match"
                 )
     problems += _list_training_cases_among(cases, workspace, datasets, fold, benchmark.subject)
     refuse(problems)
@@ -175,7 +175,7 @@ def _draw_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[
     if len(cases) < 5 or int(fold) > 4:
         raise AttenScribbleError(
             f"{workspace.preprocessed / dataset} has no splits_final.json, and nnU-Net draws five folds from five "
-            f"cases or more: there is no fold {fold} of {len(cases)} cases; write the file, or choose other folds"
+            f"cases or more: there is no fold {fold} of {counted(len(cases), 'case')}; write the file, or choose other folds"
         )
     return {side: [str(case) for case in split] for side, split in generate_crossval_split(cases)[int(fold)].items()}
 
@@ -219,8 +219,8 @@ def _list_training_cases_among(
         seen = sorted(known & set(cases))
         if seen:
             problems.append(
-                f"fold {fold} of {dataset} trains or validates with {len(seen)} test cases ({list_some(seen)}): take "
-                "them out of one of the two"
+                f"fold {fold} of {dataset} trains or validates with {counted(len(seen), 'test case')} ({list_some(seen)}): "
+                "take them out of one of the two"
             )
         shared = _list_shared_subjects(known, cases, subject, problems)
         if shared:

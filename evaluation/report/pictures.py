@@ -36,10 +36,10 @@ from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.common.formats import holds_place
 from nnunet_attenscribble.common.grids import Grid, Placed, geometry_problems, place_on, turn_upright
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
-from nnunet_attenscribble.common.readers import Reader, find_reader, open_files
+from nnunet_attenscribble.common.readers import Reader, find_reader, read_channels
 from nnunet_attenscribble.common.shapes import read_json
 from nnunet_attenscribble.common.text import format_csv, format_number
-from nnunet_attenscribble.common.volumes import read_volume, slice_axis
+from nnunet_attenscribble.common.volumes import slice_axis
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.metrics import compute_dice, select_structure
 from nnunet_attenscribble.evaluation.protocols import find_volume
@@ -245,8 +245,7 @@ def _find_reader(data: ReportData, image: Path) -> Reader:
 
 def _read_image(file: Path, reader: Reader) -> sitk.Image:
     """The first channel, or the mean of a picture's colours."""
-    channels = open_files([file], reader, channels=2)  # more than there are files: then they are counted
-    images = [read_volume(channel, str(file), thorough=False) for channel in channels]
+    images = read_channels(file, reader)
     mean = sitk.Cast(images[0], sitk.sitkFloat32)
     for image in images[1:]:
         mean += sitk.Cast(image, sitk.sitkFloat32)

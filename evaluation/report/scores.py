@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from nnunet_attenscribble.common.figures import add_legend, choose_look, new_figure, wrap_name
-from nnunet_attenscribble.common.text import format_csv
+from nnunet_attenscribble.common.text import counted, format_csv
 from nnunet_attenscribble.evaluation.annotation import ANNOTATED, Annotation, average_annotation, find_annotation
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, Comparison
 from nnunet_attenscribble.evaluation.comparison_files import (
@@ -66,7 +66,7 @@ def describe_table_section(data: ReportData) -> Section:
     picture = Picture(
         "means_dice",
         f"Mean Dice over the structures, {level} interval",
-        f"Mean Dice of {len(comparison.models)} rows with bootstrap intervals; the numbers are those of the table.",
+        f"Mean Dice of {counted(len(comparison.models), 'row')} with bootstrap intervals; the numbers are those of the table.",
         partial(_draw_means, data, comparison),
     )
     return Section(
@@ -349,8 +349,8 @@ def describe_annotation_section(data: ReportData) -> Section:
         Picture(
             f"annotation_{name}",
             f"Dice against {axis.removesuffix(', %')}",
-            f"Mean Dice of {len({point.method for point in points})} methods against {axis}; the numbers are those of "
-            "annotation.csv.",
+            f"Mean Dice of {counted(len({point.method for point in points}), 'method')} against {axis}; the numbers are "
+            "those of annotation.csv.",
             partial(draw_budgets, points, name, dense.mean),
         )
         for name, axis in _AXES.items()

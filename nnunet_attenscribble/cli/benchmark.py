@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,10 +15,11 @@ import typer
 from typer.core import TyperGroup
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.common.text import counted
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -105,7 +107,7 @@ def run(
     first = environments[options.seeds[0]]
     console = Console(highlight=False, soft_wrap=True)
     _tell_other_folders(workspace)
-    try:
+    with _stoppable(console):
         preparations = list_preparations(options, workspace, check=not dry_run)
         check_ahead(options, workspace, preparations, words, first, _list_evaluate_problems(options.evaluate), rows)
         if dry_run:
@@ -125,16 +127,26 @@ def run(
         for note in plan.notes:
             console.print(f"note: {note}", markup=False)
         if prepare:
-            console.print(f"Everything is prepared for {len(cells)} cells in {workspace.work}", markup=False)
+            console.print(f"Everything is prepared for {counted(len(cells), 'cell')} in {workspace.work}", markup=False)
             return
         if executor == "slurm":
             _submit(plan, cells, file, prefix, console)
             return
         outcome = run_cells(plan, cells, environments, console, words)
-    except KeyboardInterrupt:
+        _conclude(plan, outcome, console, whole=not only)
+
+
+@contextmanager
+def _stoppable(console: Console) -> Iterator[None]:
+    """Tell, where Ctrl-C, SIGTERM or a closed terminal ends what is within, that the same command goes on."""
+    from nnunet_attenscribble.evaluation.benchmark.execution import signals_as_exceptions
+
+    try:
+        with signals_as_exceptions():
+            yield
+    except (KeyboardInterrupt, SystemExit) as stop:
         console.print("\nStopped. The same command continues from here.")
-        raise typer.Exit(130) from None
-    _conclude(plan, outcome, console, whole=not only)
+        raise typer.Exit(getattr(stop, "code", 130)) from None
 
 
 @benchmark.command("collect")
@@ -341,7 +353,7 @@ def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, conso
     if missing:
         script = write_array(plan, missing, file, prefix)
         console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
-        console.print(f"{submit(script)}: {len(missing)} of {len(plan.cells)} cells", markup=False)
+        console.print(f"{submit(script)}: {len(missing)} of {counted(len(plan.cells), 'cell')}", markup=False)
         end = ["attenscribble", "benchmark", "collect", str(file), "--work", str(plan.workspace.work)]
         console.print(f"When the jobs have ended: {shlex.join(end)}", markup=False)
     elif not refused:
@@ -375,8 +387,10 @@ def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) ->
 
 
 def _tell_outcome(plan: Plan, outcome: Outcome, console: Console) -> None:
-    told = [f"{len(outcome.done)} cells are complete"]
-    told += [f"{len(outcome.busy)} are being run by another process"] if outcome.busy else []
+    told = [f"{counted(len(outcome.done), 'cell', 'is')} complete"]
+    told += [f"{len(outcome.busy)} {'is' if len(outcome.busy) == 1 else 'are'} being run by another process"] * bool(
+        outcome.busy
+    )
     told += [f"{len(outcome.failed)} failed"] if outcome.failed else []
     console.print(f"\n{', '.join(told)}. Commands and exit codes: {plan.workspace.commands}", markup=False)
 

@@ -12,7 +12,7 @@ import typer
 
 from nnunet_attenscribble.cli import app
 from nnunet_attenscribble.common.progress import print_table, show_waiting
-from nnunet_attenscribble.common.text import count_rows, format_mean_sd, format_number
+from nnunet_attenscribble.common.text import count_rows, counted, format_mean_sd, format_number
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def postprocess(
         progress=True,
     )
     _print_decisions(result)
-    typer.echo(f"wrote {len(result.removed)} predictions to {output}")
+    typer.echo(f"wrote {counted(len(result.removed), 'prediction')} to {output}")
 
 
 def _print_decisions(result: Postprocessed) -> None:
@@ -340,4 +340,4 @@ def _print_decisions(result: Postprocessed) -> None:
     for decision in result.decisions:
         typer.echo(f"{decision.structure}: {decision.reason}")
     if result.left_out:
-        typer.echo(f"{len(result.left_out)} cases were not looked at: among the predictions, or labelled as a whole")
+        typer.echo(f"{counted(len(result.left_out), 'case', 'was')} not looked at: among the predictions, or labelled as a whole")

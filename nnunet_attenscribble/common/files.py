@@ -4,6 +4,7 @@ process.
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -251,41 +252,58 @@ def replaced_files(*folders: Path) -> Iterator[Callable[[Path], Path]]:
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """An empty hidden folder beside `folder`; it takes the place of `folder` at the end, or is removed.
+    """An empty folder in a hidden one beside `folder`; it takes the place of `folder` at the end, or is removed.
 
-    Where an earlier call was killed before its folder had taken that place, what was there is put back first.
+    Where an earlier call was killed before its folder had taken that place, what was there is put back first, and what
+    it had written is removed.
 
     Raises:
         AttenScribbleError: where it cannot be written.
     """
     place = Path(os.path.realpath(folder))  # of a link, the folder: the link stays
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
     old = place.with_name(f".{place.name}.attenscribble-old")  # the same of every run: the next puts back what one left
-    made = _list_missing(place.parent)
-    shutil.rmtree(part, ignore_errors=True)
+    hidden, made = None, _list_missing(place.parent)
     try:
         with naming(folder):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(place)
             if old.exists() and not place.exists():
                 old.rename(place)
-            part.mkdir(parents=True)
-            yield part
-            try:
-                if place.exists():
-                    shutil.rmtree(old, ignore_errors=True)
-                    place.rename(old)
-                part.rename(place)
-            except BaseException:
-                if old.exists() and not place.exists():
-                    old.rename(place)
-                raise
+            hidden = Path(tempfile.mkdtemp(".part", f".{place.name}.", place.parent))
+            part = hidden / place.name
+            part.mkdir()
+            with (hidden / _LOCK).open("w") as lock:
+                try_lock(lock)
+                print(os.getpid(), file=lock, flush=True)
+                yield part
+                try:
+                    if place.exists():
+                        shutil.rmtree(old, ignore_errors=True)
+                        place.rename(old)
+                    part.rename(place)
+                except BaseException:
+                    if old.exists() and not place.exists():
+                        old.rename(place)
+                    raise
             made = []
             with suppress(OSError):  # by this name none of it could be taken for the folder that a call was to replace
                 old.rename(part)
     except AttenScribbleError as error:  # of a file in it: told by the name that it would have had
         raise AttenScribbleError(problem.replace(str(part), str(folder)) for problem in error.problems) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if hidden is not None:
+            shutil.rmtree(hidden, ignore_errors=True)
         _remove_empty(made)
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove the hidden folders that killed runs of `replaced_folder` have left beside `place`."""
+    for file in place.parent.glob(f".{glob.escape(place.name)}.*.part/{_LOCK}"):
+        with suppress(OSError):  # somebody holds it, or nobody can tell
+            if file.stat().st_size:  # it was held: its run is dead where it can be had now
+                with file.open("r+") as lock:
+                    _lock(lock, wait=False)
+                shutil.rmtree(file.parent)
 
 
 def _list_missing(folder: Path) -> list[Path]:

@@ -175,6 +175,11 @@ def open_files(files: list[Path], reader: Reader, *, channels: int = 1, label: b
     return tuple(found)
 
 
+def read_channels(file: Path, reader: Reader) -> list[sitk.Image]:
+    """Every channel of a file, such as the colours of a picture, as a scalar image; raises as `read_volume`."""
+    return [read_volume(channel, str(file)) for channel in _read(file, reader, label=False)]
+
+
 def read_label(source: Source, reader: Reader) -> sitk.Image:
     """A label, by a reader that knows its ending, else as `read_volume` reads it.
 
@@ -216,6 +221,8 @@ def _read_colours(first: DatasetFile, _: tuple[int, int] | None) -> list[sitk.Im
 def _read(file: Path, reader: Reader, *, label: bool) -> list[sitk.Image]:
     if reader is None:
         pixels = read_pixels(file)
+        if pixels.GetNumberOfComponentsPerPixel() == 1:
+            return [pixels]
         return [sitk.VectorIndexSelectionCast(pixels, n) for n in range(pixels.GetNumberOfComponentsPerPixel())]
     check_file(file)
     stated = _read_stated(file)

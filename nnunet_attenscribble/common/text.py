@@ -15,6 +15,9 @@ from pathlib import Path
 from nnunet_attenscribble.errors import AttenScribbleError
 
 
+_PLURALS = {"": "", "is": "are", "was": "were", "has": "have"}
+
+
 def format_number(value: float, decimals: int) -> str:
     """A number with so many decimals; `n/a` for NaN."""
     return "n/a" if math.isnan(value) else f"{value:.{decimals}f}"
@@ -70,9 +73,10 @@ def list_some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 case`, `3 cases`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """`1 case`, `3 cases`; behind them `is`, `was` or `has` as it must be, `3 cases have`."""
+    verb = verb if number == 1 else _PLURALS[verb]
+    return f"{number} {noun}{'' if number == 1 else 's'}{verb and f' {verb}'}"
 
 
 def count_rows(number: int, unit: str) -> str:

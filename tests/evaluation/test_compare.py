@@ -233,7 +233,7 @@ def test_other_cases_are_refused_and_named():
     with pytest.raises(AttenScribbleError) as caught:
         compare_summaries({"fewer": fewer, "dense": DENSE}, "dense")
     assert caught.value.problems == [
-        "1 cases are in fewer but not in dense (new): predict and evaluate the same cases with both",
+        "1 case is in fewer but not in dense (new): predict and evaluate the same cases with both",
         "2 cases are in dense but not in fewer (patient001_frame00, patient001_frame01): predict and evaluate the same "
         "cases with both",
     ]
@@ -257,7 +257,7 @@ def test_other_definitions_labels_and_truths_are_refused():
     )
     assert "protocol nnunet and --hd95 monai, protocol default" in protocol
     assert "labels and dense were scored on different labels (RV=1, MYO=3 and RV=1, MYO=2)" in labels
-    assert "truth and dense were scored against different dense labels in 1 cases (patient000_frame00)" in own_truth
+    assert "truth and dense were scored against different dense labels in 1 case (patient000_frame00)" in own_truth
     assert "spacing and dense were scored against different dense labels in 4 cases" in spacing
 
 

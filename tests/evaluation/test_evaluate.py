@@ -85,7 +85,7 @@ def test_every_note(tmp_path, write_labels, write_dataset_json, two_slabs):
     sitk.WriteImage(sitk.Flip(turned, (True, False, False), False), str(predictions / "a.nii.gz"))
     missing, moved, unit, identical = evaluate_folder(predictions, dense, workers=1).notes
     assert "6 cases have a dense label but no prediction and are not scored (b, c, d, e, f, ...)" in missing
-    assert "1 predictions are stored in another order of axes than their dense labels and were turned" in moved
+    assert "1 prediction is stored in another order of axes than the dense label and turned onto it" in moved
     assert "distances are in voxels" in unit
     assert "Every prediction equals its dense label" in identical
     with pytest.raises(AttenScribbleError, match=r"6 cases of .* have no prediction in .* \(b, c, d, e, f, \.\.\.\)"):

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nnunet_attenscribble.common.text import counted
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.compare import FOREGROUND, compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import tabulate_confusion, write_rules
@@ -214,7 +215,7 @@ def test_what_more_runs_make_worse_is_not_tested(own, dense, tested):
         told = [note for note in comparison.notes if f"so there is no test of {what}" in note]
         assert len(told) == (metric not in tested)
         assert all(
-            note.startswith(f"model stands for {len(own)} runs and dense for {len(dense)}, and RV") for note in told
+            note.startswith(f"model stands for {counted(len(own), 'run')} and dense for {len(dense)}, and RV") for note in told
         )
     assert set(comparison.notes) <= set(write_rules(comparison))
 
@@ -245,7 +246,7 @@ def test_what_cannot_be_pooled_is_told():
     with pytest.raises(AttenScribbleError, match="different definitions"):
         pool_runs("model", [whole, replace(whole, hd95="union")])
     other_truth = summary({"a": replace(present(0.7), dense_voxels=50), "b": present(0.5)})
-    with pytest.raises(AttenScribbleError, match=r"different dense labels in 1 cases \(a\)"):
+    with pytest.raises(AttenScribbleError, match=r"different dense labels in 1 case \(a\)"):
         pool_runs("model", [whole, other_truth])
 
 

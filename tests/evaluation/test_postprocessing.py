@@ -146,7 +146,7 @@ def test_a_folder(study, tmp_path):
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["postprocess", str(predictions), str(scribbles), "-o", str(out)])
     assert result.exit_code == 0, result.output
-    assert "1 cases were not looked at: among the predictions, or labelled as a whole" in result.output
+    assert "1 case was not looked at: among the predictions, or labelled as a whole" in result.output
     before, after = read(predictions / "test.nii.gz"), read(out / "test.nii.gz")
     changed = sitk.GetArrayFromImage(before) != sitk.GetArrayFromImage(after)
     assert np.argwhere(changed).tolist() == [[0, 2, 20]]  # the RV is one object, the myocardium here is not

@@ -363,7 +363,7 @@ def test_a_table_of_postprocessed_results_has_the_notes_of_the_other_one(toy, mo
     assert [note for note in plain if note not in processed] == []
     for start in ("Unequal budgets: the row 'CRF'", "1 of 3 cells are results kept elsewhere (theirs)"):
         assert any(note.startswith(start) for note in processed)
-    assert "1 complete cells have no postprocessed results: seed_0/fold_0/partial_ce." in processed
+    assert "1 complete cell has no postprocessed results: seed_0/fold_0/partial_ce." in processed
     assert not any("postprocess" in note for note in plain)
 
 

@@ -299,13 +299,14 @@ def test_workers_that_do_not_listen_are_killed(tmp_path):
 
 
 @posix
-def test_a_second_interrupt_does_not_stop_the_first_from_ending_workers(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_does_not_stop_the_first_from_ending_workers(tmp_path, number):
     driver = Driver(tmp_path, STUBBORN, grace=1.5)
     ids = driver.wait_for_ids()
     time.sleep(1.0)
-    driver.process.send_signal(signal.SIGINT)
+    driver.process.send_signal(number)
     time.sleep(0.5)
-    driver.process.send_signal(signal.SIGINT)
+    driver.process.send_signal(number)
     driver.end()
     wait_until(lambda: not any(is_alive(number) for number in ids))
 

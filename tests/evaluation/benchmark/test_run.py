@@ -164,7 +164,7 @@ def test_killed_it_leaves_the_command_alone_and_then_goes_on_without_training_tw
     process.wait()
     # Its training lives on, and nobody starts it a second time beside it.
     told = toy.call("--only", "partial")
-    assert "1 are being run by another process" in told
+    assert "1 is being run by another process" in told
     assert toy.trained() == TRAINERS[:2]
 
     (toy.work / "go").touch()
@@ -193,7 +193,7 @@ def test_killed_while_it_links_the_images_it_goes_on(toy):
     images = toy.work / "test" / "fold_0" / "images"
     (images / "d_0000.nii.gz").unlink()
     (images / "c_0000.nii.gz.4711.part").symlink_to(images / "c_0000.nii.gz")
-    assert "1 cells are complete" in toy.call("--only", "crf")
+    assert "1 cell is complete" in toy.call("--only", "crf")
     assert toy.events("predict")[-1]["images"] == ["c_0000.nii.gz", "d_0000.nii.gz"]
     assert sorted(file.name for file in images.parent.iterdir()) == ["images", "labels"]
 
@@ -204,7 +204,7 @@ def test_two_processes_on_the_same_file_share_the_work(toy, monkeypatch):
     wait_until((toy.work / "waiting").exists)
     told = toy.call()
     assert "busy" in told
-    assert "2 cells are complete, 1 are being run by another process" in told
+    assert "2 cells are complete, 1 is being run by another process" in told
     assert not (toy.work / "collected").exists()  # the last one does so
     (toy.work / "go").touch()
     output, _ = first.communicate(timeout=60)
@@ -296,7 +296,7 @@ def test_a_finished_cell_is_never_told_to_be_another_training(toy, monkeypatch, 
     shutil.rmtree(cell)  # what the message says
     if "undo" in told:
         shutil.rmtree(toy.work / "seed_0", ignore_errors=True)
-    assert "1 cells are complete" in toy.call("--only", "crf")
+    assert "1 cell is complete" in toy.call("--only", "crf")
     assert [entry["command"] for entry in toy.events()[before:]] == ["train", "predict", "evaluate"]
     toy.call("collect")
     assert (toy.work / "collected" / "cells" / CRF_CELL).is_dir()
@@ -312,7 +312,7 @@ def test_scores_of_other_cases_are_no_reason_to_train_again(toy):
     assert f"{file} holds scores of other cases than the validation patients of fold 0 (d): remove that file" in told
     assert "another training" not in told
     file.unlink()
-    assert "1 cells are complete" in toy.call("--only", "crf")
+    assert "1 cell is complete" in toy.call("--only", "crf")
     assert [entry["command"] for entry in toy.events()] == ["train", "predict", "evaluate", "evaluate"]
 
 
@@ -718,7 +718,7 @@ def test_a_test_folder_with_cases_of_the_training_is_refused(toy):
     toy.add_test_folder("a", "x")
     problems = toy.problems()
     assert len(problems) == 2
-    assert all("trains or validates with 1 test cases (a)" in problem for problem in problems)
+    assert all("trains or validates with 1 test case (a)" in problem for problem in problems)
 
 
 def test_a_test_folder_is_predicted_and_scored_as_it_is(toy):
@@ -790,8 +790,8 @@ def test_test_images_without_labels_are_told_before_training(toy, prefix):
     (toy.folder / "test" / "labels" / "README.txt").touch()
     problems = toy.problems()
     assert len(problems) == 2
-    assert f"1 test cases have no dense label ({y})" in problems[0]
-    assert f"1 test cases have a dense label and no image ({z})" in problems[1]
+    assert f"1 test case has no dense label ({y})" in problems[0]
+    assert f"1 test case has a dense label and no image ({z})" in problems[1]
 
 
 def test_unequal_budgets_are_refused_or_told(toy, monkeypatch):
@@ -837,13 +837,15 @@ def test_validation_patients_are_those_of_the_fold(toy):
     assert set(VALIDATION).isdisjoint(toy.events("evaluate")[0]["cases"])
 
 
-def test_an_interrupt_ends_the_command_and_is_no_failure(toy, monkeypatch):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_command_and_is_no_failure(toy, monkeypatch, number, code):
     monkeypatch.setenv("FAKE_WAIT", "nnUNetTrainer_5epochs")
     process = toy.start()
     wait_until((toy.work / "waiting").exists)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
+    assert "stopped  seed_0/fold_0/" in output
     assert "The same command continues from here" in output
     with pytest.raises(ProcessLookupError):
         os.kill(int((toy.work / "waiting").read_text()), 0)

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
+from nnunet_attenscribble.common import volumes
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.comparison_files import read_comparison
 from nnunet_attenscribble.evaluation.report import scores
@@ -287,6 +288,13 @@ def test_strokes_of_background_are_shown_too(tmp_path, folder):
     sitk.WriteImage(image, str(file))
     found = read_slice(read_collected(folder), "p1", STRUCTURES, "default")
     assert np.count_nonzero(found.scribble == 0) == 17 + 20
+
+
+def test_every_file_is_read_once(collected, monkeypatch):
+    read, real = [], volumes.read_image
+    monkeypatch.setattr(volumes, "read_image", lambda file: read.append(file) or real(file))
+    found = read_slice(read_collected(collected), "p1", STRUCTURES, "default")
+    assert len(read) == len(set(read)) == 3 + len(found.predictions)  # image, dense label and scribble
 
 
 def test_a_case_that_is_called_like_a_slice_is_shown(tmp_path, monkeypatch):

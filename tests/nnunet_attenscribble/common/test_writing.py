@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkey
     real = Path.rename
 
     def rename(source, target):
-        if source.name.endswith(".part"):
+        if source.parent.name.endswith(".part"):
             raise OSError(28, os.strerror(28))
         return real(source, target)
 
@@ -169,12 +169,25 @@ def test_a_folder_is_there_whatever_ends_its_replacing(tmp_path, monkeypatch, re
         with pytest.raises(KeyboardInterrupt):
             replace()
     if killed:
-        shutil.rmtree(tmp_path / f".a.{os.getpid()}.part", ignore_errors=True)
         with pytest.raises(RuntimeError):
             replace(RuntimeError)
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["old" if renames == 1 else "new"]
     replace()
     assert listing(tmp_path) == ["a", "a/new"]
+
+
+def test_what_a_killed_run_has_left_of_a_folder_goes_and_what_a_living_one_writes_stays(tmp_path):
+    for name, lock in ((".a.dead.part", "4711"), (".a.begun.part", ""), (".a.mine.part", None), (".b.part", "4711")):
+        (tmp_path / name / "a").mkdir(parents=True)
+        if lock is not None:
+            (tmp_path / name / "lock").write_text(lock)
+    with replaced_folder(tmp_path / "a") as living:
+        with replaced_folder(tmp_path / "a") as part:
+            (part / "new").touch()
+        assert listing(tmp_path / "a") == ["new"]
+        assert living.is_dir()
+    kept = {name for name in listing(tmp_path) if "/" not in name}
+    assert kept == {"a", ".a.begun.part", ".a.mine.part", ".b.part"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
