@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from io import TextIOWrapper
@@ -17,6 +18,10 @@ __all__ = ["QUIET", "app", "main"]
 
 
 class _Root(TyperGroup):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _join_lines(self)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; Ctrl-C becomes `typer.Abort`, where typer would end without a word."""
         try:
@@ -27,6 +32,14 @@ class _Root(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """By name, wherever they are defined."""
         return sorted(super().list_commands(ctx))
+
+
+def _join_lines(command: Any) -> None:
+    """A docstring's lines are no lines of a terminal: typer keeps their breaks behind the first paragraph."""
+    if command.help:
+        command.help = "\n\n".join(" ".join(block.split("\n")) for block in inspect.cleandoc(command.help).split("\n\n"))
+    for below in getattr(command, "commands", {}).values():
+        _join_lines(below)
 
 
 app = typer.Typer(

@@ -156,6 +156,12 @@ def configure(
         refuse(f"--{option.replace('_', '-')} is only for --cpu: give --cpu too, or leave it out" for option in for_cpu)
     settings = (dict(PAPER) if paper else {}) | read_assignments(assignments or [])
     file = name_plans_file(dataset_folder("nnUNet_preprocessed", dataset), plans_name)
+    labels = read_dataset_json(file.with_name("dataset.json"), labels_only=True)["labels"]
+    if settings and "ignore" not in labels:
+        raise AttenScribbleError(
+            f"{file.parent.name} has no `ignore` label, so its labels are dense, and nnU-Net's own trainers, which "
+            "they are for, read no settings: leave out --set and --paper"
+        )
     # Calls at the same time would each write without what the others add.
     with naming(file), reserved(file.parent, [file.name], "plans", wait=True):
         plans = read_plans(file)
@@ -173,7 +179,7 @@ def configure(
             plans = add_configuration(plans, base, name, settings, changes)
         configured = AttenScribbleSettings.from_configuration(resolve_configuration(plans, name))
         if configured.class_weights:
-            configured.weigh_labels(read_dataset_json(file.with_name("dataset.json"))["labels"])
+            configured.weigh_labels(labels)
         write_json(file, plans)
 
     typer.echo(f"{file.name} of {file.parent.name} has a configuration '{name}', which differs from '{base}' in")

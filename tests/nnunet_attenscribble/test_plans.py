@@ -385,6 +385,19 @@ def test_class_weights_where_the_channels_go_by_their_old_name(dataset):
     assert run("501", "--name", "x", "--set", 'class_weights={"wall": 2}').exit_code == 0
 
 
+@pytest.mark.parametrize("options", [["--set", "crf_weight=0.05"], ["--paper"]], ids=" ".join)
+def test_settings_for_dense_labels_are_refused(dataset, options):
+    file = dataset / "dataset.json"
+    content = json.loads(file.read_text())
+    del content["labels"]["ignore"]
+    file.write_text(json.dumps(content))
+    before = (dataset / "nnUNetPlans.json").read_text()
+    problem = str(run("501", "--name", "x", *options).exception)
+    assert "has no `ignore` label, so its labels are dense" in problem
+    assert (dataset / "nnUNetPlans.json").read_text() == before
+    assert run("501", "--cpu").exit_code == 0
+
+
 def test_command_without_nnunets_folder(monkeypatch):
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     assert "nnUNet_preprocessed is not set" in str(run("501", "--cpu").exception)
