@@ -136,7 +136,9 @@ WRITERS = {".md": to_markdown, ".csv": to_csv, ".json": to_json}
 def describe_cases(comparison: Comparison) -> str:
     """The number of cases (or slices), and of subjects where that is another one."""
     cases = count_rows(len(comparison.cases), _unit(comparison))
-    return cases if comparison.subjects == len(comparison.cases) else f"{cases} of {counted(comparison.subjects, 'subject')}"
+    if comparison.subjects == len(comparison.cases):
+        return cases
+    return f"{cases} of {counted(comparison.subjects, 'subject')}"
 
 
 def list_titles(scored: Comparison | Summary) -> dict[str, tuple[str, int]]:

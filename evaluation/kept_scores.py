@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_attenscribble.common.files import is_of_system, replaced_folder
+from nnunet_attenscribble.common.files import list_names, replaced_folder, write_text
 from nnunet_attenscribble.common.shapes import COUNT, mapping, shape_problems
 from nnunet_attenscribble.common.text import format_csv, list_some
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
-from nnunet_attenscribble.evaluation.metrics import OPTIONAL_METRICS, STATUSES
+from nnunet_attenscribble.evaluation.metrics import LESION_COUNTS, OPTIONAL_METRICS, STATUSES
 from nnunet_attenscribble.evaluation.pooling import list_differences
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import (
@@ -43,7 +43,6 @@ SCORES_FILE, TRAININGS_FILE = "scores.csv", "trainings.json"
 #: Ends the name of the scores of a training's postprocessed predictions.
 POSTPROCESSED = "postprocessed"
 _LEVELS = 4  # of names below the folder: seed, fold, row, postprocessed
-_LESIONS = ("lesions_found", "lesions_missed", "lesions_false")
 _AGAIN = "fetch them again"
 _KEPT = mapping({"rows": COUNT, "shared": mapping(), "cases": GRIDS, "trainings": mapping(each=mapping())})
 
@@ -88,8 +87,8 @@ def write_kept(folder: Path, summaries: Mapping[str, Summary]) -> None:
     parts = [_write_lines(*part) for part in (("shared", shared), ("cases", cases), ("trainings", own))]
     text = ",\n".join([json.dumps(head, indent=2)[:-2], *parts]) + "\n}\n"
     with replaced_folder(folder.absolute()) as part:
-        (part / SCORES_FILE).write_text(format_csv(header, rows), encoding="utf-8", newline="\n")
-        (part / TRAININGS_FILE).write_text(text, encoding="utf-8", newline="\n")
+        write_text(part / SCORES_FILE, format_csv(header, rows))
+        write_text(part / TRAININGS_FILE, text)
 
 
 def read_kept(folder: Path) -> dict[str, Summary]:
@@ -146,12 +145,12 @@ def find_summaries(path: Path) -> list[Summary]:
 
 def _list_losses(folder: Path, summaries: Mapping[str, Summary]) -> list[str]:
     """What would be lost if the folder was replaced."""
-    held = {file.name for file in folder.iterdir() if not is_of_system(file.name)} if folder.is_dir() else set()
+    held = list_names(folder)
     if not held and (folder.is_dir() or not folder.exists()):
         return []
     if TRAININGS_FILE not in held:
         return [f"{folder} holds something else than kept scores: give another place with --keep"]
-    others = sorted(held - {SCORES_FILE, TRAININGS_FILE})
+    others = [name for name in held if name not in (SCORES_FILE, TRAININGS_FILE)]
     others += [training for training in read_kept(folder) if training not in summaries]
     return [f"{folder} holds more than would replace it ({list_some(others)}): give another place"] if others else []
 
@@ -220,7 +219,7 @@ def _put_together(content: Mapping[str, Any], rows: Sequence[dict[str, str]]) ->
             if entry["status"] not in STATUSES:
                 raise ValueError(f"status {entry['status']!r}")
             entry |= {key: int(entry[key]) for key in ("prediction_voxels", "dense_voxels")}
-            entry |= {key: float(entry[key]) for key in (*OPTIONAL_METRICS, *_LESIONS) if entry.get(key)}
+            entry |= {key: float(entry[key]) for key in (*OPTIONAL_METRICS, *LESION_COUNTS) if entry.get(key)}
         scores[training][case] = entries
     summaries = {}
     for training, own in told.items():

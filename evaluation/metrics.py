@@ -17,6 +17,7 @@ import numpy as np
 METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "volume_difference_ml", "volume_share")
 DISTANCES = ("hd95_mm", "assd_mm")
 OPTIONAL_METRICS = ("nsd", "lesion_f1")  # only where they are asked for
+LESION_COUNTS = ("lesions_found", "lesions_missed", "lesions_false")
 STATUSES = ("present", "missed", "spurious", "absent")
 
 HD95_DEFINITIONS = {

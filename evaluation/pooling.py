@@ -118,7 +118,8 @@ def list_differences(name: str, own: Summary, other_name: str, other: Summary, *
     moved = [case for case in own.cases if case in other.cases and not _has_same_truth(case, own, other)]
     if moved:
         problems.append(
-            f"{both} were scored against different dense labels in {counted(len(moved), 'case')} ({list_some(moved)}): {again}"
+            f"{both} were scored against different dense labels in {counted(len(moved), 'case')} ({list_some(moved)}): "
+            f"{again}"
         )
     return problems
 

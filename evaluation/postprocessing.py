@@ -26,9 +26,11 @@ import numpy as np
 from nnunet_attenscribble.common.files import (
     finish_interrupted,
     is_of_system,
+    list_names,
     naming,
     remove_leftovers,
     staged_folders,
+    write_text,
 )
 from nnunet_attenscribble.common.formats import find_sidecar
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
@@ -228,7 +230,8 @@ def _decide_one(structure: Structure, evidence: Sequence[StrokeEvidence], agreem
     shares = [entry.largest_voxels / entry.voxels for entry in evidence]
     share = float(np.mean(shares)) if shares else float("nan")
     if len(evidence) < _FEWEST_CASES:
-        keep, reason = False, f"only {counted(len(evidence), 'training case', 'has')} strokes of it, fewer than {_FEWEST_CASES}"
+        keep = False
+        reason = f"only {counted(len(evidence), 'training case', 'has')} strokes of it, fewer than {_FEWEST_CASES}"
     else:
         keep = share >= agreement
         reason = (
@@ -350,8 +353,7 @@ def postprocess_folder(
             removed=dict(zip(given.predicted, removed, strict=True)),
         )
         _copy_model_files(predictions, part)
-        text = encode_result(_to_content(result, agreement if per_class else None))
-        (part / POSTPROCESSING_FILE).write_text(text, encoding="utf-8")
+        write_text(part / POSTPROCESSING_FILE, encode_result(_to_content(result, agreement if per_class else None)))
     return result
 
 
@@ -375,7 +377,7 @@ def _find_input(predictions: Path, scribbles: Path, output: Path, dataset_json: 
         )
         if not folder.is_dir()
     ]
-    if output.exists() and (not output.is_dir() or not all(is_of_system(file.name) for file in output.iterdir())):
+    if output.exists() and (not output.is_dir() or list_names(output)):
         problems.append(f"{output} is there already: give a new folder with --output")
     refuse(problems)
     coding = _read_coding(_find_description(predictions, scribbles, dataset_json))

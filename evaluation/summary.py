@@ -65,6 +65,7 @@ from nnunet_attenscribble.common.text import counted, format_csv, list_some
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.metrics import (
     HD95_DEFINITIONS,
+    LESION_COUNTS,
     LESION_DEFINITION,
     METRICS,
     NSD_DEFINITION,
@@ -357,7 +358,7 @@ def list_score_columns(nsd_mm: float | None, lesions: Mapping[str, float], struc
     """
     columns = [*_ALWAYS, *(["nsd"] if nsd_mm is not None else [])]
     if structure in lesions or (structure is None and lesions):
-        columns += ["lesion_f1", "lesions_found", "lesions_missed", "lesions_false"]
+        columns += ["lesion_f1", *LESION_COUNTS]
     return columns
 
 

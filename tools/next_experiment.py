@@ -27,6 +27,7 @@ from nnunet_attenscribble.dataset_conversion.next_folder import Addition, CaseTo
 from nnunet_attenscribble.dataset_conversion.phantom import LABELS, UNLABELLED, write_phantoms
 from nnunet_attenscribble.dataset_conversion.scribbles import ScribbleRules, draw_scribbles
 from nnunet_attenscribble.evaluation.benchmark.workspace import nnunet_environment
+from nnunet_attenscribble.evaluation.metrics import compute_dice
 
 SEEDS, ROUNDS, ARMS = (3, 4, 5), (1, 2), ("next", "random")
 CASES, TEST_CASES, FIRST, MORE = 14, 8, 3, 6
@@ -232,8 +233,7 @@ def _score(base: Path, pool: Path) -> float:
         label = pool / NAME / "labelsTs" / image.name.replace("_0000", "")
         truth, found = sitk.GetArrayFromImage(sitk.ReadImage(str(label))), predict_case(model, [image]).labels
         for value in (1, 2, 3):
-            here, there = truth == value, found == value
-            scores.append(2 * (here & there).sum() / (here.sum() + there.sum()))
+            scores.append(compute_dice(found == value, truth == value))
     return float(np.mean(scores))
 
 

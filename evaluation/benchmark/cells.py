@@ -131,6 +131,10 @@ class Plan:
         """The training of a cell, as nnU-Net names it."""
         return _model(self.benchmark, self.workspace, cell.row, cell.fold)
 
+    def model_folder(self, cell: Cell) -> Path:
+        """Where nnU-Net puts the training of a cell."""
+        return self.model(cell).folder(self.workspace.results(cell.seed))
+
     def folder(self, cell: Cell) -> Path:
         """What belongs to a cell but its model: predictions, scores, logs."""
         return self.workspace.work / "cells" / cell.name
@@ -170,11 +174,11 @@ class Plan:
         )
 
     def _train_step(self, cell: Cell) -> Step:
-        model, results, budget = self.model(cell), self.workspace.results(cell.seed), self.budgets.get(cell.row.name)
+        model, folder, budget = self.model(cell), self.model_folder(cell), self.budgets.get(cell.row.name)
         step = train_step(
             f"{cell.name}: training",
             model,
-            results,
+            self.workspace.results(cell.seed),
             self._log(cell, "train.log"),
             epochs=None if budget is None else budget.epochs,
             device=self.benchmark.device,
@@ -184,7 +188,6 @@ class Plan:
         def prepare() -> None:
             if begin is not None:
                 begin()
-            folder = model.folder(results)
             if model.fold != "all" and not any(folder.glob("checkpoint_*.pth")):
                 write_json(folder / FOLD_FILE, read_fold(self.workspace, model.dataset, model.fold), indent=None)
 
@@ -239,11 +242,10 @@ class Plan:
 
     def _attend_step(self, cell: Cell) -> Step:
         images, labels = name_test_folders(self.benchmark, self.workspace, cell.fold)
-        model, output = self.model(cell), self.folder(cell) / "attention"
-        checkpoint = self.benchmark.checkpoint
+        model, output, checkpoint = self.model_folder(cell), self.folder(cell) / "attention", self.benchmark.checkpoint
         command = [
-            *("attenscribble", "attention", str(model.folder(self.workspace.results(cell.seed)).parent)),
-            *("-f", model.fold, "-i", str(images), "-l", str(labels), "-o", str(output)),
+            *("attenscribble", "attention", str(model.parent)),
+            *("-f", cell.fold, "-i", str(images), "-l", str(labels), "-o", str(output)),
             *("--device", self.benchmark.device),
             *(() if checkpoint == FINAL_CHECKPOINT else ("--checkpoint", checkpoint)),
         ]

@@ -74,7 +74,7 @@ def _list_file_problems(ahead: _Ahead) -> list[str]:
     """Of datasets and test cases; takes no time."""
     benchmark, workspace, problems = ahead.benchmark, ahead.workspace, []
     try:
-        names = {kind: workspace.find_dataset(name) for kind, name in ahead.datasets.items()}
+        names = {kind: workspace.find_dataset(name) for kind, name in benchmark.datasets.items()}
     except AttenScribbleError as error:
         return error.problems
     for kind, name in names.items():
@@ -101,7 +101,6 @@ class _Ahead:
     def __init__(self, benchmark: Benchmark, workspace: Workspace, steps: Sequence[Step], rows: Collection[str] | None):
         self.benchmark, self.workspace = benchmark, workspace
         self.trained = {row.name for row in benchmark.rows} if rows is None else rows
-        self.datasets = benchmark.datasets
         pending = [own for own, step in zip(benchmark.prepare, steps, strict=True) if not step.is_done()]
         created = [workspace.expand_created(path) for own in pending for path in own.creates]
         self.created = [f"{file.as_posix()}#{name}" if name else file.as_posix() for file, name in created]

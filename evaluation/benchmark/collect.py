@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from nnunet_attenscribble.common.files import is_of_system, replaced_folder
+from nnunet_attenscribble.common.files import list_names, replaced_folder, write_text
 from nnunet_attenscribble.common.nnunet import read_drawn_axis
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.readers import Reader, find_reader
@@ -54,7 +54,6 @@ from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark, Row
 from nnunet_attenscribble.evaluation.benchmark.provenance import (
     POSTPROCESSING,
-    complete_postprocessed,
     complete_provenance,
     describe_selection,
     read_commands,
@@ -63,7 +62,6 @@ from nnunet_attenscribble.evaluation.benchmark.provenance import (
 )
 from nnunet_attenscribble.evaluation.benchmark.state import CellState, find_kept, read_states
 from nnunet_attenscribble.evaluation.benchmark.test_set import list_training_cases, read_fold
-from nnunet_attenscribble.evaluation.benchmark.workspace import Workspace
 from nnunet_attenscribble.evaluation.compare import compare_summaries
 from nnunet_attenscribble.evaluation.comparison_files import WRITERS
 from nnunet_attenscribble.evaluation.kept_scores import POSTPROCESSED, write_kept
@@ -116,13 +114,12 @@ def collect(
         AttenScribbleError: something else is in a folder, nothing is there to keep, or results cannot be compared.
     """
     folder = folder.absolute()
-    held = [file.name for file in folder.iterdir()] if folder.is_dir() else [folder.name] if folder.exists() else []
-    held = [name for name in held if not is_of_system(name)]
+    held = list_names(folder) if folder.is_dir() or not folder.exists() else [folder.name]
     if COLLECTED_FILE in held:
         held = [name for name in held if not _is_own(name)]
     if held:
         raise AttenScribbleError(
-            f"{folder} holds something else than collected results ({list_some(sorted(held))}): move that away, or "
+            f"{folder} holds something else than collected results ({list_some(held)}): move that away, or "
             "give another place with -o"
         )
     if keep is not None and folder in (keep.absolute(), *keep.absolute().parents):
@@ -165,7 +162,7 @@ class _Collection:
         self.kept, self.kept_notes = find_kept(plan, incomplete, kept)
         self.missing = {cell: state.lacks or "" for cell, state in incomplete.items() if cell not in self.kept}
         self.complete = [cell for cell in plan.cells if cell not in self.missing]
-        self.annotation = _AnnotationReader(plan.workspace, plan.benchmark.workers)
+        self.count_annotation = cache(partial(_count_dataset, workers=plan.benchmark.workers))  # a file is read once
         self.summaries: dict[Cell, Summary] = {}
         self.postprocessed: dict[Cell, Summary] = {}
         self.unlinked = False
@@ -191,9 +188,8 @@ class _Collection:
         table = self._write_comparison("comparison", self.summaries, notes)
         processed = self._write_comparison(_COMPARISON_POSTPROCESSED, self.postprocessed, of_postprocessed)
         lines = [f"{cell.name}\t{lack}\n" for cell, lack in self.missing.items()]
-        (self.part / "missing.txt").write_text("".join(lines), encoding="utf-8")
-        text = encode_result(self._describe(notes, rows))
-        (self.part / COLLECTED_FILE).write_text(text, encoding="utf-8")
+        write_text(self.part / "missing.txt", "".join(lines))
+        write_text(self.part / COLLECTED_FILE, encode_result(self._describe(notes, rows)))
         missing = {cell.name: lack for cell, lack in self.missing.items()}
         return Collected(folder, missing, table, processed, tuple(notes))
 
@@ -216,10 +212,10 @@ class _Collection:
                 self.postprocessed[cell] = kept.postprocessed
             return
         state = self.states[cell]
-        self.summaries[cell] = complete_provenance(self.plan, state, self.commands)
+        self.summaries[cell] = complete_provenance(state, state.steps.evaluate, self.commands)
         rescore = state.steps.rescore
         if rescore is not None and rescore.is_done():
-            self.postprocessed[cell] = complete_postprocessed(self.plan, state, self.commands)
+            self.postprocessed[cell] = complete_provenance(state, rescore, self.commands)
 
     def _add_annotation(self, cell: Cell) -> Iterator[str]:
         """Where rows differ in their scribbles, the summary tells how much was annotated for its training; yields why
@@ -230,7 +226,7 @@ class _Collection:
             return
         dataset = self.plan.model(cell).dataset
         try:
-            found = self.annotation.measure(dataset, cell.fold)
+            found = self._average_annotation(dataset, cell.fold)
         except AttenScribbleError as error:
             yield f"How much is annotated in {dataset} is not known: {'; '.join(error.problems)}."
             return
@@ -240,6 +236,15 @@ class _Collection:
             yield f"Kept results on {dataset} do not tell how much was annotated: it is what its labels hold now."
         else:
             write_summary(self.summaries[cell], self.plan.folder(cell))
+
+    def _average_annotation(self, dataset: str, fold: str) -> Annotation:
+        """The mean over the cases that a fold trains with."""
+        folder = self.plan.workspace.raw / dataset
+        found = self.count_annotation(folder)
+        cases = found if fold == "all" else read_fold(self.plan.workspace, dataset, fold)["train"]
+        if lacking := sorted(set(cases) - set(found)):
+            raise AttenScribbleError(f"{folder} has no labels of {', '.join(lacking)}")
+        return average_annotation([found[case] for case in cases])
 
     def _write_cell(self, cell: Cell) -> None:
         target = self.part / "cells" / cell.name
@@ -251,7 +256,7 @@ class _Collection:
             curves = [source / "loss_terms.csv", source / "training_log.csv"]
         else:
             source = self.plan.folder(cell)
-            model = self.plan.model(cell).folder(self.plan.workspace.results(cell.seed))
+            model = self.plan.model_folder(cell)
             curves = [model / "loss_terms.csv"]
             write_training_log(read_training_log(model), target / "training_log.csv")
             self._link(target / "predictions", source / "predictions")
@@ -295,7 +300,7 @@ class _Collection:
         pooled[self.benchmark.reference] = replace(reference, notes=tuple(dict.fromkeys((*told, *reference.notes))))
         comparison = compare_summaries(pooled, self.benchmark.reference, subject=self.benchmark.subject)
         for ending, convert in WRITERS.items():
-            (self.part / f"{file}{ending}").write_text(convert(comparison), encoding="utf-8", newline="\n")
+            write_text(self.part / f"{file}{ending}", convert(comparison))
         return WRITERS[".md"](comparison)
 
     def _link_tests(self) -> None:
@@ -313,13 +318,15 @@ class _Collection:
         ]
         lacking = [cell.name for cell in self.complete if cell not in self.postprocessed]
         if lacking:
-            told.append(f"{counted(len(lacking), 'complete cell', 'has')} no postprocessed results: {list_some(lacking)}.")
+            told.append(
+                f"{counted(len(lacking), 'complete cell', 'has')} no postprocessed results: {list_some(lacking)}."
+            )
         return told
 
     def _describe_missing(self) -> list[str]:
         if not self.missing:
             return []
-        return [f"{len(self.missing)} of {counted(len(self.plan.cells), 'cell')} are missing; missing.txt tells what they lack."]
+        return [f"{len(self.missing)} of {len(self.plan.cells)} cells are missing; missing.txt tells what they lack."]
 
     def _describe_code(self) -> list[str]:
         """Rows on scribbles, whose trainers are this package's, that were trained with several versions of it."""
@@ -402,38 +409,19 @@ class _Collection:
         }
 
 
-class _AnnotationReader:
-    """Annotation of trainings on scribbles; every file of labels is read once."""
-
-    def __init__(self, workspace: Workspace, workers: int):
-        self._workspace, self._workers = workspace, workers
-        self._measure = cache(self._measure_dataset)
-
-    def measure(self, dataset: str, fold: str) -> Annotation:
-        """The mean over the cases that a fold trains with.
-
-        Raises:
-            AttenScribbleError: labels are not there, or cannot be read.
-        """
-        found = self._measure(dataset)
-        cases = list(found) if fold == "all" else read_fold(self._workspace, dataset, fold)["train"]
-        if lacking := sorted(set(cases) - set(found)):
-            raise AttenScribbleError(f"{self._workspace.raw / dataset} has no labels of {', '.join(lacking)}")
-        return average_annotation([found[case] for case in cases])
-
-    def _measure_dataset(self, dataset: str) -> dict[str, Annotation]:
-        folder = self._workspace.raw / dataset
-        coding = read_label_coding(folder / "dataset.json")
-        if coding.ignore is None:
-            raise AttenScribbleError(f"{folder / 'dataset.json'} has no label 'ignore': its labels are no scribbles")
-        cases = list_training_cases(self._workspace, dataset)
-        labels = [Path(entry["label"]) for entry in cases.values()]
-        reader = find_reader(coding.dataset_json, labels[0]) if labels else None
-        measure = partial(_measure_file, reader=reader, across=read_drawn_axis(folder), ignore=coding.ignore)
-        return dict(zip(cases, run_all(measure, labels, self._workers, "Counting annotation"), strict=True))
+def _count_dataset(folder: Path, *, workers: int) -> dict[str, Annotation]:
+    """How much is annotated in every label of a raw dataset, by case."""
+    coding = read_label_coding(folder / "dataset.json")
+    if coding.ignore is None:
+        raise AttenScribbleError(f"{folder / 'dataset.json'} has no label 'ignore': its labels are no scribbles")
+    cases = list_training_cases(folder)
+    labels = [Path(entry["label"]) for entry in cases.values()]
+    reader = find_reader(coding.dataset_json, labels[0]) if labels else None
+    count = partial(_count_file, reader=reader, across=read_drawn_axis(folder), ignore=coding.ignore)
+    return dict(zip(cases, run_all(count, labels, workers, "Counting annotation"), strict=True))
 
 
-def _measure_file(file: Path, *, reader: Reader, across: int | None, ignore: int) -> Annotation:
+def _count_file(file: Path, *, reader: Reader, across: int | None, ignore: int) -> Annotation:
     """How much is annotated in a file of labels; runs in a worker process."""
     image = read_label_image(file, reader)
     axis = slice_axis(image.labels.shape, image.spacing, across) if image.labels.ndim == 3 else 0

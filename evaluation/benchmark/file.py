@@ -336,11 +336,11 @@ def _read_slurm(keys: Keys) -> Slurm:
     slurm = keys.mapping("slurm")
     slurm.check_names([field.name for field in fields(Slurm)])
     lines = "a list of lines"
-    gpus = slurm.take("gpus", text, "a number or TYPE:NUMBER; 0 for none", "1")
+    gpus = slurm.take("gpus", text, "a number or TYPE:NUMBER; 0 for none", Slurm.gpus)
     return Slurm(
         partition=slurm.take("partition", text, "the name of a partition", None),
         gpus=None if gpus == "0" else gpus,
-        cpus=slurm.take_shape("cpus", SIZE, 8),
+        cpus=slurm.take_shape("cpus", SIZE, Slurm.cpus),
         memory=slurm.take("memory", text, "as sbatch takes it, such as 32G", None),
         time=slurm.take("time", _time, "as sbatch takes it and in quotes, such as '24:00:00'", None),
         at_once=slurm.take_shape("at_once", SIZE, None),

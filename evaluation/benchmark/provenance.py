@@ -13,14 +13,15 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from nnunet_attenscribble.common.files import naming
+from nnunet_attenscribble.common.files import naming, write_text
 from nnunet_attenscribble.common.provenance import find_commit, list_versions
 from nnunet_attenscribble.common.shapes import TEXT, TRUTH, list_of, mapping, read_if_shaped, read_shaped
 from nnunet_attenscribble.common.text import format_csv
-from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
+from nnunet_attenscribble.evaluation.benchmark.cells import Cell
 from nnunet_attenscribble.evaluation.benchmark.execution import Execution
 from nnunet_attenscribble.evaluation.benchmark.file import FINAL_CHECKPOINT, Benchmark
 from nnunet_attenscribble.evaluation.benchmark.state import CellState
+from nnunet_attenscribble.evaluation.benchmark.workspace import Step
 from nnunet_attenscribble.evaluation.postprocessing import POSTPROCESSING_FILE
 from nnunet_attenscribble.evaluation.summary import Summary, write_summary
 
@@ -70,31 +71,20 @@ def describe_selection(benchmark: Benchmark) -> list[str]:
     ]
 
 
-def complete_provenance(plan: Plan, state: CellState, commands: Sequence[dict]) -> Summary:
-    """The summary of a complete cell, with the training that it is of added to its provenance; the cell's own file is
-    brought to the same state.
+def complete_provenance(state: CellState, scored: Step, commands: Sequence[dict]) -> Summary:
+    """The summary of a complete cell, with the training that it is of added to its provenance, and what was removed
+    from postprocessed predictions; the cell's own file is brought to the same state.
 
     Args:
-        plan: of the benchmark.
         state: of a cell with a complete evaluation.
+        scored: its step whose scores these are, `evaluate` or `rescore`.
         commands: the log of commands.
     """
-    return _complete(plan, state, commands, plan.folder(state.cell), "evaluation")
-
-
-def complete_postprocessed(plan: Plan, state: CellState, commands: Sequence[dict]) -> Summary:
-    """The same for its postprocessed predictions; the provenance also tells what was removed from them."""
-    place = plan.postprocessed(state.cell)
-    return _complete(plan, state, commands, place, "evaluation behind postprocessing", _read_decisions(place))
-
-
-def _complete(
-    plan: Plan, state: CellState, commands: Sequence[dict], place: Path, scored_by: str, removed: str | None = None
-) -> Summary:
-    cell, summary = state.cell, state.read(place)
-    folder = plan.model(cell).folder(plan.workspace.results(cell.seed))
-    training = _find_last(commands, cell, f"{cell.name}: training")
-    scoring = _find_last(commands, cell, f"{cell.name}: {scored_by}")
+    plan, cell = state.plan, state.cell
+    is_first = scored is state.steps.evaluate
+    place = plan.folder(cell) if is_first else plan.postprocessed(cell)
+    summary = state.read(place)
+    training, scoring = (_find_last(commands, cell, step) for step in (state.steps.train, scored))
     # Results are passed on: where on this machine they were made is nobody's business.
     above = f"{plan.workspace.work.parent}{os.sep}"
     provenance = {
@@ -107,13 +97,13 @@ def _complete(
         "checkpoint": plan.benchmark.checkpoint,
         "commit_training": training.get("commit"),
         "commit": scoring.get("commit") or summary.provenance.get("commit") or find_commit(),
-        **({} if removed is None else {POSTPROCESSING: removed}),
+        **({} if is_first else {POSTPROCESSING: _read_decisions(place)}),
     }
     trained_by = training.get("versions", {})
     versions = {
         **summary.versions,
         "nnunetv2": trained_by.get("nnunetv2", "unknown"),
-        "torch": trained_by.get("torch") or _read_torch_version(folder) or "unknown",
+        "torch": trained_by.get("torch") or _read_torch_version(plan.model_folder(cell)) or "unknown",
     }
     completed = replace(summary, provenance=provenance, versions=versions)
     if dict(summary.provenance) != provenance or dict(summary.versions) != versions:
@@ -128,8 +118,8 @@ def _read_decisions(folder: Path) -> str:
     return f"largest component of {', '.join(names)}" if names else "nothing removed"
 
 
-def _find_last(commands: Sequence[dict], cell: Cell, step: str) -> dict:
-    found = [entry for entry in commands if entry.get("cell") == cell.name and entry.get("step") == step]
+def _find_last(commands: Sequence[dict], cell: Cell, step: Step) -> dict:
+    found = [entry for entry in commands if entry.get("cell") == cell.name and entry.get("step") == step.name]
     return found[-1] if found else {}
 
 
@@ -151,9 +141,10 @@ def append_command(file: Path, cell: str, execution: Execution) -> None:
         "commit": find_commit(),
         "versions": list_versions(),
     }
-    with naming(file), file.open("a", encoding="utf-8") as log:
-        cut = file.read_bytes()[-1:] not in (b"", b"\n")  # by a kill or a full disk
-        log.write("\n" * cut + json.dumps(entry) + "\n")
+    with naming(file), file.open("a+b") as log:
+        log.seek(max(log.tell() - 1, 0))
+        cut = log.read() not in (b"", b"\n")  # by a kill or a full disk
+        log.write(b"\n" * cut + json.dumps(entry).encode() + b"\n")
 
 
 def read_commands(file: Path) -> list[dict]:
@@ -206,4 +197,4 @@ def write_training_log(epochs: Mapping[int, Mapping[str, float]], file: Path) ->
         return
     columns = list(dict.fromkeys(name for values in epochs.values() for name in values))
     rows = ([epoch, *map(values.get, columns)] for epoch, values in epochs.items())
-    file.write_text(format_csv(["epoch", *columns], rows), encoding="utf-8", newline="\n")
+    write_text(file, format_csv(["epoch", *columns], rows))

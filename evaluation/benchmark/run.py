@@ -135,7 +135,8 @@ def _run_cell(plan: Plan, cell: Cell, environment: Mapping[str, str], console: C
         run([plan.steps(cell).predict])  # asked for again, now that it is known which images there are
         plan.open_labels(cell.fold)
         run([steps.evaluate])
-        complete_provenance(plan, CellState(plan, cell), read_commands(plan.workspace.commands))
+        state = CellState(plan, cell)
+        complete_provenance(state, state.steps.evaluate, read_commands(plan.workspace.commands))
     run(steps.extras)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.shapes import TEXT, list_of, mapping, read_if_shaped, read_shaped
-from nnunet_attenscribble.common.text import counted, list_some
+from nnunet_attenscribble.common.text import list_some
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.cells import Cell, Plan
 from nnunet_attenscribble.evaluation.benchmark.test_set import read_fold
@@ -39,19 +39,19 @@ class CellState:
     run, its state is another one.
 
     Attributes:
+        plan: of the benchmark.
         cell: whose state it is.
         steps: its commands.
         read: its summaries by their folder, each read once.
     """
 
     def __init__(self, plan: Plan, cell: Cell, prepared: Prepared | None = None):
-        self.cell = cell
+        self.plan, self.cell = plan, cell
         self.read = cache(read_summary)
         self.steps = plan.steps(cell, self.read)
-        self._plan, self._model = plan, plan.model(cell)
+        self._model, self._model_folder = plan.model(cell), plan.model_folder(cell)
         self._prepared = prepared or Prepared(plan.workspace)
         self._place = plan.folder(cell)
-        self._model_folder = self._model.folder(plan.workspace.results(cell.seed))
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class CellState:
     def asked(self) -> dict[str, str | None]:
         """The training that the benchmark asks for now, as a result tells it; None for what is not known."""
         configuration = json.dumps(self.configuration, sort_keys=True)
-        budget = self._plan.budgets.get(self.cell.row.name)
+        budget = self.plan.budgets.get(self.cell.row.name)
         return {
             "labels": self.cell.row.labels,
             "dataset": self._model.dataset,
@@ -128,7 +128,7 @@ class CellState:
         model, folder = self._model, self._model_folder
         if model.fold == "all":
             return []
-        fold = read_fold(self._plan.workspace, model.dataset, model.fold)
+        fold = read_fold(self.plan.workspace, model.dataset, model.fold)
         for side, cases in self._read_patients(folder).items():
             if cases != set(fold[side]):
                 did = "trained" if side == "train" else "validated"
@@ -161,8 +161,8 @@ class CellState:
         ]
         # Where the test set is a folder, other cases are predicted with the same model; here it may have trained with
         # them.
-        odd = summary.volumes ^ set(self._plan.tests[fold].cases)
-        if odd and self._plan.benchmark.test_images is None:
+        odd = summary.volumes ^ set(self.plan.tests[fold].cases)
+        if odd and self.plan.benchmark.test_images is None:
             told.append(f"other validation patients: {list_some(sorted(odd))}")
             if not differing and None not in (then.get("splits_sha256"), now["splits_sha256"]):
                 # The model is the one that is asked for: nobody is sent to train it again.
@@ -230,36 +230,32 @@ def find_kept(
     for folder in folders:
         root = folder / "cells" if (folder / "cells").is_dir() else folder
         try:
-            whole = read_kept(root) if is_kept(root) else None
+            found = _find_results(root, plan.cells)
         except AttenScribbleError as error:
             problems += error.problems
             continue
-        held = [cell for cell in plan.cells if _holds(root, whole, cell.name)]
-        if not held:
+        if not found:
             problems.append(
                 f"{folder} has no result of a cell of this benchmark: give a folder that holds results as "
                 f"{plan.cells[0].name}/{SUMMARY_FILE}, or kept scores of them"
             )
-        used = [cell for cell in held if cell in missing]
+        used = [cell for cell in found if cell in missing]
         for cell in used:
             if cell in places:
                 problems.append(f"{cell.name} is both in {places[cell].parents[2]} and in {root}: give one of them")
                 continue
             places[cell] = root / cell.name
-            names = [cell.name, *[f"{cell.name}/{POSTPROCESSED}"] * plan.benchmark.postprocess]
-            for name in names:
-                if not _holds(root, whole, name):
-                    continue
+            for result in found[cell][: 1 + plan.benchmark.postprocess]:
                 try:
-                    found = read_summary(root / name) if whole is None else whole[name]
+                    summary = read_summary(result) if isinstance(result, Path) else result
                 except AttenScribbleError as error:
                     problems += error.problems
                 else:
-                    summaries.setdefault(cell, []).append(found)
-                    problems += _list_refusals(plan, missing[cell], found)
+                    summaries.setdefault(cell, []).append(summary)
+                    problems += _list_refusals(missing[cell], summary)
         if used:
             notes.append(
-                f"{len(used)} of {counted(len(plan.cells), 'cell')} are results kept elsewhere ({folder.name}), without "
+                f"{len(used)} of {len(plan.cells)} cells are results kept elsewhere ({folder.name}), without "
                 f"predictions and models: {list_some([cell.name for cell in used])}."
             )
     refuse(problems)
@@ -273,13 +269,23 @@ def find_kept(
     return results, notes
 
 
-def _holds(root: Path, whole: Mapping[str, Summary] | None, name: str) -> bool:
-    return (root / name / SUMMARY_FILE).is_file() if whole is None else name in whole
+def _find_results(root: Path, cells: Sequence[Cell]) -> dict[Cell, list[Summary | Path]]:
+    """Of the cells that a folder has: the result, or the file that holds it, of the predictions and then, where there
+    is one, of the postprocessed ones.
+    """
+    names = {cell: (cell.name, f"{cell.name}/{POSTPROCESSED}") for cell in cells}
+    held: dict[str, Summary | Path] = {}
+    if is_kept(root):
+        held |= read_kept(root)
+    else:
+        files = {name: root / name / SUMMARY_FILE for own in names.values() for name in own}
+        held |= {name: file for name, file in files.items() if file.is_file()}
+    return {cell: [held[name] for name in own if name in held] for cell, own in names.items() if own[0] in held}
 
 
-def _list_refusals(plan: Plan, state: CellState, summary: Summary) -> list[str]:
+def _list_refusals(state: CellState, summary: Summary) -> list[str]:
     """What a result does not say of itself as the benchmark asks for it."""
-    cell = state.cell
+    plan, cell = state.plan, state.cell
     expected = {"row": cell.row.name, **{key: state.asked[key] for key in _TOLD}}
     found = {key: summary.provenance.get(key) for key in expected}
     problems = [

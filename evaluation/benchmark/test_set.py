@@ -92,7 +92,8 @@ def find_test_set(benchmark: Benchmark, workspace: Workspace, fold: str) -> Benc
         ):
             if lacking:
                 problems.append(
-                    f"{counted(len(lacking), 'test case', 'has')} {what} ({list_some(sorted(lacking))}): make {labels} and {images} match"
+                    f"{counted(len(lacking), 'test case', 'has')} {what} ({list_some(sorted(lacking))}): make {labels} "
+                    f"and {images} match"
                 )
     problems += _list_training_cases_among(cases, workspace, datasets, fold, benchmark.subject)
     refuse(problems)
@@ -134,8 +135,8 @@ def _find_validation_patients(
                 f"fold {fold} of {name} trains with other cases of test patients ({list_some(shared)}, by 'subject' "
                 f"{benchmark.subject!r}): split by patient in splits_final.json, as the converters do (`--subject`)"
             )
-    images = _find_files(workspace, scribble, validation, "images", problems)
-    labels = _find_files(workspace, dense, validation, "label", problems)
+    images = _find_files(workspace.raw / scribble, validation, "images", problems)
+    labels = _find_files(workspace.raw / dense, validation, "label", problems)
     refuse(problems)
     return BenchmarkTestSet(
         *name_test_folders(benchmark, workspace, fold),
@@ -171,38 +172,35 @@ def read_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[s
 def _draw_fold(workspace: Workspace, dataset: str, fold: str) -> dict[str, list[str]]:
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-    cases = sorted(list_training_cases(workspace, dataset))
+    cases = sorted(list_training_cases(workspace.raw / dataset))
     if len(cases) < 5 or int(fold) > 4:
         raise AttenScribbleError(
             f"{workspace.preprocessed / dataset} has no splits_final.json, and nnU-Net draws five folds from five "
-            f"cases or more: there is no fold {fold} of {counted(len(cases), 'case')}; write the file, or choose other folds"
+            f"cases or more: there is no fold {fold} of {counted(len(cases), 'case')}; write the file, or choose other "
+            "folds"
         )
     return {side: [str(case) for case in split] for side, split in generate_crossval_split(cases)[int(fold)].items()}
 
 
-def list_training_cases(workspace: Workspace, dataset: str) -> dict[str, dict]:
-    """nnU-Net's own list of the training cases: from dataset.json, or by name."""
+def list_training_cases(folder: Path) -> dict[str, dict]:
+    """nnU-Net's own list of the training cases of a raw dataset: from dataset.json, or by name."""
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    raw = workspace.raw / dataset
-    if not (raw / "dataset.json").is_file():
-        raise AttenScribbleError(
-            f"{raw / 'dataset.json'} is not there: convert the dataset, or name another nnUNet_raw"
-        )
-    return get_filenames_of_train_images_and_targets(str(raw))
+    file = folder / "dataset.json"
+    if not file.is_file():
+        raise AttenScribbleError(f"{file} is not there: convert the dataset, or name another nnUNet_raw")
+    return get_filenames_of_train_images_and_targets(str(folder))
 
 
-def _find_files(
-    workspace: Workspace, dataset: str, cases: Sequence[str], kind: str, problems: list[str]
-) -> dict[str, list[Path]]:
-    found = list_training_cases(workspace, dataset)
+def _find_files(folder: Path, cases: Sequence[str], kind: str, problems: list[str]) -> dict[str, list[Path]]:
+    found = list_training_cases(folder)
     files: dict[str, list[Path]] = {}
     for case in cases:
         entry = found.get(case, {}).get(kind, [])
         files[case] = [Path(file) for file in (entry if isinstance(entry, list) else [entry])]
         lacking = [str(file) for file in files[case] if not file.is_file()]
         if not files[case] or lacking:
-            where = ", ".join(lacking) or str(workspace.raw / dataset)
+            where = ", ".join(lacking) or str(folder)
             problems.append(f"the {kind} of the test case {case} is not there: {where}")
     return files
 
@@ -213,14 +211,14 @@ def _list_training_cases_among(
     problems: list[str] = []
     for dataset in dict.fromkeys(datasets):
         if fold == "all":  # nnU-Net trains with all of them
-            known = set(list_training_cases(workspace, dataset))
+            known = set(list_training_cases(workspace.raw / dataset))
         else:
             known = set().union(*read_fold(workspace, dataset, fold).values())
         seen = sorted(known & set(cases))
         if seen:
             problems.append(
-                f"fold {fold} of {dataset} trains or validates with {counted(len(seen), 'test case')} ({list_some(seen)}): "
-                "take them out of one of the two"
+                f"fold {fold} of {dataset} trains or validates with {counted(len(seen), 'test case')} "
+                f"({list_some(seen)}): take them out of one of the two"
             )
         shared = _list_shared_subjects(known, cases, subject, problems)
         if shared:

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from nnunet_attenscribble.common.figures import escape_name, new_figure
+from nnunet_attenscribble.common.figures import escape_name, new_figure, show_scan
 from nnunet_attenscribble.common.grids import Grid, turn_upright
 from nnunet_attenscribble.common.text import format_csv, format_mean_sd
 from nnunet_attenscribble.errors import AttenScribbleError
@@ -200,10 +200,10 @@ def _draw(axes: Axes, view: AttentionView, name: str, *, scan: bool = True, bar:
     """One picture; the bar with its colours goes into axes of its own, or takes room from these."""
     rows, columns = view.image.shape
     extent = (0, columns, rows, 0)  # in pixels of the image, for all three
+    aspect = view.spacing[0] / view.spacing[1]
     axes.set_axis_off()
     if name == "scan" or (name == "similarity" and scan):
-        black, white = np.percentile(view.image, (0.5, 99.5))
-        axes.imshow(view.image, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), extent=extent)
+        show_scan(axes, view.image, aspect, extent=extent)
     if name != "scan":
         values = view.attention * view.cells if name == "attention" else view.similarity
         highest = max(float(np.nanmax(values)), 1e-6) if name == "attention" else 1.0
@@ -221,7 +221,7 @@ def _draw(axes: Axes, view: AttentionView, name: str, *, scan: bool = True, bar:
     _mark(axes, view)
     top, bottom, left, right = _find_frame(view, name)
     axes.set(xlim=(left, right), ylim=(bottom, top))
-    axes.set_aspect(view.spacing[0] / view.spacing[1])
+    axes.set_aspect(aspect)
 
 
 def _mark(axes: Axes, view: AttentionView) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from matplotlib import style
 
 from nnunet_attenscribble.common.figures import encode_png
-from nnunet_attenscribble.common.files import is_of_system, replaced_folder
+from nnunet_attenscribble.common.files import is_of_system, replaced_folder, write_text
 from nnunet_attenscribble.common.progress import show_progress
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.evaluation.report.attention import describe_attention_section
@@ -105,7 +105,7 @@ def _write(folder: Path, data: ReportData, sections: Sequence[Section], drawn: d
     for part in (part for section in sections for part in section.parts):
         texts |= {f"{_DATA}/{name}": text for name, text in part.files.items()}
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_text(folder / name, text)
 
 
 def _check_output(output: Path, collected: Path) -> None:

@@ -66,7 +66,8 @@ def describe_table_section(data: ReportData) -> Section:
     picture = Picture(
         "means_dice",
         f"Mean Dice over the structures, {level} interval",
-        f"Mean Dice of {counted(len(comparison.models), 'row')} with bootstrap intervals; the numbers are those of the table.",
+        f"Mean Dice of {counted(len(comparison.models), 'row')} with bootstrap intervals; the numbers are those of the "
+        "table.",
         partial(_draw_means, data, comparison),
     )
     return Section(
@@ -345,12 +346,12 @@ def describe_annotation_section(data: ReportData) -> Section:
         "component of a class in one slice, and slices lie across the axis of the largest spacing. The dotted line is "
         f"'{data.reference}', bars are the intervals of the table."
     )
+    methods = counted(len({point.method for point in points}), "method")
     pictures = [
         Picture(
             f"annotation_{name}",
             f"Dice against {axis.removesuffix(', %')}",
-            f"Mean Dice of {counted(len({point.method for point in points}), 'method')} against {axis}; the numbers are "
-            "those of annotation.csv.",
+            f"Mean Dice of {methods} against {axis}; the numbers are those of annotation.csv.",
             partial(draw_budgets, points, name, dense.mean),
         )
         for name, axis in _AXES.items()

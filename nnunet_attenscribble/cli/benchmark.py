@@ -353,7 +353,7 @@ def _submit(plan: Plan, cells: list[Cell], file: Path, prefix: str | None, conso
     if missing:
         script = write_array(plan, missing, file, prefix)
         console.print(f"wrote {script.parent / 'runs.txt'} and {script}", markup=False)
-        console.print(f"{submit(script)}: {len(missing)} of {counted(len(plan.cells), 'cell')}", markup=False)
+        console.print(f"{submit(script)}: {len(missing)} of {len(plan.cells)} cells", markup=False)
         end = ["attenscribble", "benchmark", "collect", str(file), "--work", str(plan.workspace.work)]
         console.print(f"When the jobs have ended: {shlex.join(end)}", markup=False)
     elif not refused:
@@ -388,10 +388,9 @@ def _conclude(plan: Plan, outcome: Outcome, console: Console, *, whole: bool) ->
 
 def _tell_outcome(plan: Plan, outcome: Outcome, console: Console) -> None:
     told = [f"{counted(len(outcome.done), 'cell', 'is')} complete"]
-    told += [f"{len(outcome.busy)} {'is' if len(outcome.busy) == 1 else 'are'} being run by another process"] * bool(
-        outcome.busy
-    )
-    told += [f"{len(outcome.failed)} failed"] if outcome.failed else []
+    busy, failed = len(outcome.busy), len(outcome.failed)
+    told += [f"{busy} {'is' if busy == 1 else 'are'} being run by another process"] if busy else []
+    told += [f"{failed} failed"] if failed else []
     console.print(f"\n{', '.join(told)}. Commands and exit codes: {plan.workspace.commands}", markup=False)
 
 

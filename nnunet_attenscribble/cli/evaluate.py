@@ -340,4 +340,5 @@ def _print_decisions(result: Postprocessed) -> None:
     for decision in result.decisions:
         typer.echo(f"{decision.structure}: {decision.reason}")
     if result.left_out:
-        typer.echo(f"{counted(len(result.left_out), 'case', 'was')} not looked at: among the predictions, or labelled as a whole")
+        cases = counted(len(result.left_out), "case", "was")
+        typer.echo(f"{cases} not looked at: among the predictions, or labelled as a whole")

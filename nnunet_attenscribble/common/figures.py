@@ -66,10 +66,10 @@ def background_patch() -> Patch:
     return Patch(facecolor=BACKGROUND_COLOUR, edgecolor="black", linewidth=0.5, label="background stroke")
 
 
-def show_scan(axes: Axes, scan: np.ndarray, aspect: float) -> None:
-    """A slice (Y, X) in grey, whose pixels are `aspect` times as high as wide."""
+def show_scan(axes: Axes, scan: np.ndarray, aspect: float, **look: Any) -> None:
+    """A slice (Y, X) in grey, whose pixels are `aspect` times as high as wide, with what `Axes.imshow` takes."""
     black, white = np.percentile(scan, (0.5, 99.5))
-    axes.imshow(scan, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=aspect)
+    axes.imshow(scan, cmap="gray", vmin=black, vmax=max(white, black + 1e-6), aspect=aspect, **look)
 
 
 def draw_outline(axes: Axes, mask: np.ndarray, **look: Any) -> QuadContourSet | None:

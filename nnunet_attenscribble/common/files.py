@@ -31,6 +31,11 @@ def is_of_system(name: str) -> bool:
     return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith("._")
 
 
+def list_names(folder: Path) -> list[str]:
+    """What a folder holds but for files of the system, sorted; nothing where there is none."""
+    return sorted(file.name for file in folder.iterdir() if not is_of_system(file.name)) if folder.is_dir() else []
+
+
 def find_files(folder: Path) -> list[Path]:
     """Every file below `folder`, sorted; links are followed, hidden files and macOS's shadow copies left out.
 
@@ -262,7 +267,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     """
     place = Path(os.path.realpath(folder))  # of a link, the folder: the link stays
     old = place.with_name(f".{place.name}.attenscribble-old")  # the same of every run: the next puts back what one left
-    hidden, made = None, _list_missing(place.parent)
+    hidden, part, made = None, place, _list_missing(place.parent)
     try:
         with naming(folder):
             place.parent.mkdir(parents=True, exist_ok=True)

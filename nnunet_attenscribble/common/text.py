@@ -14,7 +14,6 @@ from pathlib import Path
 
 from nnunet_attenscribble.errors import AttenScribbleError
 
-
 _PLURALS = {"": "", "is": "are", "was": "were", "has": "have"}
 
 

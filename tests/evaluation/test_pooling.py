@@ -215,7 +215,8 @@ def test_what_more_runs_make_worse_is_not_tested(own, dense, tested):
         told = [note for note in comparison.notes if f"so there is no test of {what}" in note]
         assert len(told) == (metric not in tested)
         assert all(
-            note.startswith(f"model stands for {counted(len(own), 'run')} and dense for {len(dense)}, and RV") for note in told
+            note.startswith(f"model stands for {counted(len(own), 'run')} and dense for {len(dense)}, and RV")
+            for note in told
         )
     assert set(comparison.notes) <= set(write_rules(comparison))
 

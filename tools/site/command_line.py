@@ -20,7 +20,7 @@ with `--quiet`. An error is one line per problem, and nothing was written then. 
 are accepted in front of a command and behind it. `--json`, where a command has it, is for programs.
 
 **Exit codes.** 0: done. 1: what was looked at is not in order (`doctor` found a problem, a cell of a benchmark failed).
-2: the input or the call is wrong. 130: stopped by Ctrl-C.
+2: the input or the call is wrong. 130: stopped by Ctrl-C (143: by SIGTERM).
 
 **Completion.** `attenscribble --install-completion` teaches the shell (bash, zsh, fish, PowerShell) commands, options
 and choices.

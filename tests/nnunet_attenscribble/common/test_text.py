@@ -3,6 +3,7 @@ import math
 import pytest
 
 from nnunet_attenscribble.common.text import (
+    counted,
     escape_markdown,
     format_markdown,
     format_mean_sd,
@@ -20,6 +21,8 @@ def test_cells():
     assert format_mean_sd(1.0, 0.25, 2) == "1.00 ± 0.25"
     assert format_mean_sd(1.0, math.nan, 2) == "1.00"
     assert format_mean_sd(math.nan, math.nan, 2) == "n/a"
+    assert [counted(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+    assert [counted(number, "case", "has") for number in (1, 2)] == ["1 case has", "2 cases have"]
     assert list_some(list("abcde")) == "a, b, c, d, e"
     assert list_some(list("abcdef")) == "a, b, c, d, e, ..."
 
