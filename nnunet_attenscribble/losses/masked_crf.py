@@ -35,7 +35,8 @@ class MaskedCRFLoss(nn.Module):
         k_ij  = exp(-|pos_i - pos_j|^2 / (2 sigma_position^2) - |x_i - x_j|^2 / (2 sigma_intensity^2))
 
     W_r(i) is the box of radius r around i, inside the image. A pixel with m_i = 0 has no term of its own; those of its
-    neighbours pull at it, too. The kernel carries no gradient; memory is a few times that of the probabilities, whatever the radius.
+    neighbours pull at it, too. The kernel carries no gradient; memory is a few times that of the probabilities,
+    whatever the radius.
 
     Args:
         radius: of the window in pixels, for all axes or per axis; 0 switches an axis off.
