@@ -110,7 +110,7 @@ def run_at_once(steps: Sequence[Step], environment: Mapping[str, str], console: 
         AttenScribbleError: of the first step that failed.
     """
     stopped = threading.Event()
-    with ThreadPoolExecutor(count) as pool, signals_as_exceptions():
+    with ThreadPoolExecutor(count) as pool, _signals_as_exceptions():
         running = [pool.submit(_run_step, step, environment, console, (), None, stopped) for step in steps]
         try:
             for future in as_completed(running):
@@ -225,7 +225,7 @@ def run_command(
         update: called with every line of it.
         stopped: set where the command is to be ended, which threads but the main one are not told by signals.
     """
-    with Path(log.name).open("rb") as reader, signals_as_exceptions():
+    with Path(log.name).open("rb") as reader, _signals_as_exceptions():
         reader.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             command,
@@ -282,7 +282,7 @@ def _signal_group(process: subprocess.Popen, number: int) -> bool:
 
 
 @contextmanager
-def signals_as_exceptions() -> Iterator[None]:
+def _signals_as_exceptions() -> Iterator[None]:
     """Let SIGTERM and a closed terminal unwind the stack as Ctrl-C does, so that commands are ended too: SystemExit."""
 
     def leave(number: int, _frame) -> None:

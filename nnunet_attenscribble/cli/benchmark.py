@@ -138,12 +138,9 @@ def run(
 
 @contextmanager
 def _stoppable(console: Console) -> Iterator[None]:
-    """Tell, where Ctrl-C, SIGTERM or a closed terminal ends what is within, that the same command goes on."""
-    from nnunet_attenscribble.evaluation.benchmark.execution import signals_as_exceptions
-
+    """Tell, where Ctrl-C, or SIGTERM during a step, ends what is within, that the same command goes on."""
     try:
-        with signals_as_exceptions():
-            yield
+        yield
     except (KeyboardInterrupt, SystemExit) as stop:
         console.print("\nStopped. The same command continues from here.")
         raise typer.Exit(getattr(stop, "code", 130)) from None
