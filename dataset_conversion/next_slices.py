@@ -249,7 +249,7 @@ def search_slices(
     axes = _find_axes(cases, labels, axis, problems)
     refuse(problems)
     free: dict[str, np.ndarray] = {}
-    for name, case in cases.items():
+    for name, case in show_progress(cases.items(), total=len(cases), description="Reading strokes", enabled=progress):
         try:
             drawn = (case.read_strokes(labels) != len(labels)).any(axis=_within(axes[name]))
         except AttenScribbleError as error:

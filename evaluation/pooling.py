@@ -154,10 +154,9 @@ def write_run_notes(name: str, own: Summary, reference_name: str, reference: Sum
         if found and metric in PROTOCOLS[own.protocol].tested:
             notes.append(
                 f"{name} stands for {counted(count_runs(own), 'run')} and {reference_name} for "
-                f"{count_runs(reference)}, and "
-                f"{', '.join(found)} was {'missed or ' if metric in DISTANCES else ''}falsely found: such cases count "
-                f"more often with more runs, so there is no test of {tests} of these and of the foreground mean: give "
-                "as many runs of each."
+                f"{count_runs(reference)}, and {', '.join(found)} was "
+                f"{'missed or ' if metric in DISTANCES else ''}falsely found: such cases count more often with more "
+                f"runs, so there is no test of {tests} of these and of the foreground mean: give as many runs of each."
             )
     mixed = [structure for structure in own.names if _is_spurious_in_some_runs(own, structure)]
     if mixed:

@@ -155,9 +155,10 @@ def _run_step(
         try:
             with show_epochs(step, console, live=stopped is None) as update:
                 code = run_command(command, environment, log, update, stopped)
+        except (KeyboardInterrupt, SystemExit):
+            console.print(f"[yellow]stopped[/yellow]  {escape(step.name)}", soft_wrap=True)
+            raise
         finally:
-            if code is None:
-                console.print(f"[yellow]stopped[/yellow]  {escape(step.name)}", soft_wrap=True)
             if record is not None:
                 record(Execution(step, started, time.monotonic() - clock, code))
         if code == 0:

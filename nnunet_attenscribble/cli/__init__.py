@@ -37,9 +37,8 @@ class _Root(TyperGroup):
 def _join_lines(command: Any) -> None:
     """A docstring's lines are no lines of a terminal: typer keeps their breaks behind the first paragraph."""
     if command.help:
-        command.help = "\n\n".join(
-            " ".join(block.split("\n")) for block in inspect.cleandoc(command.help).split("\n\n")
-        )
+        blocks = inspect.cleandoc(command.help).split("\n\n")
+        command.help = "\n\n".join(block.replace("\n", " ") for block in blocks)
     for below in getattr(command, "commands", {}).values():
         _join_lines(below)
 

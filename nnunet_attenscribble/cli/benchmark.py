@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +18,7 @@ from nnunet_attenscribble.common.text import counted
 from nnunet_attenscribble.errors import AttenScribbleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
@@ -107,7 +106,7 @@ def run(
     first = environments[options.seeds[0]]
     console = Console(highlight=False, soft_wrap=True)
     _tell_other_folders(workspace)
-    with _stoppable(console):
+    try:
         preparations = list_preparations(options, workspace, check=not dry_run)
         check_ahead(options, workspace, preparations, words, first, _list_evaluate_problems(options.evaluate), rows)
         if dry_run:
@@ -134,14 +133,7 @@ def run(
             return
         outcome = run_cells(plan, cells, environments, console, words)
         _conclude(plan, outcome, console, whole=not only)
-
-
-@contextmanager
-def _stoppable(console: Console) -> Iterator[None]:
-    """Tell, where Ctrl-C, or SIGTERM during a step, ends what is within, that the same command goes on."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stop:
+    except (KeyboardInterrupt, SystemExit) as stop:  # Ctrl-C, or during a step SIGTERM
         console.print("\nStopped. The same command continues from here.")
         raise typer.Exit(getattr(stop, "code", 130)) from None
 

@@ -31,6 +31,7 @@ _FURTHER = (
     *("darkviolet", "springgreen", "olive", "crimson", "turquoise", "salmon", "mediumpurple", "mediumvioletred"),
     *("green", "magenta", "teal", "lightpink", "darkseagreen"),
 )
+_OF_CLASSES = (*_ON_SCANS, *_FURTHER, *map(to_hex, colormaps["tab20b"](range(20))))
 BACKGROUND_COLOUR = "#FFFFFF"
 _NO_SIGN = "\N{WHITE SQUARE}"
 _OF_BOXES = "lastresort"  # in the names of fonts that have a box for every sign
@@ -57,8 +58,7 @@ def choose_look(position: int, *, reference: bool = False) -> Look:
 
 def choose_colour(position: int) -> str:
     """The colour on scans of the class at a position, from 0; the first 40 differ."""
-    colours = (*_ON_SCANS, *_FURTHER, *map(to_hex, colormaps["tab20b"](range(20))))
-    return colours[position % len(colours)]
+    return _OF_CLASSES[position % len(_OF_CLASSES)]
 
 
 def background_patch() -> Patch:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,17 +94,18 @@ def read_with_nibabel(file: Path) -> sitk.Image:
         image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose()))
     except Exception as error:  # what nibabel raises has nothing in common
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
-    note_slope(image, file)
+    note_slope([image], file)
     scale = _MM_OF_NIFTI.get(loaded.header.get_xyzt_units()[0], 1.0)
     affine = np.diag([scale, scale, scale, 1.0]) @ loaded.affine
     place(image, affine, [scale * float(step) for step in loaded.header.get_zooms()[: image.GetDimension()]])
     return image
 
 
-def note_slope(image: sitk.Image, file: Path) -> None:
+def note_slope(channels: Iterable[sitk.Image], file: Path) -> None:
     """Tell, as SimpleITK does of what it reads, by which slope a readable file's voxels were scaled, if they were."""
     if scaling := read_scaling(file):
-        image.SetMetaData("scl_slope", repr(scaling[0]))
+        for image in channels:
+            image.SetMetaData("scl_slope", repr(scaling[0]))
 
 
 def place(image: sitk.Image, affine: np.ndarray, spacing: Sequence[float]) -> None:

@@ -250,8 +250,7 @@ def _read(file: Path, reader: Reader, *, label: bool) -> list[sitk.Image]:
     images = [_give_grid(image, properties) for image in images]
     if stated is not None and images[0].GetDimension() == 3:
         _check_spacing(file, stated, images[0].GetSpacing())
-    for image in images:
-        note_slope(image, file)
+    note_slope(images, file)
     return images
 
 

@@ -136,7 +136,8 @@ def test_only_cases_that_are_predicted_are_counted(tmp_path, monkeypatch, capsys
     }
     found = search_slices(None, cases, {"background": 0, "ring": 1}, count=1, predictions=tmp_path, progress=True)
     assert [*found.cases] == ["new"]
-    assert capsys.readouterr().err == "Predicting: 1 of 1\n"
+    read = "Reading strokes: 1 of 2\nReading strokes: 2 of 2\n"
+    assert capsys.readouterr().err == f"{read}Predicting: 1 of 1\n"
 
 
 def test_slices_are_those_of_the_file_whatever_order_nnunet_reads_in(tmp_path, monkeypatch):
