@@ -23,6 +23,7 @@ from torch import Tensor
 
 from nnunet_attenscribble.windows import offset_table, pair_count, pair_indices, start_table
 
+_PIXELS = 1024  # of a program that treats each by itself
 _COLUMNS = 32  # of a tile: the lanes of one warp
 _CLASSES_AT_ONCE = 8  # their sums stay in registers; more classes take another round
 _LOG2_E = log2(euler)
@@ -39,6 +40,98 @@ def probe(device: torch.device) -> None:
 @triton.jit
 def _probe(out):
     tl.store(out, 1.0)
+
+
+# --- the intensities ---
+
+
+def fused_rescaling(rows: Tensor, tails: Tensor, count: Tensor, constants: dict[str, float]) -> Tensor:
+    """As `intensities._rescale`, of float32 rows; its constants are compiled in."""
+    rows, out = rows.contiguous(), torch.empty_like(rows, memory_format=torch.contiguous_format)
+    with torch.cuda.device_of(rows):
+        _rescale[(triton.cdiv(rows.shape[1], _PIXELS), len(rows))](
+            rows, tails, count, out, rows.shape[1], tails.shape[2],
+            BLOCK=_PIXELS, **constants, **_FUSED,
+        )  # fmt: skip
+    return out
+
+
+@triton.jit(do_not_specialize=["size", "kept"])
+def _rescale(
+    rows_ptr, tails_ptr, count_ptr, out_ptr, size, kept,
+    TAIL: tl.constexpr, OUTERMOST: tl.constexpr, ONE_VALUE: tl.constexpr, ROUNDING: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK pixels of a row, whose range every one of its programs finds anew."""
+    row = tl.program_id(1).to(tl.int64)
+    count = tl.load(count_ptr + row)
+    lower_ptr = tails_ptr + row * kept
+    upper_ptr = lower_ptr + tl.num_programs(1).to(tl.int64) * kept
+    last = tl.maximum(count - 1, 0)
+    # Both ends as `tails` has them: the upper one negated.
+    lower = _quantile(lower_ptr, lower_ptr, last + 1, last, TAIL)
+    upper = _quantile(upper_ptr, upper_ptr, last + 1, last, TAIL)
+    spread = -tl.load(lower_ptr + count // OUTERMOST) - tl.load(upper_ptr + count // OUTERMOST)
+    margin = tl.maximum(ONE_VALUE * spread, ROUNDING * tl.maximum(tl.abs(lower), tl.abs(upper)))
+    if -lower - upper <= margin:
+        below = tl.zeros([BLOCK], tl.int64)
+        above = tl.zeros([BLOCK], tl.int64)
+        for start in range(0, kept, BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            below += (tl.load(lower_ptr + at, mask=at < kept, other=float("inf")) < lower - margin).to(tl.int64)
+            above += (tl.load(upper_ptr + at, mask=at < kept, other=float("inf")) < upper - margin).to(tl.int64)
+        near, far = tl.sum(below), tl.sum(above)
+        if near + far > 0:
+            lower = tl.minimum(lower, _quantile(lower_ptr, upper_ptr, near, near + far - 1, TAIL))
+            upper = tl.minimum(upper, _quantile(upper_ptr, lower_ptr, far, near + far - 1, TAIL))
+    lower = tl.where(count > 0, lower, 0.0)
+    width = tl.where(count > 0, -upper, 0.0) - lower
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    pixels = tl.load(rows_ptr + row * size + at, mask=at < size, other=0.0)
+    scaled = (pixels - lower) / tl.where(width > 0, width, float("inf"))
+    tl.store(out_ptr + row * size + at, tl.minimum(tl.maximum(scaled, 0.0), 1.0), mask=at < size)
+
+
+@triton.jit
+def _quantile(near_ptr, far_ptr, near, last, TAIL: tl.constexpr):
+    """As `intensities._quantile`, of one row: ranks from `near` on are counted back from the other end."""
+    rank = last // TAIL
+    following = tl.minimum(rank + 1, last)
+    one = tl.load(near_ptr + rank, mask=rank < near, other=0.0)
+    one -= tl.load(far_ptr + last - rank, mask=rank >= near, other=0.0)
+    other = tl.load(near_ptr + following, mask=following < near, other=0.0)
+    other -= tl.load(far_ptr + last - following, mask=following >= near, other=0.0)
+    return one + (last % TAIL).to(tl.float32) / TAIL * (other - one)
+
+
+def fused_ranks(values: Tensor, knots: Tensor, used: Tensor) -> Tensor:
+    """As `intensities._ranks`, of float32 values."""
+    samples, channels, pixels = values.shape
+    knots, out = knots.contiguous(), torch.empty_like(values)
+    with torch.cuda.device_of(values):
+        _rank[(triton.cdiv(pixels, _PIXELS), samples * channels)](
+            values, knots, used, out, pixels, channels, BITS=knots.shape[2].bit_length() - 1, BLOCK=_PIXELS, **_FUSED
+        )
+    return out
+
+
+@triton.jit(do_not_specialize=["size", "channels"])
+def _rank(values_ptr, knots_ptr, used_ptr, out_ptr, size, channels, BITS: tl.constexpr, BLOCK: tl.constexpr):
+    """One program: BLOCK pixels of a sample's channel, each by bisection of 2^BITS knots."""
+    row = tl.program_id(1).to(tl.int64)
+    used = tl.load(used_ptr + row // channels)
+    knots_ptr += row << BITS
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(values_ptr + row * size + at, mask=at < size, other=0.0)
+    darker = tl.zeros([BLOCK], tl.int32)  # knots; of the last one it does not matter
+    for bit in tl.static_range(1, BITS + 1):
+        step = 1 << (BITS - bit)
+        darker += tl.where(tl.load(knots_ptr + darker + step - 1) < value, step, 0)
+    last = tl.maximum(used - 1, 1).to(tl.int32)
+    upper = tl.minimum(tl.maximum(darker, 1), last)
+    low, high = tl.load(knots_ptr + upper - 1), tl.load(knots_ptr + upper)
+    between = tl.where(high > low, (value - low) / (high - low), tl.where(value > low, 1.0, 0.0))
+    share = (upper - 1 + tl.minimum(tl.maximum(between, 0.0), 1.0)) / last
+    tl.store(out_ptr + row * size + at, tl.where(used > 0, share, 0.0), mask=at < size)
 
 
 # --- the masked CRF ---

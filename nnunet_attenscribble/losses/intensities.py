@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nnunet_attenscribble.windows import at_least_float32, sum_dtype
+from nnunet_attenscribble.kernels import kernels_take
+from nnunet_attenscribble.windows import at_least_float32
 
-#: The quantiles that become 0 and 1.
-LOW, HIGH = 0.01, 0.99
+# One of so many values lies beyond the quantiles that become 0 and 1, on either side.
+_TAIL = 100
 # Quantiles closer than this share of the distance between a channel's outermost thousandths are one value but for
 # rounding. Not of its whole range, or one wrong pixel would flatten the others.
 _ONE_VALUE, _OUTERMOST, _ROUNDING = 1e-5, 1000, 1e-6
+_CONSTANTS = {"TAIL": _TAIL, "OUTERMOST": _OUTERMOST, "ONE_VALUE": _ONE_VALUE, "ROUNDING": _ROUNDING}
 #: Annotated pixels of a sample from which its ranks are read, at most; and how many there must be.
 KNOTS, FEWEST = 1024, 64
 
@@ -36,14 +38,25 @@ def rescale_intensities(image: Tensor, inside: Tensor | None = None) -> Tensor:
     Returns:
         (N, M, *S) in [0, 1], float32 (float64 for float64 input); a constant channel becomes 0.
     """
-    out = image.detach().to(torch.promote_types(image.dtype, torch.float32), copy=True)
     # All samples and channels at once, and nothing for which a GPU would have to be waited for.
-    rows = out.flatten(0, 1).flatten(1)
+    rows = at_least_float32(image.detach()).flatten(0, 1).flatten(1)
     if inside is not None:
-        inside = inside.expand(-1, out.shape[1], *out.shape[2:]).flatten(0, 1).flatten(1)
-    bottom, top = (end.view(*out.shape[:2], *(1,) * (out.ndim - 2)) for end in _range(rows, inside))
-    width = top - bottom
-    return out.sub_(bottom).div_(width.where(width > 0, torch.inf)).clamp_(0, 1)
+        inside = inside.bool().expand(-1, image.shape[1], *image.shape[2:]).flatten(0, 1).flatten(1)
+    # The upper end is the lower one of the negated values: what is done to one is done to both.
+    both = torch.stack([rows, -rows])
+    if inside is None:
+        count = torch.full_like(rows[:, 0], rows.shape[1], dtype=torch.long)
+    else:
+        both.masked_fill_(~inside, torch.inf)
+        count = inside.sum(dim=1)
+    # torch.quantile sorts everything and refuses more than 2^24 values, which a large 3D patch has. The few values
+    # beyond a quantile, from the outermost inwards, are found faster; a row with fewer values needs fewer.
+    tails = both.topk(min(rows.shape[1], rows.shape[1] // _TAIL + 2), largest=False).values
+    if kernels_take(rows):
+        from nnunet_attenscribble.triton_kernels import fused_rescaling
+
+        return fused_rescaling(rows, tails, count, _CONSTANTS).view(image.shape)
+    return _rescale(rows, tails, count).view(image.shape)
 
 
 def rank_intensities(image: Tensor, annotated: Tensor, inside: Tensor | None = None) -> Tensor:
@@ -68,80 +81,79 @@ def rank_intensities(image: Tensor, annotated: Tensor, inside: Tensor | None = N
     known = known.where(known.sum(dim=1, keepdim=True) >= FEWEST, everywhere)
 
     # As in `rescale_intensities`: all samples at once, and nothing for which a GPU would have to be waited for.
-    count = known.sum(dim=1, keepdim=True)
+    known_so_far = known.cumsum(dim=1)
+    count = known_so_far[:, -1:]
     used = count.clamp(max=KNOTS)
-    order = known.cumsum(dim=1) - 1
-    slot, before = (index * used // count.clamp(min=1) for index in (order, order - 1))
-    taken = known & (slot != before)
-    knots = values.new_full((*values.shape[:2], KNOTS + 1), torch.inf)
-    # What is not taken goes, as infinity, into one more slot.
-    knots.scatter_(
-        2, slot.where(taken, KNOTS)[:, None].expand_as(values), values.masked_fill(~taken[:, None], torch.inf)
-    )
-    knots = knots[..., :KNOTS].sort(dim=2).values
+    knot = torch.arange(KNOTS, device=image.device)
+    # Before the k-th of U knots lie k C / U of the C pixels, rounded up.
+    pixel = torch.searchsorted(known_so_far, (knot * count + used - 1) // used.clamp(min=1) + 1)
+    pixel = pixel.clamp_(max=values.shape[2] - 1)[:, None].expand(-1, values.shape[1], -1)
+    knots = values.gather(2, pixel).where((knot < used)[:, None], torch.inf).sort(dim=2).values
+    if kernels_take(values):
+        from nnunet_attenscribble.triton_kernels import fused_ranks
 
+        return fused_ranks(values, knots, used).view(image.shape)
+    return _ranks(values, knots, used).view(image.shape)
+
+
+def _rescale(rows: Tensor, tails: Tensor, count: Tensor) -> Tensor:
+    """Rescale rows whose outermost values are known.
+
+    Args:
+        rows: (R, K).
+        tails: (2, R, T), ascending: the lowest values that count of each row, and of each row negated.
+        count: (R,), how many values of each row count.
+
+    Returns:
+        (R, K); 0 in a row of which none count.
+    """
+    ends = _quantile(tails, (count - 1).clamp(min=0).expand(2, -1))
+    # Where these are one value, all others lie in the tails.
+    outermost = tails.gather(2, (count // _OUTERMOST).expand(2, -1)[..., None])[..., 0]
+    margin = (-_ONE_VALUE * outermost.sum(dim=0)).maximum(_ROUNDING * ends.abs().amax(dim=0))
+    beyond = (tails < (ends - margin)[..., None]).sum(dim=2)
+    others = beyond.sum(dim=0)
+    # Those of one end from the outermost inwards; what is left of the way to the other end, from there.
+    of_others = _quantile(torch.cat([tails, -tails.flip(0)], dim=2), (others - 1).clamp(min=0).expand(2, -1), beyond)
+    one_value = (-ends.sum(dim=0) <= margin) & (others > 0)
+    ends = ends.minimum(of_others).where(one_value, ends).where(count > 0, 0)
+    width = -ends.sum(dim=0)
+    return (rows - ends[0, :, None]).div_(width.where(width > 0, torch.inf)[:, None]).clamp_(0, 1)
+
+
+def _quantile(values: Tensor, last: Tensor, near: Tensor | None = None) -> Tensor:
+    """The value with one in `_TAIL` before it, between two of them linearly.
+
+    Args:
+        values: (2, R, K) by either end, ascending; with `near` in two halves, ascending from either end.
+        last: (2, R), the rank of the last value.
+        near: (2, R), how many values the first half holds; those behind are counted back from the other end.
+
+    Returns:
+        (2, R).
+    """
+    lower = last // _TAIL
+    ranks = torch.stack([lower, (lower + 1).minimum(last)], dim=2)
+    if near is not None:
+        ranks = ranks.where(ranks < near[..., None], values.shape[2] // 2 + last[..., None] - ranks)
+    one, other = values.gather(2, ranks).unbind(2)
+    return one.lerp(other, (last % _TAIL).to(values.dtype) / _TAIL)
+
+
+def _ranks(values: Tensor, knots: Tensor, used: Tensor) -> Tensor:
+    """The share of the knots that are below each value.
+
+    Args:
+        values: (N, M, K).
+        knots: (N, M, KNOTS), ascending; infinite where fewer are used.
+        used: (N, 1), how many are.
+
+    Returns:
+        (N, M, K); 0 where none is.
+    """
     last = (used - 1).clamp(min=1)[:, None]
     upper = torch.searchsorted(knots, values).clamp(min=1).minimum(last)
     low, high = knots.gather(2, upper - 1), knots.gather(2, upper)
     between = torch.where(high > low, (values - low) / (high - low), (values > low).to(values.dtype))
     ranks = (upper - 1 + between.clamp(0, 1)) / last
-    return ranks.where(used[:, None] > 0, 0).view(image.shape)
-
-
-def _range(rows: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What becomes 0 and what 1 of each row.
-
-    Args:
-        rows: (R, K).
-        inside: (R, K), which of them count. None: all.
-
-    Returns:
-        two (R,); 0 and 0 of a row of which none count.
-    """
-    size = rows.shape[1]
-    # torch.quantile sorts everything and refuses more than 2^24 values, which a large 3D patch has. The few values
-    # beyond a tail's quantile, from the outermost inwards, are found faster; a row with fewer values needs fewer.
-    lowest = _fill(rows, inside, torch.inf).topk(min(size, int(LOW * (size - 1)) + 2), largest=False).values
-    highest = _fill(rows, inside, -torch.inf).topk(min(size, size - int(HIGH * (size - 1)) + 1)).values
-    count = torch.full((len(rows),), size, device=rows.device) if inside is None else inside.sum(dim=1)
-    last = (count - 1).clamp(min=0)
-
-    rank, lower, upper = _ranks(LOW, last)
-    bottom = _between(lowest, lower, upper, rank)
-    rank, lower, upper = _ranks(HIGH, last)
-    top = _between(highest, last - lower, last - upper, rank)
-
-    # Where these are one value, all others lie in the tails.
-    outermost = (count // _OUTERMOST)[:, None]
-    margin = _ONE_VALUE * (highest.gather(1, outermost) - lowest.gather(1, outermost))[:, 0]
-    margin = margin.maximum(_ROUNDING * bottom.abs().maximum(top.abs()))
-    below = (lowest < (bottom - margin)[:, None]).sum(dim=1)
-    above = (highest > (top + margin)[:, None]).sum(dim=1)
-    others = torch.cat([lowest, highest], dim=1)
-
-    def quantile_of_others(q: float) -> Tensor:
-        rank, *ends = _ranks(q, (below + above - 1).clamp(min=0))
-        # Those above from the innermost outwards.
-        lower, upper = (torch.where(r < below, r, lowest.shape[1] + (below + above - 1 - r).clamp(min=0)) for r in ends)
-        return _between(others, lower, upper, rank)
-
-    one_value = (top - bottom <= margin) & (below + above > 0)
-    bottom = torch.where(one_value, bottom.minimum(quantile_of_others(LOW)), bottom)
-    top = torch.where(one_value, top.maximum(quantile_of_others(HIGH)), top)
-    return bottom.where(count > 0, 0), top.where(count > 0, 0)
-
-
-def _fill(rows: Tensor, inside: Tensor | None, value: float) -> Tensor:
-    return rows if inside is None else rows.masked_fill(~inside, value)
-
-
-def _ranks(q: float, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where among values 0..last a quantile lies, and the whole numbers around it."""
-    rank = q * last.to(sum_dtype(last.device))
-    lower = rank.long()
-    return rank - lower, lower, (lower + 1).minimum(last)
-
-
-def _between(rows: Tensor, lower: Tensor, upper: Tensor, weight: Tensor) -> Tensor:
-    one, other = rows.gather(1, torch.stack([lower, upper], dim=1)).unbind(1)
-    return one.lerp(other, weight.to(rows.dtype))
+    return ranks.where(used[:, None] > 0, 0)

@@ -19,8 +19,9 @@ import torch
 from torch.autograd import gradcheck
 
 from nnunet_attenscribble import kernels, similarity
-from nnunet_attenscribble.losses import AttentiveSimilarityLoss, MaskedCRFLoss
+from nnunet_attenscribble.losses import AttentiveSimilarityLoss, MaskedCRFLoss, intensities
 from nnunet_attenscribble.losses.attentive_similarity import DISAGREEMENTS
+from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
 from nnunet_attenscribble.similarity import WindowSimilarity, window_log_attention
 from nnunet_attenscribble.windows import pair_count
 from tests.nnunet_attenscribble import brute_force
@@ -66,6 +67,7 @@ def test_kernels_compile_for_a_card_with_little_shared_memory(monkeypatch):
     )
     monkeypatch.setattr(driver, "_active" if hasattr(driver, "_active") else "active", card)
     monkeypatch.setattr(JITFunction, "__getitem__", compile_only)
+    monkeypatch.setattr(intensities, "kernels_take", lambda tensor: True)
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "0")  # as from 3.10 on
     ones = torch.ones(1, 4, 8, 8)
     triton_kernels.fused_crf_energy(ones, ones[:, :1], ones[:, :1], [5, 5], [0.1, 0.1])
@@ -73,9 +75,12 @@ def test_kernels_compile_for_a_card_with_little_shared_memory(monkeypatch):
     sizes = [8, 8], [3, 3]
     entries, normaliser = triton_kernels.fused_log_attention(query, query, *sizes, 0.1)
     triton_kernels.fused_log_attention_backward(entries, query, query, normaliser, *sizes, 0.1)
+    rescale_intensities(ones, ones[:, :1])
+    rank_intensities(ones, ones[:, :1])
     values = torch.ones(1, pair_count(*sizes))
     triton_kernels.fused_similarity_energy(ones, values, ones[:, :1], torch.ones(()), [3, 3], [0.1, 0.1], False, True)
-    assert shared.keys() == {"_crf", "_attention_forward", "_attention_backward", "_sum_rows", "_similarity"}
+    names = ("_rescale", "_rank", "_crf", "_attention_forward", "_attention_backward", "_sum_rows", "_similarity")
+    assert shared.keys() == set(names)
     assert all(size <= 99 * 1024 for size in shared.values()), shared
 
 
@@ -390,3 +395,40 @@ def test_log_attention_under_torch_compile(monkeypatch, kernels_run):
     ours = torch.autograd.grad(compiled(query.requires_grad_(), key.requires_grad_()), [query, key])
     for one, other in zip(ours, log_attention_terms(query, key, (2, 3), (1, 1), weights)[1:], strict=True):
         torch.testing.assert_close(one, other)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (3, 30, 25)])
+@pytest.mark.parametrize("kind", ["noise", "few values", "constant", "sparse", "a wrong pixel"])
+@pytest.mark.parametrize("share", [None, 0.7])
+def test_intensities_are_those_of_float64(shape, kind, share):
+    generator = torch.Generator().manual_seed(7)
+    image = torch.randn(2, 2, *shape, generator=generator)
+    if kind == "few values":
+        image = image.round()
+    elif kind == "constant":
+        image = torch.full_like(image, 5.0)
+    elif kind == "sparse":  # fewer than a hundredth differ from what the others have in common
+        image = torch.where(torch.rand(image.shape, generator=generator) < 0.008, image, 0.5)
+    elif kind == "a wrong pixel":
+        image[..., 0] += 1e6
+    inside = None if share is None else torch.rand(2, 1, *shape, generator=generator) < share
+    annotated = torch.rand(2, 1, *shape, generator=generator) < 0.5
+    where = [None if tensor is None else tensor.to(DEVICE) for tensor in (inside, annotated)]
+    ours = rescale_intensities(image.to(DEVICE), where[0])
+    assert ours.dtype == torch.float32
+    expected = rescale_intensities(image.double(), inside)
+    torch.testing.assert_close(ours.cpu().double(), expected, rtol=0, atol=1e-5)
+    ranks = rank_intensities(image.to(DEVICE), where[1], where[0])
+    expected = rank_intensities(image.double(), annotated, inside)
+    torch.testing.assert_close(ranks.cpu().double(), expected, rtol=0, atol=1e-5)
+
+
+@needs_kernels
+def test_intensities_where_nothing_is_inside_are_zero():
+    image, inside = torch.randn(2, 1, 9, 9, device=DEVICE), torch.zeros(2, 1, 9, 9, dtype=torch.bool, device=DEVICE)
+    inside[1] = True
+    for scaled in (rescale_intensities(image, inside), rank_intensities(image, ~inside, inside)):
+        assert (scaled[0] == 0).all()
+        assert scaled[1].min() == 0
+        assert scaled[1].max() == 1
