@@ -17,6 +17,7 @@ KEY = "attenscribble"
 #: What goes beyond the paper, undone: `attenscribble configure --paper`.
 PAPER: Mapping[str, Any] = {
     "dice_weight": 0.0,
+    "crf_intensities": "range",
     "similarity_mode": "paper",
     "attention_gated": False,
     "warmup_epochs": 0.0,
@@ -74,8 +75,8 @@ class AttenScribbleSettings:
         crf_radius: of its window in pixels, one number or one per axis. One number stands for the in-plane axes;
             along an axis of coarser spacing the window reaches as far in mm, along one of finer spacing as many pixels.
         crf_sigma_position: in in-plane pixels.
-        crf_intensities: `range`: each channel's 1st and 99th percentile become 0 and 1; `ranks`, better on the
-            heart: each intensity becomes the share of annotated pixels that are darker.
+        crf_intensities: `ranks`: each intensity becomes the share of annotated pixels that are darker; `range`: each
+            channel's 1st and 99th percentile become 0 and 1.
         crf_sigma_intensity: of these.
         similarity_mode: `paper`, as published, or `anchored`, in which the prediction follows a fixed similarity and
             the similarity learns from the scribbles.
@@ -107,7 +108,7 @@ class AttenScribbleSettings:
     crf_weight: float = _field(0.1, _NOT_NEGATIVE)
     crf_radius: int | tuple[int, ...] = _field(_USUAL_RADIUS, _RADIUS)
     crf_sigma_position: float = _field(6.0, _POSITIVE)
-    crf_intensities: str = _choice("range", "ranks")
+    crf_intensities: str = _choice("ranks", "range")
     crf_sigma_intensity: float = _field(0.1, _POSITIVE)
     similarity_mode: str = _choice("anchored", "paper")
     similarity_weight: float = _field(0.1, _NOT_NEGATIVE)

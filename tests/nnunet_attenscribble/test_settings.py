@@ -15,13 +15,14 @@ def test_defaults_are_the_papers_numbers():
     assert (settings.crf_radius, settings.crf_sigma_position, settings.crf_sigma_intensity) == (5, 6.0, 0.1)
     assert (settings.similarity_radius, settings.similarity_sigma_position) == (5, 6.0)
     assert settings.attention_stride == 4
-    assert settings.padding == "balanced"
+    assert (settings.padding, settings.crf_intensities) == ("balanced", "ranks")
 
 
 def test_the_papers_settings_undo_what_goes_beyond_it():
     settings = AttenScribbleSettings.from_mapping(PAPER)
     assert (settings.dice_weight, settings.warmup_epochs) == (0, 0)
-    assert (settings.similarity_mode, settings.attention_gated) == ("paper", False)
+    assert (settings.crf_intensities, settings.similarity_mode) == ("range", "paper")
+    assert not settings.attention_gated
     assert all(getattr(AttenScribbleSettings(), name) != value for name, value in PAPER.items())
 
 

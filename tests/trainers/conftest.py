@@ -135,7 +135,7 @@ def prepared(tmp_path_factory) -> Path:
         distance = {"similarity_disagreement": "distance", "similarity_weight": 1}
         plans = add_configuration(plans, "tiny", "tiny_distance", distance)
         plans = add_configuration(plans, "tiny_distance", "tiny_distance_paper", {"similarity_mode": "paper"})
-        plans = add_configuration(plans, "tiny", "tiny_ranks", {"crf_intensities": "ranks"})
+        plans = add_configuration(plans, "tiny", "tiny_range", {"crf_intensities": "range"})
         plans = add_configuration(plans, "tiny", "tiny_no_pairs", {"pair_weight": 0})
         plans = add_configuration(plans, "tiny", "tiny_published", PAPER)
         write_json(file, plans)

@@ -49,11 +49,6 @@ def test_trains_and_tells_its_term(nnunet, name):
     assert all("seg_layers.0" in name for name in without)  # of no weight in nnU-Net
 
 
-@pytest.mark.parametrize("configuration", ["tiny", "tiny_ranks"])
-def test_the_gated_crf_sees_intensities_as_the_plans_say(nnunet, configuration):
-    assert nnunet.make("nnUNetTrainerGatedCRF", configuration).build_term().ranks == (configuration == "tiny_ranks")
-
-
 @pytest.mark.parametrize(
     ("name", "shrinking", "decays"),
     [("nnUNetTrainerUSTM", 1, [0, 0.5, 0.99]), ("nnUNetTrainerScribbleVS", 1 - 2e-4, [0.99, 0.99, 0.99])],

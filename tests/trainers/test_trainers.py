@@ -109,7 +109,7 @@ def test_the_plans_say_what_is_as_published(nnunet):
     assert trainer.loss.regularised.strength == 1  # without a warm-up
 
 
-@pytest.mark.parametrize("configuration", ["tiny", "tiny_ranks"])
+@pytest.mark.parametrize("configuration", ["tiny", "tiny_range"])
 def test_the_plans_say_how_the_crf_sees_intensities(nnunet, configuration):
     trainer = nnunet.start("nnUNetTrainerMaskedCRF", configuration)
     seen = []
@@ -119,9 +119,9 @@ def test_the_plans_say_how_the_crf_sees_intensities(nnunet, configuration):
     target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
     ignore, inside = trainer.label_manager.ignore_label, target != PADDING
     expected = (
-        rank_intensities(batch["data"], target != ignore, inside)
-        if configuration == "tiny_ranks"
-        else rescale_intensities(batch["data"], inside)
+        rescale_intensities(batch["data"], inside)
+        if configuration == "tiny_range"
+        else rank_intensities(batch["data"], target != ignore, inside)
     )
     torch.testing.assert_close(seen[0], expected)
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nnunet_attenscribble.losses import MaskedCRFLoss
-from nnunet_attenscribble.losses.intensities import scale_intensities
+from nnunet_attenscribble.losses import MaskedCRFLoss, rescale_intensities
 from nnunet_attenscribble.losses.rival import RivalTerm, is_inside
 from nnunet_attenscribble.trainers.rivals.nnUNetTrainerRival import nnUNetTrainerRival
 
@@ -18,7 +17,6 @@ class GatedCRFLoss(RivalTerm):
     Args:
         crf: with its window and sigmas.
         weight: of the energy; 0.1 for the window of the publication.
-        ranks: whether it sees the intensities' ranks in place of their range.
 
     Reference: Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation", 2019; with scribbles
     in WSL4MIS (Luo et al. 2022).
@@ -26,22 +24,20 @@ class GatedCRFLoss(RivalTerm):
 
     name = "gated_crf"
 
-    def __init__(self, crf: MaskedCRFLoss, weight: float = 0.1, ranks: bool = False):
+    def __init__(self, crf: MaskedCRFLoss, weight: float = 0.1):
         super().__init__()
         self.crf = crf
         self.weight = weight
-        self.ranks = ranks
 
     def forward(self, logits: Tensor, target: Tensor, image: Tensor, ignore_label: int, companion: Any) -> Tensor:
         """See `RivalTerm`."""
         inside = is_inside(target)
-        scaled = scale_intensities(image, target != ignore_label, inside, self.ranks)
-        return self.crf(logits.softmax(dim=1), scaled, inside, inside)
+        return self.crf(logits.softmax(dim=1), rescale_intensities(image, inside), inside, inside)
 
 
 class nnUNetTrainerGatedCRF(nnUNetTrainerRival):
     """PartialDiceCE plus the gated CRF on all pixels: MaskedCRF without its mask."""
 
     def build_term(self) -> GatedCRFLoss:
-        """With the window, the sigmas, the weight and the intensities that MaskedCRF would have."""
-        return GatedCRFLoss(*self._build_crf(), ranks=self.settings.crf_intensities == "ranks")
+        """With the window, the sigmas and the weight that MaskedCRF would have; intensities as published."""
+        return GatedCRFLoss(*self._build_crf())
