@@ -20,8 +20,6 @@ from nnunet_attenscribble.windows import at_least_float32, pair_count, pair_indi
 _LARGEST_LOGIT = 15.0
 # Entries of one chunk of q k^T. On the CPU it should stay in the cache, on a GPU it should fill the device.
 _CHUNK_ENTRIES = {"cpu": 1 << 20, "other": 1 << 26}
-# More do not fit into a multiprocessor: nnU-Net's 3D plan for ACDC, with 320, takes PyTorch's operations.
-_MOST_CHANNELS_OF_KERNELS = 256
 
 _Chunk = tuple[slice, slice, Tensor, Tensor, Tensor]
 
@@ -134,9 +132,7 @@ def attend_with_window(
 def _kernels_take(query: Tensor, key: Tensor) -> bool:
     """Half precision, which tensor cores multiply exactly, is what autocast leaves here; see the kernels."""
     halves = query.dtype == key.dtype and query.dtype in (torch.float16, torch.bfloat16)
-    if not halves or query.shape[2] > _MOST_CHANNELS_OF_KERNELS:
-        return False
-    return tensor_cores_run_kernels(query.device)
+    return halves and tensor_cores_run_kernels(query.device)
 
 
 @lru_cache(maxsize=4)

@@ -356,9 +356,11 @@ def _attention_arguments(query: Tensor, grid: list[int], radius: list[int]) -> t
     depth, height, width = (1,) * (3 - len(grid)) + tuple(grid)
     reach = [0] * (3 - len(grid)) + [min(r, size - 1) for r, size in zip(radius, grid, strict=True)]
     channels = query.shape[2]
-    block = max(16, triton.next_power_of_2(channels))
+    # More than 256 at once do not fit into a multiprocessor.
+    block = max(16, triton.next_power_of_2(channels)) if channels <= 256 else 128
     options = dict(zip(("REACH_Z", "REACH_Y", "REACH_X"), reach, strict=True))
-    options |= {"CHANNELS": channels, "CHANNEL_BLOCK": block, "TILE": 64, "STEP": 32}
+    options |= {"CHANNELS": channels, "CHANNEL_BLOCK": block, "BLOCKS": triton.cdiv(channels, block)}
+    options |= {"TILE": 64, "STEP": 32}
     options |= {"num_warps": 4, "num_stages": 3, **_FUSED}
     return (pair_count(grid, radius), depth, height, width), options
 
@@ -399,7 +401,7 @@ def fused_log_attention_backward(
     with torch.cuda.device_of(query):
         _sum_rows[(triton.cdiv(tokens, 128), samples)](gradient, offsets, row_sums, len(offsets), *sizes, BLOCK=128)
         for own, other, out, of_key in ((query, key, grad_query, False), (key, query, grad_key, True)):
-            _attention_backward[(triton.cdiv(tokens, options["TILE"]), samples)](
+            _attention_backward[(triton.cdiv(tokens, options["TILE"]), samples, options["BLOCKS"])](
                 own,
                 other,
                 starts,
@@ -450,11 +452,20 @@ def _reaches(
     return (other <= own + TILE - 1 + reach) & (other + STEP - 1 >= own - reach)
 
 
+@triton.jit
+def _load_channels(ptr, positions, block, tokens, CHANNELS: tl.constexpr, CHANNEL_BLOCK: tl.constexpr):
+    """A block of channels, for positions and channels that broadcast: (T, 1) rows, (1, T) columns."""
+    channels = block * CHANNEL_BLOCK + tl.arange(0, CHANNEL_BLOCK)
+    channels = channels[None, :] if positions.shape[1] == 1 else channels[:, None]
+    there = (positions < tokens) & (channels < CHANNELS)
+    return tl.load(ptr + positions * CHANNELS + channels, mask=there, other=0.0)
+
+
 @triton.jit(do_not_specialize=["pairs", "depth", "height", "width"])
 def _attention_forward(
     query_ptr, key_ptr, starts_ptr, entries_ptr, normaliser_ptr, factor, pairs, depth, height, width,
     REACH_Z: tl.constexpr, REACH_Y: tl.constexpr, REACH_X: tl.constexpr,
-    CHANNELS: tl.constexpr, CHANNEL_BLOCK: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
+    CHANNELS: tl.constexpr, CHANNEL_BLOCK: tl.constexpr, BLOCKS: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """One program: TILE rows of A; entries are still logits."""
     sample, first = tl.program_id(1).to(tl.int64), tl.program_id(0) * TILE
@@ -463,20 +474,18 @@ def _attention_forward(
     key_ptr += sample * tokens * CHANNELS
     entries_ptr += sample * 2 * pairs
     i = first + tl.arange(0, TILE)
-    channels = tl.arange(0, CHANNEL_BLOCK)
-    query = tl.load(
-        query_ptr + i[:, None] * CHANNELS + channels[None, :],
-        mask=(i[:, None] < tokens) & (channels[None, :] < CHANNELS), other=0.0,
-    )  # fmt: skip
+    query = _load_channels(query_ptr, i[:, None], 0, tokens, CHANNELS, CHANNEL_BLOCK)  # which stays
     largest = tl.full([TILE], float("-inf"), tl.float32)
     total = tl.zeros([TILE], tl.float32)
     for start in range(0, tokens, STEP):
         j = start + tl.arange(0, STEP)
-        key = tl.load(
-            key_ptr + j[None, :] * CHANNELS + channels[:, None],
-            mask=(j[None, :] < tokens) & (channels[:, None] < CHANNELS), other=0.0,
-        )  # fmt: skip
-        logits = factor * tl.dot(query, key)
+        logits = tl.dot(query, _load_channels(key_ptr, j[None, :], 0, tokens, CHANNELS, CHANNEL_BLOCK))
+        if BLOCKS > 1:
+            for block in range(1, BLOCKS):
+                more = _load_channels(query_ptr, i[:, None], block, tokens, CHANNELS, CHANNEL_BLOCK)
+                key = _load_channels(key_ptr, j[None, :], block, tokens, CHANNELS, CHANNEL_BLOCK)
+                logits = tl.dot(more, key, logits)
+        logits *= factor
         if _reaches(first, start, height, width, TILE, STEP, REACH_Z, REACH_Y, REACH_X):
             slots, near = _slots(
                 i[:, None], j[None, :], starts_ptr, pairs, depth, height, width, REACH_Z, REACH_Y, REACH_X
@@ -517,10 +526,10 @@ def _attention_backward(
     own_ptr, other_ptr, starts_ptr, gradient_ptr, largest_ptr, normaliser_ptr, row_sums_ptr, out_ptr,
     factor, pairs, depth, height, width,
     REACH_Z: tl.constexpr, REACH_Y: tl.constexpr, REACH_X: tl.constexpr,
-    CHANNELS: tl.constexpr, CHANNEL_BLOCK: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
+    CHANNELS: tl.constexpr, CHANNEL_BLOCK: tl.constexpr, BLOCKS: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
     OF_KEY: tl.constexpr,
 ):  # fmt: skip
-    """One program: the gradient of TILE queries, or of TILE keys, from all keys, or queries.
+    """One program: the gradient of a block of channels of TILE queries, or of TILE keys, from all keys, or queries.
 
     With e_ij the gradient of log A_ij, that of the logit is [j in window] e_ij - A_ij sum_l e_il.
     """
@@ -533,7 +542,8 @@ def _attention_backward(
     normaliser_ptr += sample * tokens
     row_sums_ptr += sample * tokens
     here = first + tl.arange(0, TILE)
-    channels = tl.arange(0, CHANNEL_BLOCK)
+    kept = 0 if BLOCKS == 1 else tl.program_id(2)  # the block of channels of which the gradient is
+    channels = kept * CHANNEL_BLOCK + tl.arange(0, CHANNEL_BLOCK)
     at = here[:, None] * CHANNELS + channels[None, :]
     there = (here[:, None] < tokens) & (channels[None, :] < CHANNELS)
     own = tl.load(own_ptr + at, mask=there, other=0.0)
@@ -547,11 +557,15 @@ def _attention_backward(
         if OF_KEY:
             normaliser = tl.load(normaliser_ptr + step, mask=step < tokens, other=float("inf"))[None, :]
             row_sums = tl.load(row_sums_ptr + step, mask=step < tokens, other=0.0)[None, :]
-        other = tl.load(
-            other_ptr + step[:, None] * CHANNELS + channels[None, :],
-            mask=(step[:, None] < tokens) & (channels[None, :] < CHANNELS), other=0.0,
-        )  # fmt: skip
-        attention = tl.exp(factor * tl.dot(own, tl.trans(other)) - normaliser)
+        other = _load_channels(other_ptr, step[:, None], kept, tokens, CHANNELS, CHANNEL_BLOCK)
+        logits = tl.dot(own, tl.trans(other))
+        if BLOCKS > 1:
+            for further in range(1, BLOCKS):
+                block = (kept + further) % BLOCKS
+                more = _load_channels(own_ptr, here[:, None], block, tokens, CHANNELS, CHANNEL_BLOCK)
+                others = _load_channels(other_ptr, step[:, None], block, tokens, CHANNELS, CHANNEL_BLOCK)
+                logits = tl.dot(more, tl.trans(others), logits)
+        attention = tl.exp(factor * logits - normaliser)
         # Beyond the last position the logit is 0, and exp(-normaliser) may be infinite.
         grad_logits = tl.where((step < tokens)[None, :], -attention * row_sums, 0.0)
         if _reaches(first, start, height, width, TILE, STEP, REACH_Z, REACH_Y, REACH_X):

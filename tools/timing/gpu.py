@@ -203,11 +203,15 @@ def measure_parts() -> list[dict[str, Any]]:
     off = (rank_intensities(here, annotated, inside).cpu() - exact).abs().max().item()
     add("the same as ranks", 1.0, lambda: rank_intensities(here, annotated, inside), f"{off:.0e} from float64")
     told, of_attention = compare_with_float64(make_similarity), compare_with_float64(make_log_attention)
-    for grid, channels, radius, agreement in (((32, 28), 256, 2, told), ((64, 56), 128, 5, f"log A: {of_attention}")):
-        block = SpatialSelfAttention(channels, 2, "anchored", radius).cuda()
-        loss = AttentiveSimilarityLoss(radius, radius + 1.0, None, True, 0.5)
-        features = torch.randn(54, channels, *grid, device="cuda", requires_grad=True)
-        p = torch.randn(54, 4, *(4 * size for size in grid), device="cuda").softmax(1).requires_grad_()
+    for samples, grid, channels, radius, agreement in (
+        (54, (32, 28), 256, 2, told),
+        (54, (64, 56), 128, 5, f"log A: {of_attention}"),
+        (3, (8, 16, 14), 320, (1, 2, 2), ""),
+    ):
+        block = SpatialSelfAttention(channels, len(grid), "anchored", radius).cuda()
+        loss = AttentiveSimilarityLoss(radius, 3.0, None, True, 0.5)
+        features = torch.randn(samples, channels, *grid, device="cuda", requires_grad=True)
+        p = torch.randn(samples, 4, *(4 * size for size in grid), device="cuda").softmax(1).requires_grad_()
 
         def run(block=block, loss=loss, features=features, p=p) -> None:
             features.grad = p.grad = None
@@ -215,7 +219,7 @@ def measure_parts() -> list[dict[str, Any]]:
                 out, similarity = block(features)
             (loss(p, similarity) + similarity.values.mean() + out.float().square().mean()).backward()
 
-        add(f"block and similarity, 54 x {grid[0]} x {grid[1]}", None, run, agreement)
+        add(f"block and similarity, {samples} x {' x '.join(map(str, grid))}", None, run, agreement)
     # Where the block's time goes: at a quarter in 2D, and in 3D.
     for samples, channels, *cells in ((54, 128, 64, 56), (3, 320, 8, 16, 14)):
         for part in BLOCK_PARTS:
