@@ -122,8 +122,8 @@ def configure(
         bool,
         typer.Option(
             "--paper",
-            help="The published loss and block: dice_weight=0, similarity_mode=paper, attention_gated=false, "
-            "warmup_epochs=0.",
+            help="The published loss and block: dice_weight=0, crf_intensities=range, similarity_mode=paper, "
+            "attention_gated=false, warmup_epochs=0.",
         ),
     ] = False,
     thin_strokes: Annotated[

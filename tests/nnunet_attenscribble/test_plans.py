@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from typer.testing import CliRunner
 
 from nnunet_attenscribble.cli import app
-from nnunet_attenscribble.cli.training import configure
+from nnunet_attenscribble.cli.training import configure, read_assignments
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.plans import (
     add_configuration,
@@ -287,6 +288,8 @@ def test_command_for_the_published_method(dataset):
     assert result.exit_code == 0
     written = json.loads((dataset / "nnUNetPlans.json").read_text())["configurations"]["2d_paper"]["attenscribble"]
     assert written == PAPER | {"warmup_epochs": 1}
+    told = get_type_hints(configure, include_extras=True)["paper"].__metadata__[0].help.split(": ")[1].rstrip(".")
+    assert read_assignments(told.split(", ")) == PAPER
 
 
 def test_command_for_the_cpu(dataset):
