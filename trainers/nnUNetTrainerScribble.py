@@ -164,7 +164,7 @@ class nnUNetTrainerScribble(nnUNetTrainer):
             similarity_weight=similarity_weight,
             pair_weight=self.settings.pair_weight,
             regions=self.label_manager.has_regions,
-            ranks=self.settings.crf_intensities == "ranks",
+            ranks=self.settings.ranks_intensities(len(self.configuration_manager.patch_size)),
         )
 
     # The energies are sums over the window, those of a cube ten times those of a square: with weights that are right in

@@ -15,7 +15,7 @@ def test_defaults_are_the_papers_numbers():
     assert (settings.crf_radius, settings.crf_sigma_position, settings.crf_sigma_intensity) == (5, 6.0, 0.1)
     assert (settings.similarity_radius, settings.similarity_sigma_position) == (5, 6.0)
     assert settings.attention_stride == 4
-    assert (settings.padding, settings.crf_intensities) == ("balanced", "ranks")
+    assert settings.padding == "balanced"
 
 
 def test_the_papers_settings_undo_what_goes_beyond_it():
@@ -24,6 +24,15 @@ def test_the_papers_settings_undo_what_goes_beyond_it():
     assert (settings.crf_intensities, settings.similarity_mode) == ("range", "paper")
     assert not settings.attention_gated
     assert all(getattr(AttenScribbleSettings(), name) != value for name, value in PAPER.items())
+
+
+@pytest.mark.parametrize(
+    ("value", "in_2d", "in_3d"), [("auto", True, False), ("ranks", True, True), ("range", False, False)]
+)
+def test_intensities_are_ranked_in_2d_or_as_told(value, in_2d, in_3d):
+    settings = AttenScribbleSettings(crf_intensities=value)
+    assert (settings.ranks_intensities(2), settings.ranks_intensities(3)) == (in_2d, in_3d)
+    assert AttenScribbleSettings().crf_intensities == "auto"
 
 
 def test_frozen():
