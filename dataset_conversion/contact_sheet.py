@@ -76,7 +76,7 @@ def draw_contact_sheet(
         legend.append(_outline_entry("dense label"))
     _finish(figure, legend, title)
     with replaced_file(file) as part:
-        figure.savefig(part, format="png")
+        part.write_bytes(encode_png(figure))
 
 
 @dataclass(frozen=True, eq=False)

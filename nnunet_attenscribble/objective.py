@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor, nn
 
-from nnunet_attenscribble.common.figures import choose_look, escape_name
+from nnunet_attenscribble.common.figures import choose_look, encode_png, escape_name
 from nnunet_attenscribble.common.files import replaced_file
 from nnunet_attenscribble.losses.attenscribble import AttenScribbleLoss
 from nnunet_attenscribble.losses.rival import RivalLoss
@@ -173,7 +173,7 @@ def plot_epochs(file: Path, picture: Path, labels: Mapping[int, str] | None = No
     for name in rows[0]:
         if name != "epoch":
             panels.setdefault("annotated" if name.startswith("annotated_") else name, []).append(name)
-    figure = Figure(figsize=(9, 1.6 * ((len(panels) + 1) // 2)), layout="constrained")
+    figure = Figure(figsize=(9, 1.6 * ((len(panels) + 1) // 2)), dpi=120, layout="constrained")
     for index, (panel, names) in enumerate(panels.items()):
         axes = figure.add_subplot((len(panels) + 1) // 2, 2, index + 1)
         for position, name in enumerate(names):
@@ -195,4 +195,4 @@ def plot_epochs(file: Path, picture: Path, labels: Mapping[int, str] | None = No
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.supxlabel("epoch", fontsize="small")
     with replaced_file(picture) as part:
-        figure.savefig(part, dpi=120, format="png")
+        part.write_bytes(encode_png(figure))

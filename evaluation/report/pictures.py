@@ -26,6 +26,7 @@ from nnunet_attenscribble.common.figures import (
     choose_colour,
     draw_outline,
     edge_background,
+    encode_png,
     escape_name,
     find_box,
     new_figure,
@@ -121,7 +122,7 @@ def draw_case(
         legend.append(background_patch())
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), fontsize=8, frameon=False)
     with replaced_file(file) as part:
-        figure.savefig(part, format="png")
+        part.write_bytes(encode_png(figure))
 
 
 def find_largest_slice(labels: np.ndarray, axis: int = 0) -> int:

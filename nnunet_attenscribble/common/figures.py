@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import colormaps, font_manager, rcParams
+from matplotlib import colormaps, font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,6 +19,7 @@ from matplotlib.colors import to_hex
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 # Okabe and Ito's palette without yellow, which is hardly seen on white, and without black, which is the reference's.
 _COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
@@ -108,6 +109,7 @@ def add_legend(
     """A legend outside of everything, of as many columns as fit, for which the figure grows."""
     for columns in range(len(handles), 0, -1):
         legend = figure.legend(handles=handles, loc=place, ncols=columns, fontsize=8, frameon=False, **look)
+        _choose_fonts(legend)
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()
@@ -123,9 +125,19 @@ def new_figure(height: float, *, width: float = _WIDTH) -> Figure:
 
 def encode_png(figure: Figure) -> bytes:
     """The figure as PNG; the same bytes for the same figure."""
+    _choose_fonts(figure)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
+
+
+def _choose_fonts(drawn: Artist) -> None:
+    """Behind matplotlib's own, give every text of a figure, or of a part, the installed fonts that have its signs."""
+    for text in drawn.findobj(Text):
+        assert isinstance(text, Text)
+        found = {_find_font(sign) for sign in text.get_text() if not sign.isspace()}
+        if further := sorted(filter(None, found - {*text.get_fontfamily()})):
+            text.set_fontfamily([*text.get_fontfamily(), *further])
 
 
 def wrap_name(name: str, width: int = 24) -> str:
@@ -134,14 +146,10 @@ def wrap_name(name: str, width: int = 24) -> str:
 
 
 def escape_name(text: str) -> str:
-    """For matplotlib, which takes what stands between dollars for a formula, leaves `_name` out of legends, and warns
-    of signs that its font lacks: those are of another installed font, or a box stands there.
+    """For matplotlib, which takes what stands between dollars for a formula, and leaves `_name` out of legends; a box
+    stands for a sign that no installed font has.
     """
-    fonts = {sign: _find_font(sign) for sign in text if not sign.isspace()}
-    # Behind matplotlib's own; each time, as settings may have been put back since.
-    further = [font for font in dict.fromkeys(fonts.values()) if font and font not in rcParams["font.family"]]
-    rcParams["font.family"] = [*rcParams["font.family"], *further]
-    shown = "".join(_NO_SIGN if fonts.get(sign, "") is None else sign for sign in text)
+    shown = "".join(_NO_SIGN if not sign.isspace() and _find_font(sign) is None else sign for sign in text)
     return f"{' ' * shown.startswith('_')}{shown}".replace("$", r"\$")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import combinations
 
 import matplotlib
@@ -22,6 +23,9 @@ SIGHT = {
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
     "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
 }
+SIGN_OF_STIX = (
+    "\N{CIRCLED LATIN CAPITAL LETTER A}"  # matplotlib brings STIX along; DejaVu Sans, its own choice, lacks it
+)
 APART = 10  # in CIEDE2000; from about 2 on, two colours side by side are told apart
 
 
@@ -104,6 +108,20 @@ def test_a_legend_fits_whatever_it_holds():
     assert min(box.x0, box.y0) >= 0
     assert box.x1 <= figure.bbox.x1
     assert box.height < figure.bbox.height - 100
+
+
+def test_signs_of_another_font_are_drawn_and_the_settings_of_matplotlib_stay():
+    before = dict(matplotlib.rcParams)
+    figure = new_figure(1.0)
+    figure.suptitle(figures.escape_name(f"left {SIGN_OF_STIX}$1"))
+    add_legend(figure, [Patch(label=figures.wrap_name(name)) for name in (SIGN_OF_STIX, "plain")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a sign that the font lacks
+        figures.encode_png(figure)
+    sign, plain = (text.get_fontfamily() for text in figure.legends[0].get_texts())
+    assert plain == before["font.family"]
+    assert sign[:-1] == plain
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_curves_of_many_epochs_have_markers_that_differ():
