@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunet_attenscribble.common.text import tell_error
 from nnunet_attenscribble.errors import AttenScribbleError
 from nnunet_attenscribble.settings import AttenScribbleSettings
 from nnunet_attenscribble.similarity import (
@@ -383,9 +384,9 @@ def list_misfits(
                 allow_init=False,
             )
     except Exception as error:  # whatever a class raises at arguments that are none of its own
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        told = tell_error(error)
         raise AttenScribbleError(
-            f"plans: configuration '{configuration}': nnU-Net cannot build its network ({reason}): plan again"
+            f"plans: configuration '{configuration}': nnU-Net cannot build its network ({told}): plan again"
         ) from error
     return [
         name

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_attenscribble.common.nnunet import VARIABLE, entry_values, read_dataset_json, trainers_folder
 from nnunet_attenscribble.common.shapes import TEXT, check_shape, mapping
-from nnunet_attenscribble.common.text import list_some
+from nnunet_attenscribble.common.text import list_some, tell_error
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.plans import read_plans
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from nnunet_attenscribble.common.grids import Grid
 
 _PLANS = mapping({"dataset_name": TEXT, "image_reader_writer": TEXT})  # what is read of a model's, besides all plans'
+
+_UNKNOWN_TRAINER = re.compile(r"Could not find requested nnunet trainer (\w+)")  # as nnU-Net says it
 
 Window = tuple[slice, ...]  # over the axes of a prepared case; of a 2D model, one plane
 
@@ -456,11 +458,19 @@ def _load(folder: Path, fold: str, checkpoint: str, device: torch.device) -> nnU
     again = "copy it from the model again"
     description = read_dataset_json(folder / "dataset.json", again)
     check_shape(read_plans(folder / "plans.json", again), _PLANS, folder / "plans.json", again)
-    with _trainers_known(), _calls_of_nnunet(f"{file.parent} cannot be loaded"):
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    try:
+        with _trainers_known(), _calls_of_nnunet(f"{file.parent} cannot be loaded"):
+            from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-        predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(str(folder), (fold,), checkpoint)
+            predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)
+            predictor.initialize_from_trained_model_folder(str(folder), (fold,), checkpoint)
+    except AttenScribbleError as error:
+        if (unknown := _UNKNOWN_TRAINER.match(str(error.__cause__))) is None:
+            raise
+        raise AttenScribbleError(
+            f"{file}: its trainer {unknown[1]} is none of nnU-Net's or of this package's, nor in a folder that "
+            f"{VARIABLE} names ({os.environ.get(VARIABLE) or 'it is unset'}): add the folder with its class there"
+        ) from None
     predictor.dataset_json = description  # with `channel_names`, whatever they were called
     if predictor.configuration_manager.previous_stage_name is not None:
         raise AttenScribbleError(
@@ -477,8 +487,7 @@ def _calls_of_nnunet(problem: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # its readers and preprocessors, and torch at a damaged checkpoint, raise anything
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise AttenScribbleError(f"{problem} ({reason})") from error
+            raise AttenScribbleError(f"{problem} ({tell_error(error)})") from error
 
 
 @contextmanager

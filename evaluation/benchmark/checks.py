@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_attenscribble.common.nnunet import begin_asking
+from nnunet_attenscribble.common.text import tell_error
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
 from nnunet_attenscribble.evaluation.benchmark.execution import look_for_command
 from nnunet_attenscribble.evaluation.benchmark.file import Benchmark
@@ -336,7 +337,7 @@ def _try_trainers(trainers: Sequence[str], options: Sequence[str], folder: str) 
             classes = recursive_find_trainer_class_by_name(name).__mro__
             found[name] = {"scribbles": any(one.__name__ == "nnUNetTrainerScribble" for one in classes)}
         except (Exception, SystemExit) as error:  # whatever a module of a trainer raises
-            found[name] = {"problem": " ".join(str(error).split())[:500] or type(error).__name__}
+            found[name] = {"problem": tell_error(error, 500)}
     return {"trainers": found, "predict": _try_options(options, folder) if options else None}
 
 
@@ -383,7 +384,7 @@ def _find_budgets(preprocessed: Path, models: Sequence[Model]) -> list[dict]:
                     "first: use another configuration"
                 )
         except Exception as error:  # whatever a trainer raises is what the user must hear of
-            answers.append({"problem": " ".join(str(error).split())[:500] or type(error).__name__})
+            answers.append({"problem": tell_error(error, 500)})
             continue
         budget = Budget(
             trainer.num_epochs,

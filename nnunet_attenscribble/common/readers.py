@@ -24,6 +24,7 @@ from nnunet_attenscribble.common.formats import (
 )
 from nnunet_attenscribble.common.grids import SPACING_TOLERANCE, read_header
 from nnunet_attenscribble.common.soundness import is_nifti2
+from nnunet_attenscribble.common.text import tell_error
 from nnunet_attenscribble.common.volumes import Source, check_file, file_of, read_pixels, read_volume, stamp
 from nnunet_attenscribble.errors import AttenScribbleError
 
@@ -238,9 +239,8 @@ def _read(file: Path, reader: Reader, *, label: bool) -> list[sitk.Image]:
                 f'{beside}: tells other things, where nnU-Net looks for the spacing of {file.name}: add "spacing": '
                 "[z, y, x], in mm, or move it elsewhere"
             ) from None
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise AttenScribbleError(
-            f"{file}: is truncated, or not an image that nnU-Net's {reader.__name__} can read ({reason})"
+            f"{file}: is truncated, or not an image that nnU-Net's {reader.__name__} can read ({tell_error(error)})"
         ) from None
     if label and len(images) > 1:
         raise AttenScribbleError(

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+import textwrap
 import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Collection, Iterable, Sequence
@@ -70,6 +71,11 @@ def format_csv(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
 def list_some(names: Sequence[str]) -> str:
     """The first five names, for messages."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def tell_error(error: Exception, width: int = 300) -> str:
+    """What an error of other code says, in one line of so many letters that ends with a word; of none, its type."""
+    return textwrap.shorten(str(error), width, placeholder=" ...") or type(error).__name__
 
 
 def counted(number: int, noun: str, verb: str = "") -> str:

@@ -196,6 +196,23 @@ def test_a_model_without_a_block(nnunet, tmp_path):
         call(model, "-i", tmp_path, "-o", tmp_path / "out")
 
 
+def test_a_trainer_that_nnunet_does_not_find(nnunet, tmp_path, monkeypatch):
+    made = nnunet.make("nnUNetTrainerAttenScribble", "tiny")
+    made.initialize()
+    checkpoint, model = Path(made.output_folder, "checkpoint_final.pth"), Path(made.output_folder_base)
+    made.save_checkpoint(str(checkpoint))
+    torch.save(torch.load(checkpoint, weights_only=False) | {"trainer_name": "nnUNetTrainerOfMine"}, checkpoint)
+    (model / "plans.json").write_bytes((nnunet.preprocessed / "nnUNetPlans.json").read_bytes())
+    (model / "dataset.json").write_bytes((nnunet.preprocessed / "dataset.json").read_bytes())
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    with pytest.raises(AttenScribbleError) as caught:
+        call(model, "-i", tmp_path, "-o", tmp_path / "out")
+    assert caught.value.problems == [
+        f"{checkpoint}: its trainer nnUNetTrainerOfMine is none of nnU-Net's or of this package's, nor in a folder "
+        f"that nnUNet_extTrainer names ({tmp_path}): add the folder with its class there"
+    ]
+
+
 def test_pictures_in_colours(nnunet, tmp_path):
     """Three channels in one file, as nnU-Net reads PNG."""
     plans = json.loads((nnunet.preprocessed / "nnUNetPlans.json").read_text())

@@ -11,6 +11,7 @@ from nnunet_attenscribble.common.text import (
     format_plain,
     list_some,
     read_table,
+    tell_error,
 )
 
 
@@ -25,6 +26,12 @@ def test_cells():
     assert [counted(number, "case", "has") for number in (1, 2)] == ["1 case has", "2 cases have"]
     assert list_some(list("abcde")) == "a, b, c, d, e"
     assert list_some(list("abcdef")) == "a, b, c, d, e, ..."
+
+
+def test_what_other_code_says_ends_with_a_word():
+    assert tell_error(ValueError("one\n  two three"), 12) == "one two ..."
+    assert tell_error(ValueError("one\n  two")) == "one two"
+    assert tell_error(ValueError()) == "ValueError"
 
 
 def test_tables():
