@@ -110,7 +110,7 @@ def run_at_once(steps: Sequence[Step], environment: Mapping[str, str], console: 
         AttenScribbleError: of the first step that failed.
     """
     stopped = threading.Event()
-    with ThreadPoolExecutor(count) as pool, _signals_as_exceptions():
+    with ThreadPoolExecutor(count) as pool, signals_as_exceptions():
         running = [pool.submit(_run_step, step, environment, console, (), None, stopped) for step in steps]
         try:
             for future in as_completed(running):
@@ -224,9 +224,10 @@ def run_command(
         environment: complete.
         log: a file open for appending, which gets the output.
         update: called with every line of it.
-        stopped: set where the command is to be ended, which threads but the main one are not told by signals.
+        stopped: set where the command is to be ended, which threads but the main one are not told by signals: a
+            KeyboardInterrupt, as Ctrl-C is in that one.
     """
-    with Path(log.name).open("rb") as reader, _signals_as_exceptions():
+    with Path(log.name).open("rb") as reader, signals_as_exceptions():
         reader.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             command,
@@ -247,7 +248,7 @@ def run_command(
                 if code is not None:
                     return code
                 if stopped is not None and stopped.is_set():
-                    raise AttenScribbleError(f"{shlex.join(command)} was stopped")
+                    raise KeyboardInterrupt
                 time.sleep(_POLL)
         finally:
             # A second signal must not keep the first from its work, which takes seconds at most.
@@ -283,7 +284,7 @@ def _signal_group(process: subprocess.Popen, number: int) -> bool:
 
 
 @contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
+def signals_as_exceptions() -> Iterator[None]:
     """Let SIGTERM and a closed terminal unwind the stack as Ctrl-C does, so that commands are ended too: SystemExit."""
 
     def leave(number: int, _frame) -> None:

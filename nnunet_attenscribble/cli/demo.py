@@ -52,6 +52,8 @@ def demo(
     """
     from rich.console import Console
 
+    from nnunet_attenscribble.evaluation.benchmark.execution import signals_as_exceptions
+
     options = _Options(
         acdc=str(acdc.resolve()) if acdc else None,
         scribbles=str(scribbles.resolve()) if scribbles else None,
@@ -60,10 +62,12 @@ def demo(
     _check(options, device, folder)
     console = Console(highlight=False, soft_wrap=True)
     try:
-        _Demo(folder, options, device, console).run()
-    except KeyboardInterrupt:
+        # No process is forked here, which would take a request to end for an exception, too.
+        with signals_as_exceptions():
+            _Demo(folder, options, device, console).run()
+    except (KeyboardInterrupt, SystemExit) as stop:
         console.print("\nStopped. The same command continues from here.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(stop, "code", 130)) from None
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ def test_interrupted_it_ends_the_command_and_its_workers_and_can_go_on(tmp_path,
     driver = Driver(tmp_path, at_once=at_once)
     ids = driver.wait_for_ids()
     driver.process.send_signal(number)
-    driver.end()
+    assert "stopped  a step\n" in driver.end()
     assert driver.process.returncode != 0
     wait_until(lambda: not any(is_alive(number) for number in ids))
 

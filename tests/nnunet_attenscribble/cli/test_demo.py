@@ -91,14 +91,18 @@ def test_a_damaged_options_file_is_refused_in_one_line(tmp_path, content):
     assert "demo.json" in problem
 
 
-def test_interrupted_it_says_how_to_go_on(monkeypatch, capsys):
-    def interrupt(_self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(demo._Demo, "run", interrupt)
-    with pytest.raises(demo.typer.Exit) as stopped:
-        call()
-    assert stopped.value.exit_code == 130
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_says_how_to_go_on(monkeypatch, capsys, number, code):
+    monkeypatch.setattr(demo._Demo, "run", lambda _self: signal.raise_signal(number))
+    # Tests that a shell started in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(demo.typer.Exit) as stopped:
+            call()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped.value.exit_code == code
     assert "The same command continues" in capsys.readouterr().out
 
 
