@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_attenscribble.common.nnunet import entry_values
 from nnunet_attenscribble.common.text import format_markdown
 from nnunet_attenscribble.targets import DownsampleScribblesTransform
 
@@ -31,8 +34,19 @@ def volumes(labels: np.ndarray, classes: int, voxel: float = 1.0) -> np.ndarray:
     return np.array([(labels == label).sum() * voxel for label in range(classes)], dtype=float)
 
 
-def measure(dataset: str, configuration: str, cases: int, draws: int) -> dict:
-    """All shares, each a list per class."""
+def name_classes(labels: Mapping[str, Any]) -> list[str]:
+    """Of dataset.json's labels, by value, `ignore` left out; a value that only regions hold has its number."""
+    single = {own[0]: name for name, entry in labels.items() if len(own := entry_values(entry)) == 1}
+    return [single.get(value, f"label {value}") for value in range(labels["ignore"])]
+
+
+def format_shares(part: np.ndarray, whole: np.ndarray) -> list[str]:
+    """Per cent of every class; n/a for one that was never seen."""
+    return [f"{100 * p / w:.1f} %" if w else "n/a" for p, w in zip(part, whole, strict=True)]
+
+
+def measure(dataset: str, configuration: str, cases: int, draws: int) -> dict[str, list[str]]:
+    """The names of the classes, and all shares, each a list per class."""
     name = maybe_convert_to_dataset_name(dataset)
     raw, target = Path(os.environ["nnUNet_raw"]) / name, Path(os.environ["nnUNet_preprocessed"]) / name  # noqa: SIM112
     dataset_json = json.loads((raw / "dataset.json").read_text())
@@ -87,12 +101,18 @@ def measure(dataset: str, configuration: str, cases: int, draws: int) -> dict:
             for index, small in enumerate(ours._apply_to_segmentation(augmented)):
                 still_missing[index] += (full > 0) & (volumes(small.numpy(), classes) == 0)
     return {
-        "classes": [key for key, value in dataset_json["labels"].items() if key != "ignore"],
-        "preprocessing": sums["preprocessed"] / sums["raw"],
-        "spatial augmentation": sums["augmented"] / sums["nearest"],
-        **{f"target at {s[-1]:g}": v / sums["augmented"] for s, v in zip(scales, at_scale, strict=True)},
-        **{f"missing at {s[-1]:g}": m / n for s, m, n in zip(scales, missing, shown, strict=True)},
-        **{f"missing at {s[-1]:g}, ours": m / n for s, m, n in zip(scales, still_missing, shown, strict=True)},
+        "classes": name_classes(dataset_json["labels"]),
+        "preprocessing": format_shares(sums["preprocessed"], sums["raw"]),
+        "spatial augmentation": format_shares(sums["augmented"], sums["nearest"]),
+        **{
+            f"{told} at {s[-1]:g}{whose}": format_shares(part, whole)
+            for told, whose, parts, wholes in (
+                ("target", "", at_scale, [sums["augmented"]] * len(scales)),
+                ("missing", "", missing, shown),
+                ("missing", ", ours", still_missing, shown),
+            )
+            for s, part, whole in zip(scales, parts, wholes, strict=True)
+        },
     }
 
 
@@ -107,9 +127,7 @@ def main() -> None:
     torch.set_num_threads(1)
     result = measure(arguments.dataset, arguments.configuration, arguments.cases, arguments.draws)
     header = ["", *result.pop("classes")]
-    print(
-        format_markdown(header, [[stage, *(f"{100 * share:.1f} %" for share in own)] for stage, own in result.items()])
-    )
+    print(format_markdown(header, [[stage, *own] for stage, own in result.items()]))
 
 
 if __name__ == "__main__":
