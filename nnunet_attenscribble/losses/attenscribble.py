@@ -12,7 +12,7 @@ from nnunet_attenscribble.losses.attentive_similarity import (
     count_pairs,
     grid_labels,
 )
-from nnunet_attenscribble.losses.intensities import scale_intensities
+from nnunet_attenscribble.losses.intensities import rank_intensities, rescale_intensities
 from nnunet_attenscribble.losses.masked_crf import MaskedCRFLoss
 from nnunet_attenscribble.losses.segmentation import PADDING
 from nnunet_attenscribble.similarity import WindowSimilarity
@@ -92,7 +92,9 @@ class AttenScribbleLoss(nn.Module):
             inside = target != PADDING
             if self.crf is not None:
                 unlabelled = target == self.ignore_label
-                scaled = scale_intensities(image, ~unlabelled, inside, self.ranks)
+                scaled = (
+                    rank_intensities(image, ~unlabelled, inside) if self.ranks else rescale_intensities(image, inside)
+                )
                 terms["crf"] = self.crf(probabilities, scaled, unlabelled, inside)
                 total = total + self.strength * self.crf_weight * terms["crf"]
             if self.similarity is not None:

@@ -18,11 +18,6 @@ _CONSTANTS = {"TAIL": _TAIL, "OUTERMOST": _OUTERMOST, "ONE_VALUE": _ONE_VALUE, "
 KNOTS, FEWEST = 1024, 64
 
 
-def scale_intensities(image: Tensor, annotated: Tensor, inside: Tensor, ranks: bool) -> Tensor:
-    """`rank_intensities` or, without `ranks`, `rescale_intensities`."""
-    return rank_intensities(image, annotated, inside) if ranks else rescale_intensities(image, inside)
-
-
 def rescale_intensities(image: Tensor, inside: Tensor | None = None) -> Tensor:
     """Map each channel of each sample so that its 1st and 99th percentile become 0 and 1, and clip.
 
