@@ -73,7 +73,7 @@ def list_some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def tell_error(error: Exception, width: int = 300) -> str:
+def tell_error(error: BaseException, width: int = 300) -> str:
     """What an error of other code says, in one line of so many letters that ends with a word; of none, its type."""
     return textwrap.shorten(str(error), width, placeholder=" ...") or type(error).__name__
 

@@ -49,6 +49,7 @@ def test_the_planned_3d_network_trains_and_validates(volumes, plans):
     first = "encoder.stages.0.0.convs.0.conv.weight" if plans == "nnUNetPlans" else "encoder.stem.convs.0.conv.weight"
     assert {"attention_gate", first} <= set(changed(trainer, before))
     assert trainer.loss.regularised.regions is False
+    assert trainer.loss.regularised.ranks is False  # which are for slices
     (row,) = terms(trainer)
     assert row["crf"] > 0
     assert row["similarity"] > 0
