@@ -15,7 +15,7 @@ from itertools import chain, combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_attenscribble.common.nnunet import VARIABLE, entry_values, read_dataset_json, trainers_folder
+from nnunet_attenscribble.common.nnunet import VARIABLE, name_values, read_dataset_json, trainers_folder
 from nnunet_attenscribble.common.shapes import TEXT, check_shape, mapping
 from nnunet_attenscribble.common.text import list_some, tell_error
 from nnunet_attenscribble.errors import AttenScribbleError, refuse
@@ -165,10 +165,7 @@ class TrainedModel:
     @property
     def label_names(self) -> list[str]:
         """By the value of a label; values that only regions hold are called after their number."""
-        labels = self.predictor.dataset_json["labels"]
-        single = {own[0]: name for name, entry in labels.items() if len(own := entry_values(entry)) == 1}
-        highest = max(self.predictor.label_manager.all_labels)
-        return [single.get(value, f"label {value}") for value in range(highest + 1)]
+        return name_values(self.predictor.dataset_json["labels"], 1 + max(self.predictor.label_manager.all_labels))
 
     def find_cases(
         self, images: Path, labels: Path | None = None, chosen: Sequence[str] | None = None

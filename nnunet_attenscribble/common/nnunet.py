@@ -338,6 +338,12 @@ def entry_values(entry: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in (entry if isinstance(entry, list) else [entry]))
 
 
+def name_values(labels: Mapping[str, Any], number: int) -> list[str]:
+    """Names of the labels of dataset.json by value, 0 to `number` - 1; what only regions hold is called `label 2`."""
+    single = {own[0]: name for name, entry in labels.items() if len(own := entry_values(entry)) == 1}
+    return [single.get(value, f"label {value}") for value in range(number)]
+
+
 def label_problems(labels: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What keeps nnU-Net from the values of labels in dataset.json, and what to do: they are 0, 1, 2... from
     `background` on, and `ignore`, where there is one, comes last.

@@ -49,7 +49,7 @@ class AttenScribbleLoss(nn.Module):
         similarity_weight: float = 0.1,
         pair_weight: float = 1.0,
         regions: bool = False,
-        ranks: bool = True,
+        ranks: bool = False,
     ):
         super().__init__()
         self.ignore_label = ignore_label

@@ -37,16 +37,14 @@ def rescale_intensities(image: Tensor, inside: Tensor | None = None) -> Tensor:
     rows = at_least_float32(image.detach()).flatten(0, 1).flatten(1)
     if inside is not None:
         inside = inside.bool().expand(-1, image.shape[1], *image.shape[2:]).flatten(0, 1).flatten(1)
-    # The upper end is the lower one of the negated values: what is done to one is done to both.
-    both = torch.stack([rows, -rows])
-    if inside is None:
-        count = torch.full_like(rows[:, 0], rows.shape[1], dtype=torch.long)
-    else:
-        both.masked_fill_(~inside, torch.inf)
-        count = inside.sum(dim=1)
     # torch.quantile sorts everything and refuses more than 2^24 values, which a large 3D patch has. The few values
     # beyond a quantile, from the outermost inwards, are found faster; a row with fewer values needs fewer.
-    tails = both.topk(min(rows.shape[1], rows.shape[1] // _TAIL + 2), largest=False).values
+    few = min(rows.shape[1], rows.shape[1] // _TAIL + 2)
+    lowest = _fill(rows, inside, torch.inf).topk(few, largest=False).values
+    highest = _fill(rows, inside, -torch.inf).topk(few).values
+    # The upper end is the lower one of the negated values: what is done to one is done to both.
+    tails = torch.stack([lowest, -highest])
+    count = torch.full_like(rows[:, 0], rows.shape[1], dtype=torch.long) if inside is None else inside.sum(dim=1)
     if kernels_take(rows):
         from nnunet_attenscribble.triton_kernels import fused_rescaling
 
@@ -89,6 +87,10 @@ def rank_intensities(image: Tensor, annotated: Tensor, inside: Tensor | None = N
 
         return fused_ranks(values, knots, used).view(image.shape)
     return _ranks(values, knots, used).view(image.shape)
+
+
+def _fill(rows: Tensor, inside: Tensor | None, value: float) -> Tensor:
+    return rows if inside is None else rows.masked_fill(~inside, value)
 
 
 def _rescale(rows: Tensor, tails: Tensor, count: Tensor) -> Tensor:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +22,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_attenscribble.common.nnunet import entry_values
+from nnunet_attenscribble.common.nnunet import name_values
 from nnunet_attenscribble.common.text import format_markdown
 from nnunet_attenscribble.targets import DownsampleScribblesTransform
 
@@ -32,12 +30,6 @@ from nnunet_attenscribble.targets import DownsampleScribblesTransform
 def volumes(labels: np.ndarray, classes: int, voxel: float = 1.0) -> np.ndarray:
     """Volume of every class."""
     return np.array([(labels == label).sum() * voxel for label in range(classes)], dtype=float)
-
-
-def name_classes(labels: Mapping[str, Any]) -> list[str]:
-    """Of dataset.json's labels, by value, `ignore` left out; a value that only regions hold has its number."""
-    single = {own[0]: name for name, entry in labels.items() if len(own := entry_values(entry)) == 1}
-    return [single.get(value, f"label {value}") for value in range(labels["ignore"])]
 
 
 def format_shares(part: np.ndarray, whole: np.ndarray) -> list[str]:
@@ -101,17 +93,14 @@ def measure(dataset: str, configuration: str, cases: int, draws: int) -> dict[st
             for index, small in enumerate(ours._apply_to_segmentation(augmented)):
                 still_missing[index] += (full > 0) & (volumes(small.numpy(), classes) == 0)
     return {
-        "classes": name_classes(dataset_json["labels"]),
+        "classes": name_values(dataset_json["labels"], classes),
         "preprocessing": format_shares(sums["preprocessed"], sums["raw"]),
         "spatial augmentation": format_shares(sums["augmented"], sums["nearest"]),
+        **{f"target at {s[-1]:g}": format_shares(v, sums["augmented"]) for s, v in zip(scales, at_scale, strict=True)},
+        **{f"missing at {s[-1]:g}": format_shares(m, n) for s, m, n in zip(scales, missing, shown, strict=True)},
         **{
-            f"{told} at {s[-1]:g}{whose}": format_shares(part, whole)
-            for told, whose, parts, wholes in (
-                ("target", "", at_scale, [sums["augmented"]] * len(scales)),
-                ("missing", "", missing, shown),
-                ("missing", ", ours", still_missing, shown),
-            )
-            for s, part, whole in zip(scales, parts, wholes, strict=True)
+            f"missing at {s[-1]:g}, ours": format_shares(m, n)
+            for s, m, n in zip(scales, still_missing, shown, strict=True)
         },
     }
 
