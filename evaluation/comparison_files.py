@@ -30,6 +30,7 @@ from nnunet_attenscribble.evaluation.metrics import (
 )
 from nnunet_attenscribble.evaluation.protocols import PROTOCOLS, name_metric
 from nnunet_attenscribble.evaluation.summary import (
+    HD95,
     PROVENANCE,
     SCORE,
     Summary,
@@ -49,7 +50,7 @@ _COMPARISON = mapping(
         "cases": list_of(TEXT),
         "subjects": COUNT,
         "protocol": TEXT,
-        "hd95": nullable(TEXT),
+        "hd95": HD95,
         "notes": list_of(TEXT),
         "confidence": NUMBER,
         "resamples": COUNT,
@@ -390,8 +391,6 @@ def _refuse_gaps(comparison: Comparison) -> None:
     named = {comparison.reference, *(row.model for row in comparison.rows), *comparison.confusion}
     if unknown := named - {*comparison.models}:
         raise KeyError(*unknown)
-    if comparison.hd95 not in (None, *HD95_DEFINITIONS):
-        raise ValueError(comparison.hd95)
     classes = {name for table in comparison.confusion.values() for name in table}
     for table in comparison.confusion.values():
         for row in (table, *table.values()):

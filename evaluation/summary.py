@@ -100,6 +100,7 @@ SCORE = Shape(
 _VOXELS = Shape("a number from 0", lambda value: NUMBER.accept(value) and 0 <= value < float("inf"))
 _TEXTS = list_of(TEXT)
 _STATUS = Shape("present, missed, spurious or absent", lambda value: value in STATUSES)
+HD95 = nullable(Shape(" or ".join(HD95_DEFINITIONS), lambda value: value in tuple(HD95_DEFINITIONS)))
 _SCORES = mapping(
     {"status": _STATUS, "dice": SCORE, "iou": SCORE, "prediction_voxels": _VOXELS, "dense_voxels": COUNT},
     dict.fromkeys(("hd95_mm", "hd95_voxels", "assd_mm", "assd_voxels", "volume_difference_ml"), SCORE),
@@ -107,7 +108,7 @@ _SCORES = mapping(
 _GRID = {"shape": list_of(SIZE), "spacing_mm": list_of(NUMBER)}
 _TOLD = {
     "protocol": TEXT,
-    "hd95": mapping({"name": nullable(TEXT)}),
+    "hd95": mapping({"name": HD95}),
     "structures": list_of(mapping({"name": TEXT, "values": list_of(COUNT, at_least=1)}), at_least=1),
     "not_predicted": _TEXTS,
     "notes": _TEXTS,

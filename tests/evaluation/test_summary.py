@@ -160,6 +160,14 @@ def test_a_damaged_confusion_or_score_is_refused(tmp_path, full):
             read_summary(file)
 
 
+def test_a_definition_that_nobody_knows_is_refused(tmp_path, full):
+    file = write_summary(full, tmp_path)[0]
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"hd95": {"name": "mine", "definition": ""}}))
+    with pytest.raises(AttenScribbleError, match=r"'hd95\.name' is 'mine': it must be monai or union, or null"):
+        read_summary(file)
+
+
 def test_results_of_an_earlier_run_are_replaced_whole(tmp_path, summary):
     (tmp_path / SUMMARY_FILE).write_text("old " * 10_000)
     write_summary(summary, tmp_path)
